@@ -1,0 +1,19 @@
+//! What every server part of Slipway starts with. Knows no business word.
+//!
+//! * [`telemetry`]: log lines with one grammar.
+//! * [`config`]: typed configuration from a TOML file, all mistakes reported at once.
+//! * [`shutdown`]: tell, wait, force.
+//! * [`backoff`]: growing pauses with jitter.
+//! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
+//! * [`errors`]: printing a chain of causes once, where it is handled.
+
+pub mod backoff;
+pub mod config;
+pub mod driver;
+pub mod errors;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use backoff::Backoff;
+pub use errors::chain;
+pub use shutdown::Shutdown;
