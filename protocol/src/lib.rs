@@ -1,0 +1,19 @@
+//! Messages between controller, cells and routers, and their mutual TLS identity.
+//!
+//! * [`v1`]: the generated messages and services of `proto/cluster.proto`.
+//! * [`identity`]: the cluster's own certificate authority; each certificate is bound to one [`Role`] and one id.
+//! * [`web_roots`]: the web's certificate authorities, for those who call out.
+//! * [`version`]: the order of versions, and digests of sets and tables.
+
+pub mod digest;
+pub mod identity;
+pub mod version;
+pub mod web_roots;
+
+/// Generated from `proto/cluster.proto`.
+pub mod v1 {
+    #![allow(clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated code")]
+    tonic::include_proto!("slipway.cluster.v1");
+}
+
+pub use identity::{ClusterAuthority, Credentials, PeerIdentity, Role};
