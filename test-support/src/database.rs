@@ -1,0 +1,153 @@
+//! A database per test: a template is migrated once, cloned for each test and dropped after it.
+
+use std::sync::Arc;
+
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// Where the tests' Postgres listens; `./test` starts one and sets it.
+pub const URL_VARIABLE: &str = "SLIPWAY_TEST_DATABASE_URL";
+
+/// A fresh, migrated database. Dropped with the value.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Connected to it.
+    pub pool: PgPool,
+    /// Its URL.
+    pub url: String,
+    guard: Arc<DropGuard>,
+}
+
+#[derive(Debug)]
+struct DropGuard {
+    admin: String,
+    name: String,
+}
+
+impl Drop for DropGuard {
+    fn drop(&mut self) {
+        let (admin, name) = (self.admin.clone(), self.name.clone());
+        // A test's runtime is gone or going here: a thread with its own runtime drops the database.
+        let dropper = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime
+                .block_on(async {
+                    let mut connection = PgConnection::connect(&admin).await?;
+                    let statement = format!("drop database if exists \"{name}\" with (force)");
+                    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+                    connection.close().await
+                })
+                .map_err(std::io::Error::other)
+        });
+        if !matches!(dropper.join(), Ok(Ok(()))) {
+            tracing::warn!(database = self.name, "a test's database was not dropped");
+        }
+    }
+}
+
+impl TestDatabase {
+    /// Clones the template.
+    ///
+    /// # Panics
+    /// When `SLIPWAY_TEST_DATABASE_URL` is not set or its server cannot be used.
+    pub async fn create() -> Self {
+        let admin = admin_url();
+        let template = template(&admin).await;
+        let name = format!("slipway_test_{}", Uuid::new_v4().simple());
+        let mut connection = PgConnection::connect(&admin).await.expect("connect to the tests' Postgres");
+        let statement = format!("create database \"{name}\" template \"{template}\"");
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .expect("clone the template database");
+        connection.close().await.expect("close");
+        let url = with_database(&admin, &name);
+        let pool = PgPool::connect(&url).await.expect("connect to the test's database");
+        Self { pool, url, guard: Arc::new(DropGuard { admin, name }) }
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.guard.name
+    }
+}
+
+fn admin_url() -> String {
+    std::env::var(URL_VARIABLE).unwrap_or_else(|_| {
+        panic!("{URL_VARIABLE} is not set: run the tests with ./test, or point it at a Postgres whose user may create databases, e.g. postgres:///postgres?host=/tmp/pg")
+    })
+}
+
+/// Replaces the database in a URL.
+fn with_database(url: &str, name: &str) -> String {
+    let (base, query) = url.split_once('?').map_or((url, String::new()), |(base, query)| (base, format!("?{query}")));
+    let (server, _) = base.rsplit_once('/').unwrap_or((base, ""));
+    format!("{server}/{name}{query}")
+}
+
+/// Migrates the template once per schema: its name holds a digest of the migrations, and an advisory lock lets
+/// parallel test processes wait for the one that makes it.
+async fn template(admin: &str) -> String {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    TEMPLATE
+        .get_or_init(|| async {
+            let mut digest = 0_u64;
+            for migration in slipway_migrations::MIGRATOR.iter() {
+                for byte in migration.checksum.iter() {
+                    digest = digest.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte) + 1);
+                }
+            }
+            let name = format!("slipway_template_{digest:016x}");
+            let mut connection = PgConnection::connect(admin).await.expect("connect to the tests' Postgres");
+            sqlx::query("select pg_advisory_lock(815)").execute(&mut connection).await.expect("lock");
+            let exists: bool = sqlx::query_scalar("select exists (select 1 from pg_database where datname = $1)")
+                .bind(&name)
+                .fetch_one(&mut connection)
+                .await
+                .expect("look for the template");
+            if !exists {
+                let partial = format!("{name}_{}", std::process::id());
+                let create = format!("create database \"{partial}\"");
+                sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut connection).await.expect("create the template");
+                let pool = PgPool::connect(&with_database(admin, &partial)).await.expect("connect to the template");
+                slipway_migrations::migrate(&pool).await.expect("migrate the template");
+                pool.close().await;
+                let rename = format!("alter database \"{partial}\" rename to \"{name}\"");
+                sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.expect("name the template");
+            }
+            connection.close().await.expect("close");
+            name
+        })
+        .await
+        .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_replaced_and_the_rest_kept() {
+        assert_eq!(with_database("postgres:///postgres?host=/tmp", "x"), "postgres:///x?host=/tmp");
+        assert_eq!(with_database("postgres://u@h:1/db", "x"), "postgres://u@h:1/x");
+    }
+
+    #[tokio::test]
+    async fn a_database_is_migrated_and_goes_away() {
+        let database = TestDatabase::create().await;
+        let count: i64 =
+            sqlx::query_scalar("select count(*) from app").fetch_one(&database.pool).await.expect("migrated");
+        assert_eq!(count, 0);
+        let (admin, name) = (admin_url(), database.name().to_owned());
+        drop(database);
+        let mut connection = PgConnection::connect(&admin).await.expect("connect");
+        let exists: bool = sqlx::query_scalar("select exists (select 1 from pg_database where datname = $1)")
+            .bind(&name)
+            .fetch_one(&mut connection)
+            .await
+            .expect("query");
+        assert!(!exists);
+    }
+}
