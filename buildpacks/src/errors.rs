@@ -1,0 +1,236 @@
+//! All that can go wrong with somebody's app, and the words for it: what happened and what to do.
+
+use crate::contract::BuildError;
+
+/// A build came to nothing, by who must change what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// No buildpack knows the source.
+    NothingDetected {
+        /// Buildpacks that were asked.
+        tried: Vec<String>,
+        /// Some entries of the app directory.
+        found: Vec<String>,
+        /// What is wrong with buildpacks that could not be asked.
+        broken: Vec<String>,
+    },
+    /// A buildpack's name that this platform has not.
+    UnknownBuildpack(String),
+    /// No buildpack to run at all.
+    NoBuildpacks,
+    /// The wanted version of a runtime is not there.
+    NoSuchVersion {
+        /// `Node.js`, `Python`.
+        runtime: &'static str,
+        /// As the app says.
+        wanted: String,
+        /// Where it says so.
+        file: &'static str,
+        /// Versions that are there.
+        available: Vec<String>,
+    },
+    /// The catalogue has no layer of a kind that every such app needs.
+    NoLayer {
+        /// `node`, `nginx`.
+        name: &'static str,
+    },
+    /// A file of the app that cannot be read as what it is.
+    BadFile {
+        /// Its name.
+        file: String,
+        /// What is wrong, with its place.
+        detail: String,
+    },
+    /// The package cannot be unpacked.
+    BadPackage(String),
+    /// A kind of dependency file that the built-in buildpack does not install.
+    UnsupportedDependencies {
+        /// Its name.
+        file: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// An installer or build script failed.
+    StepFailed {
+        /// The buildpack.
+        buildpack: String,
+        /// As it would be typed.
+        step: String,
+        /// How it ended.
+        status: String,
+    },
+    /// A foreign buildpack's script failed.
+    ScriptFailed {
+        /// The buildpack.
+        buildpack: String,
+        /// `supply`, `finalize`, `compile`, `release`.
+        script: &'static str,
+        /// How it ended.
+        status: String,
+    },
+    /// A foreign buildpack that is none.
+    NotABuildpack {
+        /// The buildpack.
+        buildpack: String,
+        /// What is missing.
+        detail: String,
+    },
+    /// Time is over.
+    TimedOut {
+        /// Seconds.
+        limit: u64,
+        /// What was running.
+        step: String,
+    },
+    /// A binary needs a library that will not be there when the app runs.
+    MissingLibrary {
+        /// File and libraries.
+        missing: Vec<(String, String)>,
+    },
+    /// The result is too large.
+    DropletTooLarge {
+        /// Bytes.
+        limit: u64,
+    },
+    /// The disk quota of the build is used up.
+    NoSpace {
+        /// What was being done.
+        step: String,
+    },
+    /// The platform failed.
+    Platform(String),
+}
+
+impl Problem {
+    /// Cloud Foundry's name, and the text for the developer.
+    #[must_use]
+    pub fn to_error(&self) -> BuildError {
+        BuildError { id: self.id().to_owned(), text: self.text() }
+    }
+
+    fn id(&self) -> &'static str {
+        match self {
+            Self::NothingDetected { .. } | Self::NoBuildpacks => "NoAppDetectedError",
+            Self::NoSuchVersion { .. }
+            | Self::BadFile { .. }
+            | Self::UnsupportedDependencies { .. }
+            | Self::StepFailed { .. }
+            | Self::MissingLibrary { .. }
+            | Self::NotABuildpack { .. } => "BuildpackCompileFailed",
+            Self::ScriptFailed { script: "release", .. } => "BuildpackReleaseFailed",
+            Self::ScriptFailed { .. } => "BuildpackCompileFailed",
+            Self::TimedOut { .. } => "StagingTimeExpired",
+            Self::UnknownBuildpack(_)
+            | Self::NoLayer { .. }
+            | Self::BadPackage(_)
+            | Self::DropletTooLarge { .. }
+            | Self::NoSpace { .. }
+            | Self::Platform(_) => "StagingError",
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::NothingDetected { tried, found, broken } => {
+                let seen = if found.is_empty() {
+                    "The app directory is empty.".to_owned()
+                } else {
+                    format!("The app directory holds: {}.", found.join(", "))
+                };
+                let broken: String = broken.iter().map(|text| format!(" {text}")).collect();
+                format!(
+                    "An app was not successfully detected by any available buildpack ({}). {seen} Push the directory that \
+                     has package.json, requirements.txt or Staticfile at its top (option -p), or name the buildpack (option \
+                     -b), for example -b binary_buildpack for a compiled program with a Procfile.{broken}",
+                    tried.join(", ")
+                )
+            }
+            Self::UnknownBuildpack(name) => format!(
+                "There is no built-in buildpack {name:?}. Use staticfile_buildpack, nodejs_buildpack, python_buildpack or \
+                 binary_buildpack, or give the address of a buildpack."
+            ),
+            Self::NoBuildpacks => {
+                "No buildpack is installed or named. Name one with option -b, or ask the operator to install one."
+                    .into()
+            }
+            Self::NoSuchVersion { runtime, wanted, file, available } => format!(
+                "{runtime} {wanted:?}, as asked for in {file}, is not available here. Available: {}. Change {file} to one of \
+                 these, or ask the operator for a layer with that version.",
+                if available.is_empty() { "none".to_owned() } else { available.join(", ") }
+            ),
+            Self::NoLayer { name } => {
+                format!("This platform has no layer with {name}. The operator adds it with `slipway stack build`.")
+            }
+            Self::BadFile { file, detail } => format!("{file} cannot be read: {detail}. Correct it and push again."),
+            Self::BadPackage(detail) => format!("The app's package cannot be unpacked: {detail}."),
+            Self::UnsupportedDependencies { file, advice } => {
+                format!("The dependencies are listed in {file}, which this buildpack does not install. {advice}")
+            }
+            Self::StepFailed { buildpack, step, status } => format!(
+                "{buildpack}: `{step}` failed ({status}). Its own words are in the output above. Try the same command in a \
+                 clean copy of the app's directory."
+            ),
+            Self::ScriptFailed { buildpack, script, status } => format!(
+                "The buildpack {buildpack} failed in bin/{script} ({status}). Its own words are in the output above."
+            ),
+            Self::NotABuildpack { buildpack, detail } => format!(
+                "{buildpack} is not a usable buildpack: {detail}. A buildpack has bin/detect, and bin/supply, bin/finalize or \
+                 bin/compile at its top, all executable."
+            ),
+            Self::TimedOut { limit, step } => format!(
+                "Staging took longer than {limit} s and was ended during `{step}`. Make the build shorter, or push built files."
+            ),
+            Self::MissingLibrary { missing } => {
+                let lines: Vec<String> =
+                    missing.iter().map(|(file, library)| format!("{file} needs {library}")).collect();
+                format!(
+                    "Libraries are missing at run time: {}. They exist neither in the app nor in the stack (those of the \
+                     build tools are not there when the app runs). Use a package that brings its libraries along or link \
+                     them statically. If a file is never loaded, name its libraries in the variable \
+                     SLIPWAY_ALLOW_MISSING_LIBRARIES, separated by commas.",
+                    lines.join("; ")
+                )
+            }
+            Self::DropletTooLarge { limit } => format!(
+                "The staged app is larger than {} MB. Remove what is not needed at run time, or list it in .cfignore.",
+                limit >> 20
+            ),
+            Self::NoSpace { step } => format!(
+                "The disk space of the build is used up ({step}). Give the app a larger disk quota (option -k, or disk_quota \
+                 in the manifest), or push less."
+            ),
+            Self::Platform(detail) => {
+                format!(
+                    "The platform failed while staging: {detail}. Push again; if it fails again, tell the operator."
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detection_failures_carry_the_known_sentence() {
+        let error = Problem::NothingDetected { tried: vec!["nodejs_buildpack".into()], found: vec![], broken: vec![] }
+            .to_error();
+        assert_eq!(error.id, "NoAppDetectedError");
+        assert!(error.text.starts_with("An app was not successfully detected by any available buildpack"));
+        assert!(error.text.contains("empty"));
+    }
+
+    #[test]
+    fn a_missing_version_names_those_that_exist() {
+        let text = Problem::NoSuchVersion {
+            runtime: "Node.js",
+            wanted: "18".into(),
+            file: "package.json",
+            available: vec!["22.11.0".into()],
+        }
+        .to_error()
+        .text;
+        assert!(text.contains("\"18\"") && text.contains("22.11.0") && text.contains("package.json"), "{text}");
+    }
+}

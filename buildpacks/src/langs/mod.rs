@@ -1,0 +1,184 @@
+//! The built-in buildpacks. They build at the final paths and take their runtimes from layers.
+
+mod binary;
+mod nodejs;
+mod python;
+mod staticfile;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
+use crate::errors::Problem;
+use crate::run::Runner;
+use crate::source::Source;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builtin {
+    /// A web server for files.
+    Staticfile,
+    /// A program that is built already.
+    Binary,
+    /// Node.js with npm.
+    Nodejs,
+    /// Python with pip.
+    Python,
+}
+
+/// What a buildpack wants mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs<'c> {
+    /// Lowest first; the flag says "while building only".
+    pub layers: Vec<(&'c CatalogueLayer, bool)>,
+    /// For the developer.
+    pub notes: Vec<String>,
+    /// Detection's words, e.g. `nodejs 22.11.0`.
+    pub says: String,
+}
+
+impl<'c> Needs<'c> {
+    /// Foreign buildpacks bring their runtimes along and may compile: tools, and Python for their scripts, while building.
+    #[must_use]
+    pub fn for_foreign(catalogue: &'c [CatalogueLayer]) -> Self {
+        let mut needs = Self::default();
+        needs.tools(catalogue);
+        needs
+    }
+
+    /// Compilers, and the Python that they and node-gyp run on. Without them in the catalogue, sources cannot be compiled,
+    /// which most apps do not need: no error here.
+    fn tools(&mut self, catalogue: &'c [CatalogueLayer]) {
+        let tools = ["python", "ruby", "build"].iter().filter_map(|name| catalogue.iter().find(|l| l.name == *name));
+        for layer in tools {
+            if !self.layers.iter().any(|(known, _)| known.name == layer.name) {
+                self.layers.push((layer, true));
+            }
+        }
+    }
+}
+
+/// Where a buildpack works.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    /// The request.
+    pub request: &'a BuildRequest,
+    /// The app.
+    pub app: &'a Path,
+    /// This buildpack's directory below deps.
+    pub deps: PathBuf,
+    /// This buildpack's part of the cache.
+    pub cache: PathBuf,
+    /// Runs programs.
+    pub runner: &'a Runner,
+    /// Environment of what it runs, beside the builder's own.
+    pub env: BTreeMap<OsString, OsString>,
+}
+
+impl Workspace<'_> {
+    /// A program in the app directory, with the build's environment.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.app).envs(&self.request.env).envs(&self.env);
+        command
+    }
+
+    /// Writes a file below this buildpack's deps, with its directories.
+    fn put(&self, path: &str, text: &str, executable: bool) -> Result<PathBuf, Problem> {
+        let full = self.deps.join(path);
+        let write = || {
+            if let Some(parent) = full.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(&full, text)?;
+            let mode = if executable { 0o755 } else { 0o644 };
+            std::fs::set_permissions(&full, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        };
+        write().map_err(|error| Problem::Platform(format!("{} could not be written: {error}", full.display())))?;
+        Ok(full)
+    }
+
+    /// Links a runtime's program into `deps/<idx>/bin`, where other buildpacks of a chain look for it.
+    fn link(&self, name: &str, target: &str) -> Result<(), Problem> {
+        let path = self.deps.join("bin").join(name);
+        let make = || {
+            std::fs::create_dir_all(self.deps.join("bin"))?;
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::symlink(target, &path)
+        };
+        make().map_err(|error| Problem::Platform(format!("{} could not be linked: {error}", path.display())))
+    }
+}
+
+impl Builtin {
+    /// By the catalogue's name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "staticfile" => Some(Self::Staticfile),
+            "binary" => Some(Self::Binary),
+            "nodejs" => Some(Self::Nodejs),
+            "python" => Some(Self::Python),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Staticfile => "staticfile",
+            Self::Binary => "binary",
+            Self::Nodejs => "nodejs",
+            Self::Python => "python",
+        }
+    }
+
+    /// Whether the source is one of its kind. Wide: a wrong project gets help rather than silence.
+    #[must_use]
+    pub fn detects(self, request: &BuildRequest, source: &dyn Source) -> bool {
+        match self {
+            Self::Staticfile => staticfile::detects(source),
+            Self::Binary => binary::detects(request, source),
+            Self::Nodejs => nodejs::detects(source),
+            Self::Python => python::detects(source),
+        }
+    }
+
+    /// The layers it wants; checks the files that it will read, so that mistakes show in the first second.
+    ///
+    /// # Errors
+    /// When a file of the app is wrong, or a version is not there.
+    pub fn needs<'c>(self, request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
+        crate::procfile::read(source)?;
+        match self {
+            Self::Staticfile => staticfile::needs(request, source),
+            Self::Binary => Ok(Needs { says: "binary".into(), ..Needs::default() }),
+            Self::Nodejs => nodejs::needs(request, source),
+            Self::Python => python::needs(request, source),
+        }
+    }
+
+    /// Installs dependencies and writes what the app needs at run time; gives the default process types.
+    ///
+    /// # Errors
+    /// When a step fails or time is over.
+    pub fn build(self, work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
+        work.put("config.yml", &format!("name: {}\nconfig: {{}}\n", self.key()), false)?;
+        match self {
+            Self::Staticfile => staticfile::build(work, source),
+            Self::Binary => Ok(Vec::new()),
+            Self::Nodejs => nodejs::build(work, source),
+            Self::Python => python::build(work, source),
+        }
+    }
+}
+
+fn web(command: impl Into<String>) -> Vec<ProcessType> {
+    vec![ProcessType { kind: "web".into(), command: command.into() }]
+}

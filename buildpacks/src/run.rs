@@ -1,0 +1,250 @@
+//! Running foreign programs with a time limit and bounded output.
+//!
+//! A build script may print without end, fork into the background or never return. Output passes through a pipe, so that
+//! it is cut at the limit while the program goes on; at the deadline, and when the program has ended, its whole process
+//! group is killed.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::errors::Problem;
+
+/// How often the end of a program is looked for: short beside any build step.
+const POLL: Duration = Duration::from_millis(20);
+/// How long output is still read after the program has ended: somebody else may hold the pipe.
+const LINGER: Duration = Duration::from_secs(2);
+/// Text that is kept when output is captured (`bin/detect`, `bin/release`).
+const CAPTURE: u64 = 1 << 20;
+
+/// Runs the steps of one phase.
+#[derive(Debug)]
+pub struct Runner {
+    deadline: Instant,
+    limit: Duration,
+    left: Arc<AtomicU64>,
+}
+
+impl Runner {
+    /// All steps together take at most `limit` and print at most `output` bytes.
+    #[must_use]
+    pub fn new(limit: Duration, output: u64) -> Self {
+        Self { deadline: Instant::now() + limit, limit, left: Arc::new(AtomicU64::new(output)) }
+    }
+
+    /// Prints a headline of the platform's own, as Cloud Foundry does.
+    pub fn headline(&self, text: &str) {
+        say(&format!("-----> {text}"));
+    }
+
+    /// Prints a detail of the platform's own.
+    pub fn detail(&self, text: &str) {
+        say(&format!("       {text}"));
+    }
+
+    /// Runs a program to its end; its output streams to this program's.
+    ///
+    /// # Errors
+    /// [`Problem::TimedOut`], or [`Problem::Platform`] when it cannot be started.
+    pub fn run(&self, command: &mut Command) -> Result<ExitStatus, Problem> {
+        let (reader, writer) = io::pipe().map_err(|error| platform(command, &error))?;
+        command.stdout(writer.try_clone().map_err(|error| platform(command, &error))?).stderr(writer);
+        let left = Arc::clone(&self.left);
+        self.supervise(command, move |sent| {
+            copy(reader, &left);
+            // The receiver may have stopped waiting.
+            let _ = sent.send(Vec::new());
+        })
+        .map(|(status, _)| status)
+    }
+
+    /// Runs a program and gives back what it printed to standard output, at most 1 MiB; its errors stream through.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn capture(&self, command: &mut Command) -> Result<(ExitStatus, String), Problem> {
+        let (output, writer) = io::pipe().map_err(|error| platform(command, &error))?;
+        let (errors, error_writer) = io::pipe().map_err(|error| platform(command, &error))?;
+        command.stdout(writer).stderr(error_writer);
+        let left = Arc::clone(&self.left);
+        std::thread::spawn(move || copy(errors, &left));
+        let (status, bytes) = self.supervise(command, move |sent| {
+            let mut bytes = Vec::new();
+            let mut output = output;
+            // What cannot be read is no output.
+            let _ = (&mut output).take(CAPTURE).read_to_end(&mut bytes);
+            let _ = io::copy(&mut output, &mut io::sink());
+            let _ = sent.send(bytes);
+        })?;
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn supervise(
+        &self,
+        command: &mut Command,
+        read: impl FnOnce(mpsc::Sender<Vec<u8>>) + Send + 'static,
+    ) -> Result<(ExitStatus, Vec<u8>), Problem> {
+        command.stdin(Stdio::null()).process_group(0);
+        let mut child = command.spawn().map_err(|error| platform(command, &error))?;
+        // The pipe ends when its last writer does: this program must not be one of them.
+        let step = shown(command);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || read(sender));
+        let mut output = None;
+        let status = loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(bytes) => output = Some(bytes),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                // The output has ended, the program has not: wait without the channel's pacing.
+                Err(mpsc::RecvTimeoutError::Disconnected) => std::thread::park_timeout(POLL),
+            }
+            if let Some(status) = child.try_wait().map_err(|error| platform(command, &error))? {
+                break status;
+            }
+            if Instant::now() >= self.deadline {
+                kill(&child);
+                child.wait().map_err(|error| platform(command, &error))?;
+                return Err(Problem::TimedOut { limit: self.limit.as_secs(), step });
+            }
+        };
+        kill(&child);
+        let output = output.or_else(|| receiver.recv_timeout(LINGER).ok()).unwrap_or_default();
+        Ok((status, output))
+    }
+
+    /// Runs a step of a built-in buildpack, which must succeed.
+    ///
+    /// # Errors
+    /// [`Problem::StepFailed`] beside those of [`Runner::run`].
+    pub fn step(&self, buildpack: &str, command: &mut Command) -> Result<(), Problem> {
+        let step = shown(command);
+        self.detail(&step);
+        let status = self.run(command)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Problem::StepFailed { buildpack: buildpack.to_owned(), step, status: ended(status) })
+    }
+}
+
+/// How a program ended, for people.
+#[must_use]
+pub fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(9)) => "killed, most likely because the build's memory limit was reached".to_owned(),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words: Vec<_> = std::iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+fn platform(command: &Command, error: &io::Error) -> Problem {
+    Problem::Platform(format!("{} could not be run: {error}", command.get_program().display()))
+}
+
+fn kill(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        // A group that has ended is what we want.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+/// Prints a whole line at once.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody listens any more: the build goes on.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn copy(mut reader: impl Read, left: &AtomicU64) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(read) = reader.read(&mut buffer) {
+        if read == 0 {
+            break;
+        }
+        let before = left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(read as u64)))
+            .unwrap_or(0);
+        let shown = usize::try_from(before).unwrap_or(usize::MAX).min(read);
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(&buffer[..shown]).and_then(|()| out.flush());
+        if before > 0 && before <= read as u64 {
+            let _ = writeln!(
+                out,
+                "\n-----> The output of this build is cut here: it is larger than is kept. The build goes on."
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn programs_end_well_or_badly() {
+        let runner = Runner::new(Duration::from_secs(60), 1 << 20);
+        assert!(runner.run(&mut sh("true")).unwrap().success());
+        let Err(Problem::StepFailed { status, .. }) = runner.step("x", &mut sh("exit 7")) else { panic!() };
+        assert_eq!(status, "exit status 7");
+        let Err(Problem::StepFailed { status, .. }) = runner.step("x", &mut sh("kill -9 $$")) else { panic!() };
+        assert!(status.contains("memory"));
+        assert!(matches!(runner.run(&mut Command::new("/absent/program")), Err(Problem::Platform(_))));
+        let (status, text) = runner.capture(&mut sh("echo hello; exit 3")).unwrap();
+        assert_eq!((status.code(), text.as_str()), (Some(3), "hello\n"));
+    }
+
+    #[test]
+    fn a_loop_is_ended_with_its_children() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = directory.path().join("pid");
+        let runner = Runner::new(Duration::from_millis(300), 1 << 20);
+        let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
+        assert!(matches!(runner.run(&mut sh(&script)), Err(Problem::TimedOut { .. })));
+        let child = std::fs::read_to_string(&pid).unwrap();
+        let gone = || {
+            let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        };
+        // The signal was sent; the kernel delivers it when it gets to it.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !gone() && Instant::now() < patience {
+            std::thread::park_timeout(POLL);
+        }
+        assert!(gone());
+    }
+
+    #[test]
+    fn output_without_end_is_cut_and_the_program_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let done = directory.path().join("done");
+        let runner = Runner::new(Duration::from_secs(60), 1000);
+        let script = format!("head -c 20000000 /dev/zero | tr '\\0' x; touch {}", done.display());
+        assert!(runner.run(&mut sh(&script)).unwrap().success());
+        assert!(done.exists());
+        assert_eq!(runner.left.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_leaves_somebody_behind_does_not_hold_the_build() {
+        let runner = Runner::new(Duration::from_secs(600), 1 << 20);
+        assert!(runner.run(&mut sh("sleep 1000 & exit 0")).unwrap().success());
+    }
+}
