@@ -1,0 +1,246 @@
+//! Second phase: dependencies, start commands, checks, droplet. Runs over stack, runtimes and build layers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+use slipway_buildpacks::Problem;
+use slipway_buildpacks::contract::{
+    BuildOutcome, BuildPlan, BuildRequest, BuildTimings, CACHE_FILE, PLAN_FILE, PlannedBuildpack, ProcessType,
+    UsedBuildpack,
+};
+use slipway_buildpacks::langs::{Builtin, Workspace};
+use slipway_buildpacks::run::Runner;
+use slipway_buildpacks::source::Directory;
+use slipway_buildpacks::third_party::Foreign;
+use slipway_buildpacks::{launch, procfile};
+use slipway_layers::{Digest, Limits, unpack_droplet};
+
+use super::detect::{foreign, staging_path};
+use super::{files, libraries, pack, platform};
+
+/// Written into the droplet: which layers it was made for. With it a droplet can be downloaded and pushed again.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    version: u32,
+    stack: &'a str,
+    layers: Vec<ManifestLayer<'a>>,
+    sonames: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// Bound to the line; the digest is what was used.
+#[derive(Serialize)]
+struct ManifestLayer<'a> {
+    line: &'a str,
+    digest: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct StagingInfo<'a> {
+    detected_buildpack: &'a str,
+    start_command: &'a str,
+}
+
+pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcome, Problem> {
+    let plan: BuildPlan = files::read_json(&request.paths.output.join(PLAN_FILE))
+        .map_err(|error| platform("the plan could not be read", error))?;
+    let mut timings = BuildTimings::default();
+    let home = request.paths.home();
+    for name in ["deps", "profile.d", "tmp", "logs"] {
+        let path = if name == "deps" { request.paths.deps.clone() } else { home.join(name) };
+        fs::create_dir_all(&path).map_err(|error| platform(&format!("{} could not be made", path.display()), error))?;
+    }
+
+    let since = Instant::now();
+    restore_cache(request, runner);
+    timings.cache_ms = milliseconds(since);
+
+    let since = Instant::now();
+    let compiled = compile(request, &plan, runner)?;
+    timings.compile_ms = milliseconds(since);
+
+    let since = Instant::now();
+    let sonames = libraries::check(request, &plan)?;
+    timings.check_ms = milliseconds(since);
+
+    let process_types = procfile::merge(compiled.types, procfile::read(&Directory(request.paths.app.clone()))?);
+    if !process_types.iter().any(|process| process.kind == "web") && request.command.is_none() {
+        runner.headline("No start command was found for the web process");
+        runner.detail("The app will not start unless a Procfile (web: …) or `command` in the manifest gives one.");
+    }
+    let layers = run_time_layers(request, &plan);
+    let manifest = Manifest { version: 1, stack: &request.stack, layers, sonames: &sonames };
+    let detected = plan.buildpacks.last().map(|buildpack| buildpack.detect_output.as_str()).unwrap_or_default();
+    let start = process_types.first().map(|process| process.command.as_str()).unwrap_or_default();
+    let info = StagingInfo { detected_buildpack: detected, start_command: start };
+    let write = |name: &str, result: std::io::Result<()>| {
+        result.map_err(|error| platform(&format!("{name} could not be written"), error))
+    };
+    write("slipway.json", files::write_json(&home.join("slipway.json"), &manifest))?;
+    // JSON is YAML.
+    write("staging_info.yml", files::write_json(&home.join("staging_info.yml"), &info))?;
+
+    let since = Instant::now();
+    runner.headline("Packing the droplet");
+    let droplet = pack::droplet(request)?;
+    let cache = pack::cache(request, runner);
+    timings.pack_ms = milliseconds(since);
+    runner.detail(&format!("{} MB, unpacked {} MB", (droplet.size >> 20) + 1, (droplet.unpacked >> 20) + 1));
+    Ok(BuildOutcome {
+        ok: true,
+        error: None,
+        process_types,
+        buildpacks: compiled.used,
+        layers: manifest.layers.iter().map(|layer| layer.digest.to_owned()).collect(),
+        sonames,
+        droplet: Some(droplet),
+        cache,
+        timings,
+    })
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A damaged cache costs time, not the build.
+fn restore_cache(request: &BuildRequest, runner: &Runner) {
+    let archive = request.paths.input.join(CACHE_FILE);
+    let cache = &request.paths.cache;
+    if fs::create_dir_all(cache).is_err() || !archive.exists() {
+        return;
+    }
+    let limits = Limits { max_bytes: request.limits.max_droplet_bytes, max_entries: request.limits.max_entries };
+    if let Err(error) = unpack_droplet(&archive, "tar.zst", cache, limits, None) {
+        runner.detail(&format!("The build cache of the last build is not used: {error}"));
+        for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+            // What stays is overwritten or unused.
+            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+        }
+    }
+}
+
+struct Compiled {
+    types: Vec<ProcessType>,
+    used: Vec<UsedBuildpack>,
+}
+
+fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<Compiled, Problem> {
+    let mut compiled = Compiled { types: Vec::new(), used: Vec::new() };
+    let count = plan.buildpacks.len();
+    let profile = request.paths.home().join("profile.d");
+    let mut last_is_ours = false;
+    for (index, planned) in plan.buildpacks.iter().enumerate() {
+        let buildpack = request
+            .buildpacks
+            .get(planned.index)
+            .ok_or_else(|| Problem::Platform("the plan does not belong to the request".into()))?;
+        let deps = request.paths.deps.join(index.to_string());
+        let cache = cache_of(request, planned);
+        for path in [&deps, &cache] {
+            fs::create_dir_all(path)
+                .map_err(|error| platform(&format!("{} could not be made", path.display()), error))?;
+        }
+        let last = index + 1 == count;
+        runner.headline(&planned.name);
+        let (types, name, version) = match &buildpack.builtin {
+            Some(key) => {
+                let builtin = Builtin::named(key).ok_or_else(|| Problem::UnknownBuildpack(key.clone()))?;
+                last_is_ours = last;
+                let env = environment(request, index)?;
+                let work = Workspace { request, app: &request.paths.app, deps, cache, runner, env };
+                let types = builtin.build(&work, &Directory(request.paths.app.clone()))?;
+                (types, builtin.key().to_owned(), env!("CARGO_PKG_VERSION").to_owned())
+            }
+            None => {
+                let directory = foreign(request, planned.index, runner)?;
+                let app = staging_path(&request.paths.app);
+                let pack = Foreign { name: &planned.name, directory, request, app: &app, runner };
+                pack.supply(&cache, &request.paths.deps, index, last)?;
+                if last {
+                    pack.finalize(&cache, &request.paths.deps, index, &profile)?;
+                }
+                let types = pack.release(&request.paths.deps, index)?;
+                let (name, version) = pack.identity(&request.paths.deps, index);
+                (types, name, version)
+            }
+        };
+        // The last buildpack's types are the app's; `web` of one that only supplies is not.
+        if last {
+            compiled.types = types;
+        }
+        compiled.used.push(UsedBuildpack {
+            name: planned.name.clone(),
+            detect_output: planned.detect_output.clone(),
+            buildpack_name: name,
+            version,
+        });
+    }
+    // A foreign finalizer does this itself.
+    if last_is_ours {
+        launch::write_profile(&request.paths.deps, &profile, count)
+            .map_err(|error| platform("the launch scripts could not be written", error))?;
+    }
+    Ok(compiled)
+}
+
+fn cache_of(request: &BuildRequest, planned: &PlannedBuildpack) -> PathBuf {
+    let key = Digest::of(planned.name.as_bytes()).to_string();
+    request.paths.cache.join(&key[..32])
+}
+
+/// The environment of a built-in buildpack's tools: what earlier buildpacks of a chain left in `bin`, `lib` and `env`, and
+/// a home outside of the app, so that tools do not leave their dot files in the droplet.
+fn environment(
+    request: &BuildRequest,
+    index: usize,
+) -> Result<BTreeMap<std::ffi::OsString, std::ffi::OsString>, Problem> {
+    let home = request.paths.buildpacks.with_file_name("slipway-home");
+    fs::create_dir_all(&home).map_err(|error| platform("a home directory could not be made", error))?;
+    let mut env = BTreeMap::new();
+    env.insert("HOME".into(), home.into());
+    env.insert("CF_STACK".into(), request.stack.clone().into());
+    for (variable, directory) in [("PATH", "bin"), ("LD_LIBRARY_PATH", "lib"), ("LIBRARY_PATH", "lib")] {
+        let mut paths: Vec<PathBuf> = (0..index)
+            .rev()
+            .map(|index| request.paths.deps.join(index.to_string()).join(directory))
+            .filter(|path| path.is_dir())
+            .collect();
+        let current = std::env::var_os(variable);
+        if paths.is_empty() && current.is_some() {
+            continue;
+        }
+        match current {
+            Some(value) => paths.extend(std::env::split_paths(&value)),
+            None if variable == "PATH" => paths.extend(["/usr/local/bin", "/usr/bin", "/bin"].map(PathBuf::from)),
+            None => {}
+        }
+        if let Ok(value) = std::env::join_paths(&paths)
+            && !value.is_empty()
+        {
+            env.insert(variable.into(), value);
+        }
+    }
+    for index in 0..index {
+        for entry in
+            fs::read_dir(request.paths.deps.join(index.to_string()).join("env")).into_iter().flatten().flatten()
+        {
+            if let Ok(value) = fs::read_to_string(entry.path()) {
+                env.insert(entry.file_name(), value.trim_end_matches('\n').into());
+            }
+        }
+    }
+    Ok(env)
+}
+
+fn run_time_layers<'r>(request: &'r BuildRequest, plan: &BuildPlan) -> Vec<ManifestLayer<'r>> {
+    plan.layers
+        .iter()
+        .filter(|layer| !layer.build_only)
+        .filter_map(|layer| request.catalogue.iter().find(|known| known.digest == layer.digest))
+        .map(|layer| ManifestLayer { line: &layer.line, digest: &layer.digest, version: &layer.version })
+        .collect()
+}

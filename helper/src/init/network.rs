@@ -1,0 +1,65 @@
+//! The network namespace: a loopback and one interface that leads to the host's bridge and nowhere else.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+
+use nix::sched::{CloneFlags, unshare};
+use slipway_helper::netlink::{Socket, route};
+use slipway_helper::spec::{Failure, NetworkSpec};
+
+use super::at;
+
+const LOOPBACK: u32 = 1;
+
+/// Enters a new network namespace and connects it.
+pub(super) fn create(spec: &NetworkSpec) -> Result<(), Failure> {
+    let host = Socket::route().map_err(at("open netlink on the host"))?;
+    let bridge = route::index(&spec.bridge).map_err(at(format!("find bridge {}", spec.bridge)))?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(at("make a network namespace"))?;
+    settings()?;
+    let own = File::open("/proc/self/ns/net").map_err(at("open the network namespace"))?;
+    // Ports are isolated: two instances on one bridge reach each other through the host's rules only.
+    host.request(vec![
+        route::add_pair(&spec.interface, bridge, own.as_raw_fd(), hardware_address(spec.address)),
+        route::isolate_port(&spec.interface),
+    ])
+    .map_err(at(format!("make interface {}", spec.interface)))?;
+    let inside = Socket::route().map_err(at("open netlink inside"))?;
+    let index = route::index("eth0").map_err(at("find eth0"))?;
+    // A single address and a gateway, not a network: neighbours are then refused by rule at once, not by a timeout.
+    inside
+        .request(vec![
+            route::up(LOOPBACK),
+            route::up(index),
+            route::add_address(index, spec.address, 32),
+            route::default_route(index, spec.gateway),
+        ])
+        .map_err(at(format!("configure address {}", spec.address)))
+}
+
+/// The address decides it: a new incarnation under the same address is not hidden by the host's neighbour cache.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x53, a, b, c, d]
+}
+
+/// `/proc/sys/net` is that of the namespace of whoever looks, so the host's mount serves.
+fn settings() -> Result<(), Failure> {
+    let wanted = [
+        // The rules of the host are for IPv4; over IPv6 an instance would reach the bridge around them.
+        ("ipv6/conf/all/disable_ipv6", "1"),
+        ("ipv6/conf/default/disable_ipv6", "1"),
+        // Ports are the instance's own, and nobody inside has a capability in this namespace.
+        ("ipv4/ip_unprivileged_port_start", "0"),
+        ("ipv4/ping_group_range", "0 4294967294"),
+    ];
+    for (name, value) in wanted {
+        let path = format!("/proc/sys/net/{name}");
+        match std::fs::write(&path, value) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(at(format!("set {path}")))?,
+        }
+    }
+    Ok(())
+}
