@@ -1,0 +1,185 @@
+//! Watches one running sandbox: start, liveness, readiness. While an app starts it is asked often at first (20 ms) and
+//! then less (2 s): a quick app is seen at once, a slow one costs little.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_protocol::v1::{CheckKind, HealthCheck, WorkloadSpec};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::runner::Signal;
+use super::state::Event;
+use crate::env;
+use crate::sandbox::{SandboxId, SandboxRuntime};
+
+const FIRST_POLL: Duration = Duration::from_millis(20);
+const SLOWEST_POLL: Duration = Duration::from_secs(2);
+/// A healthy instance is declared unhealthy after this many failures in a row: one lost answer of a busy app is no
+/// reason to kill it, three seconds of silence are.
+const FAILURES: u32 = 3;
+const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
+
+/// What a monitor needs.
+pub struct Watched {
+    /// Where to ask.
+    pub runtime: Arc<dyn SandboxRuntime>,
+    /// Which sandbox.
+    pub id: SandboxId,
+    /// Its slot.
+    pub slot: u32,
+    /// Its checks and port.
+    pub spec: Arc<WorkloadSpec>,
+    /// Whether it was healthy, and ready, before (adopted).
+    pub healthy: bool,
+    /// See `healthy`.
+    pub ready: bool,
+}
+
+fn millis(value: u32, default: u32) -> Duration {
+    Duration::from_millis(u64::from(if value == 0 { default } else { value }))
+}
+
+/// How a check is asked, in words for its failure.
+struct Check {
+    kind: CheckKind,
+    path: String,
+    timeout: Duration,
+    interval: Duration,
+    start_timeout: Duration,
+}
+
+impl Check {
+    fn of(check: Option<&HealthCheck>, fallback: CheckKind) -> Self {
+        let check = check.cloned().unwrap_or_default();
+        let kind = match check.kind() {
+            CheckKind::Unspecified => fallback,
+            kind => kind,
+        };
+        Self {
+            kind,
+            path: if check.endpoint.is_empty() { "/".to_owned() } else { check.endpoint.clone() },
+            timeout: millis(check.invocation_timeout_ms, 1000),
+            interval: millis(check.interval_ms, 30_000),
+            start_timeout: millis(check.start_timeout_ms, 60_000),
+        }
+    }
+}
+
+impl Watched {
+    fn port(&self) -> u16 {
+        env::port(&self.spec)
+    }
+
+    /// `Err` says what was seen instead.
+    async fn ask(&self, check: &Check) -> Result<(), String> {
+        let port = self.port();
+        match check.kind {
+            CheckKind::Process | CheckKind::Unspecified => Ok(()),
+            CheckKind::Port => {
+                if self.runtime.probe_tcp(self.slot, port, check.timeout).await {
+                    return Ok(());
+                }
+                Err(format!("no connection to port {port} within {:?}", check.timeout))
+            }
+            CheckKind::Http => match self.runtime.probe_http(self.slot, port, &check.path, check.timeout).await {
+                Some(200..=299) => Ok(()),
+                Some(status) => Err(format!("GET {} on port {port} answered {status}", check.path)),
+                None => Err(format!("GET {} on port {port} was not answered within {:?}", check.path, check.timeout)),
+            },
+        }
+    }
+
+    /// Asks until the check passes or the start timeout is over.
+    async fn start(&self, check: &Check) -> Result<(), String> {
+        let begun = Instant::now();
+        let mut pause = FIRST_POLL;
+        loop {
+            let answer = self.ask(check).await;
+            let Err(seen) = answer else { return Ok(()) };
+            if begun.elapsed() >= check.start_timeout {
+                return Err(self.never_healthy(check, &seen).await);
+            }
+            let left = check.start_timeout.saturating_sub(begun.elapsed());
+            tokio::time::sleep(pause.min(left)).await;
+            pause = pause.mul_f64(1.2).min(SLOWEST_POLL);
+        }
+    }
+
+    /// Why an app that runs was never seen healthy, with what it does instead.
+    async fn never_healthy(&self, check: &Check, seen: &str) -> String {
+        let seconds = check.start_timeout.as_secs_f64();
+        let port = self.port();
+        let listeners = self.runtime.listeners(self.id).await;
+        let on_port: Vec<_> = listeners.iter().filter(|address| address.port() == port).collect();
+        if on_port.iter().any(|address| !address.ip().is_loopback()) {
+            return format!("was not healthy within {seconds} s: {seen}");
+        }
+        let mut text = format!("did not listen on port {port} within {seconds} s");
+        if let Some(address) = on_port.first() {
+            let _ = write!(text, ": it listens on {} only; listen on 0.0.0.0", address.ip());
+        } else if let Some(other) = listeners.iter().find(|address| !address.ip().is_loopback()).or(listeners.first()) {
+            let _ = write!(text, ": it listens on port {}; listen on the port in $PORT", other.port());
+        }
+        text
+    }
+
+    /// Asks as often as `interval` says, until the check has failed several times in a row.
+    async fn stay(&self, check: &Check) -> String {
+        if check.kind == CheckKind::Process {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(check.interval).await;
+            let mut failures = 0;
+            while let Err(seen) = self.ask(check).await {
+                failures += 1;
+                if failures >= FAILURES {
+                    return format!("health check failed: {seen}");
+                }
+                tokio::time::sleep(BETWEEN_FAILURES).await;
+            }
+        }
+    }
+
+    /// Tells each change of readiness.
+    async fn readiness(&self, check: &Check, mut ready: bool, send: &mpsc::UnboundedSender<Signal>) {
+        loop {
+            let now = self.ask(check).await.is_ok();
+            if now != ready {
+                ready = now;
+                send.send(self.signal(Event::Readiness(ready))).ok();
+            }
+            // An instance that is not ready waits for traffic: ask it sooner.
+            tokio::time::sleep(if ready { check.interval } else { check.interval.min(SLOWEST_POLL) }).await;
+        }
+    }
+
+    fn signal(&self, event: Event) -> Signal {
+        Signal { incarnation: Some(self.id.incarnation), event }
+    }
+
+    /// Runs until the instance is unhealthy, or dropped with the sandbox.
+    pub async fn run(self, send: mpsc::UnboundedSender<Signal>) {
+        let fallback = if self.spec.ports.is_empty() { CheckKind::Process } else { CheckKind::Port };
+        let health = Check::of(self.spec.health.as_ref(), fallback);
+        let readiness = Check::of(self.spec.readiness.as_ref(), CheckKind::Process);
+        let judged = readiness.kind != CheckKind::Process;
+        if !self.healthy {
+            if let Err(reason) = self.start(&health).await {
+                send.send(self.signal(Event::Unhealthy(reason))).ok();
+                return;
+            }
+            send.send(self.signal(Event::Healthy { ready: !judged })).ok();
+        } else if !self.ready && !judged {
+            send.send(self.signal(Event::Readiness(true))).ok();
+        }
+        // Dropping the readiness loop with the instance is right: it holds nothing.
+        let reason = tokio::select! {
+            reason = self.stay(&health) => reason,
+            () = self.readiness(&readiness, self.ready, &send), if judged => return,
+        };
+        send.send(self.signal(Event::Unhealthy(reason))).ok();
+    }
+}

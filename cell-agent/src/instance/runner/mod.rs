@@ -1,0 +1,426 @@
+//! The task that owns one instance: it feeds its pure life with what happens and does what the life says, one action
+//! after the other. Everything that takes long runs beside it and answers by a [`Signal`].
+
+mod sandboxes;
+mod telling;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng as _;
+pub use sandboxes::{destroy, permit};
+use slipway_protocol::v1::{Assignment, Refusal, WorkloadKind};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::instance::health::Watched;
+use crate::instance::prepare::{Prepared, prepare};
+use crate::instance::state::{Action, Event, Found, Life, Phase, Wanted};
+use crate::sandbox::SandboxId;
+use crate::services::{Live, Services, now_ms};
+use crate::store::Entry;
+
+/// What the agent asks of an instance. The sender is answered once the journal holds it.
+#[derive(Debug)]
+pub enum Command {
+    /// The assignment was changed.
+    Assign(Box<Assignment>, oneshot::Sender<()>),
+    /// Stop and forget.
+    Purge,
+    /// Observations up to this number are recorded.
+    Acked(u64),
+    /// Say again where it is.
+    Report,
+    /// Remove every trace; it is settled.
+    Forget,
+}
+
+/// How an instance begins.
+#[derive(Debug)]
+pub enum Origin {
+    /// A new assignment; answered once the journal holds it.
+    New(Assignment, oneshot::Sender<()>),
+    /// A new assignment that this cell cannot run.
+    Refused(Assignment, Refusal, String, oneshot::Sender<()>),
+    /// From the journal.
+    Journal(Entry, Found),
+    /// Found on the host, or with a damaged journal entry.
+    Unknown {
+        /// The slot, when a sandbox was found.
+        slot: Option<u32>,
+        /// Its incarnation.
+        incarnation: u64,
+        /// Its state.
+        found: Found,
+    },
+}
+
+/// What an instance tells the agent.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    /// It moved on.
+    Changed {
+        /// Which one.
+        id: Uuid,
+        /// Nothing of it runs or will.
+        settled: bool,
+        /// It has observations that nobody has acknowledged.
+        unacked: bool,
+    },
+    /// No trace of it is left.
+    Forgotten(Uuid),
+}
+
+/// News from something that runs beside the owner; of one incarnation, or of none.
+#[derive(Debug)]
+pub struct Signal {
+    /// News of an incarnation that is no longer the current one is dropped.
+    pub incarnation: Option<u64>,
+    /// What happened.
+    pub event: Event,
+}
+
+enum Inner {
+    Signal(Signal),
+    Prepared(Result<Prepared, (Refusal, String)>),
+}
+
+struct Runner {
+    id: Uuid,
+    services: Arc<Services>,
+    entry: Entry,
+    prepared: Option<Prepared>,
+    preparing: Option<AbortOnDropHandle<()>>,
+    supervisor: Option<Supervisor>,
+    monitor: Option<AbortOnDropHandle<()>>,
+    /// Health checks begin once the program was executed.
+    watch: Option<(bool, bool)>,
+    signals: mpsc::UnboundedSender<Signal>,
+    preparations: mpsc::UnboundedSender<Result<Prepared, (Refusal, String)>>,
+    notices: mpsc::UnboundedSender<Notice>,
+    said: Option<(bool, bool)>,
+    /// Id of the egress policy that the last start was given.
+    started_with: Bytes,
+    /// Id of the egress policy in force, which builds follow while they run.
+    policy: watch::Sender<Bytes>,
+    gone: bool,
+}
+
+/// The task that follows one sandbox, or one build.
+struct Supervisor {
+    stop: watch::Sender<Option<Duration>>,
+    cancel: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
+
+fn wanted(assignment: &Assignment) -> Wanted {
+    let restart = assignment.restart.unwrap_or_default();
+    Wanted {
+        kind: assignment.kind(),
+        intent: assignment.intent(),
+        attempt: assignment.attempt,
+        nonce: assignment.restart_nonce,
+        crashes: restart.crashes,
+        incarnation: restart.incarnation,
+    }
+}
+
+/// Runs one instance until it is forgotten or the agent stops; the sandbox outlives the agent.
+pub async fn run(
+    id: Uuid,
+    services: Arc<Services>,
+    origin: Origin,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    notices: mpsc::UnboundedSender<Notice>,
+) {
+    let (signals, mut heard) = mpsc::unbounded_channel();
+    let (preparations, mut ready) = mpsc::unbounded_channel();
+    let shutdown = services.shutdown.clone();
+    let mut runner = Runner {
+        id,
+        services,
+        entry: Entry { assignment: Assignment::default(), life: Life::unknown(0), unacked: Vec::new() },
+        prepared: None,
+        preparing: None,
+        supervisor: None,
+        monitor: None,
+        watch: None,
+        signals,
+        preparations,
+        notices,
+        said: None,
+        started_with: Bytes::new(),
+        policy: watch::Sender::default(),
+        gone: false,
+    };
+    runner.begin(origin).await;
+    while !runner.gone {
+        // Receiving loses nothing when an arm is dropped. Commands first: a stop must not wait behind health news.
+        let inner = tokio::select! {
+            biased;
+            () = shutdown.requested() => return,
+            command = commands.recv() => {
+                let Some(command) = command else { return };
+                runner.command(command).await;
+                continue;
+            }
+            Some(prepared) = ready.recv() => Inner::Prepared(prepared),
+            Some(signal) = heard.recv() => Inner::Signal(signal),
+        };
+        runner.inner(inner).await;
+    }
+}
+
+impl Runner {
+    async fn begin(&mut self, origin: Origin) {
+        match origin {
+            Origin::New(assignment, written) => {
+                self.entry.life = Life::new(wanted(&assignment));
+                self.entry.assignment = assignment;
+                self.persist().await;
+                written.send(()).ok();
+                self.step(Event::Begin).await;
+            }
+            Origin::Refused(assignment, refusal, reason, written) => {
+                self.entry.life = Life::new(wanted(&assignment));
+                self.entry.assignment = assignment;
+                self.step(Event::Refused(refusal, reason)).await;
+                written.send(()).ok();
+            }
+            Origin::Journal(entry, found) => {
+                self.entry = entry;
+                self.pin();
+                let found = self.end_build(found).await;
+                let earlier = self.entry.unacked.iter().map(|observation| observation.counter).max().unwrap_or(0);
+                self.step(Event::Recovered(found)).await;
+                // Told only after the gate is as the journal says, and only what was not made superfluous by that step.
+                for observation in self.entry.unacked.iter().filter(|observation| observation.counter <= earlier) {
+                    self.services.outbox.publish(observation.clone());
+                }
+            }
+            Origin::Unknown { slot, incarnation, found } => {
+                self.entry.life = Life::unknown(incarnation);
+                self.entry.assignment =
+                    Assignment { id: self.id.to_string(), slot: slot.unwrap_or(u32::MAX), ..Assignment::default() };
+                self.step(Event::Recovered(found)).await;
+            }
+        }
+    }
+
+    /// A build cannot be followed: its steps were in the agent that is gone.
+    async fn end_build(&mut self, found: Found) -> Found {
+        if self.entry.life.kind() != WorkloadKind::Build || found == Found::Gone {
+            return found;
+        }
+        if let Err(error) = self.services.runtime.stop(self.sandbox(), Duration::ZERO).await {
+            tracing::warn!(error = %slipway_chassis::chain(&error), assignment.id = %self.id, "a build was not ended");
+        }
+        if self.destroy().await || !self.entry.life.is_settled() {
+            // What could not be removed is removed by the steps that follow.
+            return Found::Gone;
+        }
+        found
+    }
+
+    /// A running instance's layers must not be dropped from the cache.
+    fn pin(&mut self) {
+        let digest = &self.entry.assignment.spec_digest;
+        if let Ok(Some(spec)) = self.services.specs.here(digest) {
+            let layers = self.services.cache.pin(&spec);
+            self.prepared = Some(Prepared { spec: Arc::new(spec), layers });
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Assign(assignment, written) => {
+                let wanted = wanted(&assignment);
+                let was_unknown = self.entry.life.kind() == WorkloadKind::Unspecified;
+                let changed = assignment.spec_digest != self.entry.assignment.spec_digest;
+                let repolicied = assignment.egress_policy != self.entry.assignment.egress_policy;
+                self.entry.assignment = *assignment;
+                if changed && !self.entry.life.has_sandbox() {
+                    self.prepared = None;
+                }
+                self.persist().await;
+                written.send(()).ok();
+                if repolicied {
+                    self.permit().await;
+                }
+                self.step(Event::Assigned(wanted)).await;
+                if was_unknown && self.entry.life.has_sandbox() && self.entry.life.kind() == WorkloadKind::Lrp {
+                    // Now it is known what the found sandbox is: begin its checks.
+                    self.watch = Some((false, false));
+                    self.prepare();
+                }
+            }
+            Command::Purge => self.step(Event::Purge).await,
+            Command::Acked(counter) => {
+                self.entry.unacked.retain(|observation| observation.counter > counter);
+                self.notice().await;
+            }
+            Command::Report => {
+                let report = self.entry.life.report();
+                self.observe(report).await;
+            }
+            Command::Forget => self.forget().await,
+        }
+    }
+
+    async fn inner(&mut self, inner: Inner) {
+        match inner {
+            Inner::Signal(Signal { incarnation, event }) => {
+                if incarnation.is_some_and(|incarnation| incarnation != self.entry.life.incarnation) {
+                    return;
+                }
+                if event == Event::Started {
+                    self.started();
+                    if self.started_with != self.entry.assignment.egress_policy {
+                        self.permit().await;
+                    }
+                }
+                self.step(event).await;
+            }
+            Inner::Prepared(Ok(prepared)) => {
+                self.preparing = None;
+                self.prepared = Some(prepared);
+                if self.entry.life.phase == Phase::Preparing {
+                    self.step(Event::Prepared).await;
+                } else {
+                    self.begin_watch();
+                }
+            }
+            Inner::Prepared(Err((refusal, reason))) => {
+                self.preparing = None;
+                if self.entry.life.phase == Phase::Preparing {
+                    self.step(Event::Refused(refusal, reason)).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, event: Event) {
+        let random = rand::rng().random_range(0.0..1.0);
+        let mut written = true;
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let before = self.entry.life.clone();
+            let actions = self.entry.life.step(event, now_ms(), random);
+            written &= before == self.entry.life;
+            let mut silent = false;
+            for action in actions {
+                match action {
+                    Action::Start => {
+                        // "Started" must be on disk before it is true: a task never starts twice.
+                        self.persist().await;
+                        written = true;
+                        self.start().await;
+                    }
+                    Action::Observe(_) | Action::Say(_) if silent => {}
+                    Action::Observe(report) => {
+                        self.observe(*report).await;
+                        written = true;
+                    }
+                    Action::Gate(open) => {
+                        if !self.gate(open).await {
+                            // What is told after it would be a lie; what is done after it is right all the same.
+                            silent = true;
+                            next = Some(Event::GateFailed);
+                        }
+                    }
+                    Action::Destroy => {
+                        let removed = self.destroy().await;
+                        next = Some(if removed { Event::Removed } else { Event::NotRemoved });
+                    }
+                    other => self.act(other).await,
+                }
+            }
+        }
+        if !self.gone {
+            if !written {
+                self.persist().await;
+            }
+            self.notice().await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::Abandon => self.preparing = None,
+            Action::Follow => {
+                // What was adopted has the rules of its record; the journal may be ahead of that.
+                let live = Live { id: self.sandbox(), droplet_bytes: 0, memory_mb: 0 };
+                self.services.live.insert(live);
+                self.permit().await;
+                self.follow();
+            }
+            Action::Watch { healthy, ready } => self.watch = Some((healthy, ready)),
+            Action::Stop => self.stop(),
+            Action::Wake(at_ms) => self.wake(at_ms),
+            Action::Say(text) => self.say(text).await,
+            Action::Forget => self.forget().await,
+            Action::Start | Action::Observe(_) | Action::Gate(_) | Action::Destroy => {}
+        }
+    }
+
+    fn sandbox(&self) -> SandboxId {
+        SandboxId { assignment: self.id, incarnation: self.entry.life.incarnation }
+    }
+
+    fn prepare(&mut self) {
+        if let Some(prepared) = self.prepared.clone() {
+            self.preparations.send(Ok(prepared)).ok();
+            return;
+        }
+        let (services, assignment) = (Arc::clone(&self.services), self.entry.assignment.clone());
+        let send = self.preparations.clone();
+        self.preparing = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            send.send(prepare(&services, &assignment).await).ok();
+        })));
+    }
+
+    fn started(&mut self) {
+        let live = Live {
+            id: self.sandbox(),
+            droplet_bytes: self.prepared.as_ref().map_or(0, Prepared::droplet_bytes),
+            memory_mb: self.prepared.as_ref().map_or(0, |prepared| prepared.spec.memory_mb),
+        };
+        self.services.live.insert(live);
+        self.begin_watch();
+    }
+
+    /// Begins health checks, once the program runs and the spec says how.
+    fn begin_watch(&mut self) {
+        let Some(prepared) = &self.prepared else {
+            if self.watch.is_some() {
+                // Adopted, and the spec must first be fetched again.
+                self.prepare();
+            }
+            return;
+        };
+        let Some((healthy, ready)) = self.watch.take() else { return };
+        let watched = Watched {
+            runtime: Arc::clone(&self.services.runtime),
+            id: self.sandbox(),
+            slot: self.entry.assignment.slot,
+            spec: Arc::clone(&prepared.spec),
+            healthy,
+            ready,
+        };
+        self.monitor = Some(AbortOnDropHandle::new(tokio::spawn(watched.run(self.signals.clone()))));
+    }
+
+    fn wake(&self, at_ms: i64) {
+        let pause = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+        let send = self.signals.clone();
+        // Ends by itself; a wake-up that is no longer wanted does nothing.
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            send.send(Signal { incarnation: None, event: Event::Timer }).ok();
+        });
+    }
+}

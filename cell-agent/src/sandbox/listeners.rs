@@ -1,0 +1,47 @@
+//! Where the programs of a sandbox listen, read from the kernel's tables of its network.
+
+use std::net::SocketAddr;
+
+use procfs::ProcResult;
+use procfs::net::{TcpNetEntry, TcpState};
+use procfs::process::Process;
+
+/// Addresses as the sandbox sees them, without repetition; what cannot be read is left out.
+pub(super) fn of(pid: i32) -> Vec<SocketAddr> {
+    let read = || -> ProcResult<Vec<TcpNetEntry>> {
+        let process = Process::new(pid)?;
+        let mut entries = process.tcp()?;
+        // Absent where the kernel has no IPv6.
+        entries.extend(process.tcp6().unwrap_or_default());
+        Ok(entries)
+    };
+    listening(&read().unwrap_or_default())
+}
+
+fn listening(entries: &[TcpNetEntry]) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = entries
+        .iter()
+        .filter(|entry| entry.state == TcpState::Listen)
+        // A program that listens for both families on 127.0.0.1 is shown as ::ffff:127.0.0.1.
+        .map(|entry| SocketAddr::new(entry.local_address.ip().to_canonical(), entry.local_address.port()))
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listeners_are_told_and_mapped_addresses_are_plain() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let found = of(i32::try_from(std::process::id()).unwrap());
+        assert!(found.contains(&address), "{found:?}");
+        assert!(!found.contains(&client.local_addr().unwrap()));
+        assert_eq!(of(-1), []);
+    }
+}

@@ -1,0 +1,225 @@
+//! The host's own client settings for package managers, for builds on a developer's machine: where packages come from,
+//! through which proxy, trusted by which certificates. Only a whitelist passes: keys that make sense on the host alone
+//! (`nodedir`, `find-links`) break builds. They are files outside app and cache, mounted read-only.
+
+mod npm;
+mod pip;
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+/// Where the files are inside.
+pub const INSIDE: &str = "/etc/slipway/registry";
+const HOST_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+const VCAP: u32 = 2000;
+/// A bundle of all the world's authorities has a quarter of a megabyte.
+const MOST_BUNDLE: u64 = 16 << 20;
+
+/// See the module. Holds credentials of registries and proxies: refuses to print.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HostSettings {
+    files: BTreeMap<&'static str, Vec<u8>>,
+    /// Variables of the build.
+    pub env: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for HostSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostSettings").field("files", &self.files.keys()).finish_non_exhaustive()
+    }
+}
+
+/// The host as the settings are read from it; a test gives its own.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Environment of the agent.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Home of the user that runs it.
+    pub(crate) home: PathBuf,
+    /// Prefix of every absolute path, `/` but in tests.
+    pub(crate) root: PathBuf,
+}
+
+impl Host {
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn path(&self, absolute: &str) -> PathBuf {
+        self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    fn read(path: &Path) -> Option<String> {
+        std::fs::read_to_string(path).ok()
+    }
+}
+
+impl HostSettings {
+    /// Reads the settings of this host. What cannot be read is left out.
+    #[must_use]
+    pub fn collect() -> Self {
+        let env: BTreeMap<String, String> = std::env::vars().collect();
+        let home = env.get("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+        Self::from_host(&Host { env, home, root: PathBuf::from("/") })
+    }
+
+    fn from_host(host: &Host) -> Self {
+        let mut settings = Self::default();
+        let (pip, npm) = (pip::read(host), npm::read(host));
+        let mut bundle = Vec::new();
+        let base = host.variable("SSL_CERT_FILE").map_or_else(|| host.path(HOST_BUNDLE), PathBuf::from);
+        let extra = host.variable("NODE_EXTRA_CA_CERTS").map(str::to_owned);
+        for path in std::iter::once(base)
+            .chain([pip.cert.clone(), npm.cafile.clone(), extra].into_iter().flatten().map(PathBuf::from))
+        {
+            append_bundle(&mut bundle, &path);
+        }
+        let inside = |name: &str| format!("{INSIDE}/{name}");
+        if !bundle.is_empty() {
+            settings.files.insert("ca.pem", bundle);
+            for name in ["PIP_CERT", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"] {
+                settings.env.push((name.to_owned(), inside("ca.pem")));
+            }
+        }
+        if let Some(text) = pip.file() {
+            settings.files.insert("pip.conf", text.into_bytes());
+            settings.env.push(("PIP_CONFIG_FILE".to_owned(), inside("pip.conf")));
+        }
+        if let Some(text) = npm.file(settings.files.contains_key("ca.pem").then(|| inside("ca.pem")).as_deref()) {
+            settings.files.insert("npmrc", text.into_bytes());
+            settings.env.push(("NPM_CONFIG_USERCONFIG".to_owned(), inside("npmrc")));
+        }
+        for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
+            let upper = name.to_uppercase();
+            if let Some(value) = host.variable(name).or_else(|| host.variable(&upper)) {
+                settings.env.push((name.to_owned(), value.to_owned()));
+                settings.env.push((upper, value.to_owned()));
+            }
+        }
+        settings
+    }
+
+    /// The variables that are no secrets: paths of files. Proxies may carry a password.
+    #[must_use]
+    pub fn public_env(&self) -> BTreeMap<String, String> {
+        self.env.iter().filter(|(_, value)| value.starts_with(INSIDE)).cloned().collect()
+    }
+
+    /// Writes the files for one build, readable by the build and nobody else.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&self, directory: &Path) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        if let Some(parent) = directory.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let root = nix::unistd::geteuid().is_root();
+        for (name, bytes) in &self.files {
+            let path = directory.join(name);
+            let file = tempfile::NamedTempFile::new_in(directory)?;
+            std::fs::write(file.path(), bytes)?;
+            file.as_file().set_permissions(Permissions::from_mode(0o400))?;
+            if root {
+                chown(file.path(), Some(VCAP), Some(VCAP))?;
+            }
+            file.persist(&path).map_err(|error| error.error)?;
+        }
+        std::fs::set_permissions(directory, Permissions::from_mode(0o500))?;
+        if root {
+            chown(directory, Some(VCAP), Some(VCAP))?;
+        }
+        Ok(())
+    }
+}
+
+fn append_bundle(bundle: &mut Vec<u8>, path: &Path) {
+    let fits = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MOST_BUNDLE);
+    let Some(bytes) = fits.then(|| std::fs::read(path).ok()).flatten() else { return };
+    // The same bundle is often named twice.
+    if bundle.windows(bytes.len().max(1)).any(|window| window == bytes) {
+        return;
+    }
+    bundle.extend_from_slice(&bytes);
+    if !bundle.ends_with(b"\n") {
+        bundle.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(root: &Path, env: &[(&str, &str)]) -> Host {
+        Host {
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            home: root.join("home"),
+            root: root.to_owned(),
+        }
+    }
+
+    fn put(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("directory");
+        std::fs::write(path, text).expect("file");
+    }
+
+    #[test]
+    fn settings_pass_by_whitelist() {
+        let root = tempfile::tempdir().expect("directory");
+        let root = root.path();
+        put(root, "etc/ssl/certs/ca-certificates.crt", "HOST BUNDLE\n");
+        put(root, "corp.pem", "CORP\n");
+        let corp = root.join("corp.pem").display().to_string();
+        put(
+            root,
+            "etc/pip.conf",
+            "[global]\nindex-url = https://old.example/simple\nfind-links = /srv\n[install]\ntrusted_host =\n    a.example\n    b.example\n",
+        );
+        put(
+            root,
+            "home/.npmrc",
+            "registry=https://npm.example/\n@team:registry=https://team.example/\n//npm.example/:_authToken=${TOKEN}\nnodedir=/usr/include\n; a comment\n",
+        );
+        let env = [
+            ("PIP_INDEX_URL", "https://pip.example/simple"),
+            ("PIP_DEFAULT_TIMEOUT", "30"),
+            ("PIP_FIND_LINKS", "/srv"),
+            ("npm_config_strict_ssl", "false"),
+            ("NPM_CONFIG_CAFILE", &corp),
+            ("TOKEN", "secret"),
+            ("HTTPS_PROXY", "http://user:pass@proxy:3128"),
+        ];
+        let settings = HostSettings::from_host(&host(root, &env));
+        let text = |name: &str| String::from_utf8(settings.files[name].clone()).expect("text");
+        let pip = text("pip.conf");
+        assert!(pip.contains("index-url = https://pip.example/simple\n"), "{pip}");
+        assert!(pip.contains("trusted-host = a.example\n    b.example\n"), "{pip}");
+        assert!(pip.contains("timeout = 30\n") && !pip.contains("find-links") && !pip.contains("old.example"), "{pip}");
+        let npm = text("npmrc");
+        assert!(npm.contains("@team:registry=https://team.example/\n"), "{npm}");
+        assert!(npm.contains("//npm.example/:_authToken=secret\n") && npm.contains("strict-ssl=false\n"), "{npm}");
+        assert!(npm.contains("cafile=/etc/slipway/registry/ca.pem\n") && !npm.contains("nodedir"), "{npm}");
+        assert_eq!(text("ca.pem"), "HOST BUNDLE\nCORP\n");
+        let env: BTreeMap<_, _> = settings.env.iter().cloned().collect();
+        assert_eq!(env["https_proxy"], "http://user:pass@proxy:3128");
+        assert_eq!(env["PIP_CONFIG_FILE"], "/etc/slipway/registry/pip.conf");
+        assert!(!settings.public_env().values().any(|value| value.contains("pass")));
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_bare_host_has_no_settings_and_files_are_private() {
+        let root = tempfile::tempdir().expect("directory");
+        assert_eq!(HostSettings::from_host(&host(root.path(), &[])), HostSettings::default());
+        let settings = HostSettings::from_host(&host(root.path(), &[("PIP_INDEX_URL", "https://x/simple")]));
+        let directory = root.path().join("staging/one");
+        settings.write(&directory).expect("write");
+        let mode = |path: &Path| std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.join("pip.conf")), 0o400);
+        assert_eq!(mode(directory.parent().expect("parent")), 0o700);
+    }
+}

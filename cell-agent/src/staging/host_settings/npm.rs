@@ -1,0 +1,84 @@
+//! npm: the global file, the user's file, then `npm_config_*`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::Host;
+
+const KEYS: [&str; 7] = ["registry", "proxy", "https-proxy", "http-proxy", "noproxy", "strict-ssl", "fetch-timeout"];
+
+/// What npm is told on this host.
+#[derive(Debug, Default)]
+pub(super) struct Npm {
+    values: BTreeMap<String, String>,
+    /// Its own bundle.
+    pub(super) cafile: Option<String>,
+}
+
+pub(super) fn read(host: &Host) -> Npm {
+    let mut npm = Npm::default();
+    let variable = |name: &str| {
+        host.env.iter().find(|(other, value)| other.eq_ignore_ascii_case(name) && !value.is_empty()).map(|(_, v)| v)
+    };
+    let mut files = vec![host.path("/etc/npmrc"), host.path("/usr/etc/npmrc"), host.path("/usr/local/etc/npmrc")];
+    files.extend(variable("npm_config_globalconfig").map(PathBuf::from));
+    files.push(variable("npm_config_userconfig").map_or_else(|| host.home.join(".npmrc"), PathBuf::from));
+    for text in files.iter().filter_map(|path| Host::read(path)) {
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+            if let Some((key, value)) = line.split_once('=') {
+                let value = value.trim().trim_matches('"');
+                npm.set(key.trim(), &expand(value, host));
+            }
+        }
+    }
+    for (name, value) in &host.env {
+        let prefix = name.get(..11).filter(|prefix| prefix.eq_ignore_ascii_case("npm_config_"));
+        if let (Some(_), false) = (prefix, value.is_empty()) {
+            let key = &name[11..];
+            // Scopes and hosts keep their underscores.
+            let plain = key.to_lowercase().replace('_', "-");
+            npm.set(if key.starts_with(['@', '/']) { key } else { &plain }, value);
+        }
+    }
+    npm
+}
+
+impl Npm {
+    fn set(&mut self, key: &str, value: &str) {
+        let scope = key.starts_with('@') && key.ends_with(":registry");
+        if key == "cafile" {
+            self.cafile = Some(value.to_owned());
+        } else if KEYS.contains(&key) || scope || key.starts_with("//") {
+            self.values.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// The file for a build; `None` when nothing is set.
+    pub(super) fn file(&self, bundle: Option<&str>) -> Option<String> {
+        if self.values.is_empty() && self.cafile.is_none() {
+            return None;
+        }
+        let mut text = String::new();
+        for (key, value) in &self.values {
+            // A line break would begin a key of its own.
+            let _ = writeln!(text, "{key}={}", value.replace(['\n', '\r'], ""));
+        }
+        if let Some(bundle) = bundle {
+            let _ = writeln!(text, "cafile={bundle}");
+        }
+        Some(text)
+    }
+}
+
+/// `${NAME}` as npm does it; a variable that is not set stays as it is.
+fn expand(value: &str, host: &Host) -> String {
+    let mut text = value.to_owned();
+    for (name, replacement) in &host.env {
+        let reference = format!("${{{name}}}");
+        if text.contains(&reference) {
+            text = text.replace(&reference, replacement);
+        }
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! pip: configuration files from the weakest to the strongest, then `PIP_*`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::Host;
+
+const KEYS: [&str; 5] = ["index-url", "extra-index-url", "trusted-host", "proxy", "timeout"];
+const SECTIONS: [&str; 3] = ["global", "install", "download"];
+
+/// What pip is told on this host.
+#[derive(Debug, Default)]
+pub(super) struct Pip {
+    values: BTreeMap<String, Vec<String>>,
+    /// Its own bundle.
+    pub(super) cert: Option<String>,
+}
+
+pub(super) fn read(host: &Host) -> Pip {
+    let mut pip = Pip::default();
+    let mut files = vec![host.path("/etc/xdg/pip/pip.conf"), host.path("/etc/pip.conf")];
+    files.extend([host.home.join(".pip/pip.conf"), host.home.join(".config/pip/pip.conf")]);
+    files.extend(host.variable("PIP_CONFIG_FILE").map(PathBuf::from));
+    for text in files.iter().filter_map(|path| Host::read(path)) {
+        for (key, values) in parse(&text) {
+            pip.set(&key, values);
+        }
+    }
+    for (name, value) in &host.env {
+        if let Some(key) = name.strip_prefix("PIP_") {
+            let key = key.to_lowercase().replace('_', "-");
+            pip.set(&key, value.split_whitespace().map(str::to_owned).collect());
+        }
+    }
+    pip
+}
+
+impl Pip {
+    fn set(&mut self, key: &str, values: Vec<String>) {
+        let key = if key == "default-timeout" { "timeout" } else { key };
+        if key == "cert" {
+            self.cert = values.first().cloned();
+        } else if KEYS.contains(&key) && !values.is_empty() {
+            self.values.insert(key.to_owned(), values);
+        }
+    }
+
+    /// The file for a build; `None` when nothing is set.
+    pub(super) fn file(&self) -> Option<String> {
+        if self.values.is_empty() {
+            return None;
+        }
+        let mut text = "[global]\n".to_owned();
+        for (key, values) in &self.values {
+            let _ = writeln!(text, "{key} = {}", values.join("\n    "));
+        }
+        Some(text)
+    }
+}
+
+/// Keys and values of the sections that matter. A value goes on in indented lines.
+fn parse(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let (mut wanted, mut open) = (false, false);
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') || trimmed.starts_with(';') {
+            continue;
+        }
+        if let Some(section) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            wanted = SECTIONS.contains(&section.trim());
+            open = false;
+        } else if !wanted {
+        } else if line.starts_with([' ', '\t']) && open {
+            if let Some((_, values)) = found.last_mut() {
+                values.extend(trimmed.split_whitespace().map(str::to_owned));
+            }
+        } else if let Some((key, value)) = trimmed.split_once('=').or_else(|| trimmed.split_once(':')) {
+            let key = key.trim().to_lowercase().replace('_', "-");
+            found.push((key, value.split_whitespace().map(str::to_owned).collect()));
+            open = true;
+        }
+    }
+    found
+}

@@ -1,0 +1,441 @@
+//! A build on a cell: detection over the stack alone, then supply and finalize over the layers that its answer names,
+//! then the droplet goes to the object store and into this cell's own cache.
+//!
+//! What comes out of the sandbox is hostile: files are opened without following links, bounded, hashed here; layers
+//! are taken from the catalogue of the spec only. Whatever happens, the build ends with a [`BuildResult`].
+
+mod failure;
+pub mod files;
+pub mod host_settings;
+mod outcome;
+mod request;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipway_buildpacks::contract::{
+    BuildOutcome, BuildPlan, CACHE_FILE, DROPLET_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE,
+};
+use slipway_protocol::v1::{Assignment, Blob, BuildResult, BuildSpec, Layer, StagingLines};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use self::failure::Failure;
+use self::files::Volume;
+use self::host_settings::HostSettings;
+use crate::cache::Lease;
+use crate::env::{self, Place};
+use crate::instance::prepare::Prepared;
+use crate::instance::runner;
+use crate::sandbox::{Bind, Exit, SandboxId, SandboxSpec};
+use crate::services::{Live, Services};
+use crate::workload;
+
+/// A plan names a handful of layers; a megabyte of it is an attack.
+const MOST_PLAN_BYTES: u64 = 1 << 20;
+/// A result lists the libraries of every binary in the droplet.
+const MOST_RESULT_BYTES: u64 = 32 << 20;
+/// The builder keeps time itself and reports; the cell ends it when it does not.
+const OVERTIME: Duration = Duration::from_secs(15);
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often new output is passed on.
+const TAIL: Duration = Duration::from_millis(100);
+/// Where the volume is inside.
+const VOLUME: &str = "/slipway";
+
+/// One build.
+pub struct Job {
+    /// What the cell has.
+    pub services: Arc<Services>,
+    /// Its assignment.
+    pub assignment: Assignment,
+    /// Spec and stack layers.
+    pub prepared: Prepared,
+    /// Names the sandbox of the first phase; the second one's is the next.
+    pub incarnation: u64,
+    /// Ends it early.
+    pub cancel: CancellationToken,
+    /// Id of the egress policy in force.
+    pub policy: watch::Receiver<Bytes>,
+}
+
+/// Runs a build to its end, good or bad.
+pub async fn run(job: Job) -> BuildResult {
+    let Ok(id) = job.assignment.id.parse::<Uuid>() else {
+        return Failure::platform("the assignment has no valid id").into_result();
+    };
+    let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id)));
+    let result = build(&job, id).await.unwrap_or_else(Failure::into_result);
+    if !result.ok {
+        job.services.logs.say(id, &format!("staging failed: {}", result.error_text));
+    }
+    // The last lines must be passed on before the end is told.
+    tokio::time::sleep(TAIL * 2).await;
+    drop(tail);
+    result
+}
+
+/// Removes everything that a build may have left on this host. Answers whether its sandboxes are gone, and with them what
+/// keeps its slot from being used again.
+pub async fn clean(services: &Services, id: Uuid, incarnation: u64) -> bool {
+    let mut gone = true;
+    for incarnation in [incarnation, incarnation + 1] {
+        gone &= runner::destroy(&*services.runtime, SandboxId { assignment: id, incarnation }).await;
+    }
+    if !gone {
+        // The volume may be mounted in what is left.
+        return false;
+    }
+    if let Err(error) = services.runtime.remove_volume(id).await {
+        tracing::error!(error = %slipway_chassis::chain(&error), assignment.id = %id, "a build's volume was not removed");
+    }
+    let settings = settings_directory(services, id);
+    if settings.exists()
+        && let Err(error) = std::fs::remove_dir_all(&settings)
+    {
+        tracing::warn!(%error, path = %settings.display(), "registry settings of a build were not removed");
+    }
+    true
+}
+
+fn settings_directory(services: &Services, id: Uuid) -> PathBuf {
+    services.config.state_directory.join("staging").join(id.to_string())
+}
+
+/// Passes new lines of the output on as they come.
+async fn tail(services: Arc<Services>, id: Uuid) {
+    let mut next = 0;
+    loop {
+        tokio::time::sleep(TAIL).await;
+        let logs = Arc::clone(&services.logs);
+        let Ok(Ok(lines)) = tokio::task::spawn_blocking(move || logs.since(id, next, 500)).await else { continue };
+        let Some(last) = lines.last() else { continue };
+        next = last.seq + 1;
+        // Without a session nobody listens; the ring keeps the lines.
+        services.staging_lines.send(StagingLines { assignment_id: id.to_string(), lines }).ok();
+    }
+}
+
+/// What both phases share.
+struct Build<'a> {
+    job: &'a Job,
+    id: Uuid,
+    spec: &'a BuildSpec,
+    volume: Volume,
+    settings: Option<(PathBuf, HostSettings)>,
+    deadline: Instant,
+}
+
+async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
+    let begun = Instant::now();
+    let spec = &job.prepared.spec;
+    let Some(build_spec) = &spec.build else {
+        return Err(Failure::platform("the spec of the build does not say what to build"));
+    };
+    let runtime = &job.services.runtime;
+    let volume = runtime.volume(id, workload::mib(spec.disk_mb)).await?;
+    let settings = job.services.config.staging_uses_host_settings.then(HostSettings::collect);
+    let settings = match settings {
+        Some(settings) => {
+            let directory = settings_directory(&job.services, id);
+            settings.write(&directory).map_err(|error| Failure::host("writing the registry settings", &error))?;
+            Some((directory, settings))
+        }
+        None => None,
+    };
+    let timeout = if build_spec.timeout_ms == 0 { 900_000 } else { build_spec.timeout_ms };
+    let mut build = Build {
+        job,
+        id,
+        spec: build_spec,
+        volume: Volume::new(volume),
+        settings,
+        deadline: Instant::now() + Duration::from_millis(timeout.into()) + OVERTIME,
+    };
+    build.volume.lay_out().map_err(|error| Failure::host("laying out the staging volume", &error))?;
+    build.inputs(timeout).await?;
+    let fetched = begun.elapsed();
+    build.deadline = Instant::now() + Duration::from_millis(timeout.into()) + OVERTIME;
+
+    let stack: Vec<Lease> = job.prepared.layers.clone();
+    let end = build.phase(0, "detect", &stack).await?;
+    let plan: BuildPlan = build.volume.read_json(PLAN_FILE, MOST_PLAN_BYTES).map_err(|error| end.explain(error))?;
+    if let Some(error) = plan.error {
+        return Err(Failure::reported(error));
+    }
+    end.must_be_clean()?;
+    let planned = outcome::planned_layers(&plan, build_spec)?;
+    let mut layers = stack;
+    for layer in &planned {
+        layers.push(build.bounded(job.services.cache.layer(layer)).await??);
+    }
+    let end = build.phase(1, "build", &layers).await?;
+    let answer: BuildOutcome =
+        build.volume.read_json(RESULT_FILE, MOST_RESULT_BYTES).map_err(|error| end.explain(error))?;
+    if let Some(error) = answer.error {
+        return Err(Failure::reported(error));
+    }
+    end.must_be_clean()?;
+    if !answer.ok {
+        return Err(Failure::staging("the builder made no droplet and did not say why"));
+    }
+    let staged = begun.elapsed();
+    let mut result = build.collect(answer).await?;
+    result.fetch_ms = millis(fetched);
+    result.stage_ms = millis(staged.saturating_sub(fetched));
+    result.upload_ms = millis(begun.elapsed().saturating_sub(staged));
+    Ok(result)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How a phase ended.
+struct End {
+    exit: Exit,
+    memory_mb: u64,
+}
+
+impl End {
+    /// Why there is no usable answer: the end of the builder says more than the missing file.
+    fn explain(&self, error: files::AnswerError) -> Failure {
+        match self.must_be_clean() {
+            Err(failure) => failure,
+            Ok(()) => Failure::staging(&slipway_chassis::chain(&error).to_string()),
+        }
+    }
+
+    fn must_be_clean(&self) -> Result<(), Failure> {
+        let exit = &self.exit;
+        if exit.out_of_memory {
+            return Err(Failure::staging(&format!(
+                "staging ran out of memory: limit {} MiB; give the app more memory (-m) and stage again",
+                self.memory_mb
+            )));
+        }
+        if exit.code == 0 {
+            return Ok(());
+        }
+        if exit.code == slipway_buildpacks::contract::EXIT_NO_SPACE {
+            return Err(Failure::staging(
+                "the disk space of the build is used up, even for its answer; give the app more disk (-k), or push less",
+            ));
+        }
+        let exit = crate::instance::crash::explained(exit.clone());
+        Err(Failure::staging(&format!("the builder ended without a result: {}", exit.reason)))
+    }
+}
+
+impl Build<'_> {
+    /// Work that waits for controllers, for as long as the build may take and nobody cancels it.
+    async fn bounded<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        // What is dropped here removes its own temporary files.
+        tokio::select! {
+            done = work => Ok(done),
+            () = tokio::time::sleep_until(self.deadline) => Err(Failure::expired()),
+            () = self.job.cancel.cancelled() => Err(Failure::cancelled()),
+        }
+    }
+
+    /// Package, buildpacks, cache and request.
+    async fn inputs(&self, timeout_ms: u32) -> Result<(), Failure> {
+        let cache = &self.job.services.cache;
+        let Some(package) = &self.spec.package else {
+            return Err(Failure::platform("the spec of the build names no package"));
+        };
+        let put = |file: tempfile::TempPath, name: String| async move {
+            let volume = self.volume.clone();
+            let put = tokio::task::spawn_blocking(move || volume.put(&file, &name)).await;
+            put.map_err(|error| Failure::host("copying into the staging volume", &std::io::Error::other(error)))?
+                .map_err(|error| Failure::host("copying into the staging volume", &error))
+        };
+        let file = self.bounded(cache.blob(package, "the package")).await??;
+        put(file, slipway_buildpacks::contract::PACKAGE_FILE.to_owned()).await?;
+        for (number, buildpack) in self.spec.buildpacks.iter().enumerate() {
+            if let Some(blob) = &buildpack.blob {
+                let what = format!("buildpack {}", buildpack.name);
+                let file = self.bounded(cache.blob(blob, &what)).await??;
+                put(file, format!("buildpacks/{number}.zip")).await?;
+            }
+        }
+        if let Some(blob) = &self.spec.cache {
+            // A lost cache makes the build slower, not wrong.
+            match self.bounded(cache.blob(blob, "the build cache")).await? {
+                Ok(file) => put(file, CACHE_FILE.to_owned()).await?,
+                Err(error) => tracing::warn!(error = %slipway_chassis::chain(&error), "building without the cache"),
+            }
+        }
+        let spec = &self.job.prepared.spec;
+        let settings = self.settings.as_ref().map(|(_, settings)| settings);
+        let request = request::request(spec, self.spec, settings, timeout_ms);
+        let bytes = serde_json::to_vec(&request).map_err(|error| Failure::platform(&error.to_string()))?;
+        self.volume
+            .write_input(REQUEST_FILE, &bytes)
+            .map_err(|error| Failure::host("writing the build request", &error))
+    }
+
+    fn sandbox_spec(
+        &self,
+        id: SandboxId,
+        verb: &str,
+        layers: &[Lease],
+        policy: &Bytes,
+    ) -> Result<SandboxSpec, Failure> {
+        let spec = &self.job.prepared.spec;
+        let services = &self.job.services;
+        let slot = self.job.assignment.slot;
+        let address = services.runtime.address(slot);
+        let place = Place {
+            instance: self.id.to_string(),
+            index: 0,
+            kind: spec.kind(),
+            external_host: services.config.advertise_host,
+            external_port: 0,
+            internal_host: address.into(),
+        };
+        let mut env = env::environment(spec, &place);
+        let mut binds: Vec<Bind> =
+            [("app", "/home/vcap/app"), ("app", "/tmp/app"), ("deps", "/home/vcap/deps"), ("cache", "/tmp/cache")]
+                .map(|(source, target)| Bind {
+                    source: self.volume.directory(source),
+                    target: PathBuf::from(target),
+                    writable: true,
+                    id_mapped: true,
+                })
+                .into();
+        if let Some((directory, settings)) = &self.settings {
+            env.retain(|(name, _)| !settings.env.iter().any(|(other, _)| other == name));
+            env.extend(settings.env.iter().cloned());
+            binds.push(Bind {
+                source: directory.clone(),
+                target: PathBuf::from(host_settings::INSIDE),
+                writable: false,
+                id_mapped: true,
+            });
+        }
+        Ok(SandboxSpec {
+            id,
+            slot,
+            layers: layers.iter().map(|lease| lease.path().to_owned()).collect(),
+            binds,
+            files: workload::files(spec),
+            volume: Some((self.id, PathBuf::from(VOLUME))),
+            argv: vec!["/tmp/lifecycle/builder".to_owned(), verb.to_owned(), format!("{VOLUME}/in/{REQUEST_FILE}")],
+            companions: Vec::new(),
+            env,
+            cwd: PathBuf::from("/home/vcap"),
+            user: "vcap".to_owned(),
+            hostname: workload::hostname(self.id),
+            limits: workload::limits(spec),
+            egress: services
+                .policies
+                .rules(policy, spec)
+                .map_err(|error| Failure::platform(&slipway_chassis::chain(&error).to_string()))?,
+            log_directory: services.logs.ring(self.id),
+            log_bytes: services.config.log_ring_bytes,
+            log_rate_bytes: spec.log_rate_bytes,
+        })
+    }
+
+    /// Runs one phase; afterwards no process of it is left, so its files stand still.
+    async fn phase(&self, number: u64, verb: &str, layers: &[Lease]) -> Result<End, Failure> {
+        let services = &self.job.services;
+        let runtime = &services.runtime;
+        let id = SandboxId { assignment: self.id, incarnation: self.job.incarnation + number };
+        let policy = self.job.policy.borrow().clone();
+        let spec = self.sandbox_spec(id, verb, layers, &policy)?;
+        if self.job.cancel.is_cancelled() {
+            return Err(Failure::cancelled());
+        }
+        runtime.start(spec).await?;
+        let memory_mb = self.job.prepared.spec.memory_mb;
+        services.live.insert(Live { id, droplet_bytes: 0, memory_mb });
+        // Changed while the sandbox was made: whoever changed it did not find it.
+        let now = self.job.policy.borrow().clone();
+        if now != policy {
+            runner::permit(services, id, &now).await;
+        }
+        // Waiting may be dropped and begun again.
+        let ended = tokio::select! {
+            exit = runtime.wait(id) => exit.map_err(Failure::from),
+            () = tokio::time::sleep_until(self.deadline) => Err(Failure::expired()),
+            () = self.job.cancel.cancelled() => Err(Failure::cancelled()),
+        };
+        if ended.is_err()
+            && let Err(error) = runtime.stop(id, STOP_GRACE).await
+        {
+            tracing::error!(error = %slipway_chassis::chain(&error), assignment.id = %self.id, "a build was not ended");
+        }
+        services.live.remove(self.id);
+        // What is left of it is removed with the build, whose slot is in use until then.
+        runner::destroy(&**runtime, id).await;
+        Ok(End { exit: ended?, memory_mb })
+    }
+
+    /// Checks what the builder claims, uploads the droplet and keeps it here as well.
+    async fn collect(&self, answer: BuildOutcome) -> Result<BuildResult, Failure> {
+        let most = if self.spec.max_droplet_bytes == 0 { 4 << 30 } else { self.spec.max_droplet_bytes };
+        let droplet = self.output(DROPLET_FILE, most).await?;
+        let path = self.volume.output(DROPLET_FILE);
+        // Unpacked first: what cannot be unpacked here cannot be unpacked anywhere.
+        let lease = self.job.services.cache.adopt_droplet(&droplet, &path).await?;
+        self.upload(&droplet, &path).await?;
+        let mut cache = None;
+        if answer.cache.is_some() {
+            match self.output(CACHE_FILE, most).await {
+                Ok(blob) => match self.upload(&blob, &self.volume.output(CACHE_FILE)).await {
+                    Ok(()) => cache = Some(blob),
+                    Err(failure) => tracing::warn!(reason = failure.text(), "the build cache was not kept"),
+                },
+                Err(failure) => tracing::warn!(reason = failure.text(), "the build cache was not kept"),
+            }
+        }
+        let mut result = outcome::result(answer, self.spec, &self.job.prepared.spec.stack)?;
+        result.droplet = Some(droplet);
+        result.cache = cache;
+        result.droplet_unpacked_bytes = lease.size();
+        Ok(result)
+    }
+
+    async fn output(&self, name: &'static str, most: u64) -> Result<Blob, Failure> {
+        let volume = self.volume.clone();
+        let hashed = tokio::task::spawn_blocking(move || volume.hash_output(name, most)).await;
+        let (digest, size) = hashed
+            .map_err(|error| Failure::host("hashing an output of the build", &std::io::Error::other(error)))?
+            .map_err(|error| Failure::staging(&slipway_chassis::chain(&error).to_string()))?;
+        Ok(Blob { digest: digest.as_bytes().to_vec().into(), size, format: "tar.zst".to_owned() })
+    }
+
+    async fn upload(&self, blob: &Blob, path: &Path) -> Result<(), Failure> {
+        let mut backoff = slipway_chassis::Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let put = tokio::select! {
+                put = self.job.services.controllers.put(path) => put,
+                () = self.job.cancel.cancelled() => return Err(Failure::cancelled()),
+            };
+            match put {
+                Ok(info) if info.digest == blob.digest && info.size == blob.size => return Ok(()),
+                Ok(_) => return Err(Failure::platform("the object store holds another content than was uploaded")),
+                // The build's work is done: it is worth waiting for a controller.
+                Err(crate::controllers::CallError::Unreachable(status)) if Instant::now() < self.deadline => {
+                    tracing::warn!(%status, "no controller takes the upload; trying again");
+                    self.bounded(tokio::time::sleep(backoff.pause())).await?;
+                }
+                Err(error) => {
+                    return Err(Failure::platform(&format!("the upload failed: {}", slipway_chassis::chain(&error))));
+                }
+            }
+        }
+    }
+}
+
+/// Layers of the catalogue, by hexadecimal digest.
+fn from_catalogue<'a>(spec: &'a BuildSpec, digest: &str) -> Option<&'a Layer> {
+    spec.catalogue.iter().find(|layer| hex::encode(&layer.digest) == digest)
+}

@@ -1,0 +1,127 @@
+//! What instances use, sampled every five seconds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_protocol::v1::{Usage, UsageReport};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::sandbox::SandboxId;
+use crate::services::{Live, Services};
+
+const PERIOD: Duration = Duration::from_secs(5);
+
+struct Sample {
+    id: SandboxId,
+    at: Instant,
+    cpu_nanos: u64,
+    ring: BTreeMap<PathBuf, u64>,
+    oom_kills: u64,
+    /// Those of which the instance was told.
+    oom_kills_told: u64,
+}
+
+/// Samples until shutdown.
+pub async fn sample(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send: watch::Sender<UsageReport>) {
+    let mut before: BTreeMap<Uuid, Sample> = BTreeMap::new();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    loop {
+        // Nothing is held over the pause.
+        tokio::select! {
+            () = services.shutdown.requested() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let live = services.live.all();
+        before.retain(|id, sample| live.iter().any(|live| live.id.assignment == *id && live.id == sample.id));
+        let mut report = UsageReport::default();
+        let mut disk = 0;
+        let taken: u64 = live.iter().map(|live| live.memory_mb).sum();
+        for live in live {
+            let memory = live.memory_mb;
+            let Some(mut usage) = one(&services, live, &mut before).await else { continue };
+            usage.cpu_entitlement = of_entitlement(usage.cpu_percent, memory, memory_mb, cores);
+            disk += usage.disk_bytes;
+            report.usages.push(usage);
+        }
+        report.memory_free_mb = memory_mb.saturating_sub(taken);
+        report.disk_free_mb = disk_mb.saturating_sub(disk >> 20).min(services.cache.free_bytes() >> 20);
+        send.send_replace(report);
+    }
+}
+
+async fn one(services: &Services, live: Live, before: &mut BTreeMap<Uuid, Sample>) -> Option<Usage> {
+    // It may have ended a moment ago.
+    let used = services.runtime.usage(live.id).await.ok()?;
+    let at = Instant::now();
+    let ring = services.logs.segments(live.id.assignment);
+    let (mut cpu_percent, mut log_rate) = (0.0, 0);
+    let mut oom_kills_told = used.oom_kills;
+    if let Some(last) = before.get(&live.id.assignment) {
+        let elapsed = at.duration_since(last.at);
+        #[allow(clippy::cast_precision_loss, reason = "a percentage, and a rate, need no exactness")]
+        let (spent, nanos) = (used.cpu_nanos.saturating_sub(last.cpu_nanos) as f64, elapsed.as_nanos() as f64);
+        cpu_percent = if nanos > 0.0 { spent / nanos * 100.0 } else { 0.0 };
+        let grown: u64 =
+            ring.iter().map(|(path, size)| size.saturating_sub(last.ring.get(path).copied().unwrap_or(0))).sum();
+        oom_kills_told = last.oom_kills;
+        if let Some(text) = survived(last.oom_kills.saturating_sub(last.oom_kills_told), live.memory_mb) {
+            let (logs, id) = (Arc::clone(&services.logs), live.id.assignment);
+            tokio::task::spawn_blocking(move || logs.say(id, &text)).await.ok();
+        }
+        log_rate = u64::try_from(u128::from(grown) * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
+    }
+    let (cpu_nanos, oom_kills) = (used.cpu_nanos, used.oom_kills);
+    before.insert(live.id.assignment, Sample { id: live.id, at, cpu_nanos, ring, oom_kills, oom_kills_told });
+    Some(Usage {
+        assignment_id: live.id.assignment.to_string(),
+        cpu_nanos: used.cpu_nanos,
+        cpu_percent,
+        memory_bytes: used.memory_bytes,
+        disk_bytes: used.disk_bytes.saturating_add(live.droplet_bytes),
+        log_rate,
+        pids: used.pids,
+        cpu_entitlement: None,
+    })
+}
+
+/// How much of its share of the cell's cores an instance uses; CPU weights follow memory, and so does the share.
+#[allow(clippy::cast_precision_loss, reason = "a ratio needs no exactness")]
+fn of_entitlement(cpu_percent: f64, memory_mb: u64, cell_memory_mb: u64, cores: usize) -> Option<f64> {
+    let share = cores as f64 * memory_mb as f64 / cell_memory_mb.max(1) as f64;
+    (share > 0.0).then(|| cpu_percent / 100.0 / share)
+}
+
+/// What an instance is told that still runs a sample after the kernel killed some of its processes: where a group cannot be
+/// killed as a whole, a child of the program dies alone, and nothing else would say why.
+fn survived(kills: u64, memory_mb: u64) -> Option<String> {
+    let limit = if memory_mb == 0 { String::new() } else { format!(" of {memory_mb} MiB") };
+    let processes = match kills {
+        0 => return None,
+        1 => "a process".to_owned(),
+        kills => format!("{kills} processes"),
+    };
+    Some(format!("out of memory: the kernel killed {processes} of this instance at its limit{limit}; the rest goes on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_the_cores_follows_memory() {
+        assert_eq!(of_entitlement(25.0, 512, 1024, 2), Some(0.25));
+        assert_eq!(of_entitlement(200.0, 256, 1024, 2), Some(4.0), "more than its share while others are idle");
+        assert_eq!(of_entitlement(10.0, 0, 1024, 2), None, "its memory is not known yet");
+    }
+
+    #[test]
+    fn kills_that_an_instance_survives_are_told() {
+        assert_eq!(survived(0, 64), None);
+        assert!(survived(1, 64).is_some_and(|text| text.contains("killed a process") && text.contains("of 64 MiB")));
+        assert!(survived(3, 0).is_some_and(|text| text.contains("3 processes") && text.contains("at its limit;")));
+    }
+}

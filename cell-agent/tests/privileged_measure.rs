@@ -1,0 +1,50 @@
+//! Figures for the documentation, not judgements: run by hand with `--ignored --nocapture`, on a host that does nothing
+//! else. Needs root, busybox-static, nftables and btrfs-progs.
+
+mod privileged;
+
+use std::time::{Duration, Instant};
+
+use privileged::Cell;
+use slipway_cell_agent::sandbox::{LinuxRuntime, SandboxRuntime as _, SandboxSpec};
+
+const STARTS: u32 = 100;
+
+/// Milliseconds from the order to the execution of the program, in ascending order; the first start is not counted.
+async fn starts(runtime: &LinuxRuntime, spec: &SandboxSpec) -> Vec<f64> {
+    let mut times = Vec::new();
+    for incarnation in 0..=STARTS {
+        let mut spec = spec.clone();
+        spec.id.incarnation = u64::from(incarnation) + 1;
+        let begun = Instant::now();
+        runtime.start(spec.clone()).await.unwrap();
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        runtime.stop(spec.id, Duration::ZERO).await.unwrap();
+        runtime.destroy(spec.id).await.unwrap();
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; its figures mean nothing beside other tests"]
+async fn start_time_and_memory_of_the_supervisor() {
+    let cell = Cell::new().await;
+    let mut spec = cell.script(0, "sleep 1000");
+    spec.egress = privileged::everything();
+    let times = starts(&cell.runtime, &spec).await;
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    println!("start to execution of {STARTS}: p50 {:.2} ms, p95 {:.2} ms, most {:.2} ms", at(50), at(95), at(100));
+
+    cell.runtime.start(spec.clone()).await.unwrap();
+    let name = format!("{}.{}", spec.id.assignment, spec.id.incarnation);
+    let record = std::fs::read(cell.config.run_directory.join("sandboxes").join(name).join("sandbox.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", record["pid"])).unwrap();
+    for line in status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")) {
+        println!("supervisor {line}");
+    }
+    let helper = std::fs::read_dir(cell.config.state_directory.join("helper")).unwrap().next().unwrap().unwrap();
+    println!("helper: {} bytes", helper.metadata().unwrap().len());
+}

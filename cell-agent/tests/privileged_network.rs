@@ -1,0 +1,225 @@
+//! Who reaches whom. Needs root, busybox-static, nftables and btrfs-progs.
+
+mod privileged;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use privileged::{Cell, everything};
+use slipway_cell_agent::sandbox::{EgressRule, SandboxRuntime as _};
+
+const SERVER: &str = "mkdir=/bin/busybox; echo hello > /tmp/index.html; echo up; exec httpd -f -p 8080 -h /tmp";
+const QUICK: Duration = Duration::from_secs(5);
+
+fn connect(address: SocketAddr) -> Result<TcpStream, ErrorKind> {
+    TcpStream::connect_timeout(&address, QUICK).map_err(|error| error.kind())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gate_refuses_at_once_and_checks_pass_it() {
+    let cell = Cell::new().await;
+    let spec = cell.script(2, SERVER);
+    cell.runtime.start(spec.clone()).await.unwrap();
+    cell.until_output(spec.id, "up").await;
+    privileged::eventually("the check", Duration::from_secs(20), || async {
+        match cell.runtime.probe_http(2, 8080, "/index.html", QUICK).await {
+            Some(200) => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert!(cell.runtime.probe_tcp(2, 8080, QUICK).await);
+    assert!(!cell.runtime.probe_tcp(2, 8081, QUICK).await);
+    let address = SocketAddr::new(cell.runtime.address(2).into(), 8080);
+    assert_eq!(connect(address).unwrap_err(), ErrorKind::ConnectionRefused);
+    cell.runtime.gate(2, true).await.unwrap();
+    cell.runtime.gate(2, true).await.unwrap();
+    let mut stream = connect(address).unwrap();
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("hello\n"), "{answer}");
+    cell.runtime.gate(2, false).await.unwrap();
+    cell.runtime.gate(2, false).await.unwrap();
+    assert_eq!(connect(address).unwrap_err(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_host_nor_neighbour_can_be_reached_from_inside() {
+    let cell = Cell::new().await;
+    let neighbour = cell.script(0, SERVER);
+    cell.runtime.start(neighbour.clone()).await.unwrap();
+    cell.until_output(neighbour.id, "up").await;
+    cell.runtime.gate(0, true).await.unwrap();
+    let host = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let gateway = cell.config.network.hosts().next().unwrap();
+    let other = cell.runtime.address(0);
+    let mut spec = cell.script(
+        1,
+        &format!(
+            "nc -w 3 {gateway} {port} </dev/null && echo BAD host; nc -w 3 {other} 8080 </dev/null && echo BAD neighbour; \
+             nc -w 3 169.254.169.254 80 </dev/null && echo BAD metadata; nc -w 3 127.0.0.1 {port} </dev/null && echo BAD loopback; \
+             nc -w 3 {gateway} 61000 </dev/null && echo BAD translated; echo end"
+        ),
+    );
+    spec.egress = everything();
+    let (_, output) = cell.run(spec).await;
+    assert!(output.ends_with("end\n") && !output.contains("BAD"), "{output}");
+    // The neighbour was there all the time.
+    assert!(connect(SocketAddr::new(other.into(), 8080)).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_port_leads_to_the_slot_when_its_gate_is_open() {
+    let cell = Cell::new().await;
+    let spec = cell.script(5, SERVER);
+    cell.runtime.start(spec.clone()).await.unwrap();
+    cell.until_output(spec.id, "up").await;
+    let gateway = cell.config.network.hosts().next().unwrap();
+    let address = SocketAddr::new(gateway.into(), 61_005);
+    assert!(connect(address).is_err());
+    cell.runtime.gate(5, true).await.unwrap();
+    privileged::eventually("the host port", Duration::from_secs(20), || async { connect(address).map(drop) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_are_told_as_the_sandbox_sees_them() {
+    let cell = Cell::new().await;
+    let spec = cell.script(0, "httpd -f -p 127.0.0.1:8080 & httpd -f -p 3000 & sleep 1000");
+    cell.runtime.start(spec.clone()).await.unwrap();
+    let wanted = vec![(3000, false), (8080, true)];
+    privileged::eventually("two listeners", Duration::from_secs(20), || async {
+        let found = cell.runtime.listeners(spec.id).await;
+        let mut found: Vec<_> = found.iter().map(|address| (address.port(), address.ip().is_loopback())).collect();
+        found.sort_unstable();
+        if found == wanted { Ok(()) } else { Err(found) }
+    })
+    .await;
+    assert!(!cell.runtime.probe_tcp(0, 8080, QUICK).await, "127.0.0.1 of a sandbox is its own");
+    cell.runtime.stop(spec.id, Duration::ZERO).await.unwrap();
+    assert_eq!(cell.runtime.listeners(spec.id).await, []);
+    cell.runtime.destroy(spec.id).await.unwrap();
+    assert_eq!(cell.runtime.listeners(spec.id).await, []);
+}
+
+/// A host beyond the cell: a network namespace that the host routes to, with a web server. Gone with the value.
+struct World {
+    name: String,
+    address: std::net::Ipv4Addr,
+    server: std::process::Child,
+}
+
+impl World {
+    fn new() -> Self {
+        // One address block for each process, of those that are set aside for measurements.
+        let number = std::process::id() % 16_000;
+        let block = u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + number * 4;
+        let (near, far) = (std::net::Ipv4Addr::from(block + 1), std::net::Ipv4Addr::from(block + 2));
+        let name = format!("swt{number}");
+        let ip = |arguments: &str| {
+            let done = std::process::Command::new("ip").args(arguments.split(' ')).status().unwrap();
+            assert!(done.success(), "ip {arguments}");
+        };
+        ip(&format!("netns add {name}"));
+        ip(&format!("link add {name} type veth peer name eth0 netns {name}"));
+        ip(&format!("address add {near}/30 dev {name}"));
+        ip(&format!("link set {name} up"));
+        ip(&format!("-n {name} address add {far}/30 dev eth0"));
+        ip(&format!("-n {name} link set eth0 up"));
+        let mut server = std::process::Command::new("ip");
+        server.args(["netns", "exec", &name, "busybox", "httpd", "-f", "-p", "8080", "-h", "/"]);
+        Self { address: far, server: server.spawn().unwrap(), name }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        // The interface goes with its peer.
+        let _ = std::process::Command::new("ip").args(["netns", "delete", &self.name]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_rules_hold_at_once_for_what_runs() {
+    let cell = Cell::new().await;
+    let world = World::new();
+    let address = world.address;
+    let ask =
+        format!("while true; do nc -w 2 {address} 8080 </dev/null 2>/dev/null && echo yes || echo no; sleep 0.1; done");
+    let mut spec = cell.script(3, &ask);
+    spec.egress = everything();
+    cell.runtime.start(spec.clone()).await.unwrap();
+    let says = |what: &'static str, word: &'static str| {
+        let (cell, id) = (&cell, spec.id);
+        async move {
+            let before = cell.output(id).len();
+            privileged::eventually(what, Duration::from_secs(20), || async {
+                let output = cell.output(id);
+                // The attempt that was under way does not count.
+                let lines = output.get(before..).unwrap_or_default().lines().skip(1).collect::<Vec<_>>();
+                if lines.len() >= 3 && lines[lines.len() - 3..].iter().all(|line| *line == word) {
+                    Ok(())
+                } else {
+                    Err(output)
+                }
+            })
+            .await;
+        }
+    };
+    says("reached", "yes").await;
+    let table = || {
+        let out = std::process::Command::new("nft")
+            .args(["list", "table", "ip", &format!("slipway_{}", cell.config.name)])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let chains = table().matches("chain egress_").count();
+    let elsewhere = EgressRule {
+        protocol: "tcp".into(),
+        first: "192.0.2.1".parse().unwrap(),
+        last: "192.0.2.1".parse().unwrap(),
+        ports: vec![(443, 443)],
+        icmp: (None, None),
+    };
+    cell.runtime.permit(spec.id, vec![elsewhere.clone()]).await.unwrap();
+    says("refused", "no").await;
+    assert_eq!(table().matches("chain egress_").count(), chains, "the old rules are gone");
+
+    // Whoever adopts it finds the newest rules.
+    let again = cell.restarted().await;
+    assert_eq!(again.adopt().await.unwrap().len(), 1);
+    says("still refused", "no").await;
+    again
+        .permit(spec.id, vec![EgressRule { first: address, last: address, ports: vec![(8080, 8080)], ..elsewhere }])
+        .await
+        .unwrap();
+    says("reached again", "yes").await;
+    again.stop(spec.id, Duration::ZERO).await.unwrap();
+    again.destroy(spec.id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_rules_hold_although_the_old_ones_cannot_be_removed() {
+    let cell = Cell::new().await;
+    let mut spec = cell.script(0, "sleep 1000");
+    spec.egress = everything();
+    cell.runtime.start(spec.clone()).await.unwrap();
+    let table = format!("slipway_{}", cell.config.name);
+    let nft = |arguments: &[&str]| {
+        let output = std::process::Command::new("nft").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let chains = nft(&["list", "table", "ip", &table]);
+    let old = chains.lines().find_map(|line| line.trim().strip_prefix("chain egress_")?.strip_suffix(" {")).unwrap();
+    // Somebody's rule leads to the chain: the kernel does not let it go.
+    nft(&["add", "rule", "ip", &table, "to_host", "jump", &format!("egress_{old}")]);
+    cell.runtime.permit(spec.id, vec![]).await.unwrap();
+    let map = nft(&["list", "map", "ip", &table, "egress"]);
+    assert!(map.contains("jump egress_") && !map.contains(old), "{map}");
+}
