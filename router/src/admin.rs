@@ -1,0 +1,156 @@
+//! The operator's door: `/healthz`, `/metrics`, and `/table` for people on the machine itself.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use slipway_chassis::Shutdown;
+use tokio::net::TcpListener;
+
+use crate::metrics::{self, CoreMetrics, Gauge};
+use crate::proxy::Shared;
+use crate::table::Table;
+
+/// What the pages show.
+pub(crate) struct Admin {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cores: Vec<Arc<CoreMetrics>>,
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// Serves until `ending`.
+pub(crate) async fn serve(admin: Arc<Admin>, listener: TcpListener, ending: Shutdown) {
+    loop {
+        let accepted = tokio::select! {
+            () = ending.requested() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, remote)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (admin, end) = (Arc::clone(&admin), ending.clone());
+        ending.spawn(async move {
+            let service = service_fn(move |request| {
+                let response = admin.answer(&request, remote);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection =
+                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            // A page that is being written when the router ends may be cut.
+            tokio::select! {
+                () = end.requested() => {}
+                _ = connection => {}
+            }
+        });
+    }
+}
+
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>, remote: SocketAddr) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        }
+        match request.uri().path() {
+            "/healthz" => self.health(),
+            "/metrics" => text(StatusCode::OK, metrics::render(&self.cores, &self.gauges())),
+            "/table" if !remote.ip().to_canonical().is_loopback() => {
+                text(StatusCode::FORBIDDEN, "only from this machine\n".to_owned())
+            }
+            "/table" => text(StatusCode::OK, describe(&self.shared.store.current().load())),
+            _ => text(StatusCode::NOT_FOUND, "there is /healthz, /metrics and /table\n".to_owned()),
+        }
+    }
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        if self.draining.load(Ordering::Relaxed) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+        }
+        match self.shared.store.current().load().version() {
+            Some(version) => text(StatusCode::OK, format!("ok, table {version}\n")),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "no routing table yet\n".to_owned()),
+        }
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let store = &self.shared.store;
+        let table = store.current().load();
+        let durable = *store.durable().borrow();
+        let gauge = |name, help, value| Gauge { name, help, kind: "gauge", value };
+        let counter = |name, help, value| Gauge { name, help, kind: "counter", value };
+        let unusable: usize = table.pools().map(|pool| pool.unusable).sum();
+        vec![
+            gauge("router_table_version", "Sequence of the table in force.", table.version().map_or(0, |v| v.seq)),
+            gauge("router_table_epoch", "Epoch of the table in force.", table.version().map_or(0, |v| v.epoch)),
+            gauge("router_table_durable_version", "Sequence of the table on disk.", durable.map_or(0, |v| v.seq)),
+            gauge("router_table_routes", "Routes in the table.", table.route_count() as u64),
+            gauge("router_table_pools", "Pools in the table.", table.pool_count() as u64),
+            gauge("router_table_unusable_endpoints", "Endpoints without a usable address.", unusable as u64),
+            gauge(
+                "router_controller_connected",
+                "1 while a session with a controller is open.",
+                u64::from(store.status.connected.load(Ordering::Relaxed)),
+            ),
+            counter(
+                "router_controller_sessions_total",
+                "Sessions begun.",
+                store.status.sessions.load(Ordering::Relaxed),
+            ),
+            counter(
+                "router_table_refused_total",
+                "Table messages refused.",
+                store.status.refused.load(Ordering::Relaxed),
+            ),
+            counter("router_access_lines_dropped_total", "Access lines dropped.", self.shared.log.dropped()),
+            gauge("router_descriptors_used", "Descriptors in use.", self.shared.descriptors.used() as u64),
+            gauge(
+                "router_descriptors_most",
+                "Clients are turned away above this.",
+                self.shared.descriptors.most() as u64,
+            ),
+        ]
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+}
+
+/// The table for people, sorted so that two can be compared.
+fn describe(table: &Table) -> String {
+    let mut routes: Vec<_> = table.routes().collect();
+    routes
+        .sort_by(|a, b| (&a.route.host, &a.route.path, &a.route.id).cmp(&(&b.route.host, &b.route.path, &b.route.id)));
+    let endpoints = |id: &str| {
+        let all = table.pool(id).map(|pool| pool.endpoints.as_slice()).unwrap_or_default();
+        let list = all.iter().map(|one| {
+            serde_json::json!({ "address": one.address, "index": one.index, "assignment": one.assignment_id, "tls": one.tls })
+        });
+        list.collect::<Vec<_>>()
+    };
+    let routes = routes.iter().map(|entry| {
+        let targets = entry.targets.iter().map(|target| {
+            serde_json::json!({ "pool": &*target.pool, "weight": target.weight, "endpoints": endpoints(&target.pool) })
+        });
+        serde_json::json!({
+            "id": entry.route.id, "host": entry.route.host, "path": entry.route.path, "system": entry.route.system,
+            "targets": targets.collect::<Vec<_>>(),
+        })
+    });
+    let version = table.version().map(|version| version.to_string());
+    let all = serde_json::json!({
+        "version": version, "digest": hex::encode(table.digest().0), "routes": routes.collect::<Vec<_>>(),
+    });
+    format!("{all:#}\n")
+}

@@ -1,0 +1,105 @@
+//! Configuration of one router.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chassis::config::Validate;
+use serde::{Deserialize, Serialize};
+use slipway_chassis as chassis;
+use uuid::Uuid;
+
+/// One router's file. Written by `slipway up`, or by hand on a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouterConfig {
+    /// This router.
+    pub id: Uuid,
+    /// The cluster it belongs to.
+    pub cluster_id: Uuid,
+    /// Zone label.
+    pub zone: String,
+    /// Where end users come in, plain HTTP. Port 0 = any free one.
+    pub http_listen: Vec<SocketAddr>,
+    /// Where end users come in, HTTPS.
+    pub https_listen: Vec<SocketAddr>,
+    /// PEM chain of the default certificate.
+    pub certificate: Option<PathBuf>,
+    /// PEM key of the default certificate.
+    pub certificate_key: Option<PathBuf>,
+    /// PEM of authorities that route services may have their certificates from, besides those of the host.
+    #[serde(default)]
+    pub trusted_authorities: Option<PathBuf>,
+    /// gRPC of the controllers; tried in turn.
+    pub controllers: Vec<SocketAddr>,
+    /// Directory with `ca.pem`, `cert.pem`, `key.pem`.
+    pub tls_directory: PathBuf,
+    /// Table, delta journal, access lines.
+    pub state_directory: PathBuf,
+    /// gRPC for controllers (logs). Port 0 = any free one.
+    pub query_listen: SocketAddr,
+    /// `/healthz` (readiness), `/metrics`; loopback.
+    pub admin_listen: SocketAddr,
+    /// Runtimes, one per core; 0 = as many as there are cores.
+    #[serde(default)]
+    pub cores: usize,
+    /// Headers of one request, bytes.
+    #[serde(default = "default_header_bytes")]
+    pub max_header_bytes: usize,
+    /// A backend must begin to answer within this, seconds.
+    #[serde(default = "default_response_timeout")]
+    pub response_timeout_s: u64,
+    /// A client that keeps a request waiting (it does not read its answer, or does not go on with its body) is cut off
+    /// after this, seconds. Tunnels, and apps that take their time, have no such limit.
+    #[serde(default = "default_client_stall")]
+    pub client_stall_timeout_s: u64,
+    /// After shutdown is asked for, requests are taken for this long, while load balancers see `/healthz` fail. Milliseconds.
+    #[serde(default = "default_drain_delay")]
+    pub drain_delay_ms: u64,
+    /// Then requests under way may finish within this, seconds.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout_s: u64,
+    /// Access lines kept per app, bytes.
+    #[serde(default = "default_ring")]
+    pub log_ring_bytes: u64,
+    /// The bound addresses are written here once all listeners are open:
+    /// `{"http": ["…"], "https": ["…"], "query": "…", "admin": "…"}`.
+    pub ready_file: Option<PathBuf>,
+}
+
+fn default_header_bytes() -> usize {
+    64 * 1024
+}
+fn default_response_timeout() -> u64 {
+    900
+}
+fn default_client_stall() -> u64 {
+    60
+}
+fn default_drain_delay() -> u64 {
+    500
+}
+fn default_drain_timeout() -> u64 {
+    30
+}
+fn default_ring() -> u64 {
+    2 << 20
+}
+
+impl Validate for RouterConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.controllers.is_empty() {
+            problems.push("controllers: name at least one controller, e.g. [\"127.0.0.1:9443\"]".to_owned());
+        }
+        if self.http_listen.is_empty() && self.https_listen.is_empty() {
+            problems.push("http_listen, https_listen: name at least one address to listen on".to_owned());
+        }
+        if !self.https_listen.is_empty() && (self.certificate.is_none() || self.certificate_key.is_none()) {
+            problems.push("certificate, certificate_key: both are needed for https_listen".to_owned());
+        }
+        if self.client_stall_timeout_s == 0 {
+            problems.push("client_stall_timeout_s: must be at least 1".to_owned());
+        }
+        problems
+    }
+}

@@ -1,0 +1,189 @@
+//! Bodies on their way through: never buffered, counted, and able to come back when nothing of them was sent.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::connection::Phase;
+use super::endpoint::Lease;
+use super::exchange::Exchange;
+use super::upstream::Sender;
+
+/// Where a request's body waits between attempts.
+pub(crate) struct Home {
+    body: RefCell<Option<Incoming>>,
+    /// Bytes taken from it so far.
+    pub(crate) received: Cell<u64>,
+    touched: Cell<bool>,
+    /// The client that it comes from.
+    phase: Arc<Phase>,
+}
+
+impl Home {
+    pub(crate) fn new(body: Incoming, phase: Arc<Phase>) -> Self {
+        Self { body: RefCell::new(Some(body)), received: Cell::new(0), touched: Cell::new(false), phase }
+    }
+
+    /// Nothing of it was taken, and it is here.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.touched.get() && self.body.borrow().is_some()
+    }
+
+    /// The body for an attempt; `None` when part of it has gone, or is still with an earlier attempt.
+    pub(crate) fn lend(self: &Rc<Self>) -> Option<RequestBody> {
+        if self.touched.get() {
+            return None;
+        }
+        let body = self.body.borrow_mut().take()?;
+        Some(RequestBody(Some((body, Rc::clone(self)))))
+    }
+}
+
+/// A request's body as the endpoint's connection sees it. When it is dropped untouched it goes home.
+pub(crate) struct RequestBody(Option<(Incoming, Rc<Home>)>);
+
+impl RequestBody {
+    pub(crate) fn empty() -> Self {
+        Self(None)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some((body, home)) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        // Asked for only while the endpoint takes more, so that a pause here is the client's.
+        home.phase.body(polled.is_pending());
+        if let Poll::Ready(result) = &polled {
+            home.touched.set(true);
+            if let Some(Ok(frame)) = result
+                && let Some(data) = frame.data_ref()
+            {
+                home.received.set(home.received.get() + data.len() as u64);
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some((body, home)) = self.0.take() {
+            home.phase.body(false);
+            *home.body.borrow_mut() = Some(body);
+        }
+    }
+}
+
+/// What the client gets. Its end, or its being dropped, ends the exchange.
+pub(crate) enum ProxyBody {
+    /// A text of the router's own.
+    Fixed(Option<Bytes>, Option<Exchange>),
+    /// An endpoint's.
+    Stream(Streaming),
+}
+
+/// An endpoint's response body with all that hangs on it.
+pub(crate) struct Streaming {
+    body: Incoming,
+    /// Goes back to the idle ones when the body has ended; closed when it has not.
+    sender: Option<Sender>,
+    /// None for a route service, which is no endpoint of the table.
+    lease: Option<Lease>,
+    exchange: Exchange,
+}
+
+impl ProxyBody {
+    pub(crate) fn fixed(text: Bytes, exchange: Exchange) -> Self {
+        Self::Fixed(Some(text), Some(exchange))
+    }
+
+    /// No body; the exchange goes on elsewhere.
+    pub(crate) fn nothing() -> Self {
+        Self::Fixed(None, None)
+    }
+
+    pub(crate) fn streaming(body: Incoming, sender: Option<Sender>, lease: Option<Lease>, exchange: Exchange) -> Self {
+        Self::Stream(Streaming { body, sender, lease, exchange })
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Fixed(text, exchange) => {
+                let text = text.take();
+                if let Some(exchange) = exchange {
+                    exchange.sent += text.as_ref().map_or(0, |text| text.len() as u64);
+                }
+                Poll::Ready(text.map(|text| Ok(Frame::data(text))))
+            }
+            Self::Stream(stream) => {
+                let polled = Pin::new(&mut stream.body).poll_frame(cx);
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Some(data) = frame.data_ref() {
+                            stream.exchange.sent += data.len() as u64;
+                        }
+                    }
+                    Poll::Ready(None) => stream.give_back(),
+                    // Cut off: the connection is of no more use.
+                    Poll::Ready(Some(Err(_))) => stream.sender = None,
+                    Poll::Pending => {}
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Fixed(text, _) => text.is_none(),
+            Self::Stream(stream) => stream.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Fixed(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Stream(stream) => stream.body.size_hint(),
+        }
+    }
+}
+
+impl Streaming {
+    fn give_back(&mut self) {
+        if let (Some(sender), Some(lease)) = (self.sender.take(), &mut self.lease) {
+            lease.give_back(sender);
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        // A body of known length is not polled again after its last byte, and one without bytes never.
+        if self.body.is_end_stream() {
+            self.give_back();
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Match and choose: from host and path to one endpoint.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::answer::Answer;
+use super::core::Core;
+use super::endpoint::EndpointState;
+use crate::table::{Balance, Endpoint, EndpointKey, PoolEntry, RouteEntry, Table};
+
+/// What a request asks for beyond host and path.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// `X-Cf-App-Instance`: app guid and index. Must be met.
+    pub(crate) instance: Option<(String, u32)>,
+    /// `__VCAP_ID__`: instance that a sticky session belongs to. Met when that instance is there.
+    pub(crate) sticky: Option<String>,
+}
+
+/// Where a request goes.
+pub(crate) struct Decision {
+    pub(crate) route: Arc<RouteEntry>,
+    pub(crate) state: Rc<EndpointState>,
+}
+
+/// Why there is no decision.
+pub(crate) enum NoDecision {
+    /// The router answers.
+    Answer(Answer),
+    /// Every endpoint that would do was tried.
+    Exhausted,
+}
+
+pub(crate) struct Asked<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a http::HeaderMap,
+    pub(crate) wishes: &'a Wishes,
+    pub(crate) tried: &'a [EndpointKey],
+    pub(crate) now: Instant,
+}
+
+/// Decides by the table that is in force now.
+pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecision> {
+    core.with_table(|table| {
+        let answer = |answer: Answer| NoDecision::Answer(answer);
+        let route = table.find(asked.host, asked.path);
+        let Some(route) = route.filter(|route| !route.targets.is_empty()) else {
+            return Err(answer(Answer::UnknownRoute(asked.host.to_owned())));
+        };
+        let pools = || route.targets.iter().filter_map(|target| table.pool(&target.pool));
+        if let Some((app, index)) = &asked.wishes.instance {
+            let mut all = pools().filter(|pool| pool.pool.app_id == *app).flat_map(|pool| &pool.endpoints);
+            let Some(endpoint) = all.find(|one| one.index == *index) else {
+                return Err(answer(Answer::UnknownInstance(app.clone(), *index, asked.host.to_owned())));
+            };
+            if asked.tried.contains(&endpoint.key) {
+                return Err(NoDecision::Exhausted);
+            }
+            return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
+        }
+        if let Some(id) = &asked.wishes.sticky {
+            let mut all = pools().flat_map(|pool| &pool.endpoints);
+            let same = |one: &&Arc<Endpoint>| one.assignment_id == *id && !asked.tried.contains(&one.key);
+            if let Some(endpoint) = all.find(same)
+                && !core.avoided(endpoint.key, asked.now)
+            {
+                return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
+            }
+        }
+        let chosen = choose(core, table, route, asked, false).or_else(|| choose(core, table, route, asked, true));
+        match chosen {
+            Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
+            None if asked.tried.is_empty() => Err(answer(Answer::NoEndpoints(asked.host.to_owned()))),
+            None => Err(NoDecision::Exhausted),
+        }
+    })
+}
+
+/// One endpoint; with `any`, those that failed lately are taken too.
+fn choose<'t>(
+    core: &Core,
+    table: &'t Table,
+    route: &RouteEntry,
+    asked: &Asked<'_>,
+    any: bool,
+) -> Option<&'t Arc<Endpoint>> {
+    let fit = |one: &Endpoint| !asked.tried.contains(&one.key) && (any || !core.avoided(one.key, asked.now));
+    let pool = match route.targets.as_slice() {
+        [only] => table.pool(&only.pool)?,
+        several => {
+            let usable = |pool: &&PoolEntry| pool.endpoints.iter().any(|one| fit(one));
+            let entry = |id: &str| table.pool(id).map(|pool| &**pool).filter(usable);
+            let total: u64 = several
+                .iter()
+                .filter(|target| entry(&target.pool).is_some())
+                .map(|target| u64::from(target.weight))
+                .sum();
+            let mut draw = core.random(total)?;
+            let mut usable = several.iter().filter(|target| entry(&target.pool).is_some());
+            let target = usable.find(|target| match draw.checked_sub(u64::from(target.weight)) {
+                Some(rest) => {
+                    draw = rest;
+                    false
+                }
+                None => true,
+            })?;
+            table.pool(&target.pool)?
+        }
+    };
+    pick(core, route, &pool.endpoints, asked, fit)
+}
+
+fn pick<'t>(
+    core: &Core,
+    route: &RouteEntry,
+    all: &'t [Arc<Endpoint>],
+    asked: &Asked<'_>,
+    fit: impl Fn(&Endpoint) -> bool,
+) -> Option<&'t Arc<Endpoint>> {
+    let fitting = || all.iter().filter(|one| fit(one));
+    match &route.balance {
+        Balance::RoundRobin => {
+            let start = core.turn(route.key) % all.len().max(1);
+            all[start..].iter().chain(&all[..start]).find(|one| fit(one))
+        }
+        Balance::LeastConnection => fitting().min_by_key(|one| core.load(one.key)),
+        Balance::Hash { header, factor } => match asked.headers.get(header) {
+            Some(value) => hashed(core, value.as_bytes(), *factor, fitting),
+            None => two_choices(core, all, fit),
+        },
+        Balance::TwoChoices => two_choices(core, all, fit),
+    }
+}
+
+/// The less loaded of two random ones. Draws blindly first: nearly always both fit.
+fn two_choices<'t>(
+    core: &Core,
+    all: &'t [Arc<Endpoint>],
+    fit: impl Fn(&Endpoint) -> bool,
+) -> Option<&'t Arc<Endpoint>> {
+    let count = all.len();
+    if count < 2 {
+        return all.first().filter(|one| fit(one));
+    }
+    let first = core.random(count as u64)? as usize;
+    let second = (first + 1 + core.random(count as u64 - 1)? as usize) % count;
+    let (first, second) = (&all[first], &all[second]);
+    match (fit(first), fit(second)) {
+        (true, true) if core.load(second.key) < core.load(first.key) => Some(second),
+        (true, _) => Some(first),
+        (false, true) => Some(second),
+        (false, false) => {
+            let start = core.random(count as u64)? as usize;
+            all[start..].iter().chain(&all[..start]).find(|one| fit(one))
+        }
+    }
+}
+
+/// Highest random weight: a value stays with its endpoint while that one is there, whoever else comes and goes.
+fn hashed<'t, I: Iterator<Item = &'t Arc<Endpoint>>>(
+    core: &Core,
+    value: &[u8],
+    factor: f64,
+    fitting: impl Fn() -> I,
+) -> Option<&'t Arc<Endpoint>> {
+    let score = |one: &Endpoint| {
+        let mut hash = DefaultHasher::new();
+        value.hash(&mut hash);
+        one.assignment_id.hash(&mut hash);
+        hash.finish()
+    };
+    let best = |bound: f64| fitting().filter(|one| f64::from(core.load(one.key)) <= bound).max_by_key(|one| score(one));
+    if factor <= 0.0 {
+        return best(f64::INFINITY);
+    }
+    let (count, sum) = fitting().fold((0_u32, 0_u32), |(count, sum), one| (count + 1, sum + core.load(one.key)));
+    let average = f64::from(sum) / f64::from(count.max(1));
+    best(average * factor).or_else(|| best(f64::INFINITY))
+}

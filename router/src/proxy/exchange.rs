@@ -1,0 +1,140 @@
+//! One request and its answer, from the first byte to the access line. When it is dropped, wherever that happens, the
+//! request is over: it is counted and logged.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+use super::body::Home;
+use super::connection::Client;
+use super::core::Core;
+use crate::access_log::Line;
+use crate::table::Endpoint;
+
+/// Status of a request whose client went away before it was answered, as in other proxies' logs.
+pub(crate) const CLIENT_GONE: u16 = 499;
+
+pub(crate) struct Exchange {
+    core: Rc<Core>,
+    client: Rc<Client>,
+    pub(crate) started: Instant,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) status: u16,
+    pub(crate) sent: u64,
+    /// Request body, when there is one.
+    pub(crate) home: Option<Rc<Home>>,
+    /// Time spent in endpoints until the response began, seconds.
+    pub(crate) upstream_s: f64,
+    line: Option<Box<Line>>,
+}
+
+impl Exchange {
+    pub(crate) fn begin(core: &Rc<Core>, client: &Rc<Client>) -> Self {
+        client.phase.in_request();
+        Self {
+            core: Rc::clone(core),
+            client: Rc::clone(client),
+            started: Instant::now(),
+            request_id: new_request_id(),
+            status: CLIENT_GONE,
+            sent: 0,
+            home: None,
+            upstream_s: 0.0,
+            line: None,
+        }
+    }
+
+    /// Keeps what the access line of an app needs. Everything is shared, not copied.
+    /// Without an endpoint the request goes to the route's service first; `app_id` is empty for the platform's own.
+    pub(crate) fn note(&mut self, request: &Noted<'_>, app_id: &Arc<str>, endpoint: Option<&Endpoint>) {
+        if app_id.is_empty() {
+            return;
+        }
+        let header = |name: &http::HeaderName| request.headers.get(name).cloned();
+        self.line = Some(Box::new(Line {
+            unix_ns: unix_ns(),
+            host: request.host.to_owned(),
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            version: request.version,
+            status: 0,
+            received: 0,
+            sent: 0,
+            referer: header(&REFERER),
+            user_agent: header(&USER_AGENT),
+            remote: self.client.remote,
+            backend: endpoint.map(|endpoint| endpoint.address),
+            forwarded_for: request.headers.get("x-forwarded-for").cloned(),
+            forwarded_proto: request.headers.get("x-forwarded-proto").cloned(),
+            request_id: self.request_id.clone(),
+            response_time_s: 0.0,
+            router_time_s: 0.0,
+            app_id: Arc::clone(app_id),
+            app_index: endpoint.map(|endpoint| endpoint.index),
+            instance_id: endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.assignment_id.clone()),
+        }));
+    }
+
+    /// Another endpoint than the noted one took the request.
+    pub(crate) fn moved(&mut self, endpoint: &Endpoint) {
+        if let Some(line) = &mut self.line {
+            line.backend = Some(endpoint.address);
+            line.app_id = Arc::clone(&endpoint.app_id);
+            line.app_index = Some(endpoint.index);
+            line.instance_id.clone_from(&endpoint.assignment_id);
+        }
+    }
+
+    /// Says in the router's own log why this request gets an answer of the router's, unless too many just did.
+    pub(crate) fn report(&self, word: &'static str, detail: &str) {
+        if let Some(left_out) = self.core.log_quota.take(Instant::now()) {
+            let request_id = self.request_id.to_str().unwrap_or_default();
+            let app = self.line.as_ref().map_or("", |line| &*line.app_id);
+            tracing::warn!(request_id, app, word, detail, left_out, "a request was answered with 502");
+        }
+    }
+
+    pub(crate) fn noted(&self) -> bool {
+        self.line.is_some()
+    }
+}
+
+/// Parts of a request that its access line shows.
+pub(crate) struct Noted<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.started).as_secs_f64();
+        self.client.phase.idle(now);
+        self.core.metrics.request(self.status, elapsed);
+        if let Some(mut line) = self.line.take() {
+            line.status = self.status;
+            line.received = self.home.as_ref().map_or(0, |home| home.received.get());
+            line.sent = self.sent;
+            line.response_time_s = elapsed;
+            line.router_time_s = (elapsed - self.upstream_s).max(0.0);
+            self.core.shared.log.send(line);
+        }
+    }
+}
+
+fn unix_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
+}
+
+fn new_request_id() -> HeaderValue {
+    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = id.hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none"))
+}

@@ -1,0 +1,180 @@
+//! Headers on their way through: what belongs to one connection stays there, what apps expect is added.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::connection::Client;
+use crate::table::Endpoint;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-vcap-request-id");
+const APPLICATION: HeaderName = HeaderName::from_static("x-cf-applicationid");
+const INSTANCE: HeaderName = HeaderName::from_static("x-cf-instanceid");
+const INDEX: HeaderName = HeaderName::from_static("x-cf-instanceindex");
+
+/// The protocol a client wants to switch to; `h2c` is not passed on, because the requests inside such a tunnel would go
+/// past the routing table.
+pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let upgrade = headers.get(UPGRADE)?;
+    let asked = headers.get_all(CONNECTION).iter().any(|value| has_token(value, b"upgrade"));
+    let h2c = has_token(upgrade, b"h2c");
+    (asked && !h2c).then(|| upgrade.clone())
+}
+
+/// Takes away what belongs to the client's connection, and what only the router may say; adds what the app is to know.
+pub(crate) fn prepare_request(
+    headers: &mut HeaderMap,
+    client: &Client,
+    has_body: bool,
+    upgrade: Option<HeaderValue>,
+    request_id: &HeaderValue,
+) {
+    let trailers = headers.get_all(TE).iter().any(|value| has_token(value, b"trailers"));
+    strip_hop_by_hop(headers);
+    headers.remove(HTTP2_SETTINGS);
+    remove_instance(headers);
+    // Without a word about it hyper sends a GET without its body, because a GET seldom has one.
+    if has_body && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    // The client is told to go on as soon as the body is wanted; the endpoint gets head and body at once.
+    headers.remove(EXPECT);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, upgrade);
+    }
+    append_forwarded_for(headers, client);
+    // A load balancer before a plain listener says what its own client spoke; a TLS listener knows.
+    let told = headers.get(FORWARDED_PROTO).is_some_and(|value| value == "https" || value == "http");
+    if client.secure || !told {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if client.secure { "https" } else { "http" }));
+    }
+    if !headers.contains_key(REQUEST_START) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        headers.insert(REQUEST_START, HeaderValue::from(now.map_or(0, |since| since.as_millis() as u64)));
+    }
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+fn append_forwarded_for(headers: &mut HeaderMap, client: &Client) {
+    let mut list = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    let value = if list.is_empty() {
+        client.address.clone()
+    } else {
+        list.extend_from_slice(client.address.as_bytes());
+        // Made of valid values, so it is one.
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.address.clone())
+    };
+    headers.insert(FORWARDED_FOR, value);
+}
+
+/// Tells the app which of its instances was chosen; what an earlier try said about that goes.
+pub(crate) fn name_instance(headers: &mut HeaderMap, endpoint: &Endpoint) {
+    if let Some(instance) = &endpoint.headers {
+        headers.insert(APPLICATION, instance.app.clone());
+        headers.insert(INSTANCE, instance.instance.clone());
+        headers.insert(INDEX, instance.index.clone());
+    } else {
+        remove_instance(headers);
+    }
+}
+
+fn remove_instance(headers: &mut HeaderMap) {
+    for name in [APPLICATION, INSTANCE, INDEX] {
+        headers.remove(name);
+    }
+}
+
+/// Takes away what belongs to the endpoint's connection. A switch of protocols keeps its two headers.
+pub(crate) fn prepare_response(headers: &mut HeaderMap, status: StatusCode, request_id: &HeaderValue) {
+    let keep = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let upgrade = if keep { headers.get(UPGRADE).cloned() } else { None };
+    strip_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(UPGRADE, upgrade);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .collect();
+        for name in named {
+            // A client must not take away what the message itself needs, nor what the router vouches for.
+            let vital = name == HOST || name == CONTENT_LENGTH || name.as_str().starts_with("x-forwarded-");
+            if !vital {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    // Chunks say where the body ends; a length beside them would be believed by whoever reads the message next.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    for name in [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION] {
+        headers.remove(name);
+    }
+}
+
+fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
+    value.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine"),
+            ("connection", "Content-Length, x-forwarded-for"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("upgrade", "h2c"),
+            ("content-length", "3"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-other", "stays"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3"), ("x-forwarded-for", "1.2.3.4"), ("x-other", "stays")]));
+    }
+
+    #[test]
+    fn upgrades_must_be_asked_for() {
+        let websocket = [("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")];
+        assert!(wanted_upgrade(&map(&websocket)).is_some());
+        assert!(wanted_upgrade(&map(&websocket[..1])).is_none());
+        assert!(wanted_upgrade(&map(&websocket[1..])).is_none());
+        assert!(wanted_upgrade(&map(&[("upgrade", "h2c"), ("connection", "upgrade")])).is_none());
+    }
+}

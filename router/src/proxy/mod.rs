@@ -1,0 +1,27 @@
+//! Requests, from accept to access line.
+//!
+//! One runtime on one thread per core, each with its own listeners (`SO_REUSEPORT`), connections, health and counters:
+//! nothing on the path of a request is shared between cores but the table, which is read without a lock.
+//!
+//! A request has named phases, each with its limit and its own answer: **accept** ([`connection`]), **match** and
+//! **choose** ([`choose`]), **connect** ([`upstream`]), **send** and **receive** ([`service`], [`body`]), **log**
+//! ([`exchange`]). An answer that the router made itself says so in `X-Cf-RouterError` ([`answer`]), and what a failed
+//! try was like ([`failure`]).
+
+mod answer;
+mod body;
+mod choose;
+mod connection;
+mod core;
+mod endpoint;
+mod exchange;
+mod failure;
+mod headers;
+mod listener;
+mod route_service;
+mod service;
+mod sticky;
+mod upstream;
+
+pub(crate) use self::core::{Shared, run_core};
+pub(crate) use listener::bind;

@@ -1,0 +1,253 @@
+//! Route services: a request of a bound route goes to the service first, with a signature by which the router knows it
+//! when the service sends it back. Then it goes to the app.
+//!
+//! The signature is a sealed note of the time and the URL, with a key that every router has for this route alone: what
+//! comes back may come by any router, and a note of one route is nothing to another. Clients cannot make one, and an
+//! old one is refused, so that nobody who once saw one can go past the service for ever.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::answer::Answer;
+use super::core::Core;
+use super::failure::{Cause, Failure};
+use super::upstream::{self, ConnectError, Sender};
+use crate::table::RouteService;
+
+const FORWARDED_URL: HeaderName = HeaderName::from_static("x-cf-forwarded-url");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-cf-proxy-signature");
+const METADATA: HeaderName = HeaderName::from_static("x-cf-proxy-metadata");
+
+/// How long a service may keep a request.
+const EXPIRY_MS: u64 = 60_000;
+/// Clocks of routers may differ by this much.
+const SKEW_MS: u64 = 5_000;
+/// Name look-up, connection and handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether a request has been at the route's service.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It comes from a client.
+    Fresh,
+    /// The service sent it back.
+    Back,
+}
+
+/// No connection to a route service.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServiceError {
+    #[error("the name {0:?} of a route service cannot be resolved")]
+    Name(String, #[source] std::io::Error),
+    #[error("the name {0:?} of a route service has no address")]
+    NoAddress(String),
+    #[error("no connection to the route service {0:?} in time")]
+    Late(String),
+    #[error("cannot connect to the route service {0:?}")]
+    Io(String, #[source] std::io::Error),
+    #[error("the route service {0:?} cannot be named in TLS")]
+    TlsName(String, #[source] rustls_pki_types::InvalidDnsNameError),
+    #[error(transparent)]
+    Http(#[from] ConnectError),
+}
+
+impl ServiceError {
+    pub(crate) fn failure(&self) -> Failure {
+        let otherwise = match self {
+            Self::Name(..) | Self::NoAddress(_) => Cause::Unreachable,
+            Self::Late(_) => Cause::Late,
+            Self::TlsName(..) => Cause::Tls,
+            Self::Io(..) | Self::Http(_) => Cause::Other,
+        };
+        Failure::or(otherwise, self)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Whether a request comes from a client or back from the service.
+///
+/// # Errors
+/// The answer to a request that says it comes back and does not prove it.
+pub(crate) fn arrival(service: &RouteService, headers: &HeaderMap, now_ms: u64) -> Result<Arrival, Answer> {
+    let Some(signature) = headers.get(SIGNATURE) else { return Ok(Arrival::Fresh) };
+    let decode = |value: Option<&HeaderValue>| hex::decode(value.map_or(&[][..], HeaderValue::as_bytes)).ok();
+    let (Some(sealed), Some(nonce)) = (decode(Some(signature)), decode(headers.get(METADATA))) else {
+        return Err(Answer::BadSignature("it is not complete"));
+    };
+    let note = service.open(&nonce, &sealed).ok_or(Answer::BadSignature("it was not made by this platform"))?;
+    let Some((time, url)) = note.split_first_chunk::<8>() else {
+        return Err(Answer::BadSignature("it is not complete"));
+    };
+    if headers.get(FORWARDED_URL).map(HeaderValue::as_bytes) != Some(url) {
+        return Err(Answer::BadSignature("X-CF-Forwarded-Url is not the URL that was signed"));
+    }
+    let made = u64::from_be_bytes(*time);
+    if now_ms.saturating_sub(made) > EXPIRY_MS || made.saturating_sub(now_ms) > SKEW_MS {
+        return Err(Answer::LateSignature);
+    }
+    Ok(Arrival::Back)
+}
+
+/// Takes the signature away: an app could otherwise use it to go past the service of its route.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    for name in [FORWARDED_URL, SIGNATURE, METADATA] {
+        headers.remove(name);
+    }
+}
+
+/// Turns a client's request into the one that the service gets.
+///
+/// # Errors
+/// When the service cannot be used at all.
+pub(crate) fn address(service: &RouteService, head: &mut request::Parts, now_ms: u64) -> Result<(), Answer> {
+    let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = if text(&HeaderName::from_static("x-forwarded-proto")) == Some("https") { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", text(&HOST).unwrap_or_default(), head.uri);
+    let mut note = now_ms.to_be_bytes().to_vec();
+    note.extend_from_slice(url.as_bytes());
+    let closed =
+        || Answer::RouteServiceFailure(Failure::new(Cause::Gone, "the route's service has no usable URL or secret"));
+    let (nonce, sealed) = service.seal(&note).ok_or_else(closed)?;
+    let unusable =
+        |_| Answer::RouteServiceFailure(Failure::new(Cause::Invalid, "the URL cannot be told to the route's service"));
+    let headers = &mut head.headers;
+    headers.insert(FORWARDED_URL, HeaderValue::from_str(&url).map_err(unusable)?);
+    headers.insert(SIGNATURE, HeaderValue::from_str(&hex::encode(sealed)).map_err(unusable)?);
+    headers.insert(METADATA, HeaderValue::from_str(&hex::encode(nonce)).map_err(unusable)?);
+    let target = service.target().ok_or_else(closed)?;
+    headers.insert(HOST, target.authority.clone());
+    head.uri = Uri::from(target.path.clone());
+    Ok(())
+}
+
+/// Names below `localhost` mean this host (RFC 6761), also where the resolver of the host does not know them: on a
+/// platform of one machine the service may be an app of that platform.
+async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// Opens a connection to the service.
+///
+/// # Errors
+/// When its name, its host or its certificate is not as it should be.
+pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<Sender, ServiceError> {
+    let Some(target) = service.target() else { return Err(ServiceError::NoAddress(String::new())) };
+    let host = || target.host.clone();
+    let dial = async {
+        let addresses = resolve(&target.host, target.port).await.map_err(|error| ServiceError::Name(host(), error))?;
+        let first = *addresses.first().ok_or_else(|| ServiceError::NoAddress(host()))?;
+        let stream = TcpStream::connect(&*addresses).await.map_err(|error| ServiceError::Io(host(), error))?;
+        stream.set_nodelay(true).map_err(|error| ServiceError::Io(host(), error))?;
+        if !target.tls {
+            return Ok(upstream::handshake(core, TokioIo::new(stream), first).await?);
+        }
+        let name = ServerName::try_from(host()).map_err(|error| ServiceError::TlsName(host(), error))?;
+        let tls = TlsConnector::from(std::sync::Arc::clone(&core.shared.service_tls));
+        let stream = tls.connect(name, stream).await.map_err(|error| ServiceError::Io(host(), error))?;
+        Ok(upstream::handshake(core, TokioIo::new(stream), first).await?)
+    };
+    match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
+        Ok(sender) => sender,
+        Err(_) => Err(ServiceError::Late(host())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_protocol::v1::Route;
+
+    use super::*;
+
+    fn service(url: &str, secret: u8) -> RouteService {
+        RouteService::of(&Route {
+            id: "r".into(),
+            route_service_url: url.into(),
+            route_service_secret: vec![secret; 32].into(),
+            ..Route::default()
+        })
+        .expect("a service")
+    }
+
+    fn signed(service: &RouteService, at: u64) -> HeaderMap {
+        let request = http::Request::builder().uri("/a?b").header(HOST, "app.test:8080");
+        let (mut head, ()) = request.body(()).expect("a request").into_parts();
+        address(service, &mut head, at).expect("addressed");
+        assert_eq!(head.uri, "/in?x=1");
+        assert_eq!(head.headers[HOST], "service.test:444");
+        assert_eq!(head.headers["x-cf-forwarded-url"], "http://app.test:8080/a?b");
+        head.headers
+    }
+
+    #[tokio::test]
+    async fn names_below_localhost_are_this_host() {
+        let local: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 443).into(), (Ipv6Addr::LOCALHOST, 443).into()];
+        for name in ["localhost", "service.slipway.localhost", "Service.LOCALHOST."] {
+            assert_eq!(resolve(name, 443).await.expect("known"), local, "{name}");
+        }
+        let other = resolve("192.0.2.1", 443).await.expect("an address");
+        assert_eq!(other, [SocketAddr::from(([192, 0, 2, 1], 443))]);
+    }
+
+    #[test]
+    fn what_comes_back_is_known() {
+        let own = service("https://service.test:444/in?x=1", 1);
+        let headers = signed(&own, 1_000_000);
+        assert_eq!(arrival(&own, &HeaderMap::new(), 0), Ok(Arrival::Fresh));
+        assert_eq!(arrival(&own, &headers, 1_000_000), Ok(Arrival::Back));
+        assert_eq!(arrival(&own, &headers, 1_060_000), Ok(Arrival::Back));
+        assert_eq!(arrival(&own, &headers, 1_060_001), Err(Answer::LateSignature));
+        assert_eq!(arrival(&own, &headers, 900_000), Err(Answer::LateSignature), "from the future");
+    }
+
+    #[test]
+    fn forged_signatures_are_refused() {
+        let own = service("https://service.test:444/in?x=1", 1);
+        let good = signed(&own, 1_000_000);
+        let refused = |headers: &HeaderMap| matches!(arrival(&own, headers, 1_000_000), Err(Answer::BadSignature(_)));
+        assert!(refused(&signed(&service("https://service.test:444/in?x=1", 2), 1_000_000)), "of another route");
+        for (name, value) in [
+            ("x-cf-forwarded-url", "http://app.test:8080/admin"),
+            ("x-cf-proxy-signature", "00"),
+            ("x-cf-proxy-signature", "no hex"),
+            ("x-cf-proxy-metadata", ""),
+            ("x-cf-proxy-metadata", "00"),
+        ] {
+            let mut headers = good.clone();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert!(refused(&headers), "{name}: {value}");
+        }
+        let mut headers = good;
+        headers.remove(METADATA);
+        assert!(refused(&headers), "without metadata");
+    }
+
+    #[test]
+    fn a_service_that_makes_no_sense_closes_the_route() {
+        for url in ["", "service.test", "ftp://service.test", "https://"] {
+            let route =
+                Route { route_service_url: url.into(), route_service_secret: vec![1; 32].into(), ..Route::default() };
+            let service = RouteService::of(&route);
+            assert_eq!(service.is_some(), !url.is_empty(), "{url:?}");
+            assert!(service.is_none_or(|service| service.target().is_none()), "{url:?}");
+        }
+        let route = Route { route_service_url: "https://x.test".into(), ..Route::default() };
+        let service = RouteService::of(&route).expect("a service");
+        assert!(service.seal(b"x").is_none(), "without a secret nothing goes out");
+    }
+}

@@ -1,0 +1,391 @@
+//! A request, phase by phase.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use hyper::body::{Body as _, Incoming};
+use hyper_util::rt::TokioIo;
+use slipway_chassis::chain;
+
+use super::answer::Answer;
+use super::body::{Home, ProxyBody, RequestBody};
+use super::choose::{Asked, Decision, NoDecision, Wishes, decide};
+use super::connection::{Active, Client};
+use super::core::Core;
+use super::endpoint::{EndpointState, Lease};
+use super::exchange::{Exchange, Noted};
+use super::failure::{Cause, Failure};
+use super::route_service::{self, Arrival};
+use super::upstream::{self, Sender};
+use super::{headers, sticky};
+use crate::table::{EndpointKey, RouteService, normal_host};
+
+/// Tries for one request. More would let one bad request visit every instance of an app.
+const MOST_TRIES: usize = 3;
+/// When every endpoint failed, they may be tried again after these pauses: one that refuses a connection, or resets it,
+/// often takes the next.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
+
+/// Serves one request of a client.
+pub(crate) async fn handle(
+    core: Rc<Core>,
+    client: Rc<Client>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ProxyBody>, Infallible> {
+    let mut exchange = Exchange::begin(&core, &client);
+    let upgrade = headers::wanted_upgrade(request.headers());
+    let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    let has_body = !body.is_end_stream();
+    let host = match target(&mut head) {
+        Ok(host) => host,
+        Err(answer) => return Ok(answer.into_response(exchange, true)),
+    };
+    let wishes = match wishes(&head.headers) {
+        Ok(wishes) => wishes,
+        Err(answer) => return Ok(answer.into_response(exchange, has_body)),
+    };
+    let switches = upgrade.is_some();
+    headers::prepare_request(&mut head.headers, &client, has_body, upgrade, &exchange.request_id);
+    if has_body {
+        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase))));
+    }
+    let tried = Vec::with_capacity(MOST_TRIES);
+    let mut trip =
+        Trip { core: &core, host: &host, wishes, tried, tries: 0, pauses: PAUSES.iter(), last: None, switches };
+    match trip.run(head, &mut exchange).await {
+        Ok(Arrived { response, sender, lease }) => Ok(finish(&core, response, sender, lease, exchange, client_side)),
+        Err(answer) => Ok(answer.into_response(exchange, has_body)),
+    }
+}
+
+/// The host that is asked for; the target becomes the path alone, and `Host` agrees with it.
+fn target(head: &mut request::Parts) -> Result<String, Answer> {
+    if head.method == Method::CONNECT {
+        return Err(Answer::Unsupported);
+    }
+    // hyper takes one of the two and closes afterwards; if ever both come through, the next hop might take the other.
+    if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Answer::Unsupported);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Answer::BadHost);
+    }
+    let text = match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => first.and_then(|value| value.to_str().ok()).ok_or(Answer::BadHost)?,
+    };
+    let host = normal_host(text).map_err(|_| Answer::BadHost)?.into_owned();
+    if head.uri.authority().is_some() {
+        let value = http::HeaderValue::from_str(text).map_err(|_| Answer::BadHost)?;
+        head.headers.insert(HOST, value);
+        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        head.uri = Uri::from(path);
+    }
+    // Toward the endpoint it is always 1.1; hyper answers a 1.0 client as such a client expects.
+    head.version = Version::HTTP_11;
+    Ok(host)
+}
+
+fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
+    let instance = match headers.get("x-cf-app-instance") {
+        None => None,
+        Some(value) => {
+            let parsed = value.to_str().ok().and_then(|text| text.split_once(':'));
+            let (app, index) = parsed.ok_or(Answer::BadInstance)?;
+            Some((app.to_owned(), index.parse().map_err(|_| Answer::BadInstance)?))
+        }
+    };
+    Ok(Wishes { instance, sticky: sticky::wanted(headers) })
+}
+
+/// The way of one request through up to [`MOST_TRIES`] tries.
+struct Trip<'a> {
+    core: &'a Rc<Core>,
+    host: &'a str,
+    wishes: Wishes,
+    /// Not to be chosen again before the next pause.
+    tried: Vec<EndpointKey>,
+    tries: usize,
+    pauses: std::slice::Iter<'a, Duration>,
+    /// How the last try failed.
+    last: Option<Failure>,
+    /// Another protocol is asked for.
+    switches: bool,
+}
+
+struct Arrived {
+    response: Response<Incoming>,
+    sender: Sender,
+    /// None when a route service answered.
+    lease: Option<Lease>,
+}
+
+/// How sending on one connection failed.
+enum SendFailure {
+    /// Nothing reached the endpoint: here is the request.
+    Unsent(Box<request::Parts>, Failure),
+    /// The endpoint may have acted on it, but it may be sent again: it is idempotent and its body is whole.
+    Seen(Box<request::Parts>, Failure),
+    /// The endpoint may have acted on it.
+    Final(Answer),
+}
+
+impl Trip<'_> {
+    async fn run(&mut self, mut head: request::Parts, exchange: &mut Exchange) -> Result<Arrived, Answer> {
+        loop {
+            let now = Instant::now();
+            let asked = Asked {
+                host: self.host,
+                path: head.uri.path(),
+                headers: &head.headers,
+                wishes: &self.wishes,
+                tried: &self.tried,
+                now,
+            };
+            let Decision { route, state } = match (decide(self.core, &asked), self.last.take()) {
+                (Ok(decision), _) => decision,
+                (Err(NoDecision::Answer(answer)), None) => return Err(answer),
+                (Err(NoDecision::Answer(_)), Some(failure)) => return Err(Answer::EndpointFailure(failure)),
+                (Err(NoDecision::Exhausted), last) => {
+                    let failure = last.unwrap_or_else(|| Failure::new(Cause::Gone, "no endpoint is left to try"));
+                    let Some(pause) = self.pauses.next() else { return Err(Answer::EndpointFailure(failure)) };
+                    tokio::time::sleep(*pause).await;
+                    self.tried.clear();
+                    self.last = Some(failure);
+                    continue;
+                }
+            };
+            if self.tries == 0
+                && let Some(service) = &route.service
+            {
+                match route_service::arrival(service, &head.headers, route_service::now_ms())? {
+                    Arrival::Back => route_service::strip(&mut head.headers),
+                    Arrival::Fresh if self.switches => return Err(Answer::RouteServiceUpgrade),
+                    Arrival::Fresh => {
+                        exchange.note(&self.noted(&head), &state.endpoint.app_id, None);
+                        return self.through(service, head, exchange).await;
+                    }
+                }
+            }
+            if exchange.noted() {
+                exchange.moved(&state.endpoint);
+            } else if !route.route.system {
+                exchange.note(&self.noted(&head), &state.endpoint.app_id, Some(&state.endpoint));
+            }
+            headers::name_instance(&mut head.headers, &state.endpoint);
+            self.tried.push(state.endpoint.key);
+            self.tries += 1;
+            match self.attempt(&state, head, exchange).await {
+                Ok(arrived) => return Ok(arrived),
+                Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) if self.tries >= MOST_TRIES => {
+                    return Err(Answer::EndpointFailure(failure));
+                }
+                Err(SendFailure::Unsent(back, failure) | SendFailure::Seen(back, failure)) => {
+                    self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
+                    head = *back;
+                    self.last = Some(failure);
+                }
+                Err(SendFailure::Final(answer)) => return Err(answer),
+            }
+        }
+    }
+
+    fn noted<'r>(&'r self, head: &'r request::Parts) -> Noted<'r> {
+        Noted { host: self.host, method: &head.method, uri: &head.uri, version: head.version, headers: &head.headers }
+    }
+
+    /// To the route's service, which sends the request back, or answers itself. Tried once: it may have acted on it.
+    async fn through(
+        &self,
+        service: &RouteService,
+        mut head: request::Parts,
+        exchange: &mut Exchange,
+    ) -> Result<Arrived, Answer> {
+        route_service::address(service, &mut head, route_service::now_ms())?;
+        let sender = route_service::connect(self.core, service)
+            .await
+            .map_err(|error| Answer::RouteServiceFailure(error.failure()))?;
+        let began = Instant::now();
+        let sent = self.send(sender, head, exchange).await;
+        exchange.upstream_s += began.elapsed().as_secs_f64();
+        match sent {
+            Ok((response, sender)) => Ok(Arrived { response, sender, lease: None }),
+            Err(SendFailure::Final(Answer::EndpointFailure(failure))) => Err(Answer::RouteServiceFailure(failure)),
+            Err(SendFailure::Final(answer)) => Err(answer),
+            Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) => {
+                Err(Answer::RouteServiceFailure(failure))
+            }
+        }
+    }
+
+    /// One endpoint: idle connections first. One that died while it was idle says nothing about the endpoint, so the
+    /// next is taken, and at last a new one. When the endpoint may have seen the request, that was a try, and the next
+    /// is on a new connection: the other idle ones may be as dead, or the request be one that ends them.
+    async fn attempt(
+        &mut self,
+        state: &Rc<EndpointState>,
+        mut head: request::Parts,
+        exchange: &mut Exchange,
+    ) -> Result<Arrived, SendFailure> {
+        let lease = Lease::new(state);
+        let began = Instant::now();
+        let mut fresh = false;
+        loop {
+            let idle = if fresh { None } else { state.take_idle() };
+            let reused = idle.is_some();
+            let sender = match idle {
+                Some(sender) => sender,
+                None => match upstream::connect(self.core, state).await {
+                    Ok(sender) => sender,
+                    Err(error) => {
+                        // Expected while instances come and go; said aloud when it is the last try.
+                        tracing::debug!(error = %chain(&error), "no connection to an endpoint");
+                        state.failed(Instant::now());
+                        return Err(SendFailure::Unsent(Box::new(head), error.failure()));
+                    }
+                },
+            };
+            match self.send(sender, head, exchange).await {
+                Ok((response, sender)) => {
+                    state.worked();
+                    exchange.upstream_s += began.elapsed().as_secs_f64();
+                    return Ok(Arrived { response, sender, lease: Some(lease) });
+                }
+                Err(SendFailure::Unsent(back, _)) if reused => head = *back,
+                Err(SendFailure::Seen(back, _)) if reused && self.tries < MOST_TRIES => {
+                    self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
+                    self.tries += 1;
+                    fresh = true;
+                    head = *back;
+                }
+                Err(failure) => {
+                    if !reused && failure.blames_endpoint() {
+                        state.failed(Instant::now());
+                    }
+                    exchange.upstream_s += began.elapsed().as_secs_f64();
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        mut sender: Sender,
+        head: request::Parts,
+        exchange: &Exchange,
+    ) -> Result<(Response<Incoming>, Sender), SendFailure> {
+        let body = match &exchange.home {
+            None => RequestBody::empty(),
+            Some(home) => home.lend().ok_or_else(|| {
+                let failure = Failure::new(Cause::Other, "the request's body is not there any more");
+                SendFailure::Final(Answer::EndpointFailure(failure))
+            })?,
+        };
+        // An idempotent request may be sent again even if the endpoint has seen its head.
+        let copy = head.method.is_idempotent().then(|| head.clone());
+        let sending = sender.try_send_request(Request::from_parts(head, body));
+        match tokio::time::timeout(self.core.shared.response_timeout, sending).await {
+            Ok(Ok(response)) => Ok((response, sender)),
+            Err(_) => Err(SendFailure::Final(Answer::Timeout)),
+            Ok(Err(mut error)) => {
+                let failure = Failure::of(error.error());
+                tracing::debug!(error = %chain(error.error()), "an endpoint did not answer");
+                // Taking the message apart sends its body home.
+                let unsent = error.take_message().map(|request| request.into_parts().0);
+                let whole = exchange.home.as_ref().is_none_or(|home| home.is_whole());
+                Err(match (unsent, copy) {
+                    (Some(head), _) if whole => SendFailure::Unsent(Box::new(head), failure),
+                    (None, Some(head)) if whole => SendFailure::Seen(Box::new(head), failure),
+                    _ => SendFailure::Final(Answer::EndpointFailure(failure)),
+                })
+            }
+        }
+    }
+}
+
+impl SendFailure {
+    /// Slowness is no failure, and a client that broke off is not the endpoint's.
+    fn blames_endpoint(&self) -> bool {
+        match self {
+            Self::Unsent(..) | Self::Seen(..) => true,
+            Self::Final(Answer::EndpointFailure(failure)) => failure.cause != Cause::Client,
+            Self::Final(_) => false,
+        }
+    }
+}
+
+fn finish(
+    core: &Rc<Core>,
+    response: Response<Incoming>,
+    sender: Sender,
+    lease: Option<Lease>,
+    mut exchange: Exchange,
+    client_side: Option<hyper::upgrade::OnUpgrade>,
+) -> Response<ProxyBody> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match (client_side, lease) {
+            (Some(client_side), Some(lease)) => tunnel(core, response, lease, exchange, client_side),
+            _ => {
+                let failure = Failure::new(Cause::Invalid, "it switched to a protocol that nobody asked for");
+                Answer::EndpointFailure(failure).into_response(exchange, true)
+            }
+        };
+    }
+    let (mut head, body) = response.into_parts();
+    exchange.status = head.status.as_u16();
+    headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
+    if let Some(lease) = &lease {
+        sticky::remember(&mut head.headers, lease.assignment_id());
+    }
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    Response::from_parts(head, ProxyBody::streaming(body, Some(sender), lease, exchange))
+}
+
+/// Both sides have agreed on another protocol: from here bytes go through as they are.
+fn tunnel(
+    core: &Rc<Core>,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    mut exchange: Exchange,
+    client_side: hyper::upgrade::OnUpgrade,
+) -> Response<ProxyBody> {
+    let endpoint_side = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    exchange.status = head.status.as_u16();
+    headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
+    head.extensions.clear();
+    let active = Active::new(core);
+    let descriptors = (core.shared.descriptors.take(), core.shared.descriptors.take());
+    let drain = core.drain.clone();
+    tokio::task::spawn_local(async move {
+        let _guards = (active, descriptors, lease);
+        // The whole exchange moves in here: it ends with the tunnel.
+        let exchange = &mut exchange;
+        let both = async { tokio::try_join!(client_side, endpoint_side) };
+        let Ok((client_side, endpoint_side)) = both.await else { return };
+        let (mut client_side, mut endpoint_side) = (TokioIo::new(client_side), TokioIo::new(endpoint_side));
+        let copy = tokio::io::copy_bidirectional(&mut client_side, &mut endpoint_side);
+        // A tunnel has no end of its own: when the router drains, clients connect again elsewhere.
+        tokio::select! {
+            copied = copy => {
+                if let Ok((received, sent)) = copied {
+                    exchange.sent = sent;
+                    tracing::trace!(received, sent, "tunnel ended");
+                }
+            }
+            () = drain.cancelled() => {}
+        }
+    });
+    Response::from_parts(head, ProxyBody::nothing())
+}

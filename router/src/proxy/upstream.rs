@@ -1,0 +1,87 @@
+//! Connections to endpoints: reused when idle ones are there, opened otherwise.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper::rt::{Read, Write};
+use hyper_util::rt::TokioIo;
+use slipway_chassis::chain;
+use tokio::net::TcpStream;
+
+use super::body::RequestBody;
+use super::core::Core;
+use super::endpoint::EndpointState;
+use super::failure::{Cause, Failure};
+use crate::cluster_tls::DialError;
+
+/// Sends requests on one connection.
+pub(crate) type Sender = http1::SendRequest<RequestBody>;
+
+/// A host that does not answer a SYN in this time is tried no longer: another endpoint may.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("cannot connect to {0}")]
+    Io(SocketAddr, #[source] std::io::Error),
+    #[error("no connection to {0} in time")]
+    Late(SocketAddr),
+    #[error(transparent)]
+    Tls(#[from] DialError),
+    #[error("no HTTP with {0}")]
+    Http(SocketAddr, #[source] hyper::Error),
+    /// The address may belong to somebody else by now.
+    #[error("{0} left the table while it was being dialled")]
+    Left(SocketAddr),
+}
+
+impl ConnectError {
+    pub(crate) fn failure(&self) -> Failure {
+        let otherwise = match self {
+            Self::Late(_) => Cause::Late,
+            Self::Tls(_) => Cause::Tls,
+            Self::Left(_) => Cause::Gone,
+            Self::Io(..) | Self::Http(..) => Cause::Other,
+        };
+        Failure::or(otherwise, self)
+    }
+}
+
+/// Opens a connection and drives it in a task of its own, which ends with the connection.
+pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState) -> Result<Sender, ConnectError> {
+    let address = state.endpoint.address;
+    core.metrics.connects.fetch_add(1, Ordering::Relaxed);
+    let sender = if state.endpoint.tls {
+        let tls = core.shared.cluster_tls.load_full();
+        let stream = tls.dial_controller(address, b"http/1.1").await?;
+        handshake(core, TokioIo::new(stream), address).await?
+    } else {
+        let dial = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        let stream =
+            dial.await.map_err(|_| ConnectError::Late(address))?.map_err(|error| ConnectError::Io(address, error))?;
+        stream.set_nodelay(true).map_err(|error| ConnectError::Io(address, error))?;
+        handshake(core, TokioIo::new(stream), address).await?
+    };
+    if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }
+}
+
+/// Begins HTTP on an open connection.
+pub(super) async fn handshake<T>(core: &Rc<Core>, io: T, address: SocketAddr) -> Result<Sender, ConnectError>
+where
+    T: Read + Write + Unpin + Send + 'static,
+{
+    let (sender, connection) =
+        http1::Builder::new().handshake(io).await.map_err(|error| ConnectError::Http(address, error))?;
+    let descriptor = core.shared.descriptors.take();
+    tokio::task::spawn_local(async move {
+        let _descriptor = descriptor;
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%address, error = %chain(&error), "connection to an endpoint ended");
+        }
+    });
+    Ok(sender)
+}

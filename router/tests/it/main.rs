@@ -1,0 +1,10 @@
+//! The router with real sockets: a fake controller, backends in the same process, and clients that misbehave.
+
+mod failures;
+mod hostile;
+mod life;
+mod route_services;
+mod stalls;
+mod support;
+mod system;
+mod traffic;
