@@ -1,0 +1,48 @@
+//! What administrators do and see of the platform as a whole.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::{jobs, organizations};
+use crate::context::Context;
+use crate::domain::removal;
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v3/admin/actions/clear_buildpack_cache", post(clear_buildpack_cache))
+        .route("/v3/info/usage_summary", get(usage))
+        .route("/routing/v1/router_groups", get(router_groups))
+}
+
+async fn clear_buildpack_cache(State(context): State<Context>, caller: Caller, base: BaseUrl) -> ApiResult<Response> {
+    caller.require_admin()?;
+    // All caches are one thing, so one nameless resource.
+    let (operation, everything) = ("buildpack_cache.clear", Uuid::nil());
+    let job = removal::request(&context, &caller.actor(), operation, "buildpack_cache", everything).await?;
+    Ok(jobs::accepted(&base, job))
+}
+
+async fn usage(State(context): State<Context>, caller: Caller, base: BaseUrl) -> ApiResult<Json<Value>> {
+    if !caller.reads_all() {
+        return Err(ApiError::forbidden());
+    }
+    let usage = context.store.usage_of_all().await?;
+    Ok(Json(json!({
+        "usage_summary": organizations::usage_summary(&usage),
+        "links": base.links(&[("self", "/v3/info/usage_summary".to_owned())]),
+    })))
+}
+
+/// None: there are no TCP routes, and HTTP routes need no group.
+async fn router_groups(_caller: Caller) -> Json<Value> {
+    Json(json!([]))
+}

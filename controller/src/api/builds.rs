@@ -1,0 +1,148 @@
+//! Builds.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use serde::Deserialize;
+use slipway_api_types::common::Links;
+use slipway_api_types::views::{BuildView, Lifecycle};
+use slipway_api_types::{MetadataPatch, Ref, ToOne};
+
+use super::Router;
+use super::apps::LifecycleBody;
+use super::auth_extract::Caller;
+use super::body::JsonBody;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::list::ListSpec;
+use super::of_app::{self, Relabelled, Shown, by_guid, listed, of_app};
+use super::permissions::SpaceAction;
+use crate::context::Context;
+use crate::domain::builds::{self, BuildCreate};
+use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::stacks;
+use crate::store::builds::BuildRow;
+use crate::store::metadata::Labelled;
+use crate::store::packages::PackageRow;
+use crate::store::stacks::stack_state_tx;
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v3/builds", get(of_app::list::<BuildRow>).post(create))
+        .route("/v3/builds/{guid}", get(of_app::one::<BuildRow>).patch(of_app::relabel::<BuildRow>))
+        .route("/v3/apps/{guid}/builds", get(of_app::list_of_app::<BuildRow>))
+}
+
+of_app!(BuildRow, "Build", build_get);
+
+impl Shown for BuildRow {
+    type View = BuildView;
+
+    fn show(self, base: &BaseUrl) -> ApiResult<BuildView> {
+        Ok(view(base, self))
+    }
+}
+
+listed!(
+    BuildRow,
+    "builds",
+    build_list(),
+    ListSpec { filters: &["app_guids", "package_guids", "states"], labels: true, ..ListSpec::PLAIN }
+);
+
+impl Relabelled for BuildRow {
+    const TABLE: Labelled = Labelled::Build;
+}
+
+fn view(base: &BaseUrl, row: BuildRow) -> BuildView {
+    let mut links = Links::from([
+        ("self".to_owned(), base.link(&format!("/v3/builds/{}", row.guid))),
+        ("app".to_owned(), base.link(&format!("/v3/apps/{}", row.app_guid))),
+    ]);
+    if let Some(droplet) = row.droplet_guid {
+        links.insert("droplet".to_owned(), base.link(&format!("/v3/droplets/{droplet}")));
+    }
+    let lifecycle = serde_json::from_value(row.lifecycle)
+        .unwrap_or_else(|_| Lifecycle { kind: "buildpack".to_owned(), data: serde_json::Map::new() });
+    BuildView {
+        guid: row.guid.to_string(),
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+        state: row.state,
+        error: row.error,
+        package: Ref::to(row.package_guid),
+        droplet: row.droplet_guid.map(Ref::to),
+        lifecycle,
+        staging_memory_in_mb: row.staging_memory_in_mb.unsigned_abs(),
+        staging_disk_in_mb: row.staging_disk_in_mb.unsigned_abs(),
+        staging_log_rate_limit_bytes_per_second: -1,
+        created_by: row.created_by,
+        relationships: BTreeMap::from([("app".to_owned(), ToOne::to(row.app_guid))]),
+        metadata: metadata_of(&row.labels, &row.annotations),
+        links,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateBody {
+    package: Ref,
+    lifecycle: Option<LifecycleBody>,
+    staging_memory_in_mb: Option<i64>,
+    staging_disk_in_mb: Option<i64>,
+    #[serde(rename = "staging_log_rate_limit_bytes_per_second")]
+    _log_rate: Option<i64>,
+    metadata: Option<MetadataPatch>,
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    JsonBody(body): JsonBody<CreateBody>,
+) -> ApiResult<Response> {
+    let missing =
+        || ApiError::unprocessable("Unable to use package. Ensure that the package exists and you have access to it.");
+    let package: PackageRow = match by_guid(&context, &caller, &body.package.guid, SpaceAction::Support).await {
+        Err(error) if error.refuses_the_caller() => return Err(missing()),
+        other => other?,
+    };
+    for (name, value) in
+        [("Staging memory in mb", body.staging_memory_in_mb), ("Staging disk in mb", body.staging_disk_in_mb)]
+    {
+        if value.is_some_and(|value| value <= 0) {
+            return Err(ApiError::unprocessable(format!("{name} must be greater than 0")));
+        }
+    }
+    let choice = match body.lifecycle {
+        Some(lifecycle) => lifecycle.choice()?,
+        None => crate::domain::apps::LifecycleChoice::default(),
+    };
+    let wish = BuildCreate {
+        buildpacks: choice.buildpacks,
+        stack: choice.stack.flatten(),
+        memory_mb: body.staging_memory_in_mb,
+        disk_mb: body.staging_disk_in_mb,
+        metadata: MetadataChange::check(body.metadata)?,
+    };
+    let row = builds::create(&context, &caller.actor(), caller.email.as_deref(), &package, wish).await?;
+    let warning = stack_warning(&context, &row).await?;
+    let mut response = (StatusCode::CREATED, Json(view(&base, row))).into_response();
+    if let Some(text) = warning {
+        super::warnings::add(&mut response, &text);
+    }
+    Ok(response)
+}
+
+/// What the developer should know about the stack of a build that has begun.
+async fn stack_warning(context: &Context, row: &BuildRow) -> ApiResult<Option<String>> {
+    let Some(name) = row.lifecycle["data"]["stack"].as_str() else { return Ok(None) };
+    let mut connection = context.store.pool().acquire().await?;
+    let Some((state, reason)) = stack_state_tx(&mut connection, name).await? else { return Ok(None) };
+    Ok(stacks::check(name, &state, reason.as_deref(), true).unwrap_or_default())
+}

@@ -1,0 +1,389 @@
+//! `/v3/domains`.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use slipway_api_types::views::{DomainRelationships, DomainView};
+use slipway_api_types::{MetadataPatch, Page, Ref, ToMany, ToOne};
+use uuid::Uuid;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::body::JsonBody;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::list::{ListQuery, ListSpec};
+use super::permissions::OrgAction;
+use super::proof::prove;
+use super::{guid, jobs};
+use crate::context::Context;
+use crate::domain::domains::check_name_tx;
+use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::quota;
+use crate::store::change_log::{self, ChangeKind};
+use crate::store::constraints::refuse;
+use crate::store::domains::{self as store, DomainRow};
+use crate::store::jobs::{NewJob, job_completed_tx};
+use crate::store::list::Visible;
+use crate::store::routes::route_at_tx;
+
+pub(super) const SPEC: ListSpec =
+    ListSpec { filters: &["names", "organization_guids"], order: &["name"], labels: true, ..ListSpec::PLAIN };
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v3/domains", get(list).post(create))
+        .route("/v3/domains/{guid}", get(one).patch(patch).delete(remove))
+        .route("/v3/domains/{guid}/route_reservations", get(reservations))
+        .route("/v3/domains/{guid}/relationships/shared_organizations", post(share))
+        .route("/v3/domains/{guid}/relationships/shared_organizations/{org}", delete(unshare))
+}
+
+/// Domains as shown to somebody who sees these organizations.
+pub(super) async fn views(
+    context: &Context,
+    base: &BaseUrl,
+    rows: Vec<DomainRow>,
+    orgs: &Visible,
+) -> ApiResult<Vec<DomainView>> {
+    let guids: Vec<Uuid> = rows.iter().map(|row| row.guid).collect();
+    let mut shares: HashMap<Uuid, Vec<Ref>> = HashMap::new();
+    for (domain, org) in context.store.domain_shares(&guids).await? {
+        if orgs.contains(org) {
+            shares.entry(domain).or_default().push(Ref::to(org));
+        }
+    }
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let path = format!("/v3/domains/{}", row.guid);
+            let mut links =
+                base.links(&[("self", path.clone()), ("route_reservations", format!("{path}/route_reservations"))]);
+            if let Some(org) = row.org_guid {
+                links.insert("organization".to_owned(), base.link(&format!("/v3/organizations/{org}")));
+                let shared = format!("{path}/relationships/shared_organizations");
+                links.insert("shared_organizations".to_owned(), base.link(&shared));
+            }
+            DomainView {
+                guid: row.guid.to_string(),
+                created_at: row.created_at.into(),
+                updated_at: row.updated_at.into(),
+                name: row.name,
+                internal: row.internal,
+                router_group: None,
+                supported_protocols: vec!["http".to_owned()],
+                relationships: DomainRelationships {
+                    organization: ToOne::maybe(row.org_guid),
+                    shared_organizations: ToMany { data: shares.remove(&row.guid).unwrap_or_default() },
+                },
+                metadata: metadata_of(&row.labels, &row.annotations),
+                links,
+            }
+        })
+        .collect())
+}
+
+async fn present(context: &Context, caller: &Caller, base: &BaseUrl, row: DomainRow) -> ApiResult<Json<DomainView>> {
+    let orgs = caller.visible_orgs(context).await?;
+    let view = views(context, base, vec![row], &orgs).await?.pop();
+    Ok(Json(view.ok_or_else(|| ApiError::not_found("Domain"))?))
+}
+
+/// A domain that the caller may see: shared ones by everybody, private ones by who works in an organization that uses it.
+async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
+    let missing = || ApiError::not_found("Domain");
+    let row = context.store.domain_get(guid(text, "Domain")?).await?.ok_or_else(missing)?;
+    let Some(owner) = row.org_guid else { return Ok(row) };
+    let orgs = caller.visible_domain_orgs(context).await?;
+    if orgs.contains(owner) {
+        return Ok(row);
+    }
+    let shares = context.store.domain_shares(&[row.guid]).await?;
+    if shares.iter().any(|(_, org)| orgs.contains(*org)) { Ok(row) } else { Err(missing()) }
+}
+
+/// A domain that the caller may change: shared ones by admins, private ones by managers of their organization.
+async fn writable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
+    let row = readable(context, caller, text).await?;
+    match row.org_guid {
+        None => caller.require_admin()?,
+        Some(_) if caller.is_admin => {}
+        Some(org) => match caller.require_org(context, org, "Domain", OrgAction::Manage).await {
+            // It is visible through another organization, with which it is shared.
+            Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(ApiError::forbidden()),
+            access => drop(access?),
+        },
+    }
+    Ok(row)
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Page<DomainView>>> {
+    let query = ListQuery::parse(query.as_deref(), &SPEC)?;
+    let orgs = caller.visible_domain_orgs(&context).await?;
+    let (rows, total) = context.store.domain_list(&query.options, &orgs).await?;
+    let views = views(&context, &base, rows, &orgs).await?;
+    Ok(Json(query.page(&base, "/v3/domains", total, views)))
+}
+
+async fn one(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(domain): Path<String>,
+) -> ApiResult<Json<DomainView>> {
+    let row = readable(&context, &caller, &domain).await?;
+    present(&context, &caller, &base, row).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    #[serde(default)]
+    internal: Option<bool>,
+    #[serde(default)]
+    router_group: Option<Ref>,
+    #[serde(default)]
+    relationships: Option<CreateRelationships>,
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateRelationships {
+    #[serde(default)]
+    organization: Option<ToOne>,
+    #[serde(default)]
+    shared_organizations: Option<ToMany>,
+}
+
+fn check_domain_name(name: &str) -> ApiResult<()> {
+    let parts_are_good = name.split('.').all(|part| {
+        !part.is_empty()
+            && part.len() <= 63
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    });
+    if name.len() > 253 {
+        return Err(ApiError::unprocessable("Name is too long (maximum is 253 characters)"));
+    }
+    if !name.contains('.') || !parts_are_good {
+        return Err(ApiError::unprocessable(
+            "Name does not comply with RFC 1035 standards: it must have at least two parts of letters, digits and '-', \
+             each at most 63 characters long, such as example.com",
+        ));
+    }
+    Ok(())
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    JsonBody(body): JsonBody<Create>,
+) -> ApiResult<(StatusCode, Json<DomainView>)> {
+    let relationships = body.relationships.unwrap_or_default();
+    let bad_org = |text: &str| {
+        ApiError::unprocessable(format!(
+            "Organization with guid '{}' does not exist or you do not have access to it.",
+            text.chars().take(80).collect::<String>()
+        ))
+    };
+    let owner: Option<Uuid> = match relationships.organization.as_ref().and_then(ToOne::guid) {
+        None => {
+            caller.require_admin()?;
+            None
+        }
+        Some(text) => {
+            let org = text.parse().map_err(|_| bad_org(text))?;
+            match caller.require_org(&context, org, "Organization", OrgAction::Manage).await {
+                Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_org(text)),
+                access => drop(access?),
+            }
+            if !caller.is_admin {
+                super::feature_flags::require(&context, "private_domain_creation").await?;
+            }
+            Some(org)
+        }
+    };
+    let internal = body.internal.unwrap_or(false);
+    if body.router_group.is_some() {
+        return Err(ApiError::unprocessable("Router groups are not available: this platform routes HTTP only."));
+    }
+    if internal && owner.is_some() {
+        return Err(ApiError::unprocessable("Internal can not be true when organization is set."));
+    }
+    let name = body.name.to_lowercase();
+    check_domain_name(&name)?;
+    let metadata = MetadataChange::check(body.metadata)?;
+    let shares = shared_orgs(&context, &caller, owner, relationships.shared_organizations.unwrap_or_default()).await?;
+    let mut tx = context.store.pool().begin().await?;
+    // First, because it locks the organization: whoever makes routes locks it before the names too.
+    if let Some(org) = owner {
+        quota::check_domain(&mut tx, org).await?;
+    }
+    check_name_tx(&mut tx, &context.config.system_domain, &name, owner).await?;
+    let row = store::domain_insert_tx(&mut tx, &name, internal, owner, &metadata)
+        .await
+        .map_err(refuse("domain_name_key", || format!("The domain name \"{name}\" is already in use")))?;
+    store::domain_share_tx(&mut tx, row.guid, &shares).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
+}
+
+/// Organizations with which a private domain shall be shared: visible ones, other than the owner.
+async fn shared_orgs(context: &Context, caller: &Caller, owner: Option<Uuid>, wanted: ToMany) -> ApiResult<Vec<Uuid>> {
+    if wanted.data.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(owner) = owner else {
+        return Err(ApiError::unprocessable(
+            "Domains can not be shared with other organizations unless they are scoped to an organization.",
+        ));
+    };
+    let visible = caller.visible_orgs(context).await?;
+    let mut orgs = Vec::new();
+    for reference in wanted.data {
+        let bad = || {
+            ApiError::unprocessable(format!(
+                "Organization with guid '{}' does not exist, or you do not have access to it.",
+                reference.guid.chars().take(80).collect::<String>()
+            ))
+        };
+        let org: Uuid = reference.guid.parse().map_err(|_| bad())?;
+        if org == owner {
+            return Err(ApiError::unprocessable("Domain cannot be shared with owning organization."));
+        }
+        if !visible.contains(org) || context.store.organization_get(org).await?.is_none() {
+            return Err(bad());
+        }
+        orgs.push(org);
+    }
+    Ok(orgs)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+}
+
+async fn patch(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(domain): Path<String>,
+    JsonBody(body): JsonBody<Patch>,
+) -> ApiResult<Json<DomainView>> {
+    let row = writable(&context, &caller, &domain).await?;
+    let change = MetadataChange::check(body.metadata)?;
+    let row = context.store.domain_patch(row.guid, &change).await?.ok_or_else(|| ApiError::not_found("Domain"))?;
+    present(&context, &caller, &base, row).await
+}
+
+async fn remove(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(domain): Path<String>,
+) -> ApiResult<Response> {
+    let row = writable(&context, &caller, &domain).await?;
+    let mut tx = context.store.pool().begin().await?;
+    if !store::domain_lock_tx(&mut tx, row.guid).await? {
+        return Err(ApiError::not_found("Domain"));
+    }
+    if store::domain_is_shared_tx(&mut tx, row.guid).await? {
+        return Err(ApiError::unprocessable(
+            "This domain is shared with other organizations. Unshare before deleting.",
+        ));
+    }
+    let routes = store::domain_delete_tx(&mut tx, row.guid).await?;
+    let job = NewJob {
+        operation: "domain.delete",
+        resource_type: "domain",
+        resource_guid: row.guid,
+        payload: json!({}),
+        created_by: caller.user_guid.clone(),
+    };
+    let job = job_completed_tx(&mut tx, &job).await?;
+    let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
+    let version = change_log::commit(tx, &changes).await?;
+    let answer = jobs::accepted(&base, job);
+    Ok(if changes.is_empty() { answer } else { prove(&context, version, answer).await })
+}
+
+#[derive(Deserialize)]
+struct Address {
+    #[serde(default)]
+    host: String,
+    #[serde(default)]
+    path: String,
+}
+
+async fn reservations(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(domain): Path<String>,
+    Query(address): Query<Address>,
+) -> ApiResult<Json<Value>> {
+    let row = readable(&context, &caller, &domain).await?;
+    let mut connection = context.store.pool().acquire().await?;
+    let found = route_at_tx(&mut connection, row.guid, &address.host, &address.path).await?;
+    Ok(Json(json!({ "matching_route": found.is_some() })))
+}
+
+async fn share(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(domain): Path<String>,
+    JsonBody(body): JsonBody<ToMany>,
+) -> ApiResult<Json<ToMany>> {
+    let row = writable(&context, &caller, &domain).await?;
+    let orgs = shared_orgs(&context, &caller, row.org_guid, body).await?;
+    let mut tx = context.store.pool().begin().await?;
+    store::domain_get_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Domain"))?;
+    store::domain_share_tx(&mut tx, row.guid, &orgs).await?;
+    tx.commit().await?;
+    let visible = caller.visible_orgs(&context).await?;
+    let shares = context.store.domain_shares(&[row.guid]).await?;
+    let data = shares.into_iter().filter(|(_, org)| visible.contains(*org)).map(|(_, org)| Ref::to(org)).collect();
+    Ok(Json(ToMany { data }))
+}
+
+async fn unshare(
+    State(context): State<Context>,
+    caller: Caller,
+    Path((domain, org)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
+    let row = writable(&context, &caller, &domain).await?;
+    let org = guid(&org, "Organization")?;
+    let mut tx = context.store.pool().begin().await?;
+    store::domain_lock_tx(&mut tx, row.guid).await?;
+    if !store::domain_unshare_tx(&mut tx, row.guid, org).await? {
+        return Err(ApiError::unprocessable(format!(
+            "Unable to unshare domain from organization with guid '{org}': it is not shared with it."
+        )));
+    }
+    if store::domain_has_routes_in_tx(&mut tx, row.guid, org).await? {
+        return Err(ApiError::unprocessable(
+            "This domain has associated routes in this organization. Delete the routes before unsharing.",
+        ));
+    }
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,172 @@
+//! The log-cache read API, in protobuf's JSON: decoders refuse unknown members, so nothing is added to envelopes.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::Utc;
+use serde_json::{Map, Value, json};
+use slipway_protocol::v1;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::error::{ApiError, ApiResult};
+use super::permissions::SpaceAction;
+use crate::context::{Context, LogAnswer};
+
+/// What log-cache answers at most, and by default.
+const MAX_LIMIT: u32 = 1000;
+const DEFAULT_LIMIT: u32 = 100;
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/api/v1/info", get(info)).route("/api/v1/read/{source_id}", get(read))
+}
+
+async fn info() -> Json<Value> {
+    Json(json!({ "version": "2.11.0", "vm_uptime": "0" }))
+}
+
+async fn read(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(source_id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Value>> {
+    let wish = parse(query.as_deref())?;
+    // Whoever may not read the app learns nothing, not even that it exists.
+    let app = super::apps::find(&context, &caller, &source_id, SpaceAction::Read).await?;
+    let answer = match wish.logs {
+        true => {
+            let query = v1::LogQuery {
+                source_id: app.guid.to_string(),
+                start_unix_ns: wish.start,
+                end_unix_ns: wish.end,
+                descending: wish.descending,
+                limit: wish.limit,
+            };
+            context.cells.read_logs(query).await
+        }
+        false => LogAnswer::default(),
+    };
+    Ok(Json(json!({ "envelopes": { "batch": batch(&app.guid.to_string(), answer, wish.descending) } })))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Wish {
+    start: i64,
+    end: i64,
+    limit: u32,
+    descending: bool,
+    logs: bool,
+}
+
+fn parse(query: Option<&str>) -> ApiResult<Wish> {
+    let mut wish = Wish { start: 0, end: 0, limit: DEFAULT_LIMIT, descending: false, logs: true };
+    let mut types = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let bad = || ApiError::bad_query(format!("The query parameter is invalid: {name} {value:?}"));
+        match &*name {
+            "start_time" => wish.start = value.parse().map_err(|_| bad())?,
+            "end_time" => wish.end = value.parse().map_err(|_| bad())?,
+            "limit" => {
+                wish.limit = value.parse().map_err(|_| bad())?;
+                if wish.limit > MAX_LIMIT {
+                    return Err(ApiError::bad_query(format!(
+                        "The query parameter is invalid: limit must be at most {MAX_LIMIT}, not {value}"
+                    )));
+                }
+            }
+            "descending" => wish.descending = value == "true",
+            "envelope_types" => types.push(value.to_ascii_uppercase()),
+            // `name_filter` narrows metrics, of which there are none here.
+            _ => {}
+        }
+    }
+    if wish.limit == 0 {
+        wish.limit = DEFAULT_LIMIT;
+    }
+    wish.logs = types.is_empty() || types.iter().any(|kind| kind == "LOG" || kind == "ANY");
+    Ok(wish)
+}
+
+fn batch(source_id: &str, answer: LogAnswer, descending: bool) -> Vec<Value> {
+    let mut batch: Vec<Value> = answer.lines.iter().map(|line| envelope(source_id, line)).collect();
+    if answer.unanswered.is_empty() {
+        return batch;
+    }
+    // A gap is shown as a gap. The marker stands at the newest end, beside the newest line, because a tail asks next
+    // for what is younger than the last envelope it saw.
+    let newest = match descending {
+        true => answer.lines.first(),
+        false => answer.lines.last(),
+    };
+    let now = Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+    let line = v1::LogLine {
+        unix_ns: newest.map_or(now, |line| line.unix_ns),
+        stderr: true,
+        text: format!("lines may be missing here: {} did not answer in time", answer.unanswered.join(", "))
+            .into_bytes()
+            .into(),
+        source_type: "CELL".to_owned(),
+        instance_id: "0".to_owned(),
+        ..v1::LogLine::default()
+    };
+    let marker = envelope(source_id, &line);
+    match descending {
+        true => batch.insert(0, marker),
+        false => batch.push(marker),
+    }
+    batch
+}
+
+fn envelope(source_id: &str, line: &v1::LogLine) -> Value {
+    let mut tags: Map<String, Value> =
+        line.tags.iter().map(|tag| (tag.name.clone(), Value::String(tag.value.clone()))).collect();
+    tags.insert("source_type".to_owned(), line.source_type.clone().into());
+    tags.insert("instance_id".to_owned(), line.instance_id.clone().into());
+    let kind = if line.stderr { "ERR" } else { "OUT" };
+    let text = line.text.strip_suffix(b"\n").unwrap_or(&line.text);
+    json!({
+        "timestamp": line.unix_ns.to_string(),
+        "source_id": source_id,
+        "instance_id": line.instance_id,
+        "deprecated_tags": {},
+        "tags": tags,
+        "log": { "payload": STANDARD.encode(text), "type": kind },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_of_the_cli_are_understood() {
+        let wish = parse(Some("descending=true&envelope_types=LOG&limit=1000&start_time=-6795364578871345152"));
+        let expected = Wish { start: -6_795_364_578_871_345_152, end: 0, limit: 1000, descending: true, logs: true };
+        assert_eq!(wish.expect("valid"), expected);
+        assert!(!parse(Some("envelope_types=TIMER")).expect("valid").logs);
+        assert!(parse(Some("limit=1001")).is_err());
+        assert!(parse(Some("start_time=now")).is_err());
+    }
+
+    #[test]
+    fn a_gap_is_shown_at_the_newest_end() {
+        let line = |at, text: &'static str| v1::LogLine {
+            unix_ns: at,
+            text: text.into(),
+            source_type: "APP/PROC/WEB".to_owned(),
+            instance_id: "1".to_owned(),
+            ..v1::LogLine::default()
+        };
+        let answer = LogAnswer { lines: vec![line(1, "a\n"), line(2, "b")], unanswered: vec!["cell 7".to_owned()] };
+        let batch = batch("app", answer, false);
+        assert_eq!(batch.len(), 3);
+        assert_eq!(batch[0]["log"], json!({ "payload": "YQ==", "type": "OUT" }));
+        assert_eq!(batch[0]["tags"]["source_type"], "APP/PROC/WEB");
+        assert_eq!((&batch[2]["tags"]["source_type"], &batch[2]["log"]["type"]), (&json!("CELL"), &json!("ERR")));
+        assert_eq!(batch[2]["timestamp"], "2");
+    }
+}

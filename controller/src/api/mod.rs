@@ -1,0 +1,147 @@
+//! The v3 API: parse, authorise, present. No SQL.
+//!
+//! One file per resource, each with `routes() -> Router<Context>`, merged in [`endpoints`]. [`Router`] is axum's with a
+//! memory: each new endpoint needs its row in `tests/roles/table.txt`. What they share:
+//! [`auth_extract::Caller`], [`permissions`], [`list`], [`body`], [`links`] and [`error`].
+//!
+//! A handler may be dropped when its client hangs up. So everything that must happen together is one transaction, and
+//! what follows the commit (a poke, waiting for routers) may be lost without harm.
+
+pub mod admin;
+pub mod apps;
+pub mod auth_extract;
+pub mod body;
+pub mod buildpack_changes;
+pub mod builds;
+pub mod catalog;
+pub mod deployments;
+pub mod destinations;
+pub mod domains;
+pub mod download;
+pub mod droplets;
+pub mod endpoints;
+pub mod environment_groups;
+pub mod error;
+pub mod events;
+pub mod feature_flags;
+pub mod jobs;
+pub mod label_selector;
+pub mod links;
+pub mod list;
+pub mod log_cache;
+pub mod manifests;
+pub mod members;
+pub mod middleware;
+mod of_app;
+pub mod organizations;
+pub mod packages;
+pub mod permissions;
+pub mod present;
+pub mod processes;
+pub mod proof;
+pub mod quotas;
+pub mod revisions;
+pub mod roles;
+pub mod root;
+mod route_sharing;
+pub mod routes;
+pub mod security_groups;
+pub mod segments;
+pub mod services;
+pub mod sidecars;
+pub mod spaces;
+pub mod stacks;
+pub mod tasks;
+pub mod uaa;
+pub mod upload;
+pub mod usage_events;
+pub mod users;
+pub mod warnings;
+
+use serde::Serialize;
+use serde_json::Value;
+use slipway_api_types::ToOne;
+use uuid::Uuid;
+
+use crate::context::Context;
+pub use endpoints::Router;
+use error::{ApiError, ApiResult};
+
+/// Every endpoint of this controller.
+#[must_use]
+pub fn endpoints() -> Router<Context> {
+    Router::new()
+        .merge(root::routes())
+        .merge(uaa::routes())
+        .merge(jobs::routes())
+        .merge(apps::routes())
+        .merge(processes::routes())
+        .merge(packages::routes())
+        .merge(builds::routes())
+        .merge(deployments::routes())
+        .merge(revisions::routes())
+        .merge(sidecars::routes())
+        .merge(droplets::routes())
+        .merge(tasks::routes())
+        .merge(log_cache::routes())
+        .merge(manifests::routes())
+        .merge(buildpack_changes::routes())
+        .merge(organizations::routes())
+        .merge(spaces::routes())
+        .merge(domains::routes())
+        .merge(routes::routes())
+        .merge(roles::routes())
+        .merge(users::routes())
+        .merge(events::routes())
+        .merge(feature_flags::routes())
+        .merge(catalog::routes())
+        .merge(quotas::routes())
+        .merge(stacks::routes())
+        .merge(environment_groups::routes())
+        .merge(usage_events::routes())
+        .merge(members::routes())
+        .merge(admin::routes())
+        .merge(security_groups::routes())
+        .merge(segments::routes())
+        .merge(services::routes())
+}
+
+/// What answers requests: every endpoint, and what stands around them.
+pub fn router(context: Context) -> axum::Router {
+    endpoints()
+        .into_inner()
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(middleware::panicked))
+        .layer(axum::middleware::from_fn(middleware::trace))
+        .with_state(context)
+}
+
+async fn unknown() -> ApiError {
+    ApiError::unknown_request()
+}
+
+/// A guid from a path. What is no guid is "not found", as anything else that does not exist.
+///
+/// # Errors
+/// 404 `<what> not found`.
+pub fn guid(text: &str, what: &'static str) -> ApiResult<Uuid> {
+    text.parse().map_err(|_| ApiError::not_found(what))
+}
+
+/// The guid in a to-one relationship; `None` when it is empty or no guid.
+#[must_use]
+pub fn related(relationship: &ToOne) -> Option<Uuid> {
+    relationship.guid().and_then(|text| text.parse().ok())
+}
+
+/// Views as values, for `included`.
+///
+/// # Errors
+/// Never in practice: views have text keys only.
+pub fn values<T: Serialize>(views: Vec<T>) -> ApiResult<Vec<Value>> {
+    views
+        .into_iter()
+        .map(|view| serde_json::to_value(view).map_err(|error| ApiError::internal("a parent cannot be shown", error)))
+        .collect()
+}

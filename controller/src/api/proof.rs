@@ -1,0 +1,38 @@
+//! "Done" means that the routers have it: waiting for them after a commit, and saying so when they lag.
+
+use std::time::Duration;
+
+use axum::response::Response;
+use http::{HeaderName, HeaderValue};
+use slipway_protocol::v1::Version;
+
+use crate::context::{Context, Proof};
+
+/// Long enough for a router that is busy, short enough for a person.
+const LIMIT: Duration = Duration::from_secs(2);
+const WARNINGS: HeaderName = HeaderName::from_static("x-cf-warnings");
+
+/// Wakes the route publisher, waits until every live router has this version in force, and adds a warning to the
+/// answer when that cannot be said. The change itself stands either way.
+pub async fn prove(context: &Context, version: Version, mut response: Response) -> Response {
+    context.pokes.routes.notify_one();
+    let warning = match context.routers.wait_applied(version, LIMIT).await {
+        Proof::Applied => return response,
+        Proof::Lagging(routers) => {
+            format!("The change is stored, but not yet in force at: {}.", routers.join(", "))
+        }
+        Proof::NoRouter => {
+            "The change is stored, but no router is connected: nothing is served until one is.".to_owned()
+        }
+    };
+    warn(&mut response, &warning);
+    response
+}
+
+/// Adds a warning that clients print. URL-encoded: clients split at commas and decode the rest.
+pub fn warn(response: &mut Response, text: &str) {
+    let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    if let Ok(value) = HeaderValue::from_str(&encoded) {
+        response.headers_mut().append(WARNINGS, value);
+    }
+}

@@ -1,0 +1,297 @@
+//! `/v3/roles`.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use axum::routing::get;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use slipway_api_types::{Page, Timestamp, ToOne};
+use uuid::Uuid;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::body::JsonBody;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::list::{ListQuery, ListSpec, add_included};
+use super::permissions::{OrgAction, SpaceAction};
+use super::{guid, jobs, organizations, spaces, users};
+use crate::context::Context;
+use crate::domain::audit::{NewEvent, Party};
+use crate::store::constraints::violates;
+use crate::store::events::event_record_tx;
+use crate::store::jobs::{NewJob, job_completed_tx};
+use crate::store::roles::{self as store, RoleRow};
+use crate::store::users::AccountRow;
+
+const SPEC: ListSpec = ListSpec {
+    filters: &["organization_guids", "space_guids", "types", "user_guids"],
+    order: &[],
+    include: &["user", "organization", "space"],
+    other: &[],
+    labels: false,
+};
+
+const ORG_ROLES: &[&str] =
+    &["organization_user", "organization_auditor", "organization_manager", "organization_billing_manager"];
+const SPACE_ROLES: &[&str] = &["space_auditor", "space_developer", "space_manager", "space_supporter"];
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/v3/roles", get(list).post(create)).route("/v3/roles/{guid}", get(one).delete(remove))
+}
+
+fn view(base: &BaseUrl, row: &RoleRow) -> Value {
+    // A space role shows its space only.
+    let org = row.space_guid.is_none().then_some(row.org_guid);
+    let mut links =
+        base.links(&[("self", format!("/v3/roles/{}", row.guid)), ("user", format!("/v3/users/{}", row.user_guid))]);
+    if let Some(org) = org {
+        links.insert("organization".to_owned(), base.link(&format!("/v3/organizations/{org}")));
+    }
+    if let Some(space) = row.space_guid {
+        links.insert("space".to_owned(), base.link(&format!("/v3/spaces/{space}")));
+    }
+    json!({
+        "guid": row.guid, "type": row.kind,
+        "created_at": Timestamp::from(row.created_at), "updated_at": Timestamp::from(row.updated_at),
+        "relationships": {
+            "user": ToOne::to(&row.user_guid),
+            "organization": ToOne::maybe(org),
+            "space": ToOne::maybe(row.space_guid),
+        },
+        "links": links,
+    })
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Page<Value>>> {
+    let query = ListQuery::parse(query.as_deref(), &SPEC)?;
+    let (orgs, visible) = (caller.visible_orgs(&context).await?, caller.visible_spaces(&context).await?);
+    let (rows, total) = context.store.role_list(&query.options, &orgs, &visible).await?;
+    let views = rows.iter().map(|row| view(&base, row)).collect();
+    let mut page = query.page(&base, "/v3/roles", total, views);
+    if query.options.includes("user") {
+        let guids: Vec<String> = rows.iter().map(|row| row.user_guid.clone()).collect();
+        let parents = context.store.users_by_guid(&guids).await?;
+        add_included(&mut page, "users", parents.iter().map(|row| users::view(&base, row)).collect());
+    }
+    if query.options.includes("organization") {
+        let guids: Vec<Uuid> = rows.iter().filter(|row| row.space_guid.is_none()).map(|row| row.org_guid).collect();
+        let parents = context.store.organizations_by_guid(&guids).await?;
+        let views: Vec<_> = parents.into_iter().map(|row| organizations::view(&base, row)).collect();
+        add_included(&mut page, "organizations", super::values(views)?);
+    }
+    if query.options.includes("space") {
+        let guids: Vec<Uuid> = rows.iter().filter_map(|row| row.space_guid).collect();
+        let parents = context.store.spaces_by_guid(&guids).await?;
+        let views: Vec<_> = parents.into_iter().map(|row| spaces::view(&base, row)).collect();
+        add_included(&mut page, "spaces", super::values(views)?);
+    }
+    Ok(Json(page))
+}
+
+async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<RoleRow> {
+    let row = context.store.role_get(guid(text, "Role")?).await?.ok_or_else(|| ApiError::not_found("Role"))?;
+    match row.space_guid {
+        Some(space) => drop(caller.require_space(context, space, "Role", SpaceAction::Read).await?),
+        None => drop(caller.require_org(context, row.org_guid, "Role", OrgAction::Read).await?),
+    }
+    Ok(row)
+}
+
+async fn one(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(role): Path<String>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(view(&base, &readable(&context, &caller, &role).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    #[serde(rename = "type")]
+    kind: String,
+    relationships: Relationships,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Relationships {
+    user: UserRelationship,
+    #[serde(default)]
+    organization: Option<ToOne>,
+    #[serde(default)]
+    space: Option<ToOne>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserRelationship {
+    data: UserReference,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UserReference {
+    #[serde(default)]
+    guid: Option<String>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    origin: Option<String>,
+}
+
+/// The user that is meant, by guid or by name.
+async fn find_user(context: &Context, caller: &Caller, user: &UserReference) -> ApiResult<AccountRow> {
+    match (&user.guid, &user.username) {
+        (Some(_), Some(_)) => Err(ApiError::unprocessable("User cannot be given by both guid and username.")),
+        (Some(guid), None) => context.store.account_get(guid).await?.ok_or_else(|| {
+            ApiError::unprocessable("Invalid user. Ensure that the user exists and you have access to it.")
+        }),
+        (None, Some(name)) => {
+            if !caller.is_admin {
+                super::feature_flags::require(context, "set_roles_by_username").await?;
+            }
+            let mut found = context.store.accounts_named(name, user.origin.as_deref()).await?;
+            found.retain(|account| !account.is_client);
+            if found.len() > 1 {
+                let origins: Vec<_> = found.iter().map(|account| format!("'{}'", account.origin)).collect();
+                return Err(ApiError::unprocessable(format!(
+                    "Ambiguous user. User with username '{name}' exists in the following origins: {}. Specify an origin to disambiguate.",
+                    origins.join(", ")
+                )));
+            }
+            found.pop().ok_or_else(|| ApiError::unprocessable(format!("No user exists with the username '{name}'.")))
+        }
+        (None, None) => Err(ApiError::unprocessable("'relationships.user.data' needs a guid or a username.")),
+    }
+}
+
+/// Where a role shall be: guids of organization and space, and the name for texts.
+async fn find_place(
+    context: &Context,
+    caller: &Caller,
+    kind: &str,
+    relationships: &Relationships,
+) -> ApiResult<(Uuid, Option<Uuid>, String)> {
+    let wants_space = SPACE_ROLES.contains(&kind);
+    if !wants_space && !ORG_ROLES.contains(&kind) {
+        let all: Vec<_> = ORG_ROLES.iter().chain(SPACE_ROLES).copied().collect();
+        return Err(ApiError::unprocessable(format!("type must be one of the allowed types: {}", all.join(", "))));
+    }
+    match (wants_space, &relationships.organization, &relationships.space) {
+        (true, None, Some(space)) => {
+            let bad =
+                || ApiError::unprocessable("Invalid space. Ensure that the space exists and you have access to it.");
+            let space: Uuid = super::related(space).ok_or_else(bad)?;
+            match caller.require_space(context, space, "Space", SpaceAction::Manage).await {
+                Err(error) if error.status() == StatusCode::NOT_FOUND => Err(bad()),
+                Err(error) => Err(error),
+                Ok(access) => Ok((access.standing.org_guid, Some(space), access.standing.space_name)),
+            }
+        }
+        (false, Some(org), None) => {
+            let bad = || {
+                ApiError::unprocessable(
+                    "Invalid organization. Ensure that the organization exists and you have access to it.",
+                )
+            };
+            let org: Uuid = super::related(org).ok_or_else(bad)?;
+            match caller.require_org(context, org, "Organization", OrgAction::Manage).await {
+                Err(error) if error.status() == StatusCode::NOT_FOUND => Err(bad()),
+                Err(error) => Err(error),
+                Ok(access) => Ok((org, None, access.standing.org_name)),
+            }
+        }
+        (true, ..) => {
+            Err(ApiError::unprocessable("A space role needs relationships.space, and no relationships.organization."))
+        }
+        (false, ..) => Err(ApiError::unprocessable(
+            "An organization role needs relationships.organization, and no relationships.space.",
+        )),
+    }
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    JsonBody(body): JsonBody<Create>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let kind = body.kind.as_str();
+    let (org, space, place) = find_place(&context, &caller, kind, &body.relationships).await?;
+    let user = find_user(&context, &caller, &body.relationships.user.data).await?;
+    let name = user.username.clone().unwrap_or_else(|| user.guid.clone());
+    let mut tx = context.store.pool().begin().await?;
+    if space.is_some() && !store::user_in_org_tx(&mut tx, &user.guid, org).await? {
+        return Err(ApiError::unprocessable(
+            "Users cannot be assigned roles in a space if they do not have a role in that space's organization.",
+        ));
+    }
+    let row = match store::role_insert_tx(&mut tx, kind, &user.guid, org, space).await {
+        Ok(row) => row,
+        Err(error) if violates(&error, "role_org_key") => {
+            return Err(ApiError::unprocessable(format!(
+                "User '{name}' already has '{kind}' role in organization '{place}'."
+            )));
+        }
+        Err(error) if violates(&error, "role_space_key") => {
+            return Err(ApiError::unprocessable(format!(
+                "User '{name}' already has '{kind}' role in space '{place}'."
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut event = NewEvent::new("audit.user.role_add", caller.actor(), Party::new("user", &user.guid, name))
+        .in_org(org)
+        .with_request(json!({ "type": kind }));
+    event.space = space;
+    event_record_tx(&mut tx, &event).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(view(&base, &row))))
+}
+
+async fn remove(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(role): Path<String>,
+) -> ApiResult<Response> {
+    let row = readable(&context, &caller, &role).await?;
+    match row.space_guid {
+        Some(space) => drop(caller.require_space(&context, space, "Role", SpaceAction::Manage).await?),
+        None => drop(caller.require_org(&context, row.org_guid, "Role", OrgAction::Manage).await?),
+    }
+    let mut tx = context.store.pool().begin().await?;
+    if row.kind == "organization_user" && store::user_in_spaces_of_tx(&mut tx, &row.user_guid, row.org_guid).await? {
+        return Err(ApiError::unprocessable(
+            "Cannot delete organization_user role while user has roles in spaces in that organization.",
+        ));
+    }
+    store::role_delete_tx(&mut tx, row.guid).await?;
+    let target = Party::new("user", &row.user_guid, "");
+    let mut event = NewEvent::new("audit.user.role_remove", caller.actor(), target)
+        .in_org(row.org_guid)
+        .with_request(json!({ "type": row.kind }));
+    event.space = row.space_guid;
+    event_record_tx(&mut tx, &event).await?;
+    let job = NewJob {
+        operation: "role.delete",
+        resource_type: "role",
+        resource_guid: row.guid,
+        payload: json!({}),
+        created_by: caller.user_guid.clone(),
+    };
+    let job = job_completed_tx(&mut tx, &job).await?;
+    tx.commit().await?;
+    Ok(jobs::accepted(&base, job))
+}

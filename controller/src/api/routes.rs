@@ -1,0 +1,357 @@
+//! `/v3/routes`, `/v3/apps/:guid/routes`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use slipway_api_types::views::{DestinationApp, DestinationProcess, DestinationView, RouteView};
+use slipway_api_types::{ErrorCode, MetadataPatch, Page, ToOne};
+use uuid::Uuid;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::body::JsonBody;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::list::{ListQuery, ListSpec, add_included};
+use super::permissions::SpaceAction;
+use super::proof::prove;
+use super::{domains, guid, jobs, organizations, spaces};
+use crate::context::Context;
+use crate::domain::audit::{NewEvent, Party};
+use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::routes::{check_options, create_tx};
+use crate::store::change_log::{self, ChangeKind};
+use crate::store::domains::domain_get_tx;
+use crate::store::events::event_record_tx;
+use crate::store::jobs::{NewJob, job_completed_tx};
+use crate::store::routes::{self as store, DestinationRow, NewRoute, RouteRow};
+
+const SPEC: ListSpec = ListSpec {
+    filters: &[
+        "app_guids",
+        "domain_guids",
+        "hosts",
+        "organization_guids",
+        "paths",
+        "ports",
+        "service_instance_guids",
+        "space_guids",
+    ],
+    order: &[],
+    include: &["domain", "space", "space.organization"],
+    other: &[],
+    labels: true,
+};
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v3/routes", get(list).post(create))
+        .route("/v3/routes/{guid}", get(one).patch(patch).delete(remove))
+        .route("/v3/apps/{guid}/routes", get(of_app))
+        .merge(super::destinations::routes())
+        .merge(super::route_sharing::routes())
+}
+
+pub(super) fn destination_view(row: &DestinationRow) -> DestinationView {
+    DestinationView {
+        guid: row.guid.to_string(),
+        app: DestinationApp {
+            guid: row.app_guid.to_string(),
+            process: DestinationProcess { kind: row.process_type.clone() },
+        },
+        weight: row.weight.and_then(|weight| u32::try_from(weight).ok()),
+        // Clients show 8080 as the port of an app without one of its own.
+        port: Some(row.port.and_then(|port| u32::try_from(port).ok()).unwrap_or(8080)),
+        protocol: Some(row.protocol.clone()),
+        created_at: row.created_at.into(),
+        updated_at: row.created_at.into(),
+    }
+}
+
+fn view(base: &BaseUrl, row: RouteRow, destinations: &[DestinationRow]) -> RouteView {
+    let path = format!("/v3/routes/{}", row.guid);
+    RouteView {
+        guid: row.guid.to_string(),
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+        url: row.url(),
+        protocol: row.protocol,
+        host: row.host,
+        path: row.path,
+        port: row.port.and_then(|port| u32::try_from(port).ok()),
+        destinations: destinations.iter().map(destination_view).collect(),
+        options: row.options.and_then(|options| options.as_object().filter(|map| !map.is_empty()).cloned()),
+        relationships: BTreeMap::from([
+            ("space".to_owned(), ToOne::to(row.space_guid)),
+            ("domain".to_owned(), ToOne::to(row.domain_guid)),
+        ]),
+        metadata: metadata_of(&row.labels, &row.annotations),
+        links: base.links(&[
+            ("self", path.clone()),
+            ("space", format!("/v3/spaces/{}", row.space_guid)),
+            ("domain", format!("/v3/domains/{}", row.domain_guid)),
+            ("destinations", format!("{path}/destinations")),
+        ]),
+    }
+}
+
+pub(super) async fn views(context: &Context, base: &BaseUrl, rows: Vec<RouteRow>) -> ApiResult<Vec<RouteView>> {
+    let guids: Vec<Uuid> = rows.iter().map(|row| row.guid).collect();
+    let mut destinations: HashMap<Uuid, Vec<DestinationRow>> = HashMap::new();
+    for row in context.store.destinations(&guids).await? {
+        destinations.entry(row.route_guid).or_default().push(row);
+    }
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let own = destinations.remove(&row.guid).unwrap_or_default();
+            view(base, row, &own)
+        })
+        .collect())
+}
+
+/// One route as it stands now.
+pub(super) async fn present(context: &Context, base: &BaseUrl, guid: Uuid) -> ApiResult<RouteView> {
+    let row = context.store.route_get(guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    views(context, base, vec![row]).await?.pop().ok_or_else(|| ApiError::not_found("Route"))
+}
+
+/// A route that the caller may use for this, with the access to its space.
+pub(super) async fn require(
+    context: &Context,
+    caller: &Caller,
+    text: &str,
+    action: SpaceAction,
+) -> ApiResult<(RouteRow, super::permissions::SpaceAccess)> {
+    let row = context.store.route_get(guid(text, "Route")?).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    let access = caller.require_route_space(context, row.space_guid, action).await?;
+    Ok((row, access))
+}
+
+/// A route as target of an event.
+pub(super) fn party(row: &RouteRow) -> Party {
+    Party::new("route", row.guid, row.url())
+}
+
+async fn page(
+    context: &Context,
+    caller: &Caller,
+    base: &BaseUrl,
+    query: &ListQuery,
+    path: &str,
+    app: Option<Uuid>,
+) -> ApiResult<Page<RouteView>> {
+    let visible = caller.visible_route_spaces(context).await?;
+    let (rows, total) = context.store.route_list(&query.options, &visible, app).await?;
+    let domain_guids: Vec<Uuid> = rows.iter().map(|row| row.domain_guid).collect();
+    let space_guids: Vec<Uuid> = rows.iter().map(|row| row.space_guid).collect();
+    let mut page = query.page(base, path, total, views(context, base, rows).await?);
+    if !["domain", "space", "space.organization"].iter().any(|include| query.options.includes(include)) {
+        return Ok(page);
+    }
+    // Somebody who sees a route need not see what it belongs to: an organization's auditor sees no spaces, and who has
+    // a route shared neither its space nor its organization.
+    let orgs = caller.visible_orgs(context).await?;
+    if query.options.includes("domain") {
+        let rows = context.store.domains_by_guid(&domain_guids).await?;
+        let views = domains::views(context, base, rows, &orgs).await?;
+        add_included(&mut page, "domains", super::values(views)?);
+    }
+    if query.options.includes("space") || query.options.includes("space.organization") {
+        let rows = context.store.spaces_by_guid(&space_guids).await?;
+        let org_guids: Vec<Uuid> = rows.iter().map(|row| row.org_guid).filter(|org| orgs.contains(*org)).collect();
+        let visible = caller.visible_spaces(context).await?;
+        let rows = rows.into_iter().filter(|row| visible.contains(row.guid));
+        let views = rows.map(|row| spaces::view(base, row)).collect::<Vec<_>>();
+        add_included(&mut page, "spaces", super::values(views)?);
+        if query.options.includes("space.organization") {
+            let rows = context.store.organizations_by_guid(&org_guids).await?;
+            let views = rows.into_iter().map(|row| organizations::view(base, row)).collect::<Vec<_>>();
+            add_included(&mut page, "organizations", super::values(views)?);
+        }
+    }
+    Ok(page)
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Page<RouteView>>> {
+    let query = ListQuery::parse(query.as_deref(), &SPEC)?;
+    Ok(Json(page(&context, &caller, &base, &query, "/v3/routes", None).await?))
+}
+
+async fn of_app(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(app): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Page<RouteView>>> {
+    let query = ListQuery::parse(query.as_deref(), &SPEC)?;
+    let app = guid(&app, "App")?;
+    let (_, space) = context.store.app_spaces(&[app]).await?.pop().ok_or_else(|| ApiError::not_found("App"))?;
+    caller.require_space(&context, space, "App", SpaceAction::Read).await?;
+    Ok(Json(page(&context, &caller, &base, &query, &format!("/v3/apps/{app}/routes"), Some(app)).await?))
+}
+
+async fn one(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(route): Path<String>,
+) -> ApiResult<Json<RouteView>> {
+    let (row, _) = require(&context, &caller, &route, SpaceAction::ReadRoutes).await?;
+    Ok(Json(present(&context, &base, row.guid).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    port: Option<u32>,
+    #[serde(default)]
+    options: Option<Map<String, Value>>,
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+    relationships: CreateRelationships,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateRelationships {
+    space: ToOne,
+    domain: ToOne,
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    JsonBody(body): JsonBody<Create>,
+) -> ApiResult<Response> {
+    let bad_space =
+        || ApiError::unprocessable("Invalid space. Ensure that the space exists and you have access to it.");
+    let bad_domain =
+        || ApiError::unprocessable("Invalid domain. Ensure that the domain exists and you have access to it.");
+    let space: Uuid = super::related(&body.relationships.space).ok_or_else(bad_space)?;
+    let domain: Uuid = super::related(&body.relationships.domain).ok_or_else(bad_domain)?;
+    let access = match caller.require_space(&context, space, "Space", SpaceAction::Support).await {
+        Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_space()),
+        access => access?,
+    };
+    if !caller.is_admin {
+        super::feature_flags::require(&context, "route_creation").await?;
+    }
+    if body.port.is_some() {
+        return Err(ApiError::unprocessable("Routes with protocol 'http' do not support ports."));
+    }
+    let options = check_options(body.options.unwrap_or_default())?;
+    let metadata = MetadataChange::check(body.metadata)?;
+    let mut tx = context.store.pool().begin().await?;
+    let domain = domain_get_tx(&mut tx, domain).await?.ok_or_else(bad_domain)?;
+    let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let new = NewRoute {
+        space_guid: space,
+        domain_guid: domain.guid,
+        host: body.host.unwrap_or_default(),
+        path: body.path.unwrap_or_default(),
+        options: (!options.is_empty()).then_some(Value::Object(options)),
+        metadata,
+    };
+    if new.host == "*" && domain.org_guid.is_none() && !caller.is_admin {
+        return Err(ApiError::unprocessable(
+            "You do not have sufficient permissions to create a route with a wildcard host on a domain not scoped to \
+             an organization.",
+        ));
+    }
+    let (host, path) = (new.host.clone(), new.path.clone());
+    let org = access.standing.org_guid;
+    let guid = create_tx(&mut tx, &context.config.system_domain, &domain, org, new).await?;
+    let target = Party::new("route", guid, store::url_of(&host, &domain.name, &path));
+    let event = NewEvent::new("audit.route.create", caller.actor(), target)
+        .in_space(space, org)
+        .with_request(json!({ "host": host, "path": path, "domain": domain.guid }));
+    event_record_tx(&mut tx, &event).await?;
+    change_log::commit(tx, &[(ChangeKind::Route, guid)]).await?;
+    // A route without destinations changes nothing at the routers: there is nothing to wait for.
+    context.pokes.routes.notify_one();
+    Ok((StatusCode::CREATED, Json(present(&context, &base, guid).await?)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default)]
+    options: Option<Map<String, Value>>,
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+}
+
+async fn patch(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(route): Path<String>,
+    JsonBody(body): JsonBody<Patch>,
+) -> ApiResult<Response> {
+    let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
+    let options = body.options.map(check_options).transpose()?.map(Value::Object);
+    let metadata = MetadataChange::check(body.metadata)?;
+    let mut tx = context.store.pool().begin().await?;
+    store::route_patch_tx(&mut tx, row.guid, options.as_ref(), &metadata).await?;
+    let mut event = NewEvent::new("audit.route.update", caller.actor(), party(&row))
+        .in_space(row.space_guid, access.standing.org_guid);
+    if let Some(options) = &options {
+        event = event.with_request(json!({ "options": options }));
+    }
+    event_record_tx(&mut tx, &event).await?;
+    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    let answer = Json(present(&context, &base, row.guid).await?).into_response();
+    // Labels do not concern routers.
+    Ok(if options.is_some() { prove(&context, version, answer).await } else { answer })
+}
+
+async fn remove(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(route): Path<String>,
+) -> ApiResult<Response> {
+    let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
+    let mut tx = context.store.pool().begin().await?;
+    if !store::route_delete_tx(&mut tx, row.guid).await? {
+        return Err(ApiError::not_found("Route"));
+    }
+    let event = NewEvent::new("audit.route.delete-request", caller.actor(), party(&row))
+        .in_space(row.space_guid, access.standing.org_guid);
+    event_record_tx(&mut tx, &event).await?;
+    let job = NewJob {
+        operation: "route.delete",
+        resource_type: "route",
+        resource_guid: row.guid,
+        payload: json!({}),
+        created_by: caller.user_guid.clone(),
+    };
+    let job = job_completed_tx(&mut tx, &job).await?;
+    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    Ok(prove(&context, version, jobs::accepted(&base, job)).await)
+}
+
+/// Refusal of an app that is not there, or not in the route's space.
+pub(super) fn app_refusal(detail: String) -> ApiError {
+    ApiError::new(ErrorCode::UnprocessableEntity, detail)
+}

@@ -1,0 +1,317 @@
+//! `/v3/spaces`, except manifests.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use axum::routing::{delete, get};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use slipway_api_types::views::SpaceView;
+use slipway_api_types::{MetadataPatch, Page, ToOne};
+use uuid::Uuid;
+
+use super::Router;
+use super::auth_extract::Caller;
+use super::body::JsonBody;
+use super::error::{ApiError, ApiResult};
+use super::links::BaseUrl;
+use super::list::{ListQuery, ListSpec, add_included};
+use super::permissions::{OrgAction, SpaceAction};
+use super::{guid, jobs, organizations};
+use crate::context::Context;
+use crate::domain::audit::{NewEvent, Party};
+use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::names::check_name;
+use crate::store::change_log::{self, ChangeKind};
+use crate::store::constraints::refuse;
+use crate::store::events::event_record_tx;
+use crate::store::jobs::{NewJob, job_completed_tx, job_create_tx, job_open_for_tx};
+use crate::store::routes::routes_delete_unmapped_tx;
+use crate::store::spaces::{self as store, SpaceRow};
+
+const SPEC: ListSpec = ListSpec {
+    filters: &["names", "organization_guids"],
+    order: &["name"],
+    include: &["organization"],
+    other: &[],
+    labels: true,
+};
+
+/// Endpoints.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/v3/spaces", get(list).post(create))
+        .route("/v3/spaces/{guid}", get(one).patch(patch).delete(remove))
+        .route("/v3/spaces/{guid}/routes", delete(remove_unmapped_routes))
+        .route("/v3/spaces/{guid}/usage_summary", get(usage))
+        .route("/v3/spaces/{guid}/features/{name}", get(feature).patch(set_feature))
+}
+
+pub(super) fn view(base: &BaseUrl, row: SpaceRow) -> SpaceView {
+    let path = format!("/v3/spaces/{}", row.guid);
+    SpaceView {
+        guid: row.guid.to_string(),
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+        name: row.name,
+        suspended: row.suspended,
+        relationships: BTreeMap::from([
+            ("organization".to_owned(), ToOne::to(row.org_guid)),
+            ("quota".to_owned(), ToOne::maybe(row.quota_guid)),
+        ]),
+        metadata: metadata_of(&row.labels, &row.annotations),
+        links: base.links(&[
+            ("self", path.clone()),
+            ("organization", format!("/v3/organizations/{}", row.org_guid)),
+            ("features", format!("{path}/features")),
+        ]),
+    }
+}
+
+pub(super) async fn require(
+    context: &Context,
+    caller: &Caller,
+    text: &str,
+    action: SpaceAction,
+) -> ApiResult<SpaceRow> {
+    let guid = guid(text, "Space")?;
+    caller.require_space(context, guid, "Space", action).await?;
+    context.store.space_get(guid).await?.ok_or_else(|| ApiError::not_found("Space"))
+}
+
+fn party(row: &SpaceRow) -> Party {
+    Party::new("space", row.guid, &row.name)
+}
+
+async fn list(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<Page<SpaceView>>> {
+    let query = ListQuery::parse(query.as_deref(), &SPEC)?;
+    let visible = caller.visible_spaces(&context).await?;
+    let (rows, total) = context.store.space_list(&query.options, &visible).await?;
+    let orgs: Vec<Uuid> = rows.iter().map(|row| row.org_guid).collect();
+    let views = rows.into_iter().map(|row| view(&base, row)).collect();
+    let mut page = query.page(&base, "/v3/spaces", total, views);
+    if query.options.includes("organization") {
+        let rows = context.store.organizations_by_guid(&orgs).await?;
+        let views: Vec<_> = rows.into_iter().map(|row| organizations::view(&base, row)).collect();
+        add_included(&mut page, "organizations", super::values(views)?);
+    }
+    Ok(Json(page))
+}
+
+async fn one(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(space): Path<String>,
+) -> ApiResult<Json<SpaceView>> {
+    Ok(Json(view(&base, require(&context, &caller, &space, SpaceAction::Read).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    relationships: CreateRelationships,
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateRelationships {
+    organization: ToOne,
+}
+
+async fn create(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    JsonBody(body): JsonBody<Create>,
+) -> ApiResult<(StatusCode, Json<SpaceView>)> {
+    let bad_org =
+        || ApiError::unprocessable("Invalid organization. Ensure the organization exists and you have access to it.");
+    let org: Uuid = super::related(&body.relationships.organization).ok_or_else(bad_org)?;
+    match caller.require_org(&context, org, "Organization", OrgAction::Manage).await {
+        Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_org()),
+        access => access?,
+    };
+    check_name("Name", &body.name)?;
+    let metadata = MetadataChange::check(body.metadata)?;
+    let mut tx = context.store.pool().begin().await?;
+    let guid = store::space_insert_tx(&mut tx, org, &body.name, &metadata)
+        .await
+        .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
+    let event = NewEvent::new("audit.space.create", caller.actor(), Party::new("space", guid, &body.name))
+        .in_space(guid, org)
+        .with_request(json!({ "name": body.name }));
+    event_record_tx(&mut tx, &event).await?;
+    tx.commit().await?;
+    let row = context.store.space_get(guid).await?.ok_or_else(|| ApiError::not_found("Space"))?;
+    Ok((StatusCode::CREATED, Json(view(&base, row))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Patch {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    metadata: Option<MetadataPatch>,
+}
+
+async fn patch(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(space): Path<String>,
+    JsonBody(body): JsonBody<Patch>,
+) -> ApiResult<Json<SpaceView>> {
+    let row = require(&context, &caller, &space, SpaceAction::Manage).await?;
+    if let Some(name) = &body.name {
+        check_name("Name", name)?;
+    }
+    let metadata = MetadataChange::check(body.metadata)?;
+    let mut tx = context.store.pool().begin().await?;
+    store::space_patch_tx(&mut tx, row.guid, body.name.as_deref(), None, &metadata)
+        .await
+        .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
+    let event = NewEvent::new("audit.space.update", caller.actor(), party(&row))
+        .in_space(row.guid, row.org_guid)
+        .with_request(json!({ "name": body.name }));
+    event_record_tx(&mut tx, &event).await?;
+    change_log::commit(tx, &[(ChangeKind::Space, row.guid)]).await?;
+    context.pokes.routes.notify_one();
+    let row = context.store.space_get(row.guid).await?.ok_or_else(|| ApiError::not_found("Space"))?;
+    Ok(Json(view(&base, row)))
+}
+
+async fn remove(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(space): Path<String>,
+) -> ApiResult<Response> {
+    let row = require(&context, &caller, &space, SpaceAction::Read).await?;
+    caller.require_org(&context, row.org_guid, "Space", OrgAction::Manage).await?;
+    let mut tx = context.store.pool().begin().await?;
+    let job = match job_open_for_tx(&mut tx, "space.delete", row.guid).await? {
+        Some(job) => job,
+        None => {
+            let event = NewEvent::new("audit.space.delete-request", caller.actor(), party(&row))
+                .in_space(row.guid, row.org_guid);
+            event_record_tx(&mut tx, &event).await?;
+            let job = NewJob {
+                operation: "space.delete",
+                resource_type: "space",
+                resource_guid: row.guid,
+                payload: json!({ "actor_name": caller.user_name }),
+                created_by: caller.user_guid.clone(),
+            };
+            job_create_tx(&mut tx, &job).await?
+        }
+    };
+    tx.commit().await?;
+    context.pokes.jobs.notify_one();
+    Ok(jobs::accepted(&base, job))
+}
+
+/// `DELETE …/routes?unmapped=true`.
+async fn remove_unmapped_routes(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(space): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    if query.as_deref() != Some("unmapped=true") {
+        return Err(ApiError::bad_query("The query parameter is invalid: unmapped must be 'true'"));
+    }
+    let row = require(&context, &caller, &space, SpaceAction::Support).await?;
+    let mut tx = context.store.pool().begin().await?;
+    let removed = routes_delete_unmapped_tx(&mut tx, row.guid).await?;
+    for route in &removed {
+        let target = Party::new("route", route, "");
+        let event =
+            NewEvent::new("audit.route.delete-request", caller.actor(), target).in_space(row.guid, row.org_guid);
+        event_record_tx(&mut tx, &event).await?;
+    }
+    let job = NewJob {
+        operation: "space.delete_unmapped_routes",
+        resource_type: "space",
+        resource_guid: row.guid,
+        payload: json!({}),
+        created_by: caller.user_guid.clone(),
+    };
+    let job = job_completed_tx(&mut tx, &job).await?;
+    let changes: Vec<_> = removed.into_iter().map(|route| (ChangeKind::Route, route)).collect();
+    change_log::commit(tx, &changes).await?;
+    context.pokes.routes.notify_one();
+    Ok(jobs::accepted(&base, job))
+}
+
+async fn usage(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(space): Path<String>,
+) -> ApiResult<Json<Value>> {
+    let row = require(&context, &caller, &space, SpaceAction::Read).await?;
+    let usage = context.store.usage_of(&[row.guid], Some(row.org_guid)).await?;
+    let path = format!("/v3/spaces/{}", row.guid);
+    Ok(Json(json!({
+        "usage_summary": organizations::usage_summary(&usage),
+        "links": base.links(&[("self", format!("{path}/usage_summary")), ("space", path)]),
+    })))
+}
+
+fn feature_view(row: &SpaceRow) -> Json<Value> {
+    Json(json!({ "name": "ssh", "description": "Enable SSHing into apps in the space.", "enabled": row.allow_ssh }))
+}
+
+async fn feature(
+    State(context): State<Context>,
+    caller: Caller,
+    Path((space, name)): Path<(String, String)>,
+) -> ApiResult<Json<Value>> {
+    let row = require(&context, &caller, &space, SpaceAction::Read).await?;
+    if name != "ssh" {
+        return Err(ApiError::not_found("Feature"));
+    }
+    Ok(feature_view(&row))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Feature {
+    enabled: bool,
+}
+
+async fn set_feature(
+    State(context): State<Context>,
+    caller: Caller,
+    Path((space, name)): Path<(String, String)>,
+    JsonBody(body): JsonBody<Feature>,
+) -> ApiResult<Json<Value>> {
+    let mut row = require(&context, &caller, &space, SpaceAction::Manage).await?;
+    if name != "ssh" {
+        return Err(ApiError::not_found("Feature"));
+    }
+    let nothing = MetadataChange::check(None)?;
+    let mut tx = context.store.pool().begin().await?;
+    store::space_patch_tx(&mut tx, row.guid, None, Some(body.enabled), &nothing).await?;
+    let event = NewEvent::new("audit.space.update", caller.actor(), party(&row))
+        .in_space(row.guid, row.org_guid)
+        .with_request(json!({ "allow_ssh": body.enabled }));
+    event_record_tx(&mut tx, &event).await?;
+    tx.commit().await?;
+    row.allow_ssh = body.enabled;
+    Ok(feature_view(&row))
+}

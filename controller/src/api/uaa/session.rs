@@ -1,0 +1,88 @@
+//! Ending a session, codes for ssh, and looking up clients.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use http::header::LOCATION;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+
+use super::error::UaaError;
+use super::token::SSH_CLIENT;
+use crate::api::auth_extract::{Caller, SCOPE_ADMIN, bearer};
+use crate::api::links::BaseUrl;
+use crate::auth::tokens::{self, Claims};
+use crate::context::Context;
+
+/// Claims of the request's token.
+pub(super) async fn claims(context: &Context, parts: &Parts) -> Result<Claims, UaaError> {
+    let token = bearer(parts).map_err(|_| {
+        UaaError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "Full authentication is required to access this resource",
+        )
+    })?;
+    Ok(tokens::check(context, token).await?)
+}
+
+/// Logging out: the access token is refused from now on, and the refresh token of the same session is gone.
+pub(super) async fn revoke(
+    State(context): State<Context>,
+    Path(jti): Path<String>,
+    parts: Parts,
+) -> Result<StatusCode, UaaError> {
+    let claims = claims(&context, &parts).await?;
+    if jti != claims.jti {
+        return Err(UaaError::scope("a token can only be revoked with itself"));
+    }
+    context.store.token_revoke(&claims.jti, tokens::remembered_until(claims.exp)).await?;
+    if let (Some(user), Some((session, _))) = (&claims.user_id, claims.jti.split_once('-'))
+        && session.len() == tokens::SESSION_DIGITS
+    {
+        context.store.refresh_token_delete(user, session).await?;
+    }
+    Ok(StatusCode::OK)
+}
+
+/// A code for an ssh session, as a redirect that the CLI reads and does not follow.
+pub(super) async fn authorize(
+    State(context): State<Context>,
+    Query(query): Query<HashMap<String, String>>,
+    base: BaseUrl,
+    parts: Parts,
+) -> Result<Response, UaaError> {
+    let claims = claims(&context, &parts).await?;
+    if query.get("response_type").map(String::as_str) != Some("code") {
+        return Err(UaaError::bad_request("response_type must be code"));
+    }
+    if query.get("client_id").map(String::as_str) != Some(SSH_CLIENT) {
+        return Err(UaaError::bad_request(format!("client_id must be {SSH_CLIENT}")));
+    }
+    let user = claims.user_id.ok_or_else(|| UaaError::scope("only users get codes"))?;
+    let code = tokens::issue_code(&context, &user).await?;
+    let location = HeaderValue::from_str(&base.url(&format!("/login?code={code}")))
+        .map_err(|_| UaaError::bad_request("this host cannot stand in a redirect"))?;
+    let mut response = StatusCode::FOUND.into_response();
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+/// Whether a client exists; for admins.
+pub(super) async fn client(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    parts: Parts,
+) -> Result<Json<Value>, UaaError> {
+    let caller = Caller::from_claims(claims(&context, &parts).await?);
+    if !caller.has_scope("clients.read") && !caller.has_scope(SCOPE_ADMIN) {
+        return Err(UaaError::scope("clients.read"));
+    }
+    let row = context.store.account_get(&id).await?.filter(|row| row.is_client).ok_or_else(|| {
+        UaaError::new(StatusCode::NOT_FOUND, "not_found", "No client with the requested id was found")
+    })?;
+    Ok(Json(json!({ "client_id": row.guid, "authorities": row.scopes })))
+}

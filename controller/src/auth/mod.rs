@@ -1,0 +1,9 @@
+//! Tokens, users and roles.
+
+pub mod bootstrap;
+pub mod keys;
+pub mod login;
+pub mod password;
+pub mod tokens;
+
+pub use bootstrap::bootstrap;

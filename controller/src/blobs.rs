@@ -1,0 +1,218 @@
+//! The object store, by content: a blob's name is the SHA-256 of its bytes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt as _;
+
+use crate::domain::DomainError;
+use crate::store::Store;
+use crate::store::blobs::{blob_clear_tx, blob_forget_tx, blob_is_used_tx, blob_suspect_tx};
+
+const CHUNK: usize = 256 * 1024;
+/// For how long a blob that was put may wait for the row that speaks of it, in seconds: several times as long as the
+/// longest build may take, which uploads before it reports.
+pub const SETTLE_S: f64 = 3600.0;
+/// Blobs of one sweep.
+const SWEEP_MOST: i64 = 500;
+
+/// 32 bytes, SHA-256.
+pub type BlobDigest = [u8; 32];
+
+/// Why a blob could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The store failed.
+    #[error("object store")]
+    Store(#[from] object_store::Error),
+    /// A local file failed.
+    #[error("file of a blob")]
+    File(#[from] std::io::Error),
+    /// Puts cannot be noted.
+    #[error("the database of blobs")]
+    Database(#[from] sqlx::Error),
+    /// The bytes are not the ones that were announced.
+    #[error("the content has digest {found}, but {wanted} was announced")]
+    WrongDigest {
+        /// What came.
+        found: String,
+        /// What was announced.
+        wanted: String,
+    },
+}
+
+impl BlobError {
+    /// What a request is told that failed while doing this: trouble with the database is told as such.
+    #[must_use]
+    pub fn while_doing(self, what: &str) -> DomainError {
+        match self {
+            Self::Database(error) => error.into(),
+            error => DomainError::internal(what, error),
+        }
+    }
+}
+
+/// Packages, droplets, layers, caches. Cheap to clone.
+///
+/// A blob is stored before the row that speaks of it is written, and removed after the last such row is gone. So that the
+/// two do not meet, each put is noted in the database first, and a removal holds that note while it looks and deletes:
+/// what was put within [`SETTLE_S`] stays, and is looked at again later ([`BlobStore::sweep`]).
+#[derive(Clone)]
+pub struct BlobStore {
+    store: Arc<dyn ObjectStore>,
+    notes: Store,
+}
+
+impl std::fmt::Debug for BlobStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobStore").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl BlobStore {
+    /// A store in a local directory, which is made when absent. `notes` is the database in which puts are noted.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or used.
+    pub fn local(directory: &Path, notes: Store) -> Result<Self, BlobError> {
+        std::fs::create_dir_all(directory)?;
+        let store = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true));
+        Ok(Self { store, notes })
+    }
+
+    /// Stores a file under its own digest; returns digest and size. Storing the same content twice is free.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the store or the database fails.
+    pub async fn put_file(&self, path: &Path) -> Result<(BlobDigest, u64), BlobError> {
+        let (digest, size) = digest_of(path).await?;
+        self.put(path, &digest).await?;
+        Ok((digest, size))
+    }
+
+    /// Stores a file that should have this digest; otherwise nothing is stored.
+    ///
+    /// # Errors
+    /// [`BlobError::WrongDigest`]; when the file cannot be read, or the store or the database fails.
+    pub async fn put_file_as(&self, path: &Path, wanted: &BlobDigest) -> Result<(), BlobError> {
+        let (digest, _) = digest_of(path).await?;
+        if digest != *wanted {
+            return Err(BlobError::WrongDigest { found: hex::encode(digest), wanted: hex::encode(wanted) });
+        }
+        self.put(path, &digest).await
+    }
+
+    async fn put(&self, path: &Path, digest: &BlobDigest) -> Result<(), BlobError> {
+        self.notes.blob_put(digest).await?;
+        if self.exists(digest).await? {
+            return Ok(());
+        }
+        let mut buffer = vec![0_u8; CHUNK];
+        let mut file = tokio::fs::File::open(path).await?;
+        let upload = self.store.put_multipart(&object_path(digest)).await?;
+        let mut writer = WriteMultipart::new(upload);
+        loop {
+            let read = file.read(&mut buffer).await?;
+            if read == 0 {
+                break;
+            }
+            writer.write(&buffer[..read]);
+        }
+        writer.finish().await?;
+        Ok(())
+    }
+
+    /// Whether the blob is there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn exists(&self, digest: &BlobDigest) -> Result<bool, BlobError> {
+        match self.store.head(&object_path(digest)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Streams a blob from `offset` on.
+    ///
+    /// # Errors
+    /// When it is not there or the store fails.
+    pub async fn read(
+        &self,
+        digest: &BlobDigest,
+        offset: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, BlobError>>, BlobError> {
+        let range = (offset > 0).then_some(GetRange::Offset(offset));
+        let options = GetOptions { range, ..GetOptions::default() };
+        let result = self.store.get_opts(&object_path(digest), options).await?;
+        Ok(Box::pin(result.into_stream().map_err(BlobError::from)))
+    }
+
+    /// Removes the blobs of these that nothing speaks of, except those that were put a moment ago: a later sweep looks at
+    /// them. A failure leaves garbage for the sweep too; it is logged.
+    pub async fn remove_unused(&self, blobs: &[Vec<u8>]) {
+        for blob in blobs {
+            let Ok(digest) = BlobDigest::try_from(blob.as_slice()) else { continue };
+            if let Err(error) = self.remove_if_unused(&digest).await {
+                tracing::warn!(blob = hex::encode(digest), error = %slipway_chassis::chain(&error), "a blob was not removed");
+            }
+        }
+    }
+
+    /// Looks at blobs that have settled since somebody put them or gave them up, and removes what nothing speaks of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sweep(&self) -> Result<(), BlobError> {
+        let suspect = self.notes.blobs_suspect(SETTLE_S, SWEEP_MOST).await?;
+        self.remove_unused(&suspect).await;
+        Ok(())
+    }
+
+    async fn remove_if_unused(&self, digest: &BlobDigest) -> Result<(), BlobError> {
+        let mut tx = self.notes.pool().begin().await?;
+        // From here to the commit nobody can say that it is putting this content.
+        if !blob_suspect_tx(&mut tx, digest, SETTLE_S).await? {
+            return Ok(tx.commit().await?);
+        }
+        if blob_is_used_tx(&mut tx, digest).await? {
+            blob_clear_tx(&mut tx, digest).await?;
+            return Ok(tx.commit().await?);
+        }
+        match self.store.delete(&object_path(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        blob_forget_tx(&mut tx, digest).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+async fn digest_of(path: &Path) -> Result<(BlobDigest, u64), BlobError> {
+    let mut file = tokio::fs::File::open(path).await?;
+    let mut hash = Sha256::new();
+    let mut size = 0_u64;
+    let mut buffer = vec![0_u8; CHUNK];
+    loop {
+        let read = file.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok((hash.finalize().into(), size));
+        }
+        hash.update(&buffer[..read]);
+        size += read as u64;
+    }
+}
+
+/// `sha256/ab/abcdef…`: two hex digits of fan-out keep directories small.
+fn object_path(digest: &BlobDigest) -> ObjectPath {
+    let name = hex::encode(digest);
+    ObjectPath::from(format!("sha256/{}/{name}", &name[..2]))
+}

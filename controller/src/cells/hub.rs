@@ -1,0 +1,122 @@
+//! Which cells have a session with this controller, judged on its own monotonic clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slipway_api_types::{AssignmentId, CellId};
+use slipway_protocol::v1;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// All sessions with cells. Shared by the service, the queries and the liveness task.
+#[derive(Debug, Default)]
+pub struct CellHub {
+    cells: Mutex<BTreeMap<CellId, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: Option<Uuid>,
+    /// When the last session ended.
+    lost_at: Instant,
+    poke: Arc<Notify>,
+    usage: HashMap<AssignmentId, v1::Usage>,
+}
+
+impl CellHub {
+    fn cells(&self) -> MutexGuard<'_, BTreeMap<CellId, Entry>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session has begun; what it gives wakes that session when the cell's set may have changed.
+    pub fn enter(&self, cell: CellId, session: Uuid) -> Arc<Notify> {
+        let poke = Arc::new(Notify::new());
+        let entry =
+            Entry { session: Some(session), lost_at: Instant::now(), poke: Arc::clone(&poke), usage: HashMap::new() };
+        self.cells().insert(cell, entry);
+        poke
+    }
+
+    /// A session has ended; ignored when another one has begun since.
+    pub fn leave(&self, cell: CellId, poke: &Arc<Notify>) {
+        if let Some(entry) = self.cells().get_mut(&cell).filter(|entry| Arc::ptr_eq(&entry.poke, poke)) {
+            entry.session = None;
+            entry.lost_at = Instant::now();
+            entry.usage.clear();
+        }
+    }
+
+    /// Wakes the sessions of these cells.
+    pub fn poke<'a>(&self, cells: impl IntoIterator<Item = &'a CellId>) {
+        let all = self.cells();
+        for entry in cells.into_iter().filter_map(|cell| all.get(cell)) {
+            entry.poke.notify_one();
+        }
+    }
+
+    /// Wakes every session.
+    pub fn poke_all(&self) {
+        for entry in self.cells().values() {
+            entry.poke.notify_one();
+        }
+    }
+
+    /// Whether the cell has a session; if not, since when, when it had one.
+    #[must_use]
+    pub fn seen(&self, cell: CellId) -> Seen {
+        match self.cells().get(&cell) {
+            None => Seen::Never,
+            Some(entry) if entry.session.is_some() => Seen::Connected,
+            Some(entry) => Seen::LostAt(entry.lost_at),
+        }
+    }
+
+    /// Keeps the latest sample of each assignment of a cell.
+    pub fn usage_report(&self, cell: CellId, report: v1::UsageReport) {
+        let mut all = self.cells();
+        let Some(entry) = all.get_mut(&cell) else { return };
+        entry.usage = report
+            .usages
+            .into_iter()
+            .filter_map(|usage| Some((AssignmentId(usage.assignment_id.parse().ok()?), usage)))
+            .collect();
+    }
+
+    /// Latest samples of these assignments.
+    #[must_use]
+    pub fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage> {
+        let all = self.cells();
+        let find = |id: &AssignmentId| all.values().find_map(|entry| entry.usage.get(id).cloned());
+        assignments.iter().filter_map(|id| Some((*id, find(id)?))).collect()
+    }
+}
+
+/// What this controller knows of a cell's liveness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// No session since this controller started.
+    Never,
+    /// It has a session.
+    Connected,
+    /// Its last session ended then.
+    LostAt(Instant),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_old_session_does_not_end_a_new_one() {
+        let hub = CellHub::default();
+        let cell = CellId::new();
+        assert_eq!(hub.seen(cell), Seen::Never);
+        let first = hub.enter(cell, Uuid::new_v4());
+        let second = hub.enter(cell, Uuid::new_v4());
+        hub.leave(cell, &first);
+        assert_eq!(hub.seen(cell), Seen::Connected);
+        hub.leave(cell, &second);
+        assert!(matches!(hub.seen(cell), Seen::LostAt(_)));
+    }
+}

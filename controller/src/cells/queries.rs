@@ -1,0 +1,144 @@
+//! Questions that only cells and routers can answer: scatter, gather within a deadline, name who did not answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use slipway_api_types::AssignmentId;
+use slipway_protocol::Credentials;
+use slipway_protocol::v1;
+use slipway_protocol::v1::query_client::QueryClient;
+use tonic::transport::{Channel, Endpoint};
+
+use super::hub::CellHub;
+use crate::context::{CellQueries, LogAnswer};
+
+/// What does not answer in this time is named instead. Longer makes each read as slow as the deadest host.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+/// Lines of one answer.
+const MOST_LINES: u32 = 1_000;
+/// An answer of 1,000 long lines passes tonic's default of 4 MiB.
+const MOST_BYTES: usize = 128 << 20;
+
+/// Every registered cell and router by name, with the address of its Query service.
+#[derive(Debug, Default)]
+pub struct Directory {
+    addresses: Mutex<BTreeMap<String, String>>,
+}
+
+impl Directory {
+    /// A session began, or the store told.
+    pub fn set(&self, name: String, address: &str) {
+        if !address.is_empty() {
+            self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(name, address.to_owned());
+        }
+    }
+
+    /// The store's whole list: what is not on it was removed.
+    pub fn replace(&self, addresses: BTreeMap<String, String>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    fn all(&self) -> BTreeMap<String, String> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Asks cells and routers over mutual TLS.
+pub struct Queries {
+    hub: Arc<CellHub>,
+    directory: Arc<Directory>,
+    credentials: Credentials,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Queries {
+    /// Over these sessions and addresses.
+    #[must_use]
+    pub fn new(hub: Arc<CellHub>, directory: Arc<Directory>, credentials: Credentials) -> Self {
+        Self { hub, directory, credentials, channels: Mutex::default() }
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = Endpoint::from_shared(format!("https://{address}"))?
+            .tls_config(self.credentials.client_tls())?
+            .connect_timeout(DEADLINE)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    async fn ask(&self, address: &str, query: v1::LogQuery) -> Option<Vec<v1::LogLine>> {
+        let channel = self.channel(address).ok()?;
+        let mut client = QueryClient::new(channel).max_decoding_message_size(MOST_BYTES);
+        match tokio::time::timeout(DEADLINE, client.read_logs(query)).await {
+            Ok(Ok(batch)) => Some(batch.into_inner().lines),
+            Ok(Err(status)) => {
+                tracing::debug!(address, reason = status.message(), "a log query failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+#[async_trait]
+impl CellQueries for Queries {
+    async fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage> {
+        self.hub.usage(assignments)
+    }
+
+    async fn read_logs(&self, query: v1::LogQuery) -> LogAnswer {
+        let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) };
+        let query = v1::LogQuery { limit, ..query };
+        let peers = self.directory.all();
+        let asked = peers.iter().map(|(name, address)| {
+            let query = query.clone();
+            async move { (name.clone(), self.ask(address, query).await) }
+        });
+        let mut answer = LogAnswer::default();
+        for (name, lines) in join_all(asked).await {
+            match lines {
+                Some(lines) => answer.lines.extend(lines),
+                None => answer.unanswered.push(name),
+            }
+        }
+        merge(&mut answer.lines, query.descending, limit);
+        answer
+    }
+}
+
+/// Orders by time; lines of one ring at the same time keep their own order. Keeps `limit` of them from the front.
+fn merge(lines: &mut Vec<v1::LogLine>, descending: bool, limit: u32) {
+    lines.sort_by(|a, b| (a.unix_ns, &a.ring, a.seq).cmp(&(b.unix_ns, &b.ring, b.seq)));
+    lines.dedup_by(|a, b| !a.ring.is_empty() && a.ring == b.ring && a.seq == b.seq && a.unix_ns == b.unix_ns);
+    if descending {
+        lines.reverse();
+    }
+    lines.truncate(limit as usize);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(unix_ns: i64, ring: &str, seq: u64) -> v1::LogLine {
+        v1::LogLine { unix_ns, ring: ring.into(), seq, ..v1::LogLine::default() }
+    }
+
+    #[test]
+    fn lines_are_merged_by_time_and_limited_from_the_right_end() {
+        let mut lines = vec![line(5, "a", 2), line(5, "a", 1), line(3, "b", 1), line(5, "a", 2)];
+        merge(&mut lines, false, 10);
+        assert_eq!(lines, [line(3, "b", 1), line(5, "a", 1), line(5, "a", 2)]);
+        merge(&mut lines, true, 2);
+        assert_eq!(lines, [line(5, "a", 2), line(5, "a", 1)]);
+    }
+}

@@ -1,0 +1,121 @@
+//! The gRPC service of cells. Only a cell's certificate opens it, and a cell sees only its own specs.
+
+use std::sync::Arc;
+
+use slipway_api_types::{CellId, ControllerId};
+use slipway_chassis::{Shutdown, chain};
+use slipway_protocol::v1;
+use slipway_protocol::v1::cell_control_server::CellControl;
+use slipway_protocol::{PeerIdentity, Role};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use super::hub::CellHub;
+use super::queries::Directory;
+use super::recorder::Submission;
+use super::session;
+use crate::context::Context;
+use crate::store::placement::PlacementStore;
+use crate::tasks::Wake;
+
+/// Specs of one request: a cell's whole set at the most.
+const MOST_SPECS: usize = 4_096;
+/// Of one answer: half of the largest message.
+const MOST_SPEC_BYTES: usize = 32 << 20;
+
+/// What all sessions share.
+pub struct CellParts {
+    /// Of this controller.
+    pub context: Context,
+    /// Of this start of the controller.
+    pub session: Uuid,
+    /// Cells, assignments, versions.
+    pub placement: Arc<dyn PlacementStore>,
+    /// Who is here.
+    pub hub: Arc<CellHub>,
+    /// Whom to ask for logs.
+    pub directory: Arc<Directory>,
+    /// Observations go here.
+    pub recorder: mpsc::Sender<Submission>,
+    /// The planner's term while this controller plans: cells report to it.
+    pub leading: watch::Receiver<Option<i64>>,
+    /// Background tasks.
+    pub wake: Arc<Wake>,
+    /// Ends all sessions.
+    pub shutdown: Shutdown,
+}
+
+impl CellParts {
+    /// This controller.
+    #[must_use]
+    pub fn controller(&self) -> ControllerId {
+        ControllerId(self.context.config.id)
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct CellService(pub Arc<CellParts>);
+
+/// The cell behind a request, of this cluster.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+pub(crate) fn member<T>(request: &Request<T>, role: Role, cluster: Uuid) -> Result<Uuid, Status> {
+    let peer = PeerIdentity::of_request(request, role)?;
+    if peer.cluster != cluster {
+        return Err(Status::permission_denied(format!(
+            "this is cluster {cluster}; the certificate is of {}",
+            peer.cluster
+        )));
+    }
+    Ok(peer.id)
+}
+
+#[tonic::async_trait]
+impl CellControl for CellService {
+    type SessionStream = ReceiverStream<Result<v1::CellCommand, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::CellMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let cell = CellId(member(&request, Role::Cell, self.0.context.config.cluster_id)?);
+        let (out, commands) = mpsc::channel(64);
+        let parts = Arc::clone(&self.0);
+        let tracked = parts.shutdown.clone();
+        tracked.spawn(session::run(parts, cell, request.into_inner(), out));
+        Ok(Response::new(ReceiverStream::new(commands)))
+    }
+
+    async fn get_specs(&self, request: Request<v1::SpecRequest>) -> Result<Response<v1::SpecReply>, Status> {
+        let cell = CellId(member(&request, Role::Cell, self.0.context.config.cluster_id)?);
+        let digests: Vec<Vec<u8>> = request.into_inner().digests.into_iter().map(|digest| digest.to_vec()).collect();
+        if digests.len() > MOST_SPECS {
+            return Err(Status::invalid_argument(format!(
+                "{} specs in one request; ask for at most {MOST_SPECS}",
+                digests.len()
+            )));
+        }
+        let context = &self.0.context;
+        let rows = context.store.specs_of_cell(cell, &digests).await.map_err(|error| {
+            tracing::warn!(error = %chain(&error), "specs cannot be read");
+            Status::unavailable("the database does not answer; ask again")
+        })?;
+        let mut specs = Vec::with_capacity(rows.len());
+        let mut size = 0;
+        for (digest, sealed) in rows {
+            size += sealed.len();
+            // The rest is asked for again: with many bindings as files an answer would outgrow a message.
+            if size > MOST_SPEC_BYTES && !specs.is_empty() {
+                break;
+            }
+            match context.vault.open(&format!("spec/{}", hex::encode(&digest)), &sealed) {
+                Ok(body) => specs.push(v1::SpecBody { digest: digest.into(), body: body.into() }),
+                // Missing from the answer: the cell refuses that assignment and says so.
+                Err(error) => tracing::error!(error = %chain(&error), "a spec cannot be opened"),
+            }
+        }
+        Ok(Response::new(v1::SpecReply { specs }))
+    }
+}

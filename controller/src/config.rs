@@ -1,0 +1,132 @@
+//! Configuration of one controller.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chassis::config::Validate;
+use serde::{Deserialize, Serialize};
+use slipway_chassis as chassis;
+use uuid::Uuid;
+
+/// One controller's file. Written by `slipway up`, or by hand on a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerConfig {
+    /// This controller.
+    pub id: Uuid,
+    /// The cluster it belongs to; must equal the store's, which it sets on an empty database.
+    pub cluster_id: Uuid,
+    /// `postgres:///slipway?host=/run/…`.
+    pub database_url: String,
+    /// The object store when it is a local directory.
+    pub blob_directory: PathBuf,
+    /// Where `slipway stack build` leaves layers; imported at start and when they change.
+    pub layer_directory: Option<PathBuf>,
+    /// The API, plain HTTP, reached through routers. Port 0 = any free one.
+    pub api_listen: SocketAddr,
+    /// gRPC for cells and routers, mutual TLS.
+    pub cluster_listen: SocketAddr,
+    /// Directory with `ca.pem`, `cert.pem`, `key.pem`.
+    pub tls_directory: PathBuf,
+    /// 64 hex digits: seals what is secret in the database.
+    pub encryption_key_file: PathBuf,
+    /// Password of `admin`, applied when that user does not exist yet.
+    pub admin_password_file: PathBuf,
+    /// `slipway.localhost`: the API is `api.` of it, apps get names below it.
+    pub system_domain: String,
+    /// Default domain of apps; usually the system domain.
+    pub app_domain: String,
+    /// `http://api.slipway.localhost:8080`-like base when a request does not tell; no trailing slash.
+    pub public_url: String,
+    /// The bound addresses are written here once both listeners are open: `{"api": "...", "cluster": "..."}`.
+    pub ready_file: Option<PathBuf>,
+    /// Networks that syslog drains may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name the
+    /// addresses of drains, and the controller connects to them; so loopback, link-local, private and other special
+    /// networks are refused unless they stand here. On a cluster name only networks of log servers, never one of this
+    /// platform (cells, controllers, databases). `slipway up` allows loopback and the private networks that it does
+    /// not take for itself.
+    #[serde(default)]
+    pub drain_networks: Vec<String>,
+    /// Zone label.
+    #[serde(default = "default_zone")]
+    pub zone: String,
+    /// Limits and defaults.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn default_zone() -> String {
+    "default".to_owned()
+}
+
+/// Limits and defaults; every one has a value that serves a laptop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Upload of one package, bytes.
+    pub max_package_bytes: u64,
+    /// All files of one package, unpacked.
+    pub max_package_unpacked_bytes: u64,
+    /// Files in one package.
+    pub max_package_files: u64,
+    /// Memory of a new process, MiB.
+    pub default_memory_mb: u64,
+    /// Disk of a new process, MiB.
+    pub default_disk_mb: u64,
+    /// A staging gets at least this, MiB.
+    pub staging_memory_mb: u64,
+    /// A staging gets at least this, MiB.
+    pub staging_disk_mb: u64,
+    /// How long one staging may take, seconds.
+    pub staging_timeout_s: u64,
+    /// Life of an access token, seconds.
+    pub access_token_s: u64,
+    /// Life of a refresh token, seconds.
+    pub refresh_token_s: u64,
+    /// A cell without a session for this long is lost, seconds.
+    pub cell_lost_after_s: u64,
+    /// A build or task that no cell can take for this long fails, seconds. Shorter fails pushes during the restart of
+    /// the only cell; longer keeps a developer waiting for what will not happen.
+    pub unplaced_timeout_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_package_bytes: 1 << 30,
+            max_package_unpacked_bytes: 4 << 30,
+            max_package_files: 200_000,
+            default_memory_mb: 1024,
+            default_disk_mb: 1024,
+            staging_memory_mb: 1024,
+            staging_disk_mb: 4096,
+            staging_timeout_s: 900,
+            access_token_s: 600,
+            refresh_token_s: 30 * 24 * 3600,
+            cell_lost_after_s: 30,
+            unplaced_timeout_s: 60,
+        }
+    }
+}
+
+impl Validate for ControllerConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.database_url.starts_with("postgres:") && !self.database_url.starts_with("postgresql:") {
+            problems.push("database_url: must begin with postgres:".to_owned());
+        }
+        for (key, domain) in [("system_domain", &self.system_domain), ("app_domain", &self.app_domain)] {
+            if domain.is_empty() || domain.starts_with('.') || domain.contains(['/', ':', ' ', '*']) {
+                problems.push(format!("{key}: {domain:?} is not a domain name; write it like slipway.localhost"));
+            }
+        }
+        if !self.public_url.starts_with("http://") && !self.public_url.starts_with("https://") {
+            problems.push(format!("public_url: {:?} must begin with http:// or https://", self.public_url));
+        }
+        if let Err(network) = crate::drains::Reach::new(&self.drain_networks) {
+            problems
+                .push(format!("drain_networks: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"));
+        }
+        problems
+    }
+}

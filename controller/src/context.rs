@@ -1,0 +1,88 @@
+//! What every request handler and background task holds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use slipway_api_types::AssignmentId;
+use slipway_protocol::v1;
+use tokio::sync::Notify;
+
+use crate::auth::keys::KeyCache;
+use crate::blobs::BlobStore;
+use crate::config::ControllerConfig;
+use crate::store::Store;
+use crate::vault::Vault;
+
+/// Shared by all of one controller. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The configuration, as loaded.
+    pub config: Arc<ControllerConfig>,
+    /// All SQL.
+    pub store: Store,
+    /// Seals and opens secrets.
+    pub vault: Vault,
+    /// Packages, droplets, layers by SHA-256.
+    pub blobs: BlobStore,
+    /// What only cells know.
+    pub cells: Arc<dyn CellQueries>,
+    /// What routers have acknowledged.
+    pub routers: Arc<dyn RouterProof>,
+    /// Wakes background tasks; losing one only costs time.
+    pub pokes: Arc<Pokes>,
+    /// Keys that sign and check tokens, read from the store when they are needed. Start with `default()`.
+    pub keys: KeyCache,
+}
+
+/// Wakes background tasks of this controller.
+#[derive(Debug, Default)]
+pub struct Pokes {
+    /// Something that placement depends on has changed.
+    pub planner: Notify,
+    /// Something that the routing table depends on has changed.
+    pub routes: Notify,
+    /// A job was written.
+    pub jobs: Notify,
+}
+
+/// A log read from every place that may hold lines, within a deadline.
+#[derive(Debug, Default)]
+pub struct LogAnswer {
+    /// Merged, in the order that was asked for, at most `limit`.
+    pub lines: Vec<v1::LogLine>,
+    /// Cells and routers that did not answer in time, by name: the reader is shown a marker, never a silent gap.
+    pub unanswered: Vec<String>,
+}
+
+/// Questions that only cells (and, for logs, routers) can answer.
+#[async_trait]
+pub trait CellQueries: Send + Sync {
+    /// Latest usage of these assignments; the ones not known are left out.
+    async fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage>;
+
+    /// Scatters a log query over cells and routers and merges what comes back.
+    async fn read_logs(&self, query: v1::LogQuery) -> LogAnswer;
+}
+
+/// Outcome of waiting for routers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Every live router has it in force.
+    Applied,
+    /// These had not acknowledged at the deadline.
+    Lagging(Vec<String>),
+    /// No router is connected: nothing can be proven.
+    NoRouter,
+}
+
+/// Waits until what is stored is in force at the routers.
+#[async_trait]
+pub trait RouterProof: Send + Sync {
+    /// Waits until every live router has applied this version.
+    async fn wait_applied(&self, version: v1::Version, limit: Duration) -> Proof;
+
+    /// The version that every live router has applied; `None` without routers.
+    fn applied_by_all(&self) -> Option<v1::Version>;
+}

@@ -1,0 +1,226 @@
+//! Starting, stopping and restarting apps, and giving them a droplet.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::audit::{NewEvent, Party};
+use super::compose::{self, Phase};
+use super::quota::{self, Demand};
+use super::{DomainError, DomainResult, deployments, revisions};
+use crate::context::Context;
+use crate::store::apps::{AppRow, app_lock_tx, app_update_tx};
+use crate::store::change_log::{self, ChangeKind};
+use crate::store::droplets::{DropletRow, droplet_get_tx};
+use crate::store::events::event_record_tx;
+use crate::store::processes::{NewProcess, ProcessRow, process_desire_tx, process_insert_tx, processes_of_app_tx};
+use crate::store::revisions::processes_revision_tx;
+use crate::store::specs::{app_place_tx, layers_tx};
+
+/// What a developer asks of a whole app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run it.
+    Start,
+    /// Run nothing of it.
+    Stop,
+    /// Run it anew.
+    Restart,
+}
+
+/// Does it; gives the app as it is then.
+///
+/// # Errors
+/// [`DomainError::Invalid`] without a droplet, beyond a quota, without a command or layer.
+pub async fn act(context: &Context, actor: &Party, guid: Uuid, action: Action) -> DomainResult<AppRow> {
+    let mut tx = context.store.pool().begin().await?;
+    let mut app = lock(&mut tx, guid).await?;
+    let processes = processes_of_app_tx(&mut tx, guid).await?;
+    let already = match action {
+        Action::Start => app.is_started() && processes.iter().any(|process| process.spec.is_some()),
+        Action::Stop => !app.is_started() && processes.iter().all(|process| process.spec.is_none()),
+        Action::Restart => false,
+    };
+    if already {
+        return Ok(app);
+    }
+    if action != Action::Start {
+        deployments::refuse_stop(&mut tx, guid).await?;
+    }
+    match action {
+        Action::Stop => {
+            for process in &processes {
+                process_desire_tx(&mut tx, process.guid, None, process.version).await?;
+            }
+            app.state = "STOPPED".to_owned();
+        }
+        Action::Start | Action::Restart => {
+            let revision = revisions::update_tx(context, &mut tx, actor, &app).await?;
+            run(context, &mut tx, &app, &processes).await?;
+            processes_revision_tx(&mut tx, guid, revision.map(|revision| revision.guid)).await?;
+            app.state = "STARTED".to_owned();
+        }
+    }
+    let app = app_update_tx(&mut tx, &app).await?;
+    let kind = match action {
+        Action::Start => "audit.app.start",
+        Action::Stop => "audit.app.stop",
+        Action::Restart => "audit.app.restart",
+    };
+    record(&mut tx, kind, actor, &app, Value::Null).await?;
+    finish(context, tx, &app, &processes).await?;
+    Ok(app)
+}
+
+/// Composes the specs of all processes that can run.
+///
+/// # Errors
+/// [`DomainError::Invalid`] without a droplet, beyond a quota, without a command or layer.
+pub(super) async fn run(
+    context: &Context,
+    tx: &mut PgConnection,
+    app: &AppRow,
+    processes: &[ProcessRow],
+) -> DomainResult<()> {
+    let droplet = match app.droplet_guid {
+        Some(droplet) => droplet_get_tx(tx, droplet).await?,
+        None => None,
+    };
+    let droplet = droplet.ok_or_else(|| DomainError::invalid("Assign a droplet before starting this app."))?;
+    quota::check(tx, app.space_guid, app.guid, &demands(processes), true).await?;
+    let facts = compose::app_facts(context, tx, app, Phase::Running).await?;
+    let catalogue = layers_tx(tx).await?;
+    for process in processes {
+        let version = Uuid::new_v4();
+        // A process that nobody runs may lack a command; it is composed once it is scaled up and started again.
+        let spec = match process.instances == 0 && compose::command_of(process, &droplet).is_none() {
+            true => None,
+            false => Some(compose::process_spec(context, tx, &facts, &droplet, process, version, &catalogue).await?),
+        };
+        process_desire_tx(tx, process.guid, spec.as_ref().map(<[u8; 32]>::as_slice), version).await?;
+    }
+    Ok(())
+}
+
+/// What the processes of an app ask for.
+#[must_use]
+pub fn demands(processes: &[ProcessRow]) -> Vec<Demand> {
+    processes
+        .iter()
+        .map(|process| Demand {
+            what: format!("The process {:?}", process.kind),
+            instances: i64::from(process.instances),
+            memory_mb: process.memory_in_mb,
+            disk_mb: process.disk_in_mb,
+            log_rate: process.log_rate_limit,
+        })
+        .collect()
+}
+
+/// Makes a droplet the app's current one, and makes the process types it brings. What runs goes on until the next
+/// start.
+///
+/// # Errors
+/// [`DomainError::Invalid`] when the droplet is not there, not this app's, or not staged.
+pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, droplet: Uuid) -> DomainResult<AppRow> {
+    let mut tx = context.store.pool().begin().await?;
+    let mut app = lock(&mut tx, guid).await?;
+    deployments::refuse_droplet(&mut tx, guid).await?;
+    let row = droplet_get_tx(&mut tx, droplet).await?.filter(|row| row.app_guid == app.guid);
+    let row = row.ok_or_else(|| {
+        DomainError::invalid("Unable to assign current droplet. Ensure the droplet exists and belongs to this app.")
+    })?;
+    compose::droplet_facts(&row)?;
+    make_process_types(context, &mut tx, &app, &row).await?;
+    app.droplet_guid = Some(droplet);
+    let app = app_update_tx(&mut tx, &app).await?;
+    record(&mut tx, "audit.app.droplet.mapped", actor, &app, json!({ "droplet_guid": droplet })).await?;
+    let processes = processes_of_app_tx(&mut tx, guid).await?;
+    finish(context, tx, &app, &processes).await?;
+    Ok(app)
+}
+
+/// Makes the process types that a droplet brings, as far as the app lacks them.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn make_process_types(
+    context: &Context,
+    tx: &mut PgConnection,
+    app: &AppRow,
+    droplet: &DropletRow,
+) -> DomainResult<()> {
+    for kind in droplet.process_types.as_object().into_iter().flat_map(serde_json::Map::keys) {
+        make_process(context, tx, app.guid, kind).await?;
+    }
+    Ok(())
+}
+
+/// Makes a process of this type with the platform's defaults, unless the app has one: `web` with one instance and a
+/// port check, any other with none and a process check.
+///
+/// # Errors
+/// When the database fails.
+pub async fn make_process(context: &Context, tx: &mut PgConnection, app: Uuid, kind: &str) -> DomainResult<()> {
+    let web = kind == "web";
+    let limits = &context.config.limits;
+    let check = if web { "port" } else { "process" };
+    let health = json!({ "type": check, "data": { "timeout": null, "invocation_timeout": null, "interval": null } });
+    let process = NewProcess {
+        app_guid: app,
+        kind,
+        instances: i32::from(web),
+        memory_in_mb: i64::try_from(limits.default_memory_mb).unwrap_or(i64::MAX),
+        disk_in_mb: i64::try_from(limits.default_disk_mb).unwrap_or(i64::MAX),
+        health_check: &health,
+    };
+    process_insert_tx(tx, &process).await?;
+    Ok(())
+}
+
+/// Reads and locks an app that is not being deleted.
+///
+/// # Errors
+/// [`DomainError::NotFound`].
+pub async fn lock(tx: &mut PgConnection, guid: Uuid) -> DomainResult<AppRow> {
+    app_lock_tx(tx, guid).await?.filter(|app| !app.deleting).ok_or(DomainError::NotFound("App"))
+}
+
+/// Records an event about an app; `data` (an object, or null) is added to it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record(
+    tx: &mut PgConnection,
+    kind: &'static str,
+    actor: &Party,
+    app: &AppRow,
+    data: Value,
+) -> DomainResult<()> {
+    let place = app_place_tx(tx, app.guid).await?;
+    let mut event = NewEvent::new(kind, actor.clone(), Party::new("app", app.guid, &app.name))
+        .in_space(place.space_guid, place.org_guid);
+    if let Value::Object(data) = data {
+        event.data.extend(data);
+    }
+    event_record_tx(tx, &event).await?;
+    Ok(())
+}
+
+/// Appends the changes of an app and its processes, commits, and wakes those who follow.
+///
+/// # Errors
+/// When the database fails.
+pub async fn finish(
+    context: &Context,
+    tx: sqlx::Transaction<'static, sqlx::Postgres>,
+    app: &AppRow,
+    processes: &[ProcessRow],
+) -> DomainResult<()> {
+    let mut changes = vec![(ChangeKind::App, app.guid)];
+    changes.extend(processes.iter().map(|process| (ChangeKind::Process, process.guid)));
+    change_log::commit(tx, &changes).await?;
+    context.pokes.planner.notify_one();
+    context.pokes.routes.notify_one();
+    Ok(())
+}

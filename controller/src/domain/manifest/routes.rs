@@ -1,0 +1,250 @@
+//! Routes of a manifest.
+
+use std::collections::HashSet;
+
+use rand::seq::IndexedRandom as _;
+use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{AppManifest, RouteManifest};
+use crate::context::Context;
+use crate::domain::audit::{NewEvent, Party};
+use crate::domain::metadata::MetadataChange;
+use crate::domain::routes::{add_destinations_tx, check_options, create_tx, mapping_record_tx};
+use crate::domain::{DomainError, DomainResult};
+use crate::store::apps::AppRow;
+use crate::store::domains::{DomainRow, domain_default_tx, domain_get_tx, domains_usable_tx};
+use crate::store::events::event_record_tx;
+use crate::store::manifest_routes::{app_has_routes_tx, destinations_clear_tx, route_is_shared_tx, route_leads_to_tx};
+use crate::store::routes::{NewDestination, NewRoute, route_at_tx, route_patch_tx, url_of};
+
+const ADJECTIVES: &[&str] =
+    &["brave", "calm", "eager", "fancy", "gentle", "happy", "jolly", "kind", "lucky", "proud", "quick", "wise"];
+const ANIMALS: &[&str] =
+    &["badger", "crane", "dolphin", "eagle", "fox", "gecko", "hare", "lynx", "otter", "panda", "raven", "wolf"];
+
+/// Does what the manifest says about routes; gives the routes that changed.
+///
+/// # Errors
+/// [`DomainError::Invalid`] naming the route.
+pub async fn apply(
+    context: &Context,
+    tx: &mut PgConnection,
+    actor: &Party,
+    app: &AppRow,
+    org: Uuid,
+    wish: &AppManifest,
+) -> DomainResult<Vec<Uuid>> {
+    let by = By { context, actor, app, org };
+    if wish.no_route {
+        return by.unmap_all(tx).await;
+    }
+    let mut changed = Vec::new();
+    let domains = domains_usable_tx(tx, org).await?;
+    for route in &wish.routes {
+        let (domain, host, path) = split(&route.address, &domains).ok_or_else(|| {
+            DomainError::invalid(format!(
+                "For application '{}': The route '{}' did not match any existing domains.",
+                wish.name, route.address
+            ))
+        })?;
+        changed.extend(by.map(tx, (domain, host, path), route).await?);
+    }
+    if (wish.random_route || wish.default_route) && wish.routes.is_empty() && !app_has_routes_tx(tx, app.guid).await? {
+        let domain = domain_default_tx(tx, org).await?.ok_or_else(|| {
+            DomainError::invalid(format!(
+                "For application '{}': there is no default domain to make a route in.",
+                wish.name
+            ))
+        })?;
+        let name = host_of(&app.name);
+        let host = if wish.random_route { random(&name) } else { name };
+        let address = format!("{host}.{}", domain.name);
+        let route = RouteManifest { address, protocol: None, options: None };
+        changed.extend(by.map(tx, (&domain, host, String::new()), &route).await?);
+    }
+    Ok(changed)
+}
+
+fn random(name: &str) -> String {
+    let mut rng = rand::rng();
+    let word = |words: &[&'static str], rng: &mut rand::rngs::ThreadRng| words.choose(rng).copied().unwrap_or("x");
+    let (first, second) = (word(ADJECTIVES, &mut rng), word(ANIMALS, &mut rng));
+    let digits: u16 = rand::random_range(0..1000);
+    let name: String = name.chars().take(40).collect();
+    format!("{}-{first}-{second}-{digits}", name.trim_end_matches('-'))
+}
+
+/// A host label made of an app's name.
+fn host_of(name: &str) -> String {
+    let plain: String =
+        name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    let plain = plain.trim_matches('-').to_owned();
+    if plain.is_empty() { "app".to_owned() } else { plain }
+}
+
+/// Domain (the longest that fits), host and path of an address.
+fn split<'a>(address: &str, domains: &'a [DomainRow]) -> Option<(&'a DomainRow, String, String)> {
+    let (host, path) = match address.split_once('/') {
+        Some((host, path)) => (host, format!("/{path}")),
+        None => (address, String::new()),
+    };
+    let fits = |domain: &&DomainRow| {
+        let name = domain.name.to_ascii_lowercase();
+        host == name || host.strip_suffix(&name).is_some_and(|rest| rest.ends_with('.'))
+    };
+    let domain = domains.iter().filter(fits).max_by_key(|domain| domain.name.len())?;
+    let label = &host[..host.len() - domain.name.len()];
+    let label = label.strip_suffix('.').unwrap_or(label).to_owned();
+    Some((domain, label, path))
+}
+
+/// For which app routes are made and mapped, and who asked for it.
+struct By<'a> {
+    context: &'a Context,
+    actor: &'a Party,
+    app: &'a AppRow,
+    /// Of the app.
+    org: Uuid,
+}
+
+impl By<'_> {
+    fn event(&self, kind: &'static str, route: Uuid, url: &str) -> NewEvent {
+        NewEvent::new(kind, self.actor.clone(), Party::new("route", route, url))
+            .in_space(self.app.space_guid, self.org)
+            .with("manifest_triggered", true)
+    }
+
+    async fn record(&self, tx: &mut PgConnection, kind: &'static str, route: Uuid, url: &str) -> sqlx::Result<()> {
+        let event = self
+            .event(kind, route, url)
+            .with("app_guid", self.app.guid.to_string())
+            .with("process_type", "web")
+            .with("route_guid", route.to_string());
+        mapping_record_tx(tx, event, self.app.guid).await
+    }
+
+    /// Leads no route to the app any more; those that did.
+    async fn unmap_all(&self, tx: &mut PgConnection) -> DomainResult<Vec<Uuid>> {
+        let routes = destinations_clear_tx(tx, self.app.guid).await?;
+        for route in &routes {
+            self.record(tx, "audit.app.unmap-route", route.guid, &route.url()).await?;
+        }
+        Ok(routes.into_iter().map(|route| route.guid).collect())
+    }
+
+    /// Makes a route on a domain, with host and path, unless it is there, and leads it to the app; the route, if
+    /// anything changed.
+    async fn map(
+        &self,
+        tx: &mut PgConnection,
+        place: (&DomainRow, String, String),
+        wish: &RouteManifest,
+    ) -> DomainResult<Option<Uuid>> {
+        match self.map_checked(tx, place, wish).await {
+            Err(DomainError::Invalid(problem)) => Err(DomainError::invalid(format!(
+                "For application '{}': For route '{}': {problem}",
+                self.app.name, wish.address
+            ))),
+            done => done,
+        }
+    }
+
+    async fn map_checked(
+        &self,
+        tx: &mut PgConnection,
+        (domain, host, path): (&DomainRow, String, String),
+        wish: &RouteManifest,
+    ) -> DomainResult<Option<Uuid>> {
+        let url = url_of(&host, &domain.name, &path);
+        let options = check_options(wish.options.clone().unwrap_or_default())?;
+        let (route, mut changed) = match route_at_tx(tx, domain.guid, &host, &path).await? {
+            Some(route) => {
+                let own = route.space_guid == self.app.space_guid;
+                if !own && !route_is_shared_tx(tx, route.guid, self.app.space_guid).await? {
+                    return Err(DomainError::invalid("It is in use in another space; choose another host or path."));
+                }
+                if !options.is_empty() {
+                    let options = Value::Object(options.clone());
+                    route_patch_tx(tx, route.guid, Some(&options), &MetadataChange::check(None)?).await?;
+                    let event = self.event("audit.route.update", route.guid, &url);
+                    event_record_tx(tx, &event.with_request(json!({ "options": options }))).await?;
+                }
+                (route.guid, !options.is_empty())
+            }
+            None => (self.make(tx, (domain, host, path), options).await?, true),
+        };
+        if !route_leads_to_tx(tx, route, self.app.guid).await? {
+            let web =
+                NewDestination { app_guid: self.app.guid, process_type: "web".to_owned(), port: None, weight: None };
+            add_destinations_tx(tx, route, &[web]).await?;
+            self.record(tx, "audit.app.map-route", route, &url).await?;
+            changed = true;
+        }
+        Ok(changed.then_some(route))
+    }
+
+    async fn make(
+        &self,
+        tx: &mut PgConnection,
+        (domain, host, path): (&DomainRow, String, String),
+        options: Map<String, Value>,
+    ) -> DomainResult<Uuid> {
+        if host == "*" && domain.org_guid.is_none() {
+            return Err(DomainError::invalid(
+                "A manifest cannot make a route with a wildcard host on a domain not scoped to an organization.",
+            ));
+        }
+        let gone = || DomainError::invalid(format!("The domain '{}' has just been removed.", domain.name));
+        domain_get_tx(tx, domain.guid).await?.ok_or_else(gone)?;
+        let request = json!({ "host": host, "path": path, "domain": domain.guid });
+        let url = url_of(&host, &domain.name, &path);
+        let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        let new = NewRoute {
+            space_guid: self.app.space_guid,
+            domain_guid: domain.guid,
+            host,
+            path,
+            options: (!options.is_empty()).then_some(Value::Object(options)),
+            metadata: MetadataChange::check(None)?,
+        };
+        let route = create_tx(tx, &self.context.config.system_domain, domain, self.org, new).await?;
+        event_record_tx(tx, &self.event("audit.route.create", route, &url).with_request(request)).await?;
+        Ok(route)
+    }
+}
+
+/// Each changed route once.
+#[must_use]
+pub fn distinct(routes: Vec<Uuid>) -> Vec<Uuid> {
+    let mut seen = HashSet::new();
+    routes.into_iter().filter(|route| seen.insert(*route)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_domain_fits() {
+        let domain = |name: &str| DomainRow {
+            guid: Uuid::new_v4(),
+            name: name.to_owned(),
+            internal: false,
+            org_guid: None,
+            is_default: false,
+            labels: Value::Null,
+            annotations: Value::Null,
+            created_at: chrono::Utc::now(),
+            updated_at: chrono::Utc::now(),
+        };
+        let domains = [domain("example.com"), domain("apps.example.com")];
+        let (found, host, path) = split("a.b.apps.example.com/x/y", &domains).expect("fits");
+        assert_eq!((found.name.as_str(), host.as_str(), path.as_str()), ("apps.example.com", "a.b", "/x/y"));
+        assert_eq!(split("example.com", &domains).expect("fits").1, "");
+        assert!(split("badexample.com", &domains).is_none());
+        assert_eq!(host_of("My App!"), "my-app");
+        assert!(random("web").starts_with("web-"));
+    }
+}

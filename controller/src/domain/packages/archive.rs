@@ -1,0 +1,494 @@
+//! Judging an uploaded zip, and adding the files the platform already had.
+//!
+//! A package is unpacked by a cell, in a sandbox. It is judged here all the same, entry by entry and with every byte
+//! really decompressed, because a clear answer at upload is worth more than a failed build: nothing may leave the
+//! directory it is unpacked into (names or links), no name may be said twice, and the sizes that count are the ones
+//! that come out, not the ones that are declared.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sha1::{Digest as _, Sha1};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::directory::{self, Metered};
+
+/// Files smaller than this are not remembered: sending them again is cheaper than asking.
+pub const REMEMBERED_FROM: u64 = 64 * 1024;
+/// Most files remembered from one upload, and most bytes: the first push of something huge must stay quick.
+const REMEMBERED_FILES: usize = 512;
+const REMEMBERED_BYTES: u64 = 256 << 20;
+/// Longest name of an entry.
+const MAX_NAME: usize = 4096;
+/// Longest target of a symbolic link.
+const MAX_LINK: u64 = 4096;
+
+/// What one package may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct ArchiveLimits {
+    /// All files, unpacked.
+    pub unpacked_bytes: u64,
+    /// Entries.
+    pub files: u64,
+}
+
+/// A file that the client named and the platform has.
+#[derive(Clone, Debug)]
+pub struct KnownFile {
+    /// Where it belongs in the package.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// A local copy.
+    pub local: PathBuf,
+}
+
+/// A file worth remembering, copied out of the package.
+#[derive(Debug)]
+pub struct Remembered {
+    /// SHA-1 of its content.
+    pub sha1: [u8; 20],
+    /// Bytes.
+    pub size: u64,
+    /// A local copy.
+    pub local: PathBuf,
+}
+
+/// Why an archive was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It cannot be read as a zip.
+    #[error("the upload is not a valid zip archive: {0}")]
+    NotZip(String),
+    /// An entry would leave the directory.
+    #[error("the archive entry {name:?} {problem}; package the files of one directory, with relative paths")]
+    Hostile {
+        /// The entry.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A name occurs twice.
+    #[error("the archive holds {0:?} more than once")]
+    Duplicate(String),
+    /// More comes out than is allowed.
+    #[error("the package unpacks to more than {limit} bytes, the most this platform takes")]
+    TooLarge {
+        /// Bytes.
+        limit: u64,
+    },
+    /// More entries than are allowed.
+    #[error("the package holds {found} files, more than the {limit} this platform takes")]
+    TooMany {
+        /// Entries.
+        found: u64,
+        /// Allowed.
+        limit: u64,
+    },
+    /// A local file failed: our own fault.
+    #[error("a temporary file of the upload")]
+    Io(#[from] io::Error),
+}
+
+/// What judging a package gave.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// Files to be remembered, in `scratch`.
+    pub remembered: Vec<Remembered>,
+    /// A new archive was written to the path that was given; otherwise the upload is the package.
+    pub rewritten: bool,
+}
+
+/// Judges the uploaded archive (if there is one) and, when files are known, writes the complete package to
+/// `complete`. `scratch` is a directory for copies. Blocking: call it from a blocking task.
+///
+/// # Errors
+/// When the archive is refused, or a local file fails.
+pub fn judge(
+    upload: Option<&Path>,
+    known: &[KnownFile],
+    limits: ArchiveLimits,
+    scratch: &Path,
+    complete: &Path,
+) -> Result<Judged, ArchiveError> {
+    let mut judged = Judged::default();
+    let mut names: HashMap<String, EntryKind> = HashMap::new();
+    let mut total = 0_u64;
+    let left_out = known.len() as u64;
+    let too_many = |found| ArchiveError::TooMany { found, limit: limits.files };
+    let Some(most) = limits.files.checked_sub(left_out) else { return Err(too_many(left_out)) };
+    let mut archive = match upload {
+        Some(path) => Some(open(path, most).map_err(|error| match error {
+            ArchiveError::TooMany { found, .. } => too_many(found.saturating_add(left_out)),
+            error => error,
+        })?),
+        None => None,
+    };
+    if let Some(archive) = archive.as_mut() {
+        judge_entries(archive, limits, scratch, &mut names, &mut total, &mut judged)?;
+    }
+    for file in known {
+        let name = clean_name(&file.path)?;
+        insert(&mut names, name, EntryKind::File)?;
+        total = total.saturating_add(file.size);
+        if total > limits.unpacked_bytes {
+            return Err(ArchiveError::TooLarge { limit: limits.unpacked_bytes });
+        }
+    }
+    no_entry_below_a_link(&names)?;
+    if archive.is_none() || !known.is_empty() {
+        write_complete(archive, known, complete)?;
+        judged.rewritten = true;
+    }
+    Ok(judged)
+}
+
+/// Checks the files that a client left out, by their sizes, before anything is copied for them.
+///
+/// # Errors
+/// [`ArchiveError::TooMany`], [`ArchiveError::TooLarge`].
+pub fn check_known(sizes: impl ExactSizeIterator<Item = u64>, limits: ArchiveLimits) -> Result<(), ArchiveError> {
+    let found = sizes.len() as u64;
+    if found > limits.files {
+        return Err(ArchiveError::TooMany { found, limit: limits.files });
+    }
+    if sizes.fold(0_u64, u64::saturating_add) > limits.unpacked_bytes {
+        return Err(ArchiveError::TooLarge { limit: limits.unpacked_bytes });
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryKind {
+    Directory,
+    File,
+    Link,
+}
+
+fn open(path: &Path, most: u64) -> Result<ZipArchive<Metered>, ArchiveError> {
+    let archive = directory::open(path, most)?;
+    if archive.has_duplicate_names() {
+        return Err(ArchiveError::NotZip("a name occurs more than once in its directory".to_owned()));
+    }
+    Ok(archive)
+}
+
+pub(super) fn not_zip(error: zip::result::ZipError) -> ArchiveError {
+    match error {
+        zip::result::ZipError::Io(error)
+            if error.kind() != io::ErrorKind::UnexpectedEof
+                && error.kind() != io::ErrorKind::InvalidData
+                && error.kind() != io::ErrorKind::InvalidInput =>
+        {
+            ArchiveError::Io(error)
+        }
+        other => ArchiveError::NotZip(other.to_string()),
+    }
+}
+
+fn judge_entries(
+    archive: &mut ZipArchive<Metered>,
+    limits: ArchiveLimits,
+    scratch: &Path,
+    names: &mut HashMap<String, EntryKind>,
+    total: &mut u64,
+    judged: &mut Judged,
+) -> Result<(), ArchiveError> {
+    let mut remembered_bytes = 0_u64;
+    let mut seen = HashSet::new();
+    let mut buffer = vec![0_u8; 64 * 1024];
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(not_zip)?;
+        let raw = entry.name().map_err(not_zip)?.into_owned();
+        let name = clean_name(&raw)?;
+        if entry.encrypted() {
+            return Err(ArchiveError::Hostile { name: raw, problem: "is encrypted" });
+        }
+        if entry.is_dir() {
+            insert(names, name, EntryKind::Directory)?;
+            continue;
+        }
+        if entry.is_symlink() {
+            let mut target = Vec::new();
+            entry.by_ref().take(MAX_LINK + 1).read_to_end(&mut target).map_err(|error| damaged(&raw, &error))?;
+            check_link(&raw, &name, &target)?;
+            insert(names, name, EntryKind::Link)?;
+            continue;
+        }
+        if entry.unix_mode().is_some_and(|mode| !matches!(mode & 0o170_000, 0 | 0o100_000)) {
+            return Err(ArchiveError::Hostile { name: raw, problem: "is neither a file, a directory nor a link" });
+        }
+        let remember = entry.size() >= REMEMBERED_FROM
+            && judged.remembered.len() < REMEMBERED_FILES
+            && remembered_bytes.saturating_add(entry.size()) <= REMEMBERED_BYTES;
+        let mut copy = match remember {
+            true => Some((Sha1::new(), scratch.join(format!("file-{index}")))),
+            false => None,
+        };
+        let mut writer = match &copy {
+            Some((_, path)) => Some(BufWriter::new(File::create(path)?)),
+            None => None,
+        };
+        let mut size = 0_u64;
+        loop {
+            let read = entry.read(&mut buffer).map_err(|error| damaged(&raw, &error))?;
+            if read == 0 {
+                break;
+            }
+            size += read as u64;
+            *total += read as u64;
+            if *total > limits.unpacked_bytes {
+                return Err(ArchiveError::TooLarge { limit: limits.unpacked_bytes });
+            }
+            if let (Some((hash, _)), Some(writer)) = (copy.as_mut(), writer.as_mut()) {
+                hash.update(&buffer[..read]);
+                writer.write_all(&buffer[..read])?;
+            }
+        }
+        if let Some(mut writer) = writer {
+            writer.flush()?;
+        }
+        if let Some((hash, local)) = copy.take() {
+            let sha1: [u8; 20] = hash.finalize().into();
+            if size >= REMEMBERED_FROM && seen.insert(sha1) {
+                remembered_bytes = remembered_bytes.saturating_add(size);
+                judged.remembered.push(Remembered { sha1, size, local });
+            } else {
+                std::fs::remove_file(&local)?;
+            }
+        }
+        insert(names, name, EntryKind::File)?;
+    }
+    Ok(())
+}
+
+fn damaged(name: &str, error: &io::Error) -> ArchiveError {
+    ArchiveError::NotZip(format!("the entry {name:?} is damaged ({error})"))
+}
+
+/// A relative path without `.` parts, or a refusal.
+fn clean_name(raw: &str) -> Result<String, ArchiveError> {
+    let hostile = |problem| ArchiveError::Hostile { name: raw.chars().take(200).collect(), problem };
+    if raw.len() > MAX_NAME {
+        return Err(hostile("has a name longer than 4096 bytes"));
+    }
+    if raw.starts_with('/') {
+        return Err(hostile("has an absolute path"));
+    }
+    if raw.contains('\\') {
+        return Err(hostile("has a backslash in its path"));
+    }
+    if raw.contains('\0') {
+        return Err(hostile("has a NUL in its path"));
+    }
+    let mut parts = Vec::new();
+    for part in raw.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err(hostile("climbs out of its directory with '..'")),
+            part if part.len() > 255 => return Err(hostile("has a part longer than 255 bytes")),
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+/// A link may climb at the beginning of its target only, and never above the package. Because no entry lies below a
+/// link ([`no_entry_below_a_link`]), the directories it climbs through are real ones, so counting them is enough.
+fn check_link(raw: &str, name: &str, target: &[u8]) -> Result<(), ArchiveError> {
+    let hostile = |problem| ArchiveError::Hostile { name: raw.chars().take(200).collect(), problem };
+    if target.len() as u64 > MAX_LINK || target.is_empty() {
+        return Err(hostile("is a link with an empty or overlong target"));
+    }
+    let Ok(target) = std::str::from_utf8(target) else {
+        return Err(hostile("is a link whose target is not UTF-8"));
+    };
+    if target.starts_with('/') || target.contains('\0') {
+        return Err(hostile("is a link to an absolute path"));
+    }
+    let mut depth = name.split('/').count() - 1;
+    let mut descended = false;
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if descended || depth == 0 => return Err(hostile("is a link that leads out of the package")),
+            ".." => depth -= 1,
+            _ => descended = true,
+        }
+    }
+    Ok(())
+}
+
+fn insert(names: &mut HashMap<String, EntryKind>, name: String, kind: EntryKind) -> Result<(), ArchiveError> {
+    if name.is_empty() {
+        // The directory itself ("./"); a file cannot have this name.
+        return match kind {
+            EntryKind::Directory => Ok(()),
+            _ => Err(ArchiveError::Hostile { name, problem: "has no name" }),
+        };
+    }
+    match names.get(&name) {
+        Some(EntryKind::Directory) if kind == EntryKind::Directory => Ok(()),
+        Some(_) => Err(ArchiveError::Duplicate(name)),
+        None => {
+            names.insert(name, kind);
+            Ok(())
+        }
+    }
+}
+
+fn no_entry_below_a_link(names: &HashMap<String, EntryKind>) -> Result<(), ArchiveError> {
+    for name in names.keys() {
+        let mut parent = name.as_str();
+        while let Some((above, _)) = parent.rsplit_once('/') {
+            if names.get(above).is_some_and(|kind| *kind != EntryKind::Directory) {
+                return Err(ArchiveError::Hostile { name: name.clone(), problem: "lies below a file or a link" });
+            }
+            parent = above;
+        }
+    }
+    Ok(())
+}
+
+fn write_complete(
+    archive: Option<ZipArchive<Metered>>,
+    known: &[KnownFile],
+    complete: &Path,
+) -> Result<(), ArchiveError> {
+    let into_io = |error: zip::result::ZipError| ArchiveError::Io(io::Error::other(error));
+    let mut writer = ZipWriter::new(BufWriter::new(File::create(complete)?));
+    if let Some(mut archive) = archive {
+        for index in 0..archive.len() {
+            writer.raw_copy_file(archive.by_index_raw(index).map_err(into_io)?).map_err(into_io)?;
+        }
+    }
+    for file in known {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .compression_level(Some(1))
+            .large_file(file.size > u64::from(u32::MAX) / 2)
+            .unix_permissions(file.mode & 0o777);
+        writer.start_file(clean_name(&file.path)?, options).map_err(into_io)?;
+        io::copy(&mut File::open(&file.local)?, &mut writer)?;
+    }
+    writer.finish().map_err(into_io)?.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ArchiveLimits = ArchiveLimits { unpacked_bytes: 1 << 20, files: 10 };
+
+    enum Entry<'a> {
+        File(&'a str, Vec<u8>),
+        Link(&'a str, &'a str),
+    }
+
+    fn zip_of(path: &Path, entries: &[Entry<'_>]) {
+        let mut writer = ZipWriter::new(File::create(path).expect("create"));
+        for entry in entries {
+            match entry {
+                Entry::File(name, content) => {
+                    writer.start_file(*name, SimpleFileOptions::default()).expect("start");
+                    writer.write_all(content).expect("write");
+                }
+                Entry::Link(name, target) => {
+                    writer.add_symlink(*name, *target, SimpleFileOptions::default()).expect("link");
+                }
+            }
+        }
+        writer.finish().expect("finish");
+    }
+
+    fn judged(entries: &[Entry<'_>], known: &[KnownFile]) -> Result<(Judged, tempfile::TempDir), ArchiveError> {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let upload = directory.path().join("upload.zip");
+        zip_of(&upload, entries);
+        let complete = directory.path().join("complete.zip");
+        let judged = judge(Some(&upload), known, LIMITS, directory.path(), &complete)?;
+        Ok((judged, directory))
+    }
+
+    fn refused(entries: &[Entry<'_>]) -> String {
+        judged(entries, &[]).map(|_| ()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn entries_that_climb_out_are_refused() {
+        for name in ["../x", "a/../../x", "/etc/passwd", "a\\..\\b"] {
+            let text = refused(&[Entry::File(name, b"x".to_vec())]);
+            assert!(text.contains("the archive entry"), "{name}: {text}");
+        }
+        for (name, target) in
+            [("l", "/etc/passwd"), ("l", ".."), ("a/l", "../.."), ("a/l", "b/../../.."), ("l", "b/..")]
+        {
+            let text = refused(&[Entry::Link(name, target)]);
+            assert!(text.contains("link"), "{name} -> {target}: {text}");
+        }
+        let text = refused(&[Entry::Link("l", "a"), Entry::File("l/x", b"x".to_vec())]);
+        assert!(text.contains("below a file or a link"), "{text}");
+        assert!(judged(&[Entry::Link("a/l", "../b"), Entry::File("b", b"x".to_vec())], &[]).is_ok());
+    }
+
+    #[test]
+    fn bombs_and_crowds_are_refused_by_what_comes_out() {
+        let text = refused(&[Entry::File("zeros", vec![0; (1 << 20) + 1])]);
+        assert!(text.contains("1048576 bytes"), "{text}");
+        let names: Vec<String> = (0..11).map(|n| format!("f{n}")).collect();
+        let entries: Vec<Entry<'_>> = names.iter().map(|name| Entry::File(name, Vec::new())).collect();
+        let text = refused(&entries);
+        assert!(text.contains("11 files"), "{text}");
+    }
+
+    #[test]
+    fn files_left_out_are_counted_before_they_are_copied() {
+        assert!(check_known([1 << 19, 1 << 19].into_iter(), LIMITS).is_ok());
+        let large = check_known([1 << 19, (1 << 19) + 1].into_iter(), LIMITS).expect_err("too large").to_string();
+        assert!(large.contains("1048576 bytes"), "{large}");
+        assert!(check_known([u64::MAX, u64::MAX].into_iter(), LIMITS).is_err());
+        let many = check_known([0; 11].into_iter(), LIMITS).expect_err("too many").to_string();
+        assert!(many.contains("11 files"), "{many}");
+    }
+
+    #[test]
+    fn the_same_name_twice_and_what_is_no_zip_are_refused() {
+        let text = refused(&[Entry::File("a", b"1".to_vec()), Entry::File("./a", b"2".to_vec())]);
+        assert!(text.contains("more than once"), "{text}");
+        let directory = tempfile::tempdir().expect("tempdir");
+        let upload = directory.path().join("upload.zip");
+        std::fs::write(&upload, b"not a zip at all").expect("write");
+        let error =
+            judge(Some(&upload), &[], LIMITS, directory.path(), &directory.path().join("c")).expect_err("refused");
+        assert!(matches!(error, ArchiveError::NotZip(_)), "{error}");
+    }
+
+    #[test]
+    fn known_files_complete_the_package_and_large_ones_are_remembered() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let local = directory.path().join("known");
+        std::fs::write(&local, b"known content").expect("write");
+        let known = [KnownFile { path: "lib/known.txt".to_owned(), mode: 0o755, size: 13, local }];
+        let large = vec![7_u8; 70_000];
+        let (judged, place) =
+            judged(&[Entry::File("big.bin", large.clone()), Entry::File("small", b"s".to_vec())], &known)
+                .expect("judged");
+        assert!(judged.rewritten);
+        assert_eq!(judged.remembered.len(), 1);
+        assert_eq!(judged.remembered[0].sha1, <[u8; 20]>::from(Sha1::digest(&large)));
+        let mut archive = ZipArchive::new(File::open(place.path().join("complete.zip")).expect("open")).expect("zip");
+        let mut text = String::new();
+        let mut entry = archive.by_name("lib/known.txt").expect("known");
+        assert_eq!(entry.unix_mode().map(|mode| mode & 0o777), Some(0o755));
+        entry.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "known content");
+        drop(entry);
+        assert_eq!(archive.by_name("big.bin").expect("big").size(), 70_000);
+    }
+}

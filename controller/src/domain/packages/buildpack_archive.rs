@@ -1,0 +1,109 @@
+//! What an uploaded buildpack says of itself: for which stack it was made. Whether its programs work is seen at staging,
+//! where the developer is told.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _};
+use std::path::Path;
+
+use serde_json::Value;
+use zip::ZipArchive;
+
+use crate::domain::manifest::yaml;
+
+/// A manifest names dependencies by the hundred; more than this is none.
+const MOST_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildpackFacts {
+    /// `stack` of its `manifest.yml`.
+    pub stack: Option<String>,
+}
+
+/// Why an archive is no buildpack.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildpackArchiveError {
+    /// It cannot be read as a zip, or an entry is damaged.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Its manifest cannot be read.
+    #[error("its manifest.yml cannot be read: {0}")]
+    Manifest(String),
+}
+
+/// Looks into an archive that was judged ([`super::archive::judge`]). Blocking: call it from a blocking task.
+///
+/// # Errors
+/// See [`BuildpackArchiveError`].
+pub fn facts(path: &Path) -> Result<BuildpackFacts, BuildpackArchiveError> {
+    let unreadable = |error: &dyn std::fmt::Display| BuildpackArchiveError::Unreadable(error.to_string());
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| unreadable(&error))?;
+    let names: Vec<String> = archive
+        .file_names()
+        // A name that is no text is none that is sought; its place is kept, because entries are read by it.
+        .map(|name| name.map(|name| name.trim_start_matches("./").to_owned()).unwrap_or_default())
+        .collect();
+    let wanted = format!("{}manifest.yml", top(&names));
+    let Some(index) = names.iter().position(|name| *name == wanted) else { return Ok(BuildpackFacts::default()) };
+    let mut text = String::new();
+    let entry = archive.by_index(index).map_err(|error| unreadable(&error))?;
+    entry
+        .take(MOST_MANIFEST_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
+    let manifest = yaml::parse(&text).map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
+    let stack = manifest.get("stack").and_then(Value::as_str).filter(|stack| !stack.is_empty());
+    Ok(BuildpackFacts { stack: stack.map(ToOwned::to_owned) })
+}
+
+/// The directory around everything, as archives of a repository have it: with its slash, or empty.
+fn top(names: &[String]) -> String {
+    if names.iter().any(|name| name.starts_with("bin/")) {
+        return String::new();
+    }
+    let first = names.first().and_then(|name| name.split_once('/')).map(|(first, _)| format!("{first}/"));
+    first.filter(|first| names.iter().all(|name| name.starts_with(first.as_str()))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn judged(files: &[(&str, &str)]) -> Result<BuildpackFacts, BuildpackArchiveError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("b.zip");
+        let mut zip = zip::ZipWriter::new(File::create(&path).expect("a file"));
+        for (name, text) in files {
+            zip.start_file(*name, SimpleFileOptions::default()).expect("an entry");
+            zip.write_all(text.as_bytes()).expect("content");
+        }
+        zip.finish().expect("a zip");
+        facts(&path)
+    }
+
+    #[test]
+    fn the_stack_comes_from_the_manifest() {
+        let stack = |files| judged(files).expect("a buildpack").stack;
+        assert_eq!(
+            stack(&[("bin/compile", ""), ("manifest.yml", "---\nstack: cflinuxfs4\n")]).as_deref(),
+            Some("cflinuxfs4")
+        );
+        assert_eq!(stack(&[("bin/compile", ""), ("manifest.yml", "language: x\n")]), None);
+        assert_eq!(stack(&[("b-1.0/bin/finalize", ""), ("b-1.0/manifest.yml", "stack: s")]).as_deref(), Some("s"));
+        assert_eq!(stack(&[("bin/supply", "")]), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let bad = judged(&[("bin/compile", ""), ("manifest.yml", "a: [")]);
+        assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(_))));
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("x"), "no zip").expect("a file");
+        assert!(matches!(facts(&directory.path().join("x")), Err(BuildpackArchiveError::Unreadable(_))));
+    }
+}

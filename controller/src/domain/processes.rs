@@ -1,0 +1,244 @@
+//! Changing and scaling processes.
+
+use serde_json::{Value, json};
+use slipway_api_types::views::CheckView;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::audit::Party;
+use super::deployments::Disturbance;
+use super::lifecycle::{demands, finish, lock, record};
+use super::metadata::MetadataChange;
+use super::{DomainError, DomainResult, apps, deployments, quota, sidecars};
+use crate::context::Context;
+use crate::store::apps::AppRow;
+use crate::store::deployments::processes_with_interim_tx;
+use crate::store::instances::instance_restart_tx;
+use crate::store::processes::{ProcessRow, process_update_tx, processes_of_app_tx};
+use crate::store::sidecars::sidecars_of_app_tx;
+
+/// Most instances of one process.
+const MAX_INSTANCES: i64 = 10_000;
+/// Longest command, characters.
+const MAX_COMMAND: usize = 4096;
+
+/// How much of a process is wanted; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scale {
+    /// How many.
+    pub instances: Option<i64>,
+    /// MiB each.
+    pub memory_mb: Option<i64>,
+    /// MiB each.
+    pub disk_mb: Option<i64>,
+    /// Bytes per second each, -1 = no limit.
+    pub log_rate: Option<i64>,
+}
+
+impl Scale {
+    /// Writes it into a process.
+    ///
+    /// # Errors
+    /// [`DomainError::Invalid`] naming the figure.
+    pub fn apply(&self, process: &mut ProcessRow) -> DomainResult<()> {
+        if let Some(instances) = self.instances {
+            if !(0..=MAX_INSTANCES).contains(&instances) {
+                return Err(DomainError::invalid(format!(
+                    "Instances must be between 0 and {MAX_INSTANCES}, not {instances}"
+                )));
+            }
+            process.instances = i32::try_from(instances).unwrap_or(0);
+        }
+        for (name, value, target) in
+            [("Memory", self.memory_mb, &mut process.memory_in_mb), ("Disk", self.disk_mb, &mut process.disk_in_mb)]
+        {
+            if let Some(value) = value {
+                if !(1..=i64::from(i32::MAX)).contains(&value) {
+                    return Err(DomainError::invalid(format!("{name} in mb must be greater than 0, not {value}")));
+                }
+                *target = value;
+            }
+        }
+        if let Some(rate) = self.log_rate {
+            if rate < -1 {
+                return Err(DomainError::invalid(format!(
+                    "Log rate limit in bytes per second must be greater than or equal to -1, not {rate}"
+                )));
+            }
+            process.log_rate_limit = rate;
+        }
+        Ok(())
+    }
+}
+
+/// A change of a process; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessUpdate {
+    /// `Some(None)` = the droplet's.
+    pub command: Option<Option<String>>,
+    /// Liveness.
+    pub health: Option<CheckView>,
+    /// Readiness.
+    pub readiness: Option<CheckView>,
+    /// Labels and annotations.
+    pub metadata: MetadataChange,
+}
+
+impl ProcessUpdate {
+    /// Writes it into a process. What runs goes on until its next start.
+    ///
+    /// # Errors
+    /// [`DomainError::Invalid`] naming the field.
+    pub fn apply(&self, process: &mut ProcessRow) -> DomainResult<()> {
+        if let Some(command) = &self.command {
+            if command.as_ref().is_some_and(|command| command.chars().count() > MAX_COMMAND || command.contains('\0')) {
+                return Err(DomainError::invalid(format!(
+                    "Command must be at most {MAX_COMMAND} characters, without NUL"
+                )));
+            }
+            process.command = command.clone();
+        }
+        if let Some(check) = &self.health {
+            process.health_check = checked("health_check", check, true)?;
+        }
+        if let Some(check) = &self.readiness {
+            process.readiness_health_check = checked("readiness_health_check", check, false)?;
+        }
+        apps::merge(&mut process.labels, &self.metadata.labels);
+        apps::merge(&mut process.annotations, &self.metadata.annotations);
+        Ok(())
+    }
+}
+
+fn checked(name: &str, check: &CheckView, with_timeout: bool) -> DomainResult<Value> {
+    if !matches!(check.kind.as_str(), "port" | "http" | "process") {
+        return Err(DomainError::invalid(format!(
+            "{name} type must be \"port\", \"process\", or \"http\", not {:?}",
+            check.kind
+        )));
+    }
+    let endpoint = check.data.endpoint.as_deref();
+    if let Some(endpoint) = endpoint
+        && (!endpoint.starts_with('/') || endpoint.len() > 1024 || endpoint.chars().any(char::is_whitespace))
+    {
+        return Err(DomainError::invalid(format!("{name} endpoint must be a path such as /healthy, not {endpoint:?}")));
+    }
+    let zero = [check.data.timeout, check.data.invocation_timeout, check.data.interval].contains(&Some(0));
+    if zero {
+        return Err(DomainError::invalid(format!("{name} timeouts and intervals must be greater than 0 seconds")));
+    }
+    let mut data = json!({
+        "invocation_timeout": check.data.invocation_timeout,
+        "interval": check.data.interval,
+    });
+    if with_timeout {
+        data["timeout"] = check.data.timeout.into();
+    }
+    if check.kind == "http" {
+        data["endpoint"] = endpoint.unwrap_or("/").into();
+    }
+    Ok(json!({ "type": check.kind, "data": data }))
+}
+
+/// Checks all processes of an app against the quotas and the cells, and writes the ones that were changed.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the figures.
+pub async fn save_tx(tx: &mut PgConnection, app: &AppRow, all: &[ProcessRow], changed: &[Uuid]) -> DomainResult<()> {
+    quota::check(tx, app.space_guid, app.guid, &demands(all), app.is_started()).await?;
+    let changed_rows: Vec<&ProcessRow> = all.iter().filter(|process| changed.contains(&process.guid)).collect();
+    sidecars::check_room(&sidecars_of_app_tx(tx, app.guid).await?, &changed_rows)?;
+    for process in changed_rows {
+        process_update_tx(tx, process).await?;
+    }
+    Ok(())
+}
+
+/// Scales one process. Instances are wanted at once; memory and disk from the next start on.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the figures, `Process not found`.
+pub async fn scale(
+    context: &Context,
+    actor: &Party,
+    app: Uuid,
+    process: Uuid,
+    scale: Scale,
+) -> DomainResult<ProcessRow> {
+    let request = json!({
+        "instances": scale.instances, "memory_in_mb": scale.memory_mb, "disk_in_mb": scale.disk_mb,
+        "log_rate_limit_in_bytes_per_second": scale.log_rate,
+    });
+    change(context, actor, app, process, Disturbance::Scale, request, |row| scale.apply(row)).await
+}
+
+/// Changes one process.
+///
+/// # Errors
+/// [`DomainError::Invalid`] naming the field, `Process not found`.
+pub async fn update(
+    context: &Context,
+    actor: &Party,
+    app: Uuid,
+    process: Uuid,
+    update: ProcessUpdate,
+) -> DomainResult<ProcessRow> {
+    // A command may hold a secret; an event does not.
+    let request =
+        json!({ "health_check": update.health, "command": update.command.as_ref().map(|_| "[PRIVATE DATA HIDDEN]") });
+    change(context, actor, app, process, Disturbance::Update, request, |row| update.apply(row)).await
+}
+
+async fn change(
+    context: &Context,
+    actor: &Party,
+    app: Uuid,
+    process: Uuid,
+    disturbance: Disturbance,
+    request: Value,
+    apply: impl FnOnce(&mut ProcessRow) -> DomainResult<()> + Send,
+) -> DomainResult<ProcessRow> {
+    let mut tx = context.store.pool().begin().await?;
+    let app = lock(&mut tx, app).await?;
+    let rolling = deployments::rolling_types(&mut tx, app.guid).await?;
+    if !rolling.is_empty() {
+        let all = processes_with_interim_tx(&mut tx, app.guid).await?;
+        let row = all.iter().find(|row| row.guid == process).ok_or(DomainError::NotFound("Process"))?;
+        deployments::refuse_change(&rolling, &row.kind, disturbance)?;
+    }
+    let mut all = processes_of_app_tx(&mut tx, app.guid).await?;
+    let row = all.iter_mut().find(|row| row.guid == process).ok_or(DomainError::NotFound("Process"))?;
+    apply(row)?;
+    let row = row.clone();
+    save_tx(&mut tx, &app, &all, &[process]).await?;
+    let data = json!({ "process_guid": process, "process_type": row.kind, "request": request });
+    let kind = match disturbance {
+        Disturbance::Scale => "audit.app.process.scale",
+        Disturbance::Update => "audit.app.process.update",
+    };
+    record(&mut tx, kind, actor, &app, data).await?;
+    finish(context, tx, &app, std::slice::from_ref(&row)).await?;
+    Ok(row)
+}
+
+/// Asks the cell to replace one running instance.
+///
+/// # Errors
+/// `Instance not found`.
+pub async fn restart_instance(
+    context: &Context,
+    actor: &Party,
+    app: Uuid,
+    process: &ProcessRow,
+    index: i32,
+) -> DomainResult<()> {
+    let mut tx = context.store.pool().begin().await?;
+    let app = lock(&mut tx, app).await?;
+    let data = json!({ "process_guid": process.guid, "process_type": process.kind, "process_index": index });
+    record(&mut tx, "audit.app.process.terminate_instance", actor, &app, data).await?;
+    // Dropped without a commit, the transaction takes the event back.
+    instance_restart_tx(&mut tx, process.guid, index).await?.ok_or(DomainError::NotFound("Instance"))?;
+    tx.commit().await?;
+    context.pokes.planner.notify_one();
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! Whether what a developer asks for fits the quotas and the largest cell. Every refusal names its figures.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{DomainError, DomainResult};
+use crate::store::usage::{LargestCell, QuotaFigures, domain_figures_tx, largest_cell_tx, quota_figures_tx};
+
+/// One kind of instance that is asked for.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// For people: `the process "web"`.
+    pub what: String,
+    /// How many.
+    pub instances: i64,
+    /// MiB each.
+    pub memory_mb: i64,
+    /// MiB each.
+    pub disk_mb: i64,
+    /// Bytes per second each; negative = no limit, 0 = does not count.
+    pub log_rate: i64,
+}
+
+/// Checks demands of one app. `running` = they are to run now, so that totals count.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the figures; or when the database fails.
+pub async fn check(
+    tx: &mut PgConnection,
+    space: Uuid,
+    app: Uuid,
+    demands: &[Demand],
+    running: bool,
+) -> DomainResult<()> {
+    let cell = largest_cell_tx(tx).await?;
+    let figures = quota_figures_tx(tx, space, app).await?;
+    match refusal(&figures, cell, demands, running) {
+        Some(detail) => Err(DomainError::Invalid(detail)),
+        None => Ok(()),
+    }
+}
+
+/// Checks one more task of an app.
+///
+/// # Errors
+/// As [`check`].
+pub async fn check_extra(
+    tx: &mut PgConnection,
+    space: Uuid,
+    app: Uuid,
+    demand: Demand,
+    task: bool,
+) -> DomainResult<()> {
+    let cell = largest_cell_tx(tx).await?;
+    // Nothing is replaced, so everything that runs counts.
+    let mut figures = quota_figures_tx(tx, space, Uuid::nil()).await?;
+    if task {
+        let of_app = quota_figures_tx(tx, space, app).await?;
+        figures.app_tasks_used = of_app.app_tasks_used;
+        for (whose, limit) in [("organization", figures.org_tasks), ("space", figures.space_tasks)] {
+            if let Some(limit) = limit.filter(|limit| figures.app_tasks_used >= *limit) {
+                return Err(DomainError::Invalid(format!(
+                    "The quota of the {whose} allows {limit} tasks of an app at a time, and {} are under way.",
+                    figures.app_tasks_used
+                )));
+            }
+        }
+    }
+    // Tasks and builds are not instances.
+    let counted = Demand { instances: 1, ..demand };
+    let (org, space_limit) = (figures.org_instances.take(), figures.space_instances.take());
+    let refused = refusal(&figures, cell, std::slice::from_ref(&counted), true);
+    (figures.org_instances, figures.space_instances) = (org, space_limit);
+    refused.map_or(Ok(()), |detail| Err(DomainError::Invalid(detail)))
+}
+
+fn refusal(figures: &QuotaFigures, cell: LargestCell, demands: &[Demand], running: bool) -> Option<String> {
+    // What nobody runs is judged when it is scaled up: a droplet may bring a process type that the app never uses.
+    for demand in demands.iter().filter(|demand| demand.instances > 0) {
+        let what = &demand.what;
+        for (name, asked, largest) in
+            [("memory", demand.memory_mb, cell.memory_mb), ("disk", demand.disk_mb, cell.disk_mb)]
+        {
+            if let Some(largest) = largest.filter(|largest| asked > *largest) {
+                return Some(format!(
+                    "{what} asks for {asked} MiB of {name}, but the largest cell has {largest} MiB. Ask for less, or add a larger cell."
+                ));
+            }
+        }
+        let limits = [
+            ("organization", &figures.org_name, figures.org_per_process, figures.org_memory),
+            ("space", &figures.space_name, figures.space_per_process, figures.space_memory),
+        ];
+        for (whose, name, each, total) in limits {
+            let limit = match (each, total) {
+                (Some(each), Some(total)) => Some(each.min(total)),
+                (each, total) => each.or(total),
+            };
+            if let Some(limit) = limit.filter(|limit| *limit >= 0 && demand.memory_mb > *limit) {
+                return Some(format!(
+                    "{what} asks for {} MiB of memory, but the quota of the {whose} {name:?} allows {limit} MiB.",
+                    demand.memory_mb
+                ));
+            }
+        }
+    }
+    for demand in demands.iter().filter(|demand| demand.instances > 0 && demand.log_rate < 0) {
+        let limits = [
+            ("organization", &figures.org_name, figures.org_log_rate),
+            ("space", &figures.space_name, figures.space_log_rate),
+        ];
+        for (whose, name, limit) in limits {
+            if let Some(limit) = limit {
+                return Some(format!(
+                    "{} has no limit of its log rate, but the quota of the {whose} {name:?} allows {limit} bytes per \
+                     second. Give it a limit: cf scale -l, or log-rate-limit-per-second in the manifest.",
+                    demand.what
+                ));
+            }
+        }
+    }
+    if !running {
+        return None;
+    }
+    let log_rate: i64 = demands.iter().map(|demand| demand.log_rate.max(0).saturating_mul(demand.instances)).sum();
+    let memory: i64 = demands.iter().map(|demand| demand.memory_mb.saturating_mul(demand.instances)).sum();
+    let instances: i64 = demands.iter().map(|demand| demand.instances).sum();
+    let totals = [
+        ("memory", " MiB", memory, "organization", &figures.org_name, figures.org_memory, figures.org_memory_used),
+        ("memory", " MiB", memory, "space", &figures.space_name, figures.space_memory, figures.space_memory_used),
+        (
+            "instances",
+            "",
+            instances,
+            "organization",
+            &figures.org_name,
+            figures.org_instances,
+            figures.org_instances_used,
+        ),
+        (
+            "instances",
+            "",
+            instances,
+            "space",
+            &figures.space_name,
+            figures.space_instances,
+            figures.space_instances_used,
+        ),
+        (
+            "log rate",
+            " bytes per second",
+            log_rate,
+            "organization",
+            &figures.org_name,
+            figures.org_log_rate,
+            figures.org_log_rate_used,
+        ),
+        (
+            "log rate",
+            " bytes per second",
+            log_rate,
+            "space",
+            &figures.space_name,
+            figures.space_log_rate,
+            figures.space_log_rate_used,
+        ),
+    ];
+    for (name, unit, asked, whose, owner, limit, used) in totals {
+        let Some(limit) = limit.filter(|limit| *limit >= 0) else { continue };
+        if asked.saturating_add(used) > limit && asked > 0 {
+            return Some(format!(
+                "The quota of the {whose} {owner:?} allows {limit}{unit} of {name}: {used}{unit} are in use by others, and {asked}{unit} are asked for.",
+            ));
+        }
+    }
+    None
+}
+
+/// Checks whether an organization may own one more private domain. Counts under a lock of the organization.
+///
+/// # Errors
+/// [`DomainError::Invalid`] in the words that clients know; or when the database fails.
+pub async fn check_domain(tx: &mut PgConnection, org: Uuid) -> DomainResult<()> {
+    let Some(figures) = domain_figures_tx(tx, org).await? else { return Ok(()) };
+    match figures.limit.filter(|limit| figures.used >= *limit) {
+        None => Ok(()),
+        Some(_) => Err(DomainError::Invalid(format!(
+            "The number of private domains exceeds the quota for organization \"{}\"",
+            figures.name
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(instances: i64, memory_mb: i64) -> Demand {
+        Demand { what: "The process \"web\"".to_owned(), instances, memory_mb, disk_mb: 10, log_rate: 0 }
+    }
+
+    #[test]
+    fn refusals_name_the_figures() {
+        let figures = QuotaFigures {
+            org_name: "acme".to_owned(),
+            org_memory: Some(1000),
+            org_memory_used: 600,
+            space_instances: Some(2),
+            ..QuotaFigures::default()
+        };
+        let none = LargestCell::default();
+        let cell = LargestCell { memory_mb: Some(512), disk_mb: Some(512) };
+        assert!(refusal(&figures, cell, &[demand(1, 400)], true).is_none());
+        let text = refusal(&figures, cell, &[demand(1, 513)], false).expect("beyond any cell");
+        assert!(text.contains("513 MiB") && text.contains("512 MiB"), "{text}");
+        let large = Demand { disk_mb: 513, ..demand(1, 1) };
+        let text = refusal(&figures, cell, &[large], false).expect("its disk is beyond any cell");
+        assert!(text.contains("513 MiB of disk") && text.contains("512 MiB"), "{text}");
+        let text = refusal(&figures, none, &[demand(2, 201)], true).expect("beyond the quota");
+        assert!(text.contains("600 MiB") && text.contains("402 MiB") && text.contains("acme"), "{text}");
+        assert!(refusal(&figures, none, &[demand(2, 201)], false).is_none(), "a stopped app uses nothing");
+        let text = refusal(&figures, none, &[demand(3, 1)], true).expect("instances");
+        assert!(text.contains("2 of instances"), "{text}");
+        assert!(refusal(&figures, none, &[demand(1, 1001)], false).is_some(), "one instance alone is too large");
+        assert!(refusal(&figures, none, &[demand(0, 1001)], true).is_none(), "no instance uses nothing");
+    }
+
+    #[test]
+    fn log_rates_are_limited() {
+        let figures = QuotaFigures {
+            space_name: "dev".to_owned(),
+            space_log_rate: Some(1000),
+            space_log_rate_used: 400,
+            ..QuotaFigures::default()
+        };
+        let none = LargestCell::default();
+        let ask = |log_rate, running| refusal(&figures, none, &[Demand { log_rate, ..demand(2, 1) }], running);
+        assert!(ask(300, true).is_none());
+        let text = ask(301, true).expect("too much");
+        assert!(text.contains("1000 bytes per second") && text.contains("602 bytes"), "{text}");
+        assert!(ask(301, false).is_none(), "what does not run uses nothing");
+        assert!(ask(-1, false).expect("no limit").contains("has no limit of its log rate"));
+    }
+}

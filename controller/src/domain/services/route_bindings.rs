@@ -1,0 +1,100 @@
+//! Bindings of service instances to routes: requests of such a route go through the instance's route service.
+
+use rand::RngCore as _;
+use serde_json::json;
+use slipway_api_types::ErrorCode;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::bindings::{credentials_place, made};
+use super::operation::LastOperation;
+use super::require_user_provided;
+use crate::context::Context;
+use crate::domain::audit::{NewEvent, Party};
+use crate::domain::metadata::MetadataChange;
+use crate::domain::{DomainError, DomainResult};
+use crate::store::constraints::refuse;
+use crate::store::domains::domain_get_tx;
+use crate::store::events::event_record_tx;
+use crate::store::routes::RouteRow;
+use crate::store::services::bindings::{
+    BindingEnd, NewBinding, ServiceBindingRow, binding_insert_tx, binding_of_route_tx,
+};
+use crate::store::services::instances::ServiceInstanceRow;
+use crate::store::spaces::space_org_tx;
+
+const ONE_SERVICE: &str = "A route may only be bound to a single service instance";
+
+/// Records an event about a binding, in the space of its instance, which is the route's too.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn record(
+    tx: &mut PgConnection,
+    kind: &'static str,
+    actor: &Party,
+    binding: &ServiceBindingRow,
+    instance: &ServiceInstanceRow,
+) -> DomainResult<()> {
+    let mut event = NewEvent::new(kind, actor.clone(), Party::new("service_route_binding", binding.guid, ""));
+    if let Some(org) = space_org_tx(tx, instance.space_guid).await? {
+        event = event.in_space(instance.space_guid, org);
+    }
+    let request = json!({ "route_guid": binding.route_guid, "service_instance_guid": instance.guid });
+    event_record_tx(tx, &event.with_request(request)).await?;
+    Ok(())
+}
+
+/// Binds an instance to a route in the caller's transaction. The route is locked, the instance held.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the texts that clients know; `CF-ServiceInstanceAlreadyBoundToSameRoute`.
+pub async fn bind_tx(
+    context: &Context,
+    tx: &mut PgConnection,
+    actor: &Party,
+    route: &RouteRow,
+    instance: &ServiceInstanceRow,
+    metadata: &MetadataChange,
+) -> DomainResult<ServiceBindingRow> {
+    let refused = |text: &str| Err(DomainError::invalid(text));
+    if instance.route_service_url.is_none() {
+        return refused("This service instance does not support route binding");
+    }
+    require_user_provided(instance)?;
+    if domain_get_tx(tx, route.domain_guid).await?.is_none_or(|domain| domain.internal) {
+        return refused("Route services cannot be bound to internal routes");
+    }
+    if route.space_guid != instance.space_guid {
+        return refused("The service instance and the route are in different spaces");
+    }
+    if let Some(bound) = binding_of_route_tx(tx, route.guid).await? {
+        if bound.service_instance_guid != instance.guid {
+            return refused(ONE_SERVICE);
+        }
+        if LastOperation::is_going_away(&bound.last_operation) {
+            return refused("The binding is getting deleted or its deletion failed");
+        }
+        return Err(DomainError::refused(
+            ErrorCode::ServiceInstanceAlreadyBoundToSameRoute,
+            "The route and service instance are already bound.",
+        ));
+    }
+    let guid = Uuid::new_v4();
+    // Routers sign with it what they send to the service, and know by it what comes back.
+    let mut secret = zeroize::Zeroizing::new([0_u8; 32]);
+    rand::rng().fill_bytes(secret.as_mut_slice());
+    let new = NewBinding {
+        guid,
+        credentials: Some(&context.vault.seal(&credentials_place(guid), secret.as_slice())?),
+        instance: instance.guid,
+        end: BindingEnd::Route(route.guid),
+        name: None,
+        last_operation: &made(instance)?,
+        metadata,
+    };
+    let row =
+        binding_insert_tx(tx, &new).await.map_err(refuse("service_binding_route_key", || ONE_SERVICE.to_owned()))?;
+    record(tx, "audit.service_route_binding.create", actor, &row, instance).await?;
+    Ok(row)
+}

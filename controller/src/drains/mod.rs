@@ -1,0 +1,244 @@
+//! Syslog drains: lines of bound apps, and of routers about them, go to where a developer wants them.
+//!
+//! The controller that plans does it. It reads from the rings on cells and routers, which are there anyway, and sends
+//! on: so nothing stands between an app and its output, a drain that is slow or away costs memory nowhere, and the
+//! buffer is the ring. What a ring has overwritten before it could be sent is lost; that shows as a hole in the ring's
+//! numbers, is counted, and the drain is told. Where it stands is kept in the database, so that another controller goes
+//! on from there; a line may then arrive twice, never silently not at all.
+//!
+//! The price: each drain asks every cell and router once a second. That is right for dozens of drains; for thousands
+//! the cells would have to send by themselves.
+
+mod destination;
+mod follower;
+mod message;
+mod reach;
+mod sender;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_protocol::v1;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub use destination::{Destination, DestinationError};
+use follower::Follower;
+use message::Names;
+pub use reach::Reach;
+use sender::Sender;
+
+use crate::context::Context;
+use crate::store::drains::DrainRow;
+
+/// How soon a binding that came or went is seen.
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two reads of a drain that is up to date.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Lines of the last moment are left for the next read: another cell may still write one that is older.
+const SETTLE_NS: i64 = 1_000_000_000;
+/// A cell that does not answer is waited for this many reads before its lines are passed over.
+const PATIENCE: u32 = 30;
+const BATCH: u32 = 1_000;
+
+/// TLS toward drains: authorities that the host trusts.
+///
+/// # Errors
+/// When a file of them is there and cannot be read, or TLS cannot be set up.
+pub fn client_tls() -> Result<Arc<rustls::ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    tls_trusting(slipway_protocol::web_roots::load(None)?)
+}
+
+/// TLS toward drains: these authorities.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn tls_trusting(
+    authorities: Vec<rustls::pki_types::CertificateDer<'static>>,
+) -> Result<Arc<rustls::ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(authorities);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(tls))
+}
+
+/// Follows all drains while `term` holds one, until shutdown.
+pub fn start(
+    context: Context,
+    mut term: watch::Receiver<Option<i64>>,
+    tls: Arc<rustls::ClientConfig>,
+    shutdown: &Shutdown,
+) {
+    let reach = Reach::new(&context.config.drain_networks).unwrap_or_else(|network| {
+        // A configuration is checked before it comes here.
+        tracing::error!(network, "drain_networks names no network here; drains reach public addresses only");
+        Reach::default()
+    });
+    let ways = Arc::new(Ways { tls, reach });
+    let stop = shutdown.clone();
+    shutdown.spawn(async move {
+        let mut running = Running::default();
+        while !stop.is_stopping() {
+            if term.borrow_and_update().is_none() {
+                running.clear();
+            } else {
+                match context.store.drains().await {
+                    Ok(rows) => running.reconcile(&context, &ways, rows),
+                    // What runs goes on: the lines do not come from the database.
+                    Err(error) => tracing::debug!(error = %chain(&error), "drains cannot be read now"),
+                }
+            }
+            tokio::select! {
+                () = stop.requested() => break,
+                changed = term.changed() => if changed.is_err() { break },
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    });
+}
+
+/// How all drains are reached.
+#[derive(Debug)]
+struct Ways {
+    tls: Arc<rustls::ClientConfig>,
+    reach: Reach,
+}
+
+/// One task per drain; they end with this value.
+#[derive(Default)]
+struct Running(HashMap<(Uuid, Uuid), (DrainRow, JoinHandle<()>)>);
+
+impl Running {
+    fn reconcile(&mut self, context: &Context, ways: &Arc<Ways>, rows: Vec<DrainRow>) {
+        let wanted: HashMap<_, _> = rows.into_iter().map(|row| ((row.instance, row.app), row)).collect();
+        self.0.retain(|key, (row, task)| {
+            let same = wanted.get(key).is_some_and(|other| {
+                let other = DrainRow { position_ns: row.position_ns, ..other.clone() };
+                other == *row
+            });
+            if !same {
+                task.abort();
+            }
+            same
+        });
+        for (key, row) in wanted {
+            self.0.entry(key).or_insert_with(|| {
+                let task = tokio::spawn(follow(context.clone(), row.clone(), Arc::clone(ways)));
+                (row, task)
+            });
+        }
+    }
+
+    fn clear(&mut self) {
+        for (_, (_, task)) in self.0.drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn now_ns() -> i64 {
+    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
+}
+
+/// Sends the lines of one app to one drain, for ever.
+async fn follow(context: Context, row: DrainRow, ways: Arc<Ways>) {
+    let key = (row.instance, row.app);
+    let since = row.since.timestamp_nanos_opt().unwrap_or_else(now_ns);
+    // What was logged between an earlier binding and this one is not the drain's.
+    let start = row.position_ns.map_or(since, |position| position.max(since));
+    let mut follower = Follower::new(start);
+    let destination = match Destination::parse(&row.url) {
+        Ok(destination) => destination,
+        Err(error) => {
+            note(&context, key, start, 0, Some(&error.to_string())).await;
+            return;
+        }
+    };
+    let names = Names::of(&row);
+    let mut sender = Sender::new(destination, ways);
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let (mut silent, mut noted) = (0, (start, None::<String>));
+    loop {
+        let until = now_ns().saturating_sub(SETTLE_NS);
+        let query = v1::LogQuery {
+            source_id: row.app.to_string(),
+            start_unix_ns: follower.position(),
+            end_unix_ns: until,
+            descending: false,
+            limit: BATCH,
+        };
+        let answer = context.cells.read_logs(query).await;
+        silent = if answer.unanswered.is_empty() { 0 } else { silent + 1 };
+        if (1..PATIENCE).contains(&silent) {
+            tokio::time::sleep(PERIOD).await;
+            continue;
+        }
+        let full = answer.lines.len() >= BATCH as usize;
+        let mut failure = None;
+        for line in follower.fresh(answer.lines, until) {
+            let lost = follower.missed(&line);
+            let sent = send(&mut sender, &names, &line, lost).await;
+            match sent {
+                Ok(rejected) => follower.sent(&line, lost + u64::from(rejected)),
+                Err(error) => {
+                    failure = Some(chain(&error).to_string());
+                    break;
+                }
+            }
+        }
+        if failure.is_none() {
+            follower.settled(until, full);
+        }
+        let lost = follower.take_lost();
+        if lost > 0 {
+            tracing::warn!(app.guid = %row.app, service_instance.guid = %row.instance, lost, "a syslog drain lost lines");
+        }
+        let now = (follower.position(), failure.clone());
+        if now != noted || lost > 0 {
+            note(&context, key, now.0, lost, now.1.as_deref()).await;
+            noted = now;
+        }
+        match failure {
+            Some(reason) => {
+                let pause = backoff.pause();
+                tracing::debug!(app.guid = %row.app, reason, ?pause, "a syslog drain cannot be reached");
+                tokio::time::sleep(pause).await;
+            }
+            None => {
+                backoff.reset();
+                if !full {
+                    tokio::time::sleep(PERIOD).await;
+                }
+            }
+        }
+    }
+}
+
+/// Sends a line, and before it how many were lost. True when the drain refused the line for good.
+async fn send(sender: &mut Sender, names: &Names, line: &v1::LogLine, lost: u64) -> Result<bool, sender::SendError> {
+    if lost > 0 {
+        sender.send(&message::about_loss(names, line, lost)).await?;
+    }
+    sender.send(&message::of(names, line)).await
+}
+
+async fn note(context: &Context, key: (Uuid, Uuid), position: i64, lost: u64, error: Option<&str>) {
+    let lost = i64::try_from(lost).unwrap_or(i64::MAX);
+    if let Err(error) = context.store.drain_progress(key, position, lost, error).await {
+        // The next note says it again; after a change of controllers some lines come twice.
+        tracing::debug!(error = %chain(&error), "the progress of a drain was not noted");
+    }
+}

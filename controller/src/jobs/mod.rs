@@ -1,0 +1,165 @@
+//! Controller-side payload work, from the job table.
+//!
+//! A job is written in the transaction of the request that wants it, claimed with skip-locked under a lease that is
+//! renewed while it runs, tried a bounded number of times, and ends `COMPLETE` or `FAILED` with its reason. A handler
+//! may run twice (a controller died between the work and its record), so every one is idempotent.
+
+pub mod places;
+pub mod registry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use slipway_api_types::ErrorCode;
+use slipway_chassis::{Shutdown, chain};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::domain::DomainError;
+use crate::store::jobs::ClaimedJob;
+
+/// Jobs of one controller at a time: more would take connections from requests.
+const AT_ONCE: usize = 6;
+/// How long a claim holds without renewal: a dead controller's jobs are taken over after this.
+const LEASE: Duration = Duration::from_secs(60);
+const RENEW: Duration = Duration::from_secs(20);
+/// Tries of a job that fails for reasons of ours. With the pauses below: ten minutes.
+const MAX_TRIES: i32 = 10;
+/// A lost poke costs this much.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// How a handler ended, when it did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// Done, with what the user should be told.
+    Done(Vec<String>),
+    /// Something else must happen first; ask again after the pause. The job reads `POLLING` meanwhile when the flag
+    /// is set: only for work that a broker does, because clients stop waiting then.
+    Wait(Duration, bool),
+}
+
+impl JobOutcome {
+    /// Done, nothing to tell.
+    #[must_use]
+    pub fn done() -> Self {
+        Self::Done(Vec::new())
+    }
+}
+
+/// Claims and runs jobs until shutdown.
+pub fn start(context: Context, shutdown: &Shutdown) {
+    let (stop, tracked) = (shutdown.clone(), shutdown.clone());
+    let holder = Uuid::new_v4();
+    shutdown.spawn(async move {
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        while !stop.is_stopping() {
+            let free = room.available_permits();
+            let claimed = match free {
+                0 => Vec::new(),
+                free => match context.store.job_claim(holder, LEASE, i64::try_from(free).unwrap_or(1)).await {
+                    Ok(jobs) => jobs,
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "jobs cannot be claimed; will try again");
+                        Vec::new()
+                    }
+                },
+            };
+            let full = claimed.len() == free;
+            for job in claimed {
+                // No more are claimed than there is room for, and only this loop takes room.
+                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
+                let context = context.clone();
+                tracked.spawn(async move {
+                    let again = run(&context, holder, job).await;
+                    drop(permit);
+                    if full {
+                        context.pokes.jobs.notify_one();
+                    }
+                    // A pause shorter than the loop's own is slept here; the loop would make it longer.
+                    if let Some(pause) = again.filter(|pause| *pause < PERIOD) {
+                        tokio::time::sleep(pause).await;
+                        context.pokes.jobs.notify_one();
+                    }
+                });
+            }
+            // Every arm may be dropped at any point: none holds a result.
+            tokio::select! {
+                () = stop.requested() => break,
+                () = context.pokes.jobs.notified() => {}
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    });
+}
+
+/// Runs a job once and records how it ended. Gives the pause after which it wants to run again.
+async fn run(context: &Context, holder: Uuid, job: ClaimedJob) -> Option<Duration> {
+    let (guid, operation, tries) = (job.guid, job.operation.clone(), job.tries);
+    let work = work(context, job);
+    let result = tokio::select! {
+        // The handler first: a result that is there counts, whatever the lease says.
+        biased;
+        result = work => result,
+        () = keep(context, guid, holder) => {
+            tracing::warn!(job.guid = %guid, operation, "a job's lease was lost; another controller has it");
+            return None;
+        }
+    };
+    let mut again = None;
+    let recorded = match result {
+        Ok(JobOutcome::Done(warnings)) => {
+            let warnings: Vec<_> = warnings.into_iter().map(|detail| json!({ "detail": detail })).collect();
+            context.store.job_complete(guid, holder, &json!(warnings)).await
+        }
+        Ok(JobOutcome::Wait(pause, polling)) => {
+            let state = if polling { "POLLING" } else { "PROCESSING" };
+            again = Some(pause);
+            context.store.job_again(guid, holder, state, pause, false).await
+        }
+        Err(error) if error.retryable() && tries < MAX_TRIES => {
+            let pause = Duration::from_secs(1 << tries.clamp(0, 7).unsigned_abs());
+            tracing::warn!(job.guid = %guid, operation, tries, error = %chain(&error), "a job failed; it will run again");
+            context.store.job_again(guid, holder, "PROCESSING", pause, true).await
+        }
+        Err(error) => {
+            let reason = chain(&error).to_string();
+            let detail = match error.code() {
+                ErrorCode::ServerError => "An unknown error occurred.".to_owned(),
+                _ => error.to_string(),
+            };
+            if error.retryable() {
+                tracing::error!(job.guid = %guid, operation, tries, error = reason, "a job failed for good");
+            } else {
+                tracing::info!(job.guid = %guid, operation, error = reason, "a job was refused");
+            }
+            let errors = json!([error.code().entry(detail)]);
+            context.store.job_fail(guid, holder, &errors, &reason).await
+        }
+    };
+    if let Err(error) = recorded {
+        // The lease runs out and the job runs again.
+        tracing::warn!(job.guid = %guid, operation, error = %chain(&error), "a job's end was not recorded");
+    }
+    again
+}
+
+async fn work(context: &Context, job: ClaimedJob) -> Result<JobOutcome, DomainError> {
+    match registry::handler(&job.operation) {
+        Some(handler) => handler(context.clone(), job).await,
+        None => Err(DomainError::invalid(format!("This controller does not know the job {:?}.", job.operation))),
+    }
+}
+
+/// Ends only when the lease is lost.
+async fn keep(context: &Context, guid: Uuid, holder: Uuid) {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        match context.store.job_renew(guid, holder, LEASE).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(job.guid = %guid, error = %chain(&error), "a job's lease was not renewed"),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Desired state, the v3 API, the planner and the streams to cells and routers.
+//!
+//! Layers, from the outside in: [`api`] parses, authorises and presents (no SQL); [`domain`] has rules and state
+//! machines; [`store`] has all SQL (no HTTP). [`planner`] and [`deployments`] are pure. [`tasks`] converge, [`jobs`] do
+//! payload work, [`cells`] and [`routers`] hold the streams.
+
+pub mod api;
+pub mod auth;
+pub mod blobs;
+pub mod cells;
+pub mod config;
+pub mod context;
+pub mod deployments;
+pub mod domain;
+pub mod drains;
+pub mod jobs;
+pub mod planner;
+pub mod routers;
+pub mod run;
+pub mod store;
+pub mod tasks;
+pub mod vault;
+
+pub use config::ControllerConfig;
+pub use context::Context;
+pub use run::{RunError, run};

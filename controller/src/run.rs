@@ -1,0 +1,366 @@
+//! One whole controller: waits for Postgres, brings the schema up to date, serves, and drains.
+//!
+//! Postgres may go away at any time after the start: the process stays, the API answers 503, sessions stand and
+//! observations wait. A controller that is killed and started again adopts everything, because all that it knows is in
+//! Postgres or is told again by cells and routers.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_api_types::ControllerId;
+use slipway_chassis::{Backoff, Shutdown, chain, driver};
+use slipway_protocol::identity::IdentityError;
+use slipway_protocol::v1::blobs_server::BlobsServer;
+use slipway_protocol::v1::cell_control_server::CellControlServer;
+use slipway_protocol::v1::router_control_server::RouterControlServer;
+use slipway_protocol::{Credentials, Role};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+use uuid::Uuid;
+
+use crate::auth::keys::KeyCache;
+use crate::blobs::{BlobError, BlobStore};
+use crate::cells::blobs::BlobService;
+use crate::cells::hub::CellHub;
+use crate::cells::queries::{Directory, Queries};
+use crate::cells::recorder;
+use crate::cells::service::{CellParts, CellService};
+use crate::config::ControllerConfig;
+use crate::context::{Context, Pokes};
+use crate::domain::outcomes;
+use crate::drains;
+use crate::routers::hub::RouterHub;
+use crate::routers::publisher::{self, Tables};
+use crate::routers::service::{RouterParts, RouterService};
+use crate::store::Store;
+use crate::store::cluster::ControllerRow;
+use crate::store::placement::PlacementStore;
+use crate::store::placement::postgres::PgPlacement;
+use crate::tasks::{self, Wake};
+use crate::vault::{Vault, VaultError};
+use crate::{api, auth, jobs};
+
+/// How long a start waits for Postgres.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a request waits for a connection before it is answered with 503.
+const ACQUIRE: Duration = Duration::from_secs(3);
+/// Connections of one controller.
+const CONNECTIONS: u32 = 24;
+/// How long requests and sessions may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A cell's batch of observations, or a set with thousands of assignments, passes tonic's default of 4 MiB.
+const MOST_MESSAGE: usize = 64 << 20;
+/// How often this controller says that it lives, and looks for builds and tasks that nobody can run.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often blobs are looked at that nothing may speak of any more.
+const SWEEP_BLOBS: Duration = Duration::from_secs(300);
+
+/// Why a controller could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The certificate is not one of a controller of this cluster.
+    #[error("the credentials in {directory} cannot be used")]
+    Credentials {
+        /// `tls_directory`.
+        directory: PathBuf,
+        /// The cause.
+        #[source]
+        source: IdentityError,
+    },
+    /// The certificate names somebody else.
+    #[error("the certificate in {directory} is of {found}; it must be of controller {wanted}")]
+    OtherIdentity {
+        /// `tls_directory`.
+        directory: PathBuf,
+        /// Role and id of the certificate.
+        found: String,
+        /// Id of the configuration.
+        wanted: Uuid,
+    },
+    /// The key that seals secrets.
+    #[error("secrets cannot be sealed")]
+    Vault(#[from] VaultError),
+    /// The object store.
+    #[error("the object store {directory} cannot be used")]
+    Blobs {
+        /// `blob_directory`.
+        directory: PathBuf,
+        /// The cause.
+        #[source]
+        source: BlobError,
+    },
+    /// The address of the database.
+    #[error("database_url cannot be used")]
+    DatabaseUrl(#[source] sqlx::Error),
+    /// Postgres did not come.
+    #[error("Postgres did not answer within {} s; is it running, and is database_url right?", DATABASE_PATIENCE.as_secs())]
+    Database(#[source] sqlx::Error),
+    /// The schema.
+    #[error("the database cannot be brought to this version's schema")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The first contents, or the database belongs to another cluster.
+    #[error("the database cannot be prepared")]
+    Bootstrap(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A listener.
+    #[error("cannot listen on {address} ({what})")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The TLS configuration.
+    #[error("the cluster's service cannot be served")]
+    Serve(#[source] tonic::transport::Error),
+    /// `ready_file`.
+    #[error("cannot write {path}")]
+    ReadyFile {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs a controller until shutdown begins; returns when everything has drained.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), RunError> {
+    let credentials = credentials(&config)?;
+    let vault = Vault::from_file(&config.encryption_key_file)?;
+    let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE)
+        .connect_lazy_with(options.application_name("slipway-controller"));
+    let store = Store::new(pool.clone());
+    let blobs = BlobStore::local(&config.blob_directory, store.clone())
+        .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?;
+    if !open_database(&store, &shutdown).await? {
+        return Ok(());
+    }
+
+    let api = listen("the API", config.api_listen).await?;
+    let cluster = listen("cells and routers", config.cluster_listen).await?;
+    let placement: Arc<dyn PlacementStore> = Arc::new(PgPlacement::new(pool));
+    let (hub, directory, tables) = (Arc::<CellHub>::default(), Arc::<Directory>::default(), Arc::<Tables>::default());
+    let router_hub = Arc::new(RouterHub::new(Arc::clone(&tables)));
+    let config = Arc::new(config);
+    let context = Context {
+        config: Arc::clone(&config),
+        store,
+        vault,
+        blobs,
+        cells: Arc::new(Queries::new(Arc::clone(&hub), Arc::clone(&directory), credentials.clone())),
+        routers: Arc::clone(&router_hub) as _,
+        pokes: Arc::new(Pokes::default()),
+        keys: KeyCache::default(),
+    };
+    auth::bootstrap(&context).await.map_err(|error| RunError::Bootstrap(Box::new(error)))?;
+    context
+        .store
+        .controller_put(&ControllerRow {
+            id: config.id,
+            api_address: api.1.to_string(),
+            cluster_address: cluster.1.to_string(),
+        })
+        .await
+        .map_err(RunError::Database)?;
+
+    let wake = Arc::<Wake>::default();
+    let leadership = tasks::lease::start(Arc::clone(&placement), ControllerId(config.id), &shutdown);
+    let recorder = recorder::start(context.clone(), Arc::clone(&placement), Arc::clone(&wake), &shutdown);
+    let parts = Arc::new(CellParts {
+        context: context.clone(),
+        session: Uuid::new_v4(),
+        placement: Arc::clone(&placement),
+        hub: Arc::clone(&hub),
+        directory: Arc::clone(&directory),
+        recorder,
+        leading: leadership.term.clone(),
+        wake: Arc::clone(&wake),
+        shutdown: shutdown.clone(),
+    });
+    tasks::tail::start(
+        Arc::clone(&placement),
+        Arc::clone(&hub),
+        Arc::clone(&context.pokes),
+        Arc::clone(&wake),
+        &shutdown,
+    );
+    tasks::place::start(Arc::clone(&placement), leadership.clone(), Arc::clone(&wake), &shutdown);
+    tasks::deployments::start(context.clone(), leadership.clone(), Arc::clone(&wake), &shutdown);
+    tasks::acks::start(Arc::clone(&placement), Arc::clone(&router_hub), Arc::clone(&wake), &shutdown);
+    tasks::release::start(Arc::clone(&placement), context.store.clone(), Arc::clone(&wake), &shutdown);
+    match drains::client_tls() {
+        Ok(tls) => drains::start(context.clone(), leadership.term.clone(), tls, &shutdown),
+        Err(error) => tracing::error!(error = %chain(error.as_ref()), "syslog drains are not served"),
+    }
+    let liveness = tasks::liveness::Liveness {
+        context: context.clone(),
+        placement: Arc::clone(&placement),
+        hub: Arc::clone(&hub),
+        directory,
+        leadership,
+    };
+    tasks::liveness::start(liveness, Arc::clone(&wake), &shutdown);
+    publisher::start(
+        Arc::clone(&tables),
+        placement,
+        context.vault.clone(),
+        config.system_domain.clone(),
+        wake,
+        &shutdown,
+    );
+    let layers = config
+        .layer_directory
+        .as_ref()
+        .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &shutdown));
+    sweep(&context, &shutdown);
+    sweep_blobs(context.blobs.clone(), &shutdown);
+    jobs::start(context.clone(), &shutdown);
+    let routers = Arc::new(RouterParts { common: Arc::clone(&parts), hub: router_hub, tables });
+    serve_cluster(cluster.0, &credentials, parts, routers, &shutdown)?;
+    serve_api(api.0, context, &shutdown);
+    if let Some(layers) = &layers {
+        tasks::layers::looked(layers, &shutdown).await;
+    }
+    if let Some(path) = &config.ready_file {
+        write_ready(path, api.1, cluster.1)?;
+    }
+    tracing::info!(api = %api.1, cluster = %cluster.1, "the controller is ready");
+
+    shutdown.requested().await;
+    if let Some(path) = &config.ready_file {
+        drop(std::fs::remove_file(path));
+    }
+    let left = shutdown.finish(DRAIN).await;
+    if left > 0 {
+        tracing::warn!(left, "some work did not end in time");
+    }
+    Ok(())
+}
+
+fn credentials(config: &ControllerConfig) -> Result<Credentials, RunError> {
+    let directory = &config.tls_directory;
+    let failed = |source| RunError::Credentials { directory: directory.clone(), source };
+    let credentials = Credentials::load(directory).map_err(failed)?;
+    let own = credentials.own_identity().map_err(failed)?;
+    if own.role != Role::Controller || own.id != config.id || own.cluster != config.cluster_id {
+        let found = format!("{} {} of cluster {}", own.role, own.id, own.cluster);
+        return Err(RunError::OtherIdentity { directory: directory.clone(), found, wanted: config.id });
+    }
+    Ok(credentials)
+}
+
+/// Waits for Postgres and migrates. False when shutdown came first.
+async fn open_database(store: &Store, shutdown: &Shutdown) -> Result<bool, RunError> {
+    let deadline = tokio::time::Instant::now() + DATABASE_PATIENCE;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        match sqlx::query("select 1").execute(store.pool()).await {
+            Ok(_) => break,
+            Err(error) if tokio::time::Instant::now() > deadline => return Err(RunError::Database(error)),
+            Err(error) => tracing::info!(error = %chain(&error), "waiting for Postgres"),
+        }
+        tokio::select! {
+            () = shutdown.requested() => return Ok(false),
+            () = tokio::time::sleep(backoff.pause()) => {}
+        }
+    }
+    slipway_migrations::migrate(store.pool()).await?;
+    Ok(true)
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn serve_cluster(
+    listener: TcpListener,
+    credentials: &Credentials,
+    cells: Arc<CellParts>,
+    routers: Arc<RouterParts>,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let config = &cells.context.config;
+    let blobs = BlobService {
+        blobs: cells.context.blobs.clone(),
+        cluster: config.cluster_id,
+        scratch: config.blob_directory.clone(),
+        most_bytes: config.limits.max_package_unpacked_bytes,
+    };
+    let server = tonic::transport::Server::builder()
+        .tls_config(credentials.server_tls())
+        .map_err(RunError::Serve)?
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(CellControlServer::new(CellService(cells)).max_decoding_message_size(MOST_MESSAGE))
+        .add_service(RouterControlServer::new(RouterService(routers)))
+        .add_service(BlobsServer::new(blobs));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = shutdown.clone();
+    shutdown.spawn(async move {
+        let served = server.serve_with_incoming_shutdown(incoming, async move { stop.requested().await }).await;
+        if let Err(error) = served {
+            tracing::error!(error = %chain(&error), "the service for cells and routers ended");
+        }
+    });
+    Ok(())
+}
+
+fn serve_api(listener: TcpListener, context: Context, shutdown: &Shutdown) {
+    let stop = shutdown.clone();
+    shutdown.spawn(async move {
+        let router = api::router(context);
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await }).await;
+        if let Err(error) = served {
+            tracing::error!(error = %chain(&error), "the API ended");
+        }
+    });
+}
+
+/// Keeps the own row alive, and ends builds and tasks that nobody can run.
+fn sweep(context: &Context, shutdown: &Shutdown) {
+    let context = context.clone();
+    driver::spawn(shutdown, "sweep", SWEEP, move || {
+        let context = context.clone();
+        async move {
+            if let Err(error) = context.store.controller_seen(context.config.id).await {
+                tracing::debug!(error = %chain(&error), "this controller could not say that it lives");
+            }
+            outcomes::sweep(&context).await
+        }
+    });
+}
+
+/// Removes blobs that nothing speaks of any more.
+fn sweep_blobs(blobs: BlobStore, shutdown: &Shutdown) {
+    driver::spawn(shutdown, "blobs", SWEEP_BLOBS, move || {
+        let blobs = blobs.clone();
+        async move { blobs.sweep().await }
+    });
+}
+
+/// Written whole or not at all: whoever waits for it reads both addresses.
+fn write_ready(path: &Path, api: SocketAddr, cluster: SocketAddr) -> Result<(), RunError> {
+    let failed = |source| RunError::ReadyFile { path: path.to_owned(), source };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    let text = serde_json::json!({"api": api.to_string(), "cluster": cluster.to_string()}).to_string();
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

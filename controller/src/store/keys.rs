@@ -1,0 +1,80 @@
+//! Signing keys and revoked tokens.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+
+use super::Store;
+
+/// A signing key as stored.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct SigningKeyRow {
+    pub kid: String,
+    /// Sealed.
+    pub private_pem: Vec<u8>,
+    pub public_pem: String,
+    pub retired_at: Option<DateTime<Utc>>,
+}
+
+/// Stores a new key unless there is one already. The caller holds the bootstrap lock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn signing_key_insert_tx(
+    tx: &mut PgConnection,
+    kid: &str,
+    private_pem: &[u8],
+    public_pem: &str,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into signing_key (kid, private_pem, public_pem) values ($1, $2, $3)",
+        kid,
+        private_pem,
+        public_pem
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// All keys, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn signing_keys(&self) -> sqlx::Result<Vec<SigningKeyRow>> {
+        sqlx::query_as!(
+            SigningKeyRow,
+            "select kid, private_pem, public_pem, retired_at from signing_key order by created_at desc"
+        )
+        .fetch_all(self.pool())
+        .await
+    }
+
+    /// Whether a token was revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_is_revoked(&self, jti: &str) -> sqlx::Result<bool> {
+        sqlx::query_scalar!(r#"select exists (select 1 from revoked_token where jti = $1) as "revoked!""#, jti)
+            .fetch_one(self.pool())
+            .await
+    }
+
+    /// Revokes a token, to be remembered until this moment, and forgets those whose moment is over. False when it was
+    /// revoked already.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_revoke(&self, jti: &str, until: DateTime<Utc>) -> sqlx::Result<bool> {
+        sqlx::query!("delete from revoked_token where expires_at < now()").execute(self.pool()).await?;
+        let done = sqlx::query!(
+            "insert into revoked_token (jti, expires_at) values ($1, $2) on conflict do nothing",
+            jti,
+            until
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+}

@@ -1,0 +1,422 @@
+//! Routes and their destinations.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::Store;
+use super::list::{Listing, Visible};
+use crate::domain::list::ListOptions;
+use crate::domain::metadata::MetadataChange;
+
+/// A route as stored, with its domain's name.
+#[derive(Clone, Debug, sqlx::FromRow)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct RouteRow {
+    pub guid: Uuid,
+    pub space_guid: Uuid,
+    pub domain_guid: Uuid,
+    pub domain_name: String,
+    pub host: String,
+    pub path: String,
+    pub port: Option<i32>,
+    pub protocol: String,
+    pub options: Option<Value>,
+    pub labels: Value,
+    pub annotations: Value,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl RouteRow {
+    /// `host.domain/path`, without scheme.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url_of(&self.host, &self.domain_name, &self.path)
+    }
+}
+
+/// `host.domain/path`, without scheme; a route without host is at the domain itself.
+#[must_use]
+pub fn url_of(host: &str, domain: &str, path: &str) -> String {
+    let dot = if host.is_empty() { "" } else { "." };
+    format!("{host}{dot}{domain}{path}")
+}
+
+/// A destination as stored.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct DestinationRow {
+    pub guid: Uuid,
+    pub route_guid: Uuid,
+    pub app_guid: Uuid,
+    pub process_type: String,
+    pub port: Option<i32>,
+    pub weight: Option<i32>,
+    pub protocol: String,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A route to be made. Host and path are checked and in lower case (the host).
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct NewRoute {
+    pub space_guid: Uuid,
+    pub domain_guid: Uuid,
+    pub host: String,
+    pub path: String,
+    pub options: Option<Value>,
+    pub metadata: MetadataChange,
+}
+
+/// A destination to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct NewDestination {
+    pub app_guid: Uuid,
+    pub process_type: String,
+    pub port: Option<i32>,
+    pub weight: Option<i32>,
+}
+
+/// Makes a route.
+///
+/// # Errors
+/// When the database fails; a taken address violates `route_address_key`.
+pub async fn route_insert_tx(tx: &mut PgConnection, route: &NewRoute) -> sqlx::Result<Uuid> {
+    let guid = Uuid::new_v4();
+    sqlx::query!(
+        "insert into route (guid, space_guid, domain_guid, host, path, options, labels, annotations)
+         values ($1, $2, $3, $4, $5, $6, jsonb_strip_nulls($7), jsonb_strip_nulls($8))",
+        guid,
+        route.space_guid,
+        route.domain_guid,
+        route.host,
+        route.path,
+        route.options,
+        route.metadata.labels,
+        route.metadata.annotations
+    )
+    .execute(tx)
+    .await?;
+    Ok(guid)
+}
+
+/// The route at this address, whoever's it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn route_at_tx(
+    tx: &mut PgConnection,
+    domain: Uuid,
+    host: &str,
+    path: &str,
+) -> sqlx::Result<Option<RouteRow>> {
+    sqlx::query_as!(
+        RouteRow,
+        "select r.*, d.name as domain_name from route r join domain d on d.guid = r.domain_guid
+         where r.domain_guid = $1 and lower(r.host) = lower($2) and r.path = $3 and r.port is null",
+        domain,
+        host,
+        path
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// The route, locked: destinations of one route change one after the other.
+///
+/// # Errors
+/// When the database fails.
+pub async fn route_lock_tx(tx: &mut PgConnection, guid: Uuid) -> sqlx::Result<Option<RouteRow>> {
+    sqlx::query_as!(
+        RouteRow,
+        "select r.*, d.name as domain_name from route r join domain d on d.guid = r.domain_guid
+         where r.guid = $1 for update of r",
+        guid
+    )
+    .fetch_optional(tx)
+    .await
+}
+
+/// Destinations of a route, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn destinations_tx(tx: &mut PgConnection, route: Uuid) -> sqlx::Result<Vec<DestinationRow>> {
+    sqlx::query_as!(
+        DestinationRow,
+        "select * from route_destination where route_guid = $1 order by created_at, guid",
+        route
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Adds a destination; one that is there already stays as it is. True when it was added.
+///
+/// # Errors
+/// When the database fails.
+pub async fn destination_add_tx(
+    tx: &mut PgConnection,
+    route: Uuid,
+    destination: &NewDestination,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "insert into route_destination (guid, route_guid, app_guid, process_type, port, weight)
+         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        Uuid::new_v4(),
+        route,
+        destination.app_guid,
+        destination.process_type,
+        destination.port,
+        destination.weight
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("update route set updated_at = now() where guid = $1", route).execute(tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes one destination of a route. False when there is none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn destination_remove_tx(tx: &mut PgConnection, route: Uuid, destination: Uuid) -> sqlx::Result<bool> {
+    let done = sqlx::query!("delete from route_destination where route_guid = $1 and guid = $2", route, destination)
+        .execute(tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes the destinations of a route that are not in `wanted`, sets the weights of those that are, and adds the rest.
+/// Gives which of `wanted` were added, and what was removed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn destinations_replace_tx<'a>(
+    tx: &mut PgConnection,
+    route: Uuid,
+    wanted: &'a [NewDestination],
+) -> sqlx::Result<(Vec<&'a NewDestination>, Vec<DestinationRow>)> {
+    let (mut added, mut removed) = (Vec::new(), Vec::new());
+    for old in destinations_tx(tx, route).await? {
+        let kept = wanted
+            .iter()
+            .find(|new| new.app_guid == old.app_guid && new.process_type == old.process_type && new.port == old.port);
+        match kept {
+            None => {
+                destination_remove_tx(tx, route, old.guid).await?;
+                removed.push(old);
+            }
+            Some(new) => {
+                sqlx::query!("update route_destination set weight = $2 where guid = $1", old.guid, new.weight)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+        }
+    }
+    for new in wanted {
+        if destination_add_tx(tx, route, new).await? {
+            added.push(new);
+        }
+    }
+    Ok((added, removed))
+}
+
+/// Removes a route. False when there is none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn route_delete_tx(tx: &mut PgConnection, guid: Uuid) -> sqlx::Result<bool> {
+    let done = sqlx::query!("delete from route where guid = $1", guid).execute(tx).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a space's routes that lead nowhere; their guids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn routes_delete_unmapped_tx(tx: &mut PgConnection, space: Uuid) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "delete from route r where r.space_guid = $1
+           and not exists (select 1 from route_destination d where d.route_guid = r.guid) returning r.guid",
+        space
+    )
+    .fetch_all(tx)
+    .await
+}
+
+/// Changes options (null members remove), labels and annotations.
+///
+/// # Errors
+/// When the database fails.
+pub async fn route_patch_tx(
+    tx: &mut PgConnection,
+    guid: Uuid,
+    options: Option<&Value>,
+    change: &MetadataChange,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update route set options = nullif(
+                    jsonb_strip_nulls(coalesce(options, '{}'::jsonb) || coalesce($2::jsonb, '{}'::jsonb)), '{}'::jsonb),
+                labels = jsonb_strip_nulls(labels || $3), annotations = jsonb_strip_nulls(annotations || $4),
+                updated_at = now()
+         where guid = $1",
+        guid,
+        options,
+        change.labels,
+        change.annotations
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// How many routes an organization and a space have, and may have. Counted under a lock of the organization's row,
+/// so that two requests cannot both take the last one.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "named as what they hold")]
+pub struct RouteFigures {
+    pub org_name: String,
+    pub space_name: String,
+    pub org_routes: i64,
+    pub space_routes: i64,
+    pub org_limit: Option<i64>,
+    pub space_limit: Option<i64>,
+}
+
+/// Counts routes for the quota check.
+///
+/// # Errors
+/// When the database fails.
+pub async fn route_figures_tx(tx: &mut PgConnection, space: Uuid) -> sqlx::Result<RouteFigures> {
+    sqlx::query!(
+        "select guid from organization where guid = (select org_guid from space where guid = $1) for no key update",
+        space
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    sqlx::query_as!(
+        RouteFigures,
+        r#"select o.name as org_name, s.name as space_name,
+                  (select count(*) from route r join space x on x.guid = r.space_guid where x.org_guid = o.guid)
+                      as "org_routes!",
+                  (select count(*) from route r where r.space_guid = s.guid) as "space_routes!",
+                  q.total_routes as org_limit, sq.total_routes as "space_limit?"
+           from space s join organization o on o.guid = s.org_guid
+           join organization_quota q on q.guid = o.quota_guid
+           left join space_quota sq on sq.guid = s.quota_guid
+           where s.guid = $1"#,
+        space
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// The shared ones as an array that is made once: a condition on each route would have all routes read.
+fn in_or_shared_with(listing: &mut Listing<'_>, spaces: Vec<Uuid>) {
+    listing
+        .sql("(r.space_guid = any(")
+        .bind_uuids(spaces.clone())
+        .sql(") or r.guid = any(array(select h.route_guid from route_shared_space h where h.space_guid = any(")
+        .bind_uuids(spaces)
+        .sql("))))")
+        .done();
+}
+
+const COLUMNS: &str = "r.*, d.name as domain_name";
+const FROM: &str = "route r join domain d on d.guid = r.domain_guid join space s on s.guid = r.space_guid";
+
+impl Store {
+    /// One route.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn route_get(&self, guid: Uuid) -> sqlx::Result<Option<RouteRow>> {
+        sqlx::query_as!(
+            RouteRow,
+            "select r.*, d.name as domain_name from route r join domain d on d.guid = r.domain_guid where r.guid = $1",
+            guid
+        )
+        .fetch_optional(self.pool())
+        .await
+    }
+
+    /// These routes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn routes_by_guid(&self, guids: &[Uuid]) -> sqlx::Result<Vec<RouteRow>> {
+        sqlx::query_as!(
+            RouteRow,
+            "select r.*, d.name as domain_name from route r join domain d on d.guid = r.domain_guid
+             where r.guid = any($1) order by r.created_at, r.guid",
+            guids
+        )
+        .fetch_all(self.pool())
+        .await
+    }
+
+    /// A page of the routes in these spaces, and of those that lead to `app` when it is given.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn route_list(
+        &self,
+        options: &ListOptions,
+        spaces: &Visible,
+        app: Option<Uuid>,
+    ) -> sqlx::Result<(Vec<RouteRow>, u64)> {
+        let mut listing = Listing::new(FROM, "r", options);
+        if let Visible::Only(guids) = spaces {
+            in_or_shared_with(&mut listing, guids.clone());
+        }
+        if let Some(values) = options.filter("space_guids") {
+            in_or_shared_with(&mut listing, values.iter().filter_map(|value| value.parse().ok()).collect());
+        }
+        if let Some(app) = app {
+            listing
+                .sql("exists (select 1 from route_destination t where t.route_guid = r.guid and t.app_guid = any(")
+                .bind_uuids(vec![app])
+                .sql("))")
+                .done();
+        }
+        listing.guids("guids", "r.guid").guids("domain_guids", "r.domain_guid");
+        listing.guids("organization_guids", "s.org_guid");
+        listing.guids_through(
+            "service_instance_guids",
+            "select 1 from service_binding b where b.route_guid = r.guid and b.service_instance_guid",
+        );
+        listing.texts_any_case("hosts", "r.host").texts("paths", "r.path").texts("ports", "r.port::text");
+        listing
+            .guids_through("app_guids", "select 1 from route_destination t where t.route_guid = r.guid and t.app_guid");
+        listing.fetch(self.pool(), COLUMNS).await
+    }
+
+    /// Destinations of these routes, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn destinations(&self, routes: &[Uuid]) -> sqlx::Result<Vec<DestinationRow>> {
+        sqlx::query_as!(
+            DestinationRow,
+            "select * from route_destination where route_guid = any($1) order by created_at, guid",
+            routes
+        )
+        .fetch_all(self.pool())
+        .await
+    }
+
+    /// Spaces of these apps; an app that does not exist is left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn app_spaces(&self, apps: &[Uuid]) -> sqlx::Result<Vec<(Uuid, Uuid)>> {
+        let rows = sqlx::query!("select guid, space_guid from app where guid = any($1) and not deleting", apps)
+            .fetch_all(self.pool())
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.guid, row.space_guid)).collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! Clients that hang up in the middle of a call that changes something: it has happened wholly, or not at all.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::apps::{app_of, package, upload, zip_of};
+use crate::support::{TestClient, TestController};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A request as bytes, with a length that may promise more than follows.
+fn request(client: &TestClient, method: &str, path: &str, kind: &str, body: &[u8], length: usize) -> Vec<u8> {
+    let token = client.token.as_deref().unwrap_or_default();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: api.slipway.test\r\nauthorization: bearer {token}\r\n\
+         content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Bytes that the other end of a loopback connection has been sent and has not read.
+fn unread(stream: &TcpStream) -> u64 {
+    let end = |address: std::io::Result<SocketAddr>| match address.expect("an address") {
+        SocketAddr::V4(address) => {
+            format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
+        }
+        SocketAddr::V6(address) => panic!("tests listen on 127.0.0.1, not on {address}"),
+    };
+    let (theirs, ours) = (end(stream.peer_addr()), end(stream.local_addr()));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = row.into_iter().find(|row| row.get(1) == Some(&&*theirs) && row.get(2) == Some(&&*ours));
+    let queues = row.and_then(|row| row.get(4).map(|queues| (*queues).to_owned())).expect("the server's end");
+    let (_, read) = queues.split_once(':').expect("two queues");
+    u64::from_str_radix(read, 16).expect("a number")
+}
+
+impl TestController {
+    /// Sends bytes and hangs up without reading.
+    async fn send_and_leave(&self, bytes: &[u8]) {
+        let mut stream = TcpStream::connect(self.address).await.expect("connect");
+        stream.write_all(bytes).await.expect("send");
+        // The server has read what came: its kernel holds nothing for it any more.
+        slipway_test_support::eventually("the server reads", LIMIT, || async {
+            let left = unread(&stream);
+            if left == 0 { Ok(()) } else { Err(left) }
+        })
+        .await;
+        // A reset, not a farewell: the server must not take the end of the stream for patience.
+        stream.set_zero_linger().expect("linger");
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(sql.to_owned());
+        sqlx::query_scalar(sql).fetch_one(&self.database.pool).await.expect("a number")
+    }
+
+    /// Every transaction has ended, so what a call has done can be looked at.
+    async fn settled(&self) {
+        slipway_test_support::eventually("no transaction is open", LIMIT, || async {
+            let open = "select count(*) from pg_stat_activity where datname = current_database()
+                        and pid <> pg_backend_pid() and (state = 'active' or state like 'idle in transaction%')";
+            match self.number(open).await {
+                0 => Ok(()),
+                open => Err(open),
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn half_a_body_changes_nothing() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let fresh = package(&admin, &app).await;
+    let relationships = json!({ "space": { "data": { "guid": space } } });
+    let body = json!({ "name": "half", "relationships": relationships }).to_string().into_bytes();
+    let half = &body[..body.len() / 2];
+    let yaml = b"applications:\n- name: half\n";
+    let rows = "select (select count(*) from app) + (select count(*) from event) + (select count(*) from job)";
+    let before = controller.number(rows).await;
+    for bytes in [
+        request(&admin, "POST", "/v3/apps", "application/json", half, body.len()),
+        request(&admin, "PATCH", &format!("/v3/apps/{app}"), "application/json", half, body.len()),
+        request(&admin, "POST", &format!("/v3/apps/{app}/tasks"), "application/json", half, body.len()),
+        // Well-formed as far as it came: only the promised length says that more was meant.
+        request(&admin, "POST", &format!("/v3/spaces/{space}/actions/apply_manifest"), "application/x-yaml", yaml, 900),
+        request(
+            &admin,
+            "POST",
+            &format!("/v3/packages/{fresh}/upload"),
+            "multipart/form-data; boundary=b",
+            b"--b\r\n",
+            900,
+        ),
+    ] {
+        controller.send_and_leave(&bytes).await;
+    }
+    controller.settled().await;
+    // An answer to another client means that the server has gone on.
+    assert_eq!(admin.get("/v3/apps?names=half").await.1["pagination"]["total_results"], 0);
+    assert_eq!(controller.number(rows).await, before);
+    let (_, still) = admin.get(&format!("/v3/packages/{fresh}")).await;
+    assert_eq!(still["state"], "AWAITING_UPLOAD");
+    let (status, answer) = upload(&admin, &fresh, &json!([]), Some(zip_of(&[("a", b"a")]))).await;
+    assert_eq!((status.as_u16(), &answer["state"]), (200, &json!("READY")), "{answer}");
+}
+
+/// The round in which the clients leave only when what they asked for is done.
+const LAST: u64 = 12;
+
+/// Whatever has come of a call whose client has left, the rows belong together.
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_leaves_nothing_half_done() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    for round in 0..=LAST {
+        let body =
+            json!({ "name": format!("gone-{round}"), "relationships": { "space": { "data": { "guid": space } } } });
+        let app = request_of(&admin, "POST", "/v3/apps", &body);
+        let text = format!("applications:\n- name: manifest-{round}\n  default-route: true\n");
+        let path = format!("/v3/spaces/{space}/actions/apply_manifest");
+        let manifest = request(&admin, "POST", &path, "application/x-yaml", text.as_bytes(), text.len());
+        for bytes in [app, manifest] {
+            let mut stream = TcpStream::connect(controller.address).await.expect("connect");
+            stream.write_all(&bytes).await.expect("send");
+            // Sooner and later: before the handler runs, in its transaction, and after it.
+            tokio::time::sleep(Duration::from_millis(round * 2)).await;
+            if round == LAST {
+                let made = format!("select count(*) from app where name in ('gone-{LAST}', 'manifest-{LAST}')");
+                slipway_test_support::eventually(
+                    "the last calls are done before their clients leave",
+                    LIMIT,
+                    || async {
+                        match controller.number(&made).await {
+                            0 => Err(0),
+                            some => Ok(some),
+                        }
+                    },
+                )
+                .await;
+            }
+            stream.set_zero_linger().expect("linger");
+        }
+    }
+    let last = format!("select count(*) from app where name in ('gone-{LAST}', 'manifest-{LAST}')");
+    assert!(controller.number(&last).await > 0, "such calls do something when nobody leaves");
+    controller.settled().await;
+    let halves = "select count(*) from app a
+                  where (select count(*) from process p where p.app_guid = a.guid and p.type = 'web') <> 1
+                     or not exists (select 1 from event e where e.target_guid = a.guid::text)";
+    assert_eq!(controller.number(halves).await, 0, "an app without its process or its event");
+    let mapped = "select count(*) from app a where a.name like 'manifest-%'
+                  and not exists (select 1 from route_destination d where d.app_guid = a.guid)";
+    slipway_test_support::eventually("manifests are applied wholly", LIMIT, || async {
+        match controller.number(mapped).await {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+    let jobs = "select count(*) from job where state not in ('COMPLETE', 'FAILED')";
+    slipway_test_support::eventually("no job is stuck", LIMIT, || async {
+        match controller.number(jobs).await {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+}
+
+fn request_of(client: &TestClient, method: &str, path: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string().into_bytes();
+    request(client, method, path, "application/json", &body, body.len())
+}
+
+/// A connection that is used again after a call that was cut gets answers to its own calls.
+#[tokio::test]
+async fn the_server_goes_on_after_a_client_that_only_listens() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let mut idle = TcpStream::connect(controller.address).await.expect("connect");
+    idle.write_all(b"POST /v3/apps HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n").await.expect("send");
+    let (status, _) = admin.get("/v3/apps").await;
+    assert_eq!(status.as_u16(), 200);
+    // It had no token, so it is told so without its body.
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 401");
+}

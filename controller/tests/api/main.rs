@@ -1,0 +1,34 @@
+//! The API over real HTTP and a real database; cells and routers are simulated.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod apps;
+mod blobs;
+mod buildpacks;
+mod deployments;
+mod domains;
+mod drains;
+mod errors;
+mod hangups;
+mod jobs;
+mod layers;
+mod manifests;
+mod operator;
+mod passcodes;
+mod places;
+mod quota_resources;
+mod quotas;
+mod removals;
+mod retention;
+mod route_bindings;
+mod route_names;
+mod route_sharing;
+mod security_groups;
+mod segments;
+mod services;
+mod sidecars;
+mod together;
+mod tokens;
+mod uploads;
+mod users;

@@ -1,0 +1,321 @@
+//! Organizations, spaces, roles, domains and routes, good and bad.
+
+use std::sync::PoisonError;
+
+use crate::support::{TestClient, TestController, error};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use slipway_controller::context::Proof;
+use slipway_controller::store::change_log;
+use uuid::Uuid;
+
+fn to_one(guid: impl ToString) -> Value {
+    json!({ "data": { "guid": guid.to_string() } })
+}
+
+async fn domain(client: &TestClient) -> String {
+    let (_, domains) = client.get("/v3/domains?names=apps.slipway.test").await;
+    domains["resources"][0]["guid"].as_str().expect("the default domain").to_owned()
+}
+
+async fn route(client: &TestClient, space: Uuid, host: &str) -> (StatusCode, Value) {
+    let relationships = json!({ "space": to_one(space), "domain": to_one(domain(client).await) });
+    client.post("/v3/routes", json!({ "host": host, "relationships": relationships })).await
+}
+
+#[tokio::test]
+async fn nothing_is_shown_without_a_token() {
+    let controller = TestController::start().await;
+    let nobody = controller.client(None);
+    let admin = controller.admin().await;
+    for path in [
+        "organizations",
+        "organization_quotas",
+        "spaces",
+        "isolation_segments",
+        "roles",
+        "users",
+        "domains",
+        "routes",
+        "service_route_bindings",
+        "audit_events",
+        "feature_flags",
+        "buildpacks",
+        "stacks",
+        "service_instances",
+        "service_credential_bindings",
+    ] {
+        let path = format!("/v3/{path}");
+        let (status, body) = nobody.get(&path).await;
+        assert_eq!((status, error(&body).0), (StatusCode::UNAUTHORIZED, 10002), "{path}");
+        let (status, body) = admin.get(&path).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        assert!(body["pagination"]["total_pages"].as_u64() >= Some(1), "{path}");
+        let (status, body) = admin.get(&format!("{path}?nonsense=1")).await;
+        assert_eq!((status, error(&body).0), (StatusCode::BAD_REQUEST, 10005), "{path}");
+    }
+    let unknown = Uuid::new_v4();
+    for (path, what) in [
+        ("organizations", "Organization"),
+        ("spaces", "Space"),
+        ("roles", "Role"),
+        ("users", "User"),
+        ("domains", "Domain"),
+        ("routes", "Route"),
+        ("audit_events", "Event"),
+        ("buildpacks", "Buildpack"),
+        ("stacks", "Stack"),
+        ("jobs", "Job"),
+        ("feature_flags", "Feature flag"),
+    ] {
+        for guid in [unknown.to_string(), "no-guid".to_owned()] {
+            let (status, body) = admin.get(&format!("/v3/{path}/{guid}")).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(error(&body), (10010, format!("{what} not found")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_by_name() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let send = |body: String| admin.send(admin.request(Method::POST, "/v3/organizations").body(body));
+    let (status, body) = send("{\"name\":".to_owned()).await;
+    assert_eq!((status, error(&body).0), (StatusCode::BAD_REQUEST, 1001));
+    let (status, body) = send("{\"name\": 7}".to_owned()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(&body).1.starts_with("'name' is not as expected"), "{body}");
+    let (_, body) = send("{\"name\": \"x\", \"nmae\": 1}".to_owned()).await;
+    assert_eq!(error(&body).1, "Unknown field(s): 'nmae'");
+    let (_, body) = send(json!({ "name": "x".repeat(251) }).to_string()).await;
+    assert_eq!(error(&body).1, "Name is too long (maximum is 250 characters)");
+    let (status, body) = send(format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20))).await;
+    assert_eq!((status, error(&body).0), (StatusCode::BAD_REQUEST, 1004));
+    let (status, body) = send("{\"name\": \"a\\u0000b\"}".to_owned()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    let (_, page) = admin.get("/v3/organizations").await;
+    assert_eq!(page["pagination"]["total_results"], 1, "nothing was left behind");
+}
+
+#[tokio::test]
+async fn organizations_and_spaces_live_and_die() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (status, org) = admin.post("/v3/organizations", json!({ "name": "acme", "suspended": false })).await;
+    assert_eq!(status, StatusCode::CREATED, "{org}");
+    assert!(org["relationships"]["quota"]["data"]["guid"].is_string());
+    let (status, body) = admin.post("/v3/organizations", json!({ "name": "ACME" })).await;
+    assert_eq!(
+        (status, error(&body).1),
+        (StatusCode::UNPROCESSABLE_ENTITY, "Organization 'ACME' already exists.".to_owned())
+    );
+    let org_guid = org["guid"].as_str().expect("a guid");
+    let body = json!({ "name": "prod", "relationships": { "organization": to_one(org_guid) } });
+    let (status, space) = admin.post("/v3/spaces", body.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{space}");
+    assert_eq!(error(&admin.post("/v3/spaces", body).await.1).1, "Name must be unique per organization");
+    let space_guid: Uuid = space["guid"].as_str().expect("a guid").parse().expect("a uuid");
+
+    let (_, page) = admin.get("/v3/spaces?include=organization&names=prod").await;
+    assert_eq!(page["included"]["organizations"][0]["guid"], org["guid"]);
+    let labels = json!({ "metadata": { "labels": { "env": "prod", "gone": null } } });
+    assert_eq!(admin.patch(&format!("/v3/spaces/{space_guid}"), labels).await.0, StatusCode::OK);
+    let (_, page) = admin.get("/v3/spaces").await;
+    let others: Vec<&str> =
+        page["resources"].as_array().into_iter().flatten().filter_map(|space| space["name"].as_str()).collect();
+    let others: Vec<&str> = others.into_iter().filter(|name| *name != "prod").collect();
+    assert!(!others.is_empty(), "a space without the label: {page}");
+    for (selector, labelled) in [
+        ("env%3Dprod", true),
+        ("env!%3Dprod", false),
+        ("!env", false),
+        ("env%20in%20(a,prod)", true),
+        ("env%20notin%20(prod)", false),
+    ] {
+        let (_, page) = admin.get(&format!("/v3/spaces?label_selector={selector}")).await;
+        let names: Vec<&str> =
+            page["resources"].as_array().into_iter().flatten().filter_map(|space| space["name"].as_str()).collect();
+        assert_eq!(names, if labelled { vec!["prod"] } else { others.clone() }, "{selector}: {page}");
+    }
+    for path in ["relationships/default_isolation_segment", "domains", "domains/default", "usage_summary"] {
+        assert_eq!(admin.get(&format!("/v3/organizations/{org_guid}/{path}")).await.0, StatusCode::OK, "{path}");
+    }
+    for path in
+        ["relationships/isolation_segment", "features/ssh", "running_security_groups", "staging_security_groups"]
+    {
+        assert_eq!(admin.get(&format!("/v3/spaces/{space_guid}/{path}")).await.0, StatusCode::OK, "{path}");
+    }
+
+    controller.bare_app(space_guid, "app").await;
+    assert_eq!(route(&admin, space_guid, "in-prod").await.0, StatusCode::CREATED);
+    let job = admin.delete_job(&format!("/v3/organizations/{org_guid}")).await;
+    assert_eq!(job["state"], "COMPLETE", "{job}");
+    assert_eq!(admin.get(&format!("/v3/organizations/{org_guid}")).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(admin.get("/v3/routes").await.1["pagination"]["total_results"], 0);
+    let (_, events) = admin.get("/v3/audit_events?types=audit.app.delete-request").await;
+    assert_eq!(events["resources"][0]["actor"]["name"], "admin", "{events}");
+}
+
+#[tokio::test]
+async fn routes_are_made_mapped_and_proven() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (org, space) = controller.dev().await;
+    let (status, made) = route(&admin, space, "Web").await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(made["url"], "web.apps.slipway.test");
+    assert!(made.get("options").is_none());
+    let (status, body) = route(&admin, space, "web").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(error(&body).1, "Route already exists with host 'web' for domain 'apps.slipway.test'.");
+    assert_eq!(route(&admin, space, "a b").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(route(&admin, Uuid::new_v4(), "x").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let domain = domain(&admin).await;
+    for (query, hits) in [("hosts=web&paths=", 1), ("hosts=&paths=", 0), ("hosts=web&paths=%2Fx", 0)] {
+        let (_, page) = admin.get(&format!("/v3/routes?domain_guids={domain}&{query}")).await;
+        assert_eq!(page["pagination"]["total_results"], hits, "{query}");
+    }
+
+    let path = format!("/v3/routes/{}/destinations", made["guid"].as_str().expect("a guid"));
+    let app = controller.bare_app(space, "app").await;
+    let body = json!({ "destinations": [{ "app": { "guid": app } }] });
+    let response = admin.request(Method::POST, &path).json(&body).send().await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("x-cf-warnings"));
+    let answer: Value = response.json().await.expect("json");
+    assert_eq!(answer["destinations"][0]["app"]["process"]["type"], "web");
+    assert_eq!(controller.routers.waited_for.lock().unwrap_or_else(PoisonError::into_inner).len(), 1);
+    let (_, listed) = admin.get(&format!("/v3/apps/{app}/routes")).await;
+    assert_eq!(listed["resources"][0]["guid"], made["guid"]);
+
+    // Again: nothing changes. A laggard is named.
+    *controller.routers.proof.lock().unwrap_or_else(PoisonError::into_inner) =
+        Proof::Lagging(vec!["r1, slow".to_owned()]);
+    let response = admin.request(Method::POST, &path).json(&body).send().await.expect("an answer");
+    let warning = response.headers()["x-cf-warnings"].to_str().expect("text").to_owned();
+    assert!(warning.contains("r1%2C+slow"), "{warning}");
+    let answer: Value = response.json().await.expect("json");
+    assert_eq!(answer["destinations"].as_array().map(Vec::len), Some(1));
+
+    // An app of another space, and one that is not there.
+    let (_, other) =
+        admin.post("/v3/spaces", json!({ "name": "other", "relationships": { "organization": to_one(org) } })).await;
+    let other: Uuid = other["guid"].as_str().expect("a guid").parse().expect("a uuid");
+    let foreign = controller.bare_app(other, "app").await;
+    let (status, body) = admin.post(&path, json!({ "destinations": [{ "app": { "guid": foreign } }] })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(error(&body).1, "Routes destinations must be in either the route's space or the route's shared spaces");
+    let (status, body) = admin.post(&path, json!({ "destinations": [{ "app": { "guid": "x" } }] })).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(&body).1.contains("do not exist"), "{body}");
+    assert_eq!(route(&admin, other, "web").await.0, StatusCode::UNPROCESSABLE_ENTITY, "taken by another space");
+
+    let weights = |first: u32, second: u32| {
+        json!({ "destinations": [
+            { "app": { "guid": app }, "weight": first },
+            { "app": { "guid": app, "process": { "type": "worker" } }, "weight": second },
+        ] })
+    };
+    assert_eq!(admin.patch(&path, weights(50, 40)).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, answer) = admin.patch(&path, weights(90, 10)).await;
+    assert_eq!((status, answer["destinations"].as_array().map(Vec::len)), (StatusCode::OK, Some(2)));
+    let (_, answer) = admin.patch(&path, body_of(app)).await;
+    let destination = answer["destinations"][0]["guid"].as_str().expect("a guid");
+    assert_eq!(admin.delete(&format!("{path}/{destination}")).await.0, StatusCode::NO_CONTENT);
+
+    let options = json!({ "options": { "loadbalancing": "least-connection" } });
+    let self_path = format!("/v3/routes/{}", made["guid"].as_str().expect("a guid"));
+    assert_eq!(admin.patch(&self_path, options).await.1["options"]["loadbalancing"], "least-connection");
+    let (_, bare) = admin.patch(&self_path, json!({ "options": { "loadbalancing": null } })).await;
+    assert!(bare.get("options").is_none(), "{bare}");
+    assert_eq!(admin.delete_job(&self_path).await["state"], "COMPLETE");
+    assert_eq!(admin.get(&self_path).await.0, StatusCode::NOT_FOUND);
+}
+
+fn body_of(app: Uuid) -> Value {
+    json!({ "destinations": [{ "app": { "guid": app } }] })
+}
+
+#[tokio::test]
+async fn roles_decide() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (org, space) = controller.dev().await;
+    let stranger = controller.user("stranger").await;
+    let auditor = controller.user_with("auditor", "space_auditor").await;
+    let developer = controller.user_with("developer", "space_developer").await;
+    let (_, made) = route(&admin, space, "web").await;
+    let path = format!("/v3/routes/{}", made["guid"].as_str().expect("a guid"));
+    let change = json!({ "metadata": { "labels": { "a": "b" } } });
+    for (client, read, write) in [
+        (&stranger, StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
+        (&auditor, StatusCode::OK, StatusCode::FORBIDDEN),
+        (&developer, StatusCode::OK, StatusCode::OK),
+    ] {
+        assert_eq!(client.get(&path).await.0, read);
+        assert_eq!(client.patch(&path, change.clone()).await.0, write);
+    }
+    assert_eq!(stranger.get("/v3/routes").await.1["pagination"]["total_results"], 0);
+    assert_eq!(stranger.get("/v3/organizations").await.1["pagination"]["total_results"], 0);
+    assert_eq!(auditor.get("/v3/organizations").await.1["pagination"]["total_results"], 1);
+    assert_eq!(developer.post("/v3/organizations", json!({ "name": "mine" })).await.0, StatusCode::FORBIDDEN);
+
+    let again = json!({ "type": "organization_user", "relationships": {
+        "organization": to_one(org), "user": { "data": { "username": "developer" } } } });
+    let (status, body) = admin.post("/v3/roles", again).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(error(&body).1, "User 'developer' already has 'organization_user' role in organization 'dev'.");
+    let unknown = json!({ "type": "space_developer", "relationships": {
+        "space": to_one(space), "user": { "data": { "username": "nobody" } } } });
+    assert_eq!(error(&admin.post("/v3/roles", unknown).await.1).1, "No user exists with the username 'nobody'.");
+
+    let (_, roles) = admin.get(&format!("/v3/roles?include=user&types=space_auditor&space_guids={space}")).await;
+    assert_eq!(roles["included"]["users"][0]["username"], "auditor");
+    let role = roles["resources"][0]["guid"].as_str().expect("a guid");
+    assert_eq!(developer.delete(&format!("/v3/roles/{role}")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(admin.delete_job(&format!("/v3/roles/{role}")).await["state"], "COMPLETE");
+    assert_eq!(auditor.get(&path).await.0, StatusCode::NOT_FOUND);
+
+    let org_path = format!("/v3/organizations/{org}");
+    assert_eq!(admin.patch(&org_path, json!({ "suspended": true })).await.0, StatusCode::OK);
+    let (status, body) = developer.patch(&path, change.clone()).await;
+    assert_eq!((status, error(&body).0), (StatusCode::FORBIDDEN, 10017));
+    assert_eq!(admin.patch(&path, change).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    for name in ["a,b", "c", "d"] {
+        assert_eq!(admin.post("/v3/organizations", json!({ "name": name })).await.0, StatusCode::CREATED);
+    }
+    let (_, found) = admin.get("/v3/organizations?names=a%252Cb,c").await;
+    assert_eq!(found["pagination"]["total_results"], 2);
+    let (mut seen, mut next) = (Vec::new(), "/v3/organizations?order_by=-name&per_page=1".to_owned());
+    loop {
+        let (_, page) = admin.get(&next).await;
+        seen.push(page["resources"][0]["name"].as_str().expect("a name").to_owned());
+        match page["pagination"]["next"]["href"].as_str() {
+            Some(href) => href.clone_into(&mut next),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["dev", "d", "c", "a,b"]);
+}
+
+/// Routers write both names into access lines: two tables of one version must not tell different ones.
+#[tokio::test]
+async fn another_name_of_a_space_or_organization_is_another_version_of_the_table() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (org, space) = controller.dev().await;
+    let version = async || change_log::current(&controller.database.pool).await.expect("a version");
+    for path in [format!("/v3/spaces/{space}"), format!("/v3/organizations/{org}")] {
+        let before = version().await;
+        let (status, body) = admin.patch(&path, json!({ "name": "renamed" })).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        assert!(version().await > before, "{path}");
+    }
+}

@@ -1,0 +1,117 @@
+//! What does not fit a quota or any cell: refused with the figures, nothing changed.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::apps::{action, app_of, manifest, ready_package, refused};
+use crate::support::{TestClient, TestController};
+
+async fn execute(controller: &TestController, statement: &'static str) {
+    sqlx::query(statement).execute(&controller.database.pool).await.expect(statement);
+}
+
+async fn web(client: &TestClient, app: &str) -> (i64, i64, i64) {
+    let (_, process) = client.get(&format!("/v3/apps/{app}/processes/web")).await;
+    let figure = |name: &str| process[name].as_i64().unwrap_or_else(|| panic!("{name} in {process}"));
+    (figure("instances"), figure("memory_in_mb"), figure("disk_in_mb"))
+}
+
+#[tokio::test]
+async fn what_exceeds_the_organization_is_refused_with_figures() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let first = controller.pushed(&client, "first").await;
+    let second = controller.pushed(&client, "second").await;
+    execute(&controller, "update organization_quota set total_memory_in_mb = 256, total_instances = 3").await;
+    let scale = |app: &str| format!("/v3/apps/{app}/processes/web/actions/scale");
+
+    // 64 MiB of the other app, and 2 × 128 of this one.
+    let wish = json!({ "instances": 2, "memory_in_mb": 128 });
+    let texts = ["organization \"dev\"", "256 MiB of memory", "64 MiB are in use", "256 MiB are asked for"];
+    refused(&client.post(&scale(&first), wish).await, 422, &texts);
+    let texts = ["allows 3 of instances", "1 are in use", "3 are asked for"];
+    refused(&client.post(&scale(&first), json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
+    let texts = ["asks for 512 MiB", "allows 256 MiB"];
+    refused(&client.post(&scale(&first), json!({ "memory_in_mb": 512 })).await, 422, &texts);
+    assert_eq!(web(&client, &first).await, (1, 64, 128), "nothing of it was kept");
+
+    // A stopped app may ask for what it cannot start with.
+    assert_eq!(action(&client, &second, "stop").await, "STOPPED");
+    let (status, body) = client.post(&scale(&second), json!({ "instances": 4, "memory_in_mb": 64 })).await;
+    assert_eq!(status, 202, "{body}");
+    let start = format!("/v3/apps/{second}/actions/start");
+    refused(&client.act(&start).await, 422, &["256 MiB of memory", "64 MiB are in use", "256 MiB are asked for"]);
+    let (_, app) = client.get(&format!("/v3/apps/{second}")).await;
+    assert_eq!(app["state"], "STOPPED");
+
+    let tasks = format!("/v3/apps/{first}/tasks");
+    let task = json!({ "command": "true", "memory_in_mb": 200 });
+    refused(&client.post(&tasks, task).await, 422, &["256 MiB", "64 MiB are in use", "200 MiB are asked for"]);
+    assert_eq!(client.get(&tasks).await.1["pagination"]["total_results"], 0);
+    let package = ready_package(&client, &first).await;
+    let build = json!({ "package": { "guid": package } });
+    refused(&client.post("/v3/builds", build).await, 422, &["The build asks for 1024 MiB", "256 MiB"]);
+}
+
+#[tokio::test]
+async fn what_exceeds_the_space_is_refused_with_figures() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    execute(
+        &controller,
+        "with q as (insert into space_quota (guid, org_guid, name, total_memory_in_mb, per_process_memory_in_mb,
+                                             total_instances)
+                    select gen_random_uuid(), org_guid, 'small', 128, 100, 2 from space returning guid)
+         update space set quota_guid = q.guid from q",
+    )
+    .await;
+    let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
+    let texts = ["space \"dev\"", "allows 2 of instances", "3 are asked for"];
+    refused(&client.post(&scale, json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
+    let texts = ["space \"dev\"", "allows 128 MiB", "180 MiB are asked for"];
+    refused(&client.post(&scale, json!({ "instances": 2, "memory_in_mb": 90 })).await, 422, &texts);
+    refused(&client.post(&scale, json!({ "memory_in_mb": 101 })).await, 422, &["101 MiB", "allows 100 MiB"]);
+    let (_, space) = controller.dev().await;
+    let text = "applications: [{name: web, memory: 101M}]";
+    refused(&client.send(manifest(&client, space, text)).await, 422, &["101 MiB", "allows 100 MiB"]);
+    assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+    assert_eq!(client.post(&scale, json!({ "instances": 2 })).await.0, 202);
+}
+
+#[tokio::test]
+async fn what_no_cell_could_hold_is_refused_with_figures() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, space) = controller.dev().await;
+    for (memory_mb, disk_mb, state) in
+        [(2048, 4096, "connected"), (1024, 8192, "connected"), (1 << 20, 1 << 20, "lost")]
+    {
+        sqlx::query("insert into cell (id, zone, memory_mb, disk_mb, slots, state) values ($1, 'z', $2, $3, 10, $4)")
+            .bind(Uuid::new_v4())
+            .bind(i64::from(memory_mb))
+            .bind(i64::from(disk_mb))
+            .bind(state)
+            .execute(&controller.database.pool)
+            .await
+            .expect("a cell");
+    }
+    let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
+    let texts = ["4096 MiB of memory", "the largest cell has 2048 MiB"];
+    refused(&client.post(&scale, json!({ "memory_in_mb": 4096 })).await, 422, &texts);
+    let texts = ["9000 MiB of disk", "the largest cell has 8192 MiB"];
+    refused(&client.post(&scale, json!({ "disk_in_mb": 9000 })).await, 422, &texts);
+    let text = "applications: [{name: other, memory: 64G}]";
+    refused(&client.send(manifest(&client, space, text)).await, 422, &["65536 MiB", "2048 MiB"]);
+    let text = "applications: [{name: other, disk_quota: 9000M}]";
+    refused(&client.send(manifest(&client, space, text)).await, 422, &["9000 MiB", "8192 MiB"]);
+    assert_eq!(client.get("/v3/apps").await.1["pagination"]["total_results"], 1, "no other app was made");
+    let task = json!({ "command": "true", "disk_in_mb": 9000 });
+    refused(&client.post(&format!("/v3/apps/{app}/tasks"), task).await, 422, &["9000 MiB", "8192 MiB"]);
+    let other = app_of(&client, space, "other", "").await;
+    let package = ready_package(&client, &other).await;
+    let build = json!({ "package": { "guid": package }, "staging_memory_in_mb": 4096 });
+    refused(&client.post("/v3/builds", build).await, 422, &["4096 MiB", "2048 MiB"]);
+    assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+}

@@ -1,0 +1,300 @@
+//! Tokens: who gets one, and which are refused.
+
+use crate::support::{ADMIN_PASSWORD, TestController, error};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use slipway_controller::auth::login::{self, Login};
+use slipway_controller::auth::{keys, tokens};
+
+#[tokio::test]
+async fn discovery_needs_no_token_and_follows_the_request() {
+    let controller = TestController::start().await;
+    let client = controller.client(None);
+    let (status, root) = client
+        .send(
+            client
+                .request(Method::GET, "/")
+                .header("host", "api.slipway.test:8443")
+                .header("x-forwarded-proto", "https"),
+        )
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(root["links"]["login"]["href"], "https://login.slipway.test:8443");
+    assert_eq!(root["links"]["log_cache"]["href"], "https://log-cache.slipway.test:8443");
+    assert_eq!(root["links"]["cloud_controller_v3"]["href"], "https://api.slipway.test:8443/v3");
+    assert_eq!(root["links"]["cloud_controller_v3"]["meta"]["version"], "3.211.0");
+    let (_, login) = client.get("/login").await;
+    assert_eq!(login["prompts"]["password"].as_array().map(Vec::len), Some(2));
+    assert_eq!(client.get("/v3/info").await.0, StatusCode::OK);
+    assert!(client.get("/v3").await.1["links"]["apps"]["href"].is_string());
+    let (status, body) = client.get("/v3/nonsense").await;
+    assert_eq!((status, error(&body)), (StatusCode::NOT_FOUND, (10000, "Unknown request".to_owned())));
+    let (status, body) = client.delete("/v3/info").await;
+    assert_eq!((status, error(&body).0), (StatusCode::NOT_FOUND, 10000));
+}
+
+#[tokio::test]
+async fn a_password_gives_a_token_and_a_refresh_token_that_lasts() {
+    let controller = TestController::start().await;
+    let (status, answer) = controller
+        .token(&[("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD), ("scope", "")])
+        .await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["token_type"], "bearer");
+    let refresh = answer["refresh_token"].as_str().expect("a refresh token");
+    for _ in 0..2 {
+        let (status, again) = controller.token(&[("grant_type", "refresh_token"), ("refresh_token", refresh)]).await;
+        assert_eq!(status, StatusCode::OK, "{again}");
+        assert_eq!(again["refresh_token"], refresh);
+        let client = controller.client(again["access_token"].as_str());
+        assert_eq!(client.get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND);
+    }
+    let payload = answer["access_token"].as_str().and_then(|token| token.split('.').nth(1)).expect("three parts");
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("json");
+    assert_eq!(claims["user_name"], "admin");
+    assert!(claims["user_id"].is_string() && claims["origin"].is_string() && claims["exp"].is_i64());
+    assert!(claims["scope"].as_array().is_some_and(|scopes| scopes.contains(&json!("cloud_controller.admin"))));
+}
+
+#[tokio::test]
+async fn wrong_passwords_are_refused_and_lock_the_account() {
+    let controller = TestController::start().await;
+    let wrong = [("grant_type", "password"), ("username", "admin"), ("password", "wrong")];
+    for _ in 0..5 {
+        let (status, body) = controller.token(&wrong).await;
+        assert_eq!((status, body["error"].as_str()), (StatusCode::UNAUTHORIZED, Some("unauthorized")));
+        assert_eq!(body["error_description"], "Bad credentials");
+    }
+    let right = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD)];
+    let (status, body) = controller.token(&right).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(body["error_description"], "Your account has been locked because of too many failed attempts to login.");
+    let (status, body) =
+        controller.token(&[("grant_type", "password"), ("username", "nobody"), ("password", "x")]).await;
+    assert_eq!((status, body["error"].as_str()), (StatusCode::UNAUTHORIZED, Some("unauthorized")));
+    let (status, body) = controller.token(&[("grant_type", "telepathy")]).await;
+    assert_eq!((status, body["error"].as_str()), (StatusCode::BAD_REQUEST, Some("unsupported_grant_type")));
+    let (status, body) = controller.token(&[("grant_type", "refresh_token"), ("refresh_token", "forged")]).await;
+    assert_eq!((status, body["error"].as_str()), (StatusCode::UNAUTHORIZED, Some("invalid_token")));
+}
+
+#[tokio::test]
+async fn guesses_at_once_get_no_further_than_one_after_the_other() {
+    let controller = TestController::start().await;
+    // Right ones at once lock nobody out.
+    let right = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD)];
+    let answers = futures::future::join_all((0..10).map(|_| controller.token(&right))).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK), "{answers:?}");
+
+    let wrong = [("grant_type", "password"), ("username", "admin"), ("password", "wrong")];
+    let answers = futures::future::join_all((0..20).map(|_| controller.token(&wrong))).await;
+    let told = answers.iter().filter(|(_, body)| body["error_description"] == "Bad credentials").count();
+    assert_eq!(told, 5, "{answers:?}");
+    let (status, body) = controller.token(&right).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(body["error_description"].as_str().is_some_and(|text| text.contains("locked")), "{body}");
+
+    // The right one at the end of the queue, begun before the account was locked.
+    let context = &controller.context;
+    sqlx::query("update user_account set failed_logins = 0, locked_until = null")
+        .execute(&controller.database.pool)
+        .await
+        .expect("unlocked");
+    let account = context.store.accounts_named("admin", None).await.expect("accounts").remove(0);
+    let guesses =
+        (0..21).map(|n| login::attempt(context, Some(&account), if n < 20 { "wrong" } else { ADMIN_PASSWORD }));
+    let came_to: Vec<_> =
+        futures::future::join_all(guesses).await.into_iter().map(|done| done.expect("counted")).collect();
+    assert_eq!(came_to.iter().filter(|login| **login == Login::Wrong).count(), 5, "{came_to:?}");
+    assert_eq!(came_to.last(), Some(&Login::Locked), "{came_to:?}");
+    assert!(context.store.account_get(&account.guid).await.expect("an answer").expect("an account").locked);
+
+    // Changing the password takes the same way: it is no other place to guess at.
+    sqlx::query("update user_account set failed_logins = 0, locked_until = null")
+        .execute(&controller.database.pool)
+        .await
+        .expect("unlocked");
+    let admin = controller.admin().await;
+    let path = format!("/Users/{}/password", account.guid);
+    let change = json!({ "oldPassword": "wrong", "password": "new" });
+    let send = |_| admin.send(admin.request(Method::PUT, &path).json(&change));
+    let answers = futures::future::join_all((0..20).map(send)).await;
+    let told = answers.iter().filter(|(_, body)| body["error_description"] == "Old password is incorrect").count();
+    assert_eq!(told, 5, "{answers:?}");
+}
+
+#[tokio::test]
+async fn nothing_works_once_more_at_the_end_of_its_life() {
+    let controller = TestController::start().await;
+    let context = &controller.context;
+    // A code is over when it says so: not later, when nobody remembers any more that it was used.
+    let signer = context.keys.signer(&context.store, &context.vault).await.expect("a key");
+    let header = jsonwebtoken::Header {
+        kid: Some(signer.kid.clone()),
+        ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256)
+    };
+    let code = |jti: &str, ends_in: i64| {
+        let claims = json!({
+            "jti": jti, "sub": "someone", "iss": tokens::issuer(&context.config), "aud": "ssh-proxy",
+            "exp": chrono::Utc::now().timestamp() + ends_in,
+        });
+        jsonwebtoken::encode(&header, &claims, &signer.key).expect("signed")
+    };
+    assert!(tokens::redeem_code(context, &code("one", 60)).await.is_ok());
+    assert!(tokens::redeem_code(context, &code("two", -10)).await.is_err());
+
+    // A token that is accepted a little longer than it says is also remembered as revoked for that long.
+    let subject = tokens::Subject { client_id: "cf".to_owned(), user: None, scopes: Vec::new() };
+    let mut claims = tokens::claims(&context.config, &subject, "password", 600);
+    claims.exp = chrono::Utc::now().timestamp() - 1;
+    let token = tokens::sign(context, &claims).await.expect("signed");
+    assert!(tokens::check(context, &token).await.is_ok(), "clocks may differ");
+    let client = controller.client(Some(&token));
+    assert_eq!(client.delete(&format!("/oauth/token/revoke/{}", claims.jti)).await.0, StatusCode::OK);
+    // Somebody else logs out, which clears the memory.
+    let other = tokens::claims(&context.config, &subject, "password", 600);
+    let client = controller.client(Some(&tokens::sign(context, &other).await.expect("signed")));
+    assert_eq!(client.delete(&format!("/oauth/token/revoke/{}", other.jti)).await.0, StatusCode::OK);
+    let remembered = context.store.token_is_revoked(&claims.jti).await.expect("an answer");
+    assert!(remembered, "it would be accepted again");
+}
+
+#[tokio::test]
+async fn refused_tokens() {
+    let controller = TestController::start().await;
+    let context = &controller.context;
+    let subject =
+        tokens::Subject { client_id: "cf".to_owned(), user: None, scopes: vec!["cloud_controller.admin".to_owned()] };
+    let claims = |life| tokens::claims(&context.config, &subject, "password", life);
+    let good = tokens::sign(context, &claims(600)).await.expect("signed");
+    let refused = async |token: &str| {
+        let (status, body) = controller.client(Some(token)).get("/v3/jobs/x").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{body}");
+        assert_eq!(error(&body).0, 1000);
+        assert_eq!(body["errors"][0]["title"], "CF-InvalidAuthToken");
+    };
+    assert_eq!(controller.client(Some(&good)).get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND);
+
+    // None at all is another error.
+    let (status, body) = controller.client(None).get("/v3/jobs/x").await;
+    assert_eq!((status, error(&body).0), (StatusCode::UNAUTHORIZED, 10002));
+
+    // Expired.
+    let mut old = claims(0);
+    old.exp -= 60;
+    refused(&tokens::sign(context, &old).await.expect("signed")).await;
+
+    // Another key under our name.
+    let kid = jsonwebtoken::decode_header(&good).expect("a header").kid;
+    let (_, private, _) = tokio::task::spawn_blocking(|| keys::generate().expect("a key")).await.expect("joins");
+    let header = jsonwebtoken::Header { kid: kid.clone(), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256) };
+    let key = jsonwebtoken::EncodingKey::from_rsa_pem(private.as_bytes()).expect("a key");
+    refused(&jsonwebtoken::encode(&header, &claims(600), &key).expect("signed")).await;
+
+    // The public key as an HMAC secret: the classic confusion of algorithms.
+    let public = context.store.signing_keys().await.expect("keys").remove(0).public_pem;
+    let header = jsonwebtoken::Header { kid: kid.clone(), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256) };
+    let key = jsonwebtoken::EncodingKey::from_secret(public.as_bytes());
+    refused(&jsonwebtoken::encode(&header, &claims(600), &key).expect("signed")).await;
+
+    // No algorithm, changed claims, another audience or issuer, no token at all.
+    let parts: Vec<&str> = good.split('.').collect();
+    let none = URL_SAFE_NO_PAD.encode(json!({ "alg": "none", "kid": kid }).to_string());
+    refused(&format!("{none}.{}.", parts[1])).await;
+    let changed = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims(9000)).expect("json"));
+    refused(&format!("{}.{changed}.{}", parts[0], parts[2])).await;
+    let mut foreign = claims(600);
+    foreign.iss = "https://uaa.elsewhere.test/oauth/token".to_owned();
+    refused(&tokens::sign(context, &foreign).await.expect("signed")).await;
+    let mut foreign = claims(600);
+    foreign.aud = vec!["elsewhere".to_owned()];
+    refused(&tokens::sign(context, &foreign).await.expect("signed")).await;
+    refused("nonsense").await;
+
+    // A code for ssh is no token.
+    refused(&tokens::issue_code(context, "someone").await.expect("a code")).await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_and_its_refresh_token_too() {
+    let controller = TestController::start().await;
+    let form = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD)];
+    let (_, other) = controller.token(&form).await;
+    let (_, answer) = controller.token(&form).await;
+    let client = controller.client(answer["access_token"].as_str());
+    let jti = answer["jti"].as_str().expect("a jti");
+    let (status, _) = client.delete(&format!("/oauth/token/revoke/{}", other["jti"].as_str().expect("a jti"))).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(client.delete(&format!("/oauth/token/revoke/{jti}")).await.0, StatusCode::OK);
+    assert_eq!(client.get("/v3/jobs/x").await.0, StatusCode::UNAUTHORIZED);
+    let refresh = |token: &Value| token["refresh_token"].as_str().expect("a token").to_owned();
+    let again =
+        async |token: &str| controller.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await.0;
+    assert_eq!(again(&refresh(&answer)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(again(&refresh(&other)).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn codes_for_ssh_work_once() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let response = http
+        .get(format!("{}/oauth/authorize?response_type=code&client_id=ssh-proxy", controller.base))
+        .bearer_auth(admin.token.as_deref().expect("a token"))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), StatusCode::FOUND);
+    let location = response.headers()["location"].to_str().expect("text").to_owned();
+    let code = location.split_once("code=").expect("a code").1;
+    assert!(tokens::redeem_code(&controller.context, code).await.is_ok());
+    assert!(tokens::redeem_code(&controller.context, code).await.is_err());
+}
+
+#[tokio::test]
+async fn users_are_made_found_and_removed() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let body = json!({ "userName": "ann", "password": "one", "origin": "", "name": { "familyName": "A", "givenName": "N" },
+                       "emails": [{ "value": "ann@x.test", "primary": true }] });
+    let (status, ann) = admin.post("/Users", body.clone()).await;
+    assert_eq!(status, StatusCode::CREATED, "{ann}");
+    assert_eq!(ann["origin"], "uaa");
+    assert_eq!(admin.post("/Users", body).await.0, StatusCode::CONFLICT);
+    let (_, found) = admin.get("/Users?filter=userName%20eq%20%22ANN%22%20and%20origin%20eq%20%22uaa%22").await;
+    assert_eq!(found["resources"][0]["id"], ann["id"]);
+    assert_eq!(admin.get("/Users?filter=userName").await.0, StatusCode::BAD_REQUEST);
+
+    let client = controller.login("ann", "one").await;
+    assert_eq!(client.get("/Users?filter=").await.0, StatusCode::FORBIDDEN);
+    let path = format!("/Users/{}", ann["id"].as_str().expect("a guid"));
+    let change = |old: &str, new: &str| json!({ "oldPassword": old, "password": new });
+    let put = |body: Value| client.send(client.request(Method::PUT, &format!("{path}/password")).json(&body));
+    assert_eq!(put(change("wrong", "two")).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(put(change("one", "")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(put(change("one", "two")).await.0, StatusCode::OK);
+    controller.login("ann", "two").await;
+    let (status, gone) = admin.delete(&path).await;
+    assert_eq!((status, &gone["id"]), (StatusCode::OK, &ann["id"]));
+    assert_eq!(admin.delete(&path).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_database_belongs_to_one_cluster_and_is_prepared_once() {
+    let controller = TestController::start().await;
+    slipway_controller::auth::bootstrap(&controller.context).await.expect("a second start");
+    let count: i64 = sqlx::query_scalar("select count(*) from buildpack")
+        .fetch_one(&controller.database.pool)
+        .await
+        .expect("a count");
+    assert_eq!(count, 4);
+    let mut other = controller.context.clone();
+    let mut config = (*other.config).clone();
+    config.cluster_id = uuid::Uuid::new_v4();
+    other.config = std::sync::Arc::new(config);
+    let refused = slipway_controller::auth::bootstrap(&other).await.expect_err("another cluster");
+    assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
+}

@@ -1,0 +1,132 @@
+//! Both stores behind what the API and time do to them.
+
+use std::time::Duration;
+
+use slipway_controller::store::change_log::{self, ChangeKind};
+use slipway_controller::store::placement::memory::MemoryPlacement;
+use slipway_controller::store::placement::postgres::PgPlacement;
+use slipway_controller::store::placement::{PlacementStore, Snapshot, Wanted};
+use slipway_test_support::TestDatabase;
+use uuid::Uuid;
+
+/// A store with hands for what is not its own: desired state and time.
+pub(crate) trait Desired {
+    fn store(&self) -> &dyn PlacementStore;
+    async fn want(&self, wanted: Wanted);
+    async fn unwant(&self, group: Uuid);
+    async fn advance(&self, by: Duration);
+}
+
+impl Desired for MemoryPlacement {
+    fn store(&self) -> &dyn PlacementStore {
+        self
+    }
+    async fn want(&self, wanted: Wanted) {
+        Self::want(self, wanted);
+    }
+    async fn unwant(&self, group: Uuid) {
+        Self::unwant(self, group);
+    }
+    async fn advance(&self, by: Duration) {
+        Self::advance(self, by);
+    }
+}
+
+pub(crate) struct PgTwin {
+    database: TestDatabase,
+    placement: PgPlacement,
+}
+
+impl PgTwin {
+    pub(crate) async fn create() -> Self {
+        let database = TestDatabase::create().await;
+        let statements = [
+            "insert into store_identity (cluster_id) values (gen_random_uuid())",
+            "insert into organization_quota (guid, name) values (gen_random_uuid(), 'q')",
+            "insert into organization (guid, name, quota_guid) select gen_random_uuid(), 'o', guid from organization_quota",
+            "insert into space (guid, org_guid, name) select gen_random_uuid(), guid, 's' from organization",
+        ];
+        for statement in statements {
+            sqlx::query(statement).execute(&database.pool).await.expect("statement");
+        }
+        let placement = PgPlacement::new(database.pool.clone());
+        Self { database, placement }
+    }
+}
+
+impl Desired for PgTwin {
+    fn store(&self) -> &dyn PlacementStore {
+        &self.placement
+    }
+
+    async fn want(&self, wanted: Wanted) {
+        let mut tx = self.database.pool.begin().await.expect("begin");
+        sqlx::query("insert into spec (digest, kind, body, memory_mb, disk_mb) values ($1, 'lrp', '', $2, $3) on conflict do nothing")
+            .bind(&wanted.spec[..])
+            .bind(i64::try_from(wanted.memory_mb).expect("memory"))
+            .bind(i64::try_from(wanted.disk_mb).expect("disk"))
+            .execute(&mut *tx)
+            .await
+            .expect("spec");
+        sqlx::query(
+            "insert into app (guid, space_guid, name, state) select $1, guid, $1::text, 'STARTED' from space
+             on conflict (guid) do update set state = 'STARTED'",
+        )
+        .bind(wanted.app)
+        .execute(&mut *tx)
+        .await
+        .expect("app");
+        sqlx::query(
+            "insert into process (guid, app_guid, type, instances, spec) values ($1, $2, 'web', $3, $4)
+             on conflict (guid) do update set instances = excluded.instances, spec = excluded.spec",
+        )
+        .bind(wanted.group)
+        .bind(wanted.app)
+        .bind(i32::try_from(wanted.instances).expect("instances"))
+        .bind(&wanted.spec[..])
+        .execute(&mut *tx)
+        .await
+        .expect("process");
+        change_log::commit(tx, &[(ChangeKind::Process, wanted.group)]).await.expect("commit");
+    }
+
+    async fn unwant(&self, group: Uuid) {
+        let mut tx = self.database.pool.begin().await.expect("begin");
+        sqlx::query("update app set state = 'STOPPED' where guid = (select app_guid from process where guid = $1)")
+            .bind(group)
+            .execute(&mut *tx)
+            .await
+            .expect("stop");
+        change_log::commit(tx, &[(ChangeKind::Process, group)]).await.expect("commit");
+    }
+
+    /// The database's clock cannot be moved, so everything that it is compared with is moved back.
+    async fn advance(&self, by: Duration) {
+        for column in [
+            ("lease", "renewed_at"),
+            ("assignment", "intent_at"),
+            ("assignment", "released_at"),
+            ("refusal", "at"),
+            ("router", "seen_at"),
+        ] {
+            let (table, column) = column;
+            let statement = format!("update {table} set {column} = {column} - make_interval(secs => $1)");
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(by.as_secs_f64())
+                .execute(&self.database.pool)
+                .await
+                .expect("advance");
+        }
+    }
+}
+
+/// Without what real time makes differ by milliseconds.
+pub(crate) fn comparable(mut snapshot: Snapshot) -> Snapshot {
+    for placed in &mut snapshot.assignments {
+        placed.intent_age_ms -= placed.intent_age_ms % 10_000;
+    }
+    for refusal in &mut snapshot.refusals {
+        refusal.age_ms -= refusal.age_ms % 10_000;
+    }
+    snapshot
+}
