@@ -1,0 +1,205 @@
+//! The members of the API's resources that the commands read; everything else is ignored.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use slipway_api_types::common::{Link, Ref, ToOne};
+use slipway_api_types::error::ApiErrorEntry;
+use slipway_api_types::views::JobWarning;
+
+use super::ClientError;
+
+/// Decodes a resource of a list.
+pub(crate) fn decode<T: DeserializeOwned>(value: Value, what: &str) -> Result<T, ClientError> {
+    serde_json::from_value(value).map_err(|source| ClientError::Answer {
+        what: format!("GET {what}"),
+        status: 200,
+        begins: String::new(),
+        source: Some(source),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    #[serde(default)]
+    pub(crate) pagination: Pagination,
+    pub(crate) resources: Vec<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Pagination {
+    #[serde(default)]
+    pub(crate) next: Option<Link>,
+}
+
+/// An org, space, domain, stack: anything with a name.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Thing {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct App {
+    pub(crate) guid: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+}
+
+impl App {
+    pub(crate) fn is_started(&self) -> bool {
+        self.state == "STARTED"
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) guid: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) instances: u32,
+    #[serde(default)]
+    pub(crate) memory_in_mb: u64,
+    #[serde(default)]
+    pub(crate) disk_in_mb: u64,
+    #[serde(default)]
+    pub(crate) relationships: Map<String, Value>,
+    #[serde(default)]
+    pub(crate) process_instances: Vec<Stats>,
+}
+
+impl Process {
+    /// Guid of its app.
+    pub(crate) fn app(&self) -> Option<&str> {
+        self.relationships.get("app")?.pointer("/data/guid")?.as_str()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct StatsList {
+    pub(crate) resources: Vec<Stats>,
+}
+
+/// One instance.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Stats {
+    #[serde(default)]
+    pub(crate) index: u32,
+    #[serde(default)]
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) uptime: Option<f64>,
+    #[serde(default)]
+    pub(crate) details: Option<String>,
+    #[serde(default)]
+    pub(crate) instance_guid: Option<String>,
+    /// Healthy and ready, as its cell sees it.
+    #[serde(default)]
+    pub(crate) routable: Option<bool>,
+    #[serde(default)]
+    pub(crate) mem_quota: Option<u64>,
+    #[serde(default)]
+    pub(crate) disk_quota: Option<u64>,
+    #[serde(default)]
+    pub(crate) usage: Option<Usage>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Usage {
+    #[serde(default)]
+    pub(crate) cpu: f64,
+    #[serde(default)]
+    pub(crate) mem: u64,
+    #[serde(default)]
+    pub(crate) disk: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Route {
+    pub(crate) guid: String,
+    #[serde(default)]
+    pub(crate) host: String,
+    #[serde(default)]
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) protocol: String,
+    #[serde(default)]
+    pub(crate) url: String,
+    #[serde(default)]
+    pub(crate) destinations: Vec<Destination>,
+    #[serde(default)]
+    pub(crate) relationships: std::collections::BTreeMap<String, ToOne>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Destination {
+    #[serde(default)]
+    pub(crate) guid: String,
+    pub(crate) app: DestinationApp,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct DestinationApp {
+    pub(crate) guid: String,
+    #[serde(default)]
+    pub(crate) process: Option<DestinationProcess>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct DestinationProcess {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+}
+
+impl Destination {
+    /// Whether it leads to the web process of an app.
+    pub(crate) fn leads_to(&self, app: &str) -> bool {
+        self.app.guid == app && self.app.process.as_ref().is_none_or(|process| process.kind == "web")
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) errors: Vec<ApiErrorEntry>,
+    #[serde(default)]
+    pub(crate) warnings: Vec<JobWarning>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    pub(crate) guid: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) data: Value,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Build {
+    pub(crate) guid: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) error: Option<String>,
+    #[serde(default)]
+    pub(crate) droplet: Option<Ref>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) guid: String,
+    #[serde(default)]
+    pub(crate) sequence_id: u64,
+    #[serde(default)]
+    pub(crate) name: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) result: Option<TaskResult>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct TaskResult {
+    #[serde(default)]
+    pub(crate) failure_reason: Option<String>,
+}

@@ -1,0 +1,233 @@
+//! `apps`, `app`, `scale`, `delete`.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Session, text};
+use crate::args::{AppsArgs, DeleteArgs, ScaleArgs};
+use crate::client::views::{App, Process, Route, Stats, decode};
+use crate::client::{Body, query};
+use crate::error::CliError;
+use crate::push::{Before, Patience, route_url, wait_until_running};
+use crate::size::{human, parse_mib};
+
+/// Guids in one query: more would make its line too long for some proxies.
+const GUIDS: usize = 200;
+
+pub(super) async fn apps(session: &Session, args: AppsArgs) -> Result<(), CliError> {
+    let (client, space) = (session.client()?, session.space()?);
+    let path = query("/v3/apps", &[("order_by", "name"), ("per_page", "5000"), ("space_guids", &space.guid)]);
+    let list = client.list(&path).await?;
+    let guids: Vec<String> = list.iter().map(|app| text(app, "/guid")).collect();
+    let mut counts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut routes: Vec<Route> = Vec::new();
+    if !guids.is_empty() {
+        if !args.no_stats {
+            let path = query(
+                "/v3/processes",
+                &[("embed", "process_instances"), ("per_page", "5000"), ("space_guids", &space.guid)],
+            );
+            for process in client.list_as::<Process>(&path).await? {
+                if let Some(app) = process.app().filter(|_| process.instances > 0 || process.kind == "web") {
+                    let running = process.process_instances.iter().filter(|row| row.state == "RUNNING").count();
+                    let count = format!("{}:{running}/{}", process.kind, process.instances);
+                    counts.entry(app.to_owned()).or_default().push(count);
+                }
+            }
+        }
+        for group in guids.chunks(GUIDS) {
+            let path = query("/v3/routes", &[("app_guids", &group.join(",")), ("per_page", "5000")]);
+            routes.extend(client.list_as::<Route>(&path).await?);
+        }
+    }
+    let urls = |guid: &str| -> Vec<String> {
+        let own = routes.iter().filter(|route| route.destinations.iter().any(|to| to.app.guid == guid));
+        own.map(|route| route_url(client, route)).collect()
+    };
+    if session.printer.wants_json() {
+        let all: Vec<Value> = list
+            .into_iter()
+            .map(|mut app| {
+                let guid = text(&app, "/guid");
+                app["processes"] = json!(counts.get(&guid));
+                app["urls"] = json!(urls(&guid));
+                app
+            })
+            .collect();
+        return session.printer.json(&all);
+    }
+    let rows = list.iter().map(|app| {
+        let guid = text(app, "/guid");
+        let processes = counts.get(&guid).map(|all| all.join(", ")).unwrap_or_default();
+        vec![text(app, "/name"), text(app, "/state").to_lowercase(), processes, urls(&guid).join(", ")]
+    });
+    let empty = "There are no apps in this space. Push one: `slipway push NAME`";
+    session.printer.table(&["name", "state", "processes", "routes"], rows.collect(), empty)
+}
+
+/// One app with its processes, instances, routes and droplet.
+pub(super) async fn app(session: &Session, name: &str) -> Result<(), CliError> {
+    let (client, space) = (session.client()?, session.space()?);
+    let found = session.app(name).await?;
+    let (whole, processes, routes, droplet) = futures::future::try_join4(
+        client.get::<Value>(&format!("/v3/apps/{}", found.guid)),
+        client.list(&format!("/v3/apps/{}/processes", found.guid)),
+        client.list(&format!("/v3/apps/{}/routes", found.guid)),
+        async {
+            match client.get::<Value>(&format!("/v3/apps/{}/droplets/current", found.guid)).await {
+                Err(error) if error.has_status(404) => Ok(Value::Null),
+                other => other,
+            }
+        },
+    )
+    .await?;
+    let mut shown = Vec::new();
+    for process in processes {
+        let stats: Value = client.get(&format!("/v3/processes/{}/stats", text(&process, "/guid"))).await?;
+        let rows = stats.get("resources").cloned().unwrap_or_default();
+        shown.push((process, rows));
+    }
+    let urls: Vec<String> = routes
+        .iter()
+        .map(|route| Ok(route_url(client, &decode::<Route>(route.clone(), "routes")?)))
+        .collect::<Result<_, CliError>>()?;
+    if session.printer.wants_json() {
+        let processes: Vec<Value> = shown
+            .into_iter()
+            .map(|(mut process, rows)| {
+                process["instances_detail"] = rows;
+                process
+            })
+            .collect();
+        return session.printer.json(
+            &json!({ "app": whole, "processes": processes, "routes": routes, "urls": urls, "droplet": droplet }),
+        );
+    }
+    let buildpacks: Vec<String> = droplet
+        .get("buildpacks")
+        .and_then(Value::as_array)
+        .map(|all| all.iter().map(|one| format!("{} {}", text(one, "/name"), text(one, "/version"))).collect())
+        .unwrap_or_default();
+    let facts = [
+        ("name", text(&whole, "/name")),
+        ("state", text(&whole, "/state").to_lowercase()),
+        ("space", space.name.clone()),
+        ("routes", urls.join(", ")),
+        ("stack", text(&droplet, "/stack")),
+        ("buildpacks", buildpacks.iter().map(|one| one.trim().to_owned()).collect::<Vec<_>>().join(", ")),
+        ("staged", text(&droplet, "/created_at")),
+    ];
+    let rows = facts.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
+    session.printer.table(&[], rows, "")?;
+    for (process, rows) in &shown {
+        let decoded: Process = decode(process.clone(), "processes")?;
+        let stats: Vec<Stats> = decode(rows.clone(), "stats")?;
+        session.printer.data(&format!(
+            "\nprocess {}: {} wanted, {} memory, {} disk",
+            decoded.kind,
+            decoded.instances,
+            human(decoded.memory_in_mb << 20),
+            human(decoded.disk_in_mb << 20)
+        ))?;
+        if !stats.is_empty() {
+            let header = ["", "state", "uptime", "cpu", "memory", "disk", "details"];
+            session.printer.table(&header, stats.iter().map(instance_row).collect(), "")?;
+        }
+    }
+    Ok(())
+}
+
+fn instance_row(row: &Stats) -> Vec<String> {
+    let usage = row.usage.clone().unwrap_or_default();
+    let of = |used: u64, quota: Option<u64>| {
+        quota.map_or_else(String::new, |quota| format!("{} of {}", human(used), human(quota)))
+    };
+    vec![
+        format!("#{}", row.index),
+        row.state.to_lowercase(),
+        row.uptime.filter(|_| row.state == "RUNNING").map(|uptime| duration(uptime as u64)).unwrap_or_default(),
+        format!("{:.1}%", usage.cpu * 100.0),
+        of(usage.mem, row.mem_quota),
+        of(usage.disk, row.disk_quota),
+        row.details.clone().unwrap_or_default(),
+    ]
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliError> {
+    let mut body = Map::new();
+    if let Some(instances) = args.instances {
+        body.insert("instances".into(), instances.into());
+    }
+    if let Some(memory) = &args.memory {
+        body.insert("memory_in_mb".into(), parse_mib(memory)?.into());
+    }
+    if let Some(disk) = &args.disk {
+        body.insert("disk_in_mb".into(), parse_mib(disk)?.into());
+    }
+    if body.is_empty() {
+        return app(session, &args.name).await;
+    }
+    let client = session.client()?;
+    let app = session.app(&args.name).await?;
+    let restarts = (args.memory.is_some() || args.disk.is_some()) && app.is_started();
+    if restarts {
+        session.confirm(args.force, &format!("This restarts '{}'. Go on?", app.name)).await?;
+    }
+    let path = format!("/v3/apps/{}/processes/{}/actions/scale", app.guid, args.process);
+    client.send(Method::POST, &path, Body::Json(Value::Object(body))).await?;
+    let mut before = Before::default();
+    if restarts {
+        session.printer.say(&format!("Restarting '{}' …", app.name));
+        before = Before::of(client, &app).await?;
+        client.send(Method::POST, &format!("/v3/apps/{}/actions/stop", app.guid), Body::None).await?;
+        client.send(Method::POST, &format!("/v3/apps/{}/actions/start", app.guid), Body::None).await?;
+    }
+    if app.is_started() {
+        wait_until_running(session, &app, &before, Patience::All).await?;
+    }
+    session.printer.say(&format!("'{}' is scaled.", app.name));
+    Ok(())
+}
+
+pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), CliError> {
+    let client = session.client()?;
+    let app: App = match session.app(&args.name).await {
+        // What shall be gone is gone: scripts may repeat the command.
+        Err(CliError::Missing { name, .. }) => {
+            session.printer.say(&format!("'{name}' does not exist."));
+            return Ok(());
+        }
+        other => other?,
+    };
+    let what = if args.routes { " and its routes" } else { "" };
+    session.confirm(args.force, &format!("Really delete '{}'{what}?", app.name)).await?;
+    let mut routes: Vec<Route> = Vec::new();
+    if args.routes {
+        routes = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
+        let shared = routes.iter().find(|route| route.destinations.iter().any(|to| to.app.guid != app.guid));
+        if let Some(route) = shared {
+            return Err(CliError::RouteShared { url: route.url.clone() });
+        }
+    }
+    let answer = client.send(Method::DELETE, &format!("/v3/apps/{}", app.guid), Body::None).await?;
+    client.finish(&answer).await?;
+    for route in routes {
+        match client.send(Method::DELETE, &format!("/v3/routes/{}", route.guid), Body::None).await {
+            Err(error) if error.has_status(404) => {}
+            other => client.finish(&other?).await?,
+        }
+    }
+    session.printer.say(&format!("'{}' is deleted.", app.name));
+    Ok(())
+}

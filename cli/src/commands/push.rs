@@ -1,0 +1,41 @@
+//! `push`: the work is in the module of that name; here is what is printed at its end.
+
+use super::Session;
+use crate::args::PushArgs;
+use crate::error::CliError;
+use crate::push::{self, Pushed};
+
+pub(super) async fn push(session: &Session, args: &PushArgs) -> Result<(), CliError> {
+    let done = push::push(session, args).await?;
+    if session.printer.wants_json() {
+        // One app is what scripts push; they need not take it out of a list.
+        return match done.as_slice() {
+            [one] => session.printer.json(one),
+            many => session.printer.json(&many),
+        };
+    }
+    for app in &done {
+        session.printer.say(&closing(app));
+        for url in &app.urls {
+            session.printer.data(url)?;
+        }
+    }
+    Ok(())
+}
+
+fn closing(app: &Pushed) -> String {
+    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let times = &app.timings;
+    let address = if app.urls.is_empty() { " It has no route." } else { "" };
+    if app.droplet_guid.is_none() {
+        return format!("'{}' is uploaded and stopped.{address}", app.app);
+    }
+    format!(
+        "'{}' runs after {} (upload {}, stage {}, start {}).{address}",
+        app.app,
+        seconds(times.total_ms),
+        seconds(times.prepare_ms + times.upload_ms),
+        seconds(times.stage_ms),
+        seconds(times.place_ms + times.start_ms + times.route_ms)
+    )
+}

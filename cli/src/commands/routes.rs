@@ -1,0 +1,181 @@
+//! Routes and domains.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Session, text};
+use crate::args::{DeleteRouteArgs, MapRouteArgs, RouteArgs};
+use crate::client::views::{App, Route, Thing, decode};
+use crate::client::{Body, query};
+use crate::error::CliError;
+use crate::push::route_url;
+
+pub(super) async fn routes(session: &Session) -> Result<(), CliError> {
+    let (client, space) = (session.client()?, session.space()?);
+    let list = client.list(&query("/v3/routes", &[("per_page", "5000"), ("space_guids", &space.guid)])).await?;
+    if session.printer.wants_json() {
+        return session.printer.json(&list);
+    }
+    let routes: Vec<Route> = list.into_iter().map(|route| decode(route, "routes")).collect::<Result<_, _>>()?;
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    if routes.iter().any(|route| !route.destinations.is_empty()) {
+        let path = query("/v3/apps", &[("per_page", "5000"), ("space_guids", &space.guid)]);
+        names.extend(client.list_as::<App>(&path).await?.into_iter().map(|app| (app.guid, app.name)));
+    }
+    let rows = routes.iter().map(|route| {
+        let mut apps: Vec<&str> = route
+            .destinations
+            .iter()
+            // An app of another space, to which the route is shared.
+            .map(|to| names.get(&to.app.guid).map_or(to.app.guid.as_str(), String::as_str))
+            .collect();
+        apps.dedup();
+        vec![route.host.clone(), route.path.clone(), route_url(client, route), apps.join(", ")]
+    });
+    session.printer.table(&["host", "path", "url", "apps"], rows.collect(), "There are no routes in this space.")
+}
+
+async fn find(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Option<Route>, CliError> {
+    let parameters = [
+        ("domain_guids", domain.guid.as_str()),
+        // Sent even when empty: then they mean the empty host and the empty path.
+        ("hosts", args.hostname.as_str()),
+        ("paths", args.path.as_str()),
+        ("per_page", "1"),
+        ("page", "1"),
+    ];
+    let found: Vec<Route> = session.client()?.list_as(&query("/v3/routes", &parameters)).await?;
+    Ok(found.into_iter().next())
+}
+
+async fn make(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Route, CliError> {
+    let mut body = json!({ "relationships": {
+        "space": { "data": { "guid": session.space()?.guid } },
+        "domain": { "data": { "guid": domain.guid } },
+    } });
+    if !args.hostname.is_empty() {
+        body["host"] = args.hostname.as_str().into();
+    }
+    if !args.path.is_empty() {
+        body["path"] = args.path.as_str().into();
+    }
+    Ok(session.client()?.send_json(Method::POST, "/v3/routes", body).await?)
+}
+
+/// The route as a person writes it.
+fn written(args: &RouteArgs) -> String {
+    let dot = if args.hostname.is_empty() { "" } else { "." };
+    format!("{}{dot}{}{}", args.hostname, args.domain, args.path)
+}
+
+/// Paths begin with a slash, whether it was typed or not.
+fn with_slash(mut args: RouteArgs) -> RouteArgs {
+    if !args.path.is_empty() && !args.path.starts_with('/') {
+        args.path.insert(0, '/');
+    }
+    args
+}
+
+fn print_route(session: &Session, route: &Route) -> Result<(), CliError> {
+    let url = route_url(session.client()?, route);
+    if session.printer.wants_json() {
+        return session.printer.json(&json!({ "guid": route.guid, "url": url }));
+    }
+    session.printer.data(&url)
+}
+
+pub(super) async fn create(session: &Session, args: RouteArgs) -> Result<(), CliError> {
+    session.space()?;
+    let args = with_slash(args);
+    let domain = domain(session, &args.domain).await?;
+    let route = match make(session, &args, &domain).await {
+        Err(CliError::Client(error)) if error.says("already exists") => match find(session, &args, &domain).await? {
+            Some(route) if in_this_space(session, &route) => {
+                session.printer.say(&format!("Route '{}' exists already.", written(&args)));
+                route
+            }
+            _ => return Err(error.into()),
+        },
+        other => other?,
+    };
+    print_route(session, &route)
+}
+
+fn in_this_space(session: &Session, route: &Route) -> bool {
+    let space = route.relationships.get("space").and_then(|space| space.guid());
+    space.is_some() && space == session.settings.space.as_ref().map(|space| space.guid.as_str())
+}
+
+pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), CliError> {
+    let route = with_slash(args.route);
+    let app = session.app(&args.name).await?;
+    let domain = domain(session, &route.domain).await?;
+    let found = match find(session, &route, &domain).await? {
+        Some(found) => found,
+        None => make(session, &route, &domain).await?,
+    };
+    if !found.destinations.iter().any(|to| to.leads_to(&app.guid)) {
+        let body = json!({ "destinations": [{ "app": { "guid": app.guid } }] });
+        let path = format!("/v3/routes/{}/destinations", found.guid);
+        session.client()?.send(Method::POST, &path, Body::Json(body)).await?;
+    }
+    session.printer.say(&format!("'{}' leads to '{}'.", written(&route), app.name));
+    print_route(session, &found)
+}
+
+pub(super) async fn unmap(session: &Session, args: MapRouteArgs) -> Result<(), CliError> {
+    let route = with_slash(args.route);
+    let app = session.app(&args.name).await?;
+    let domain = domain(session, &route.domain).await?;
+    let found = find(session, &route, &domain).await?.ok_or_else(|| CliError::Missing {
+        kind: "Route",
+        name: written(&route),
+        place: String::new(),
+    })?;
+    for to in found.destinations.iter().filter(|to| to.leads_to(&app.guid)) {
+        let path = format!("/v3/routes/{}/destinations/{}", found.guid, to.guid);
+        session.client()?.send(Method::DELETE, &path, Body::None).await?;
+    }
+    session.printer.say(&format!("'{}' does not lead to '{}'.", written(&route), app.name));
+    Ok(())
+}
+
+pub(super) async fn delete(session: &Session, args: DeleteRouteArgs) -> Result<(), CliError> {
+    let route = with_slash(args.route);
+    let domain = domain(session, &route.domain).await?;
+    let Some(found) = find(session, &route, &domain).await? else {
+        session.printer.say(&format!("Route '{}' does not exist.", written(&route)));
+        return Ok(());
+    };
+    session.confirm(args.force, &format!("Really delete the route '{}'?", written(&route))).await?;
+    let client = session.client()?;
+    let answer = client.send(Method::DELETE, &format!("/v3/routes/{}", found.guid), Body::None).await?;
+    client.finish(&answer).await?;
+    session.printer.say(&format!("Route '{}' is deleted.", written(&route)));
+    Ok(())
+}
+
+pub(super) async fn domains(session: &Session) -> Result<(), CliError> {
+    let org = session.org()?;
+    let list = session.client()?.list(&format!("/v3/organizations/{}/domains", org.guid)).await?;
+    let row = |domain: &Value| {
+        let owner = text(domain, "/relationships/organization/data/guid");
+        let kind = if owner.is_empty() { "shared" } else { "private" };
+        let internal = if domain.get("internal").and_then(Value::as_bool) == Some(true) { "internal" } else { "" };
+        vec![text(domain, "/name"), kind.to_owned(), internal.to_owned()]
+    };
+    session.show(list, &["name", "availability", "internal"], row, "There are no domains.")
+}
+
+/// A domain by its name.
+async fn domain(session: &Session, name: &str) -> Result<Thing, CliError> {
+    let path = query("/v3/domains", &[("names", name), ("per_page", "1"), ("page", "1")]);
+    let found: Vec<Thing> = session.client()?.list_as(&path).await?;
+    found.into_iter().next().ok_or_else(|| CliError::Missing {
+        kind: "Domain",
+        name: name.to_owned(),
+        place: String::new(),
+    })
+}

@@ -1,0 +1,159 @@
+//! What to do after a failure: one sentence for each kind, all in one place so that they read alike.
+
+use crate::client::ClientError;
+use crate::error::{CliError, Target};
+use crate::manifest::ManifestError;
+use crate::push::{FilesError, PushError};
+use crate::settings::SettingsError;
+
+/// The advice that ends the message of a failed command.
+pub(crate) fn of(error: &CliError) -> String {
+    match error {
+        CliError::Client(error) => of_client(error),
+        CliError::Settings(error) => of_settings(error),
+        CliError::Manifest(error) => match error {
+            ManifestError::Missing { .. } => {
+                "Check the path given with -f, or leave -f out to push without a manifest."
+            }
+            ManifestError::MissingVariables { .. } => "Give them with --var NAME=VALUE or --vars-file FILE.",
+            ManifestError::Read { .. } => "Check that the file exists and may be read.",
+            ManifestError::Variable { .. } => "Write --var NAME=VALUE, once for each variable.",
+            ManifestError::Yaml { .. } | ManifestError::Invalid { .. } | ManifestError::TooLarge { .. } => {
+                "Correct the file and push again; nothing was changed on the platform."
+            }
+            ManifestError::NoName => "Give a name: `slipway push NAME`, or write `name:` into manifest.yml.",
+            ManifestError::SeveralApps => "Name the app that the flags are meant for: `slipway push NAME …`.",
+            ManifestError::NotInManifest { .. } => "Use a name that is in the manifest, or push with --no-manifest.",
+        }
+        .to_owned(),
+        CliError::Files(error) => match error {
+            FilesError::OutsideLink { .. } => {
+                "List it in .cfignore, or replace the link by the file itself; links may only lead to files of the app."
+            }
+            FilesError::Empty { .. } => "Point -p at the directory with the app's files, and check .cfignore.",
+            FilesError::NoSuchPath { .. } => "Check -p, or `path:` in the manifest.",
+            FilesError::NotAnArchive { .. } => "Point -p at a directory, or at a .zip, .jar or .war file.",
+            FilesError::Name { .. } => "Rename it, or list it in .cfignore.",
+            FilesError::Ignore { .. } => "Correct the line in .cfignore.",
+            FilesError::Read { .. } => "Make it readable, or list it in .cfignore.",
+            FilesError::Pack { .. } => "Free some space in the temporary directory (TMPDIR) and push again.",
+            FilesError::Hash => "Try again with --verbose and report what it prints; this is a fault of this program.",
+            FilesError::Cancelled => "Push again.",
+        }
+        .to_owned(),
+        CliError::Push(error) => of_push(error),
+        CliError::Size(_) => "Write a whole number and a unit: 256M, 1G.".to_owned(),
+        CliError::Usage { hint, .. } => hint.clone(),
+        CliError::NotLoggedIn => "Log in with `slipway login`.".to_owned(),
+        CliError::NoTarget(Target::Org) => {
+            "Choose one with `slipway target -o ORG`; `slipway orgs` lists them.".to_owned()
+        }
+        CliError::NoTarget(Target::Space) => {
+            "Choose one with `slipway target -s SPACE`; `slipway spaces` lists them.".to_owned()
+        }
+        CliError::Missing { kind, .. } => match *kind {
+            "App" => "`slipway apps` lists the apps of the targeted space.",
+            "Org" => "`slipway orgs` lists the orgs you can see; `slipway create-org` makes one.",
+            "Space" => "`slipway spaces` lists the spaces of the org; `slipway create-space` makes one.",
+            "Domain" => "`slipway domains` lists the domains of the org.",
+            "Route" => "`slipway routes` lists the routes of the targeted space.",
+            _ => "Check the name.",
+        }
+        .to_owned(),
+        CliError::JobFailed { .. } => "Correct what is named above and try again.".to_owned(),
+        CliError::RouteShared { .. } => {
+            "Delete the app without -r, or unmap the route from the other apps first.".to_owned()
+        }
+        CliError::TaskFailed { .. } => "`slipway logs APP --recent` shows what the task wrote.".to_owned(),
+        CliError::Prompt(_) => {
+            "Give the answer as a flag (-u, -p, -f), or the password in the variable SLIPWAY_PASSWORD.".to_owned()
+        }
+        CliError::Declined => "Repeat the command with -f to skip the question.".to_owned(),
+        CliError::Output(_) => "Check the file or pipe that the output goes to.".to_owned(),
+        CliError::Panicked(_) => {
+            "Try again with --verbose and report what it prints; this is a fault of this program.".to_owned()
+        }
+    }
+}
+
+fn of_settings(error: &SettingsError) -> String {
+    match error {
+        SettingsError::NoHome => "Set HOME, or SLIPWAY_HOME to a directory of your own.".to_owned(),
+        SettingsError::Malformed { path, .. } => {
+            format!("Remove {} and log in again with `slipway login`.", path.display())
+        }
+        SettingsError::Read { .. } | SettingsError::Write { .. } => {
+            "Check the owner and the mode of the directory, or set SLIPWAY_HOME to another one.".to_owned()
+        }
+    }
+}
+
+fn of_client(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { status, .. } => match status {
+            401 => "Log in again with `slipway login`.",
+            403 => "Ask a manager of the org or space for the role, or target another space.",
+            404 => "Check the name and the target (`slipway target`); what you may not see is also not found.",
+            429 => "Wait a moment and try again.",
+            500.. => "Try again; if it stays, `slipway status` on the machine of the platform says what is wrong.",
+            _ => "Correct what is named above and try again.",
+        }
+        .to_owned(),
+        ClientError::BadCredentials { .. } => "Check user name and password and log in again with `slipway login`.".to_owned(),
+        ClientError::SessionExpired => "Log in again with `slipway login`.".to_owned(),
+        ClientError::Address { .. } => "Write it as https://api.example.com".to_owned(),
+        ClientError::Authority { .. } => "Set SLIPWAY_CA to a PEM file with the certificate of the cluster's authority.".to_owned(),
+        ClientError::Unreachable { .. } => {
+            "Check the address with `slipway target` and that the platform runs (`slipway status` on its machine).".to_owned()
+        }
+        ClientError::Untrusted { .. } => {
+            "Set SLIPWAY_CA to the file with the cluster's authority and log in again, or use --skip-ssl-validation."
+                .to_owned()
+        }
+        ClientError::Answer { status: 500.., .. } => {
+            "Try again; if it stays, the platform or a proxy before it is not well (`slipway status` on its machine).".to_owned()
+        }
+        ClientError::Answer { .. } | ClientError::TooLong { .. } => {
+            "Check that the address is the API of the platform (`slipway target`) and that no proxy answers in its place.".to_owned()
+        }
+        ClientError::JobStuck { .. } => "Look again later: the platform goes on with it.".to_owned(),
+        ClientError::Logs { .. } => "Try again in a moment.".to_owned(),
+        ClientError::Settings(error) => of_settings(error),
+        ClientError::Setup(_) => "Try again with --verbose; this is a fault of this program.".to_owned(),
+    }
+}
+
+fn of_push(error: &PushError) -> String {
+    match error {
+        PushError::StagingFailed { app, id, .. } => match id.as_str() {
+            "NoAppDetectedError" => {
+                "Check that -p points at the app's files (package.json, requirements.txt, index.html, Procfile …), or name a buildpack with -b."
+                    .to_owned()
+            }
+            "BuildpackCompileFailed" | "BuildpackReleaseFailed" => {
+                "The lines above say what the buildpack missed; correct the app and push again.".to_owned()
+            }
+            "StagingTimeExpired" => "Make the build shorter, or push again: what was fetched is cached.".to_owned(),
+            "InsufficientResources" | "NoCompatibleCell" => {
+                "Stop an app or ask the operator for room, and push again.".to_owned()
+            }
+            _ => format!("`slipway logs {app} --recent` shows the whole staging output; correct the app and push again."),
+        },
+        PushError::StagingTimeout { .. } => {
+            "It may still finish; CF_STAGING_TIMEOUT (minutes) makes this command wait longer.".to_owned()
+        }
+        PushError::Crashed { app, .. } => {
+            format!("Correct the app or its start command (-c) and push again; `slipway logs {app} --recent` shows more, `slipway events {app}` the crashes.")
+        }
+        PushError::StartTimeout { app, .. } => {
+            format!("Check that the app listens on the port in $PORT; `slipway app {app}` shows where it stands. CF_STARTUP_TIMEOUT (minutes) waits longer.")
+        }
+        PushError::NotPlaced { .. } => {
+            "Ask for less (-m, -k, -i), stop another app, or ask the operator for more cells.".to_owned()
+        }
+        PushError::NotStaged { app } => format!("Push it first: `slipway push {app}`."),
+        PushError::Upload { source, .. } => of_client(source),
+        PushError::PackageFailed { .. } => "Correct what is named above and push again.".to_owned(),
+        PushError::AppVanished { .. } => "Push again; somebody may have deleted it meanwhile.".to_owned(),
+    }
+}

@@ -1,0 +1,268 @@
+//! From files on this machine to an app that answers: what `push`, `start`, `restart` and `restage` share.
+//!
+//! `files` finds what belongs to the app, `archive` packs what the platform lacks, `upload` sends it, `stage` builds it
+//! and shows how, `start` waits until it runs.
+
+mod archive;
+mod files;
+mod stage;
+mod start;
+mod upload;
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::json;
+
+pub use files::FilesError;
+pub(crate) use stage::stage;
+pub(crate) use start::{Before, Patience, wait_until_running};
+
+use crate::args::PushArgs;
+use crate::client::views::{App, Route};
+use crate::client::{Body, Client, ClientError, query};
+use crate::commands::Session;
+use crate::error::CliError;
+use crate::manifest::{self, AppEntry};
+
+/// A push that went wrong on the platform.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The build failed.
+    #[error("Staging of '{app}' failed: {text}")]
+    StagingFailed {
+        /// The app.
+        app: String,
+        /// `NoAppDetectedError`, …
+        id: String,
+        /// The platform's words.
+        text: String,
+    },
+    /// The build does not end.
+    #[error("Staging of '{app}' did not end within {minutes} minutes")]
+    StagingTimeout {
+        /// The app.
+        app: String,
+        /// How long it was waited for.
+        minutes: u64,
+    },
+    /// There is nothing to start or to stage.
+    #[error("'{app}' has no droplet and no package")]
+    NotStaged {
+        /// The app.
+        app: String,
+    },
+    /// All instances crashed.
+    #[error("'{app}' crashed: {reason}")]
+    Crashed {
+        /// The app.
+        app: String,
+        /// The platform's words.
+        reason: String,
+    },
+    /// It neither runs nor crashes.
+    #[error("'{app}' was not running after {minutes} minutes{state}")]
+    StartTimeout {
+        /// The app.
+        app: String,
+        /// How long it was waited for.
+        minutes: u64,
+        /// What its instances say.
+        state: String,
+    },
+    /// No cell takes it.
+    #[error("No instance of '{app}' could be placed: {reason}")]
+    NotPlaced {
+        /// The app.
+        app: String,
+        /// The platform's words.
+        reason: String,
+    },
+    /// The upload failed, more than once.
+    #[error("The upload of '{app}' failed after {tries} tries")]
+    Upload {
+        /// The app.
+        app: String,
+        /// How often it was tried.
+        tries: u32,
+        /// Why, the last time.
+        source: ClientError,
+    },
+    /// The platform could not use the package.
+    #[error("The platform could not use the files of '{app}': {reason}")]
+    PackageFailed {
+        /// The app.
+        app: String,
+        /// The platform's words.
+        reason: String,
+    },
+    /// An app of the manifest is not there after the manifest was applied.
+    #[error("'{app}' does not exist although its manifest was applied")]
+    AppVanished {
+        /// The app.
+        app: String,
+    },
+}
+
+/// How long each part took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Timings {
+    /// Manifest, finding and hashing of files.
+    pub(crate) prepare_ms: u64,
+    /// Matching, packing and uploading.
+    pub(crate) upload_ms: u64,
+    /// The build.
+    pub(crate) stage_ms: u64,
+    /// From the end of the build until every instance has a cell; the restart of the app is in it.
+    pub(crate) place_ms: u64,
+    /// From then until every instance is healthy and ready.
+    pub(crate) start_ms: u64,
+    /// From then until every live router has acknowledged every instance.
+    pub(crate) route_ms: u64,
+    /// All of it.
+    pub(crate) total_ms: u64,
+}
+
+/// What `push --json` prints for each app.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Pushed {
+    pub(crate) app: String,
+    pub(crate) app_guid: String,
+    pub(crate) package_guid: String,
+    pub(crate) droplet_guid: Option<String>,
+    /// The first of `urls`.
+    pub(crate) url: Option<String>,
+    pub(crate) urls: Vec<String>,
+    pub(crate) uploaded_bytes: u64,
+    pub(crate) timings: Timings,
+}
+
+/// Milliseconds since `begun`.
+fn elapsed(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Pushes the apps that the flags and the manifest mean, one after the other.
+pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Pushed>, CliError> {
+    let begun = Instant::now();
+    let manifest = manifest::prepare(flags, &session.environment.directory)?;
+    for warning in &manifest.warnings {
+        session.printer.warn(warning);
+    }
+    // A wrong path is told before anything is changed.
+    for app in manifest.apps.iter().filter(|app| app.image.is_none()) {
+        files::check_path(&app.path)?;
+    }
+    let space = session.space()?;
+    let client = session.client()?;
+    session.printer.say(&format!("Pushing {} to space '{}' …", names(&manifest.apps), space.name));
+    let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
+    let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
+    client.finish(&answer).await?;
+    let applied = elapsed(begun);
+    let mut done = Vec::new();
+    for entry in &manifest.apps {
+        let app_begun = Instant::now();
+        let mut pushed = Box::pin(push_one(session, client, flags, entry)).await?;
+        pushed.timings.prepare_ms += applied;
+        pushed.timings.total_ms = elapsed(app_begun) + applied;
+        done.push(pushed);
+    }
+    Ok(done)
+}
+
+fn names(apps: &[AppEntry]) -> String {
+    apps.iter().map(|app| format!("'{}'", app.name)).collect::<Vec<_>>().join(", ")
+}
+
+async fn push_one(session: &Session, client: &Client, flags: &PushArgs, entry: &AppEntry) -> Result<Pushed, CliError> {
+    let space = session.space()?;
+    let printer = &session.printer;
+    let begun = Instant::now();
+    let path = query("/v3/apps", &[("names", &entry.name), ("space_guids", &space.guid)]);
+    let found: Vec<App> = client.list_as(&path).await?;
+    let app = found.into_iter().next().ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
+
+    let (package, uploaded_bytes, prepared) = match &entry.image {
+        Some(image) => (upload::image(client, &app, image).await?, 0, elapsed(begun)),
+        None => {
+            let source = files::Source::find(&entry.path, printer).await?;
+            let prepared = elapsed(begun);
+            let (package, bytes) = upload::files(client, printer, &app, &source).await?;
+            (package, bytes, prepared)
+        }
+    };
+    let mut timings = Timings { prepare_ms: prepared, upload_ms: elapsed(begun) - prepared, ..Timings::default() };
+    let mut pushed = Pushed {
+        app: app.name.clone(),
+        app_guid: app.guid.clone(),
+        package_guid: package.clone(),
+        droplet_guid: None,
+        url: None,
+        urls: Vec::new(),
+        uploaded_bytes,
+        timings,
+    };
+    if flags.no_start {
+        if app.is_started() {
+            client.send(Method::POST, &format!("/v3/apps/{}/actions/stop", app.guid), Body::None).await?;
+        }
+    } else {
+        let staging = Instant::now();
+        let droplet = stage(session, &app, &package).await?;
+        timings.stage_ms = elapsed(staging);
+        let starting = Instant::now();
+        let before = Before::of(client, &app).await?;
+        assign_droplet(client, &app, &droplet).await?;
+        printer.say(&format!("Starting '{}' …", app.name));
+        client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
+        let patience = if flags.no_wait { Patience::FirstOfWeb } else { Patience::All };
+        let restarted = elapsed(starting);
+        let phases = wait_until_running(session, &app, &before, patience).await?;
+        timings.place_ms = restarted + phases.placed_ms;
+        timings.start_ms = phases.ready_ms.saturating_sub(phases.placed_ms);
+        timings.route_ms = phases.routed_ms.saturating_sub(phases.ready_ms);
+        pushed.droplet_guid = Some(droplet);
+        pushed.timings = timings;
+    }
+    pushed.urls = urls(client, &app).await?;
+    pushed.url = pushed.urls.first().cloned();
+    Ok(pushed)
+}
+
+/// Makes a droplet the one that the next start uses.
+pub(crate) async fn assign_droplet(client: &Client, app: &App, droplet: &str) -> Result<(), CliError> {
+    let path = format!("/v3/apps/{}/relationships/current_droplet", app.guid);
+    client.send(Method::PATCH, &path, Body::Json(json!({ "data": { "guid": droplet } }))).await?;
+    Ok(())
+}
+
+/// Where an app answers. Apps are reached at the same port as the API.
+pub(crate) async fn urls(client: &Client, app: &App) -> Result<Vec<String>, CliError> {
+    let routes: Vec<Route> = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
+    Ok(routes.iter().map(|route| route_url(client, route)).collect())
+}
+
+/// The address of a route, with the scheme and the port of the API.
+pub(crate) fn route_url(client: &Client, route: &Route) -> String {
+    let api = client.api();
+    if route.protocol == "tcp" {
+        return format!("tcp://{}", route.url);
+    }
+    // `port` is none when it is the scheme's own.
+    let port = api.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let (host, path) = match route.url.split_once('/') {
+        Some((host, path)) => (host, format!("/{path}")),
+        None => (route.url.as_str(), String::new()),
+    };
+    format!("{}://{host}{port}{path}", api.scheme())
+}
+
+/// A limit in minutes from the environment, as the `cf` command line reads it.
+fn limit(session: &Session, variable: &str, default_minutes: u64) -> Duration {
+    let minutes = session.environment.variable(variable).and_then(|text| text.parse::<f64>().ok());
+    // Between a second and a week: neither ends the wait before it began nor overflows.
+    let seconds = minutes.map_or(default_minutes as f64 * 60.0, |minutes| minutes * 60.0).clamp(1.0, 604_800.0);
+    Duration::from_secs_f64(seconds)
+}

@@ -1,0 +1,95 @@
+//! Builds a package and shows the build's output while it runs.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{PushError, limit};
+use crate::client::logs::Tail;
+use crate::client::views::{App, Build};
+use crate::client::{Client, ClientError};
+use crate::commands::Session;
+use crate::error::{CliError, printable};
+
+/// A warm build takes about a second: a longer pause would be felt.
+const PAUSE: Duration = Duration::from_millis(120);
+/// How long the last lines of a build may take to arrive after it ended.
+const LAST_LINES: Duration = Duration::from_millis(600);
+
+/// Builds the package: the droplet's guid.
+pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result<String, CliError> {
+    let client = session.client()?;
+    session.printer.say(&format!("Staging '{}' …", app.name));
+    let mut lines = match Tail::from_now(client, &app.guid, Duration::ZERO).await {
+        Ok(tail) => Lines { tail: Some(tail), session },
+        Err(error) => {
+            unreadable(session, &error);
+            Lines { tail: None, session }
+        }
+    };
+    let begun = Instant::now();
+    let limit = limit(session, "CF_STAGING_TIMEOUT", 15);
+    let mut build: Build =
+        client.send_json(Method::POST, "/v3/builds", json!({ "package": { "guid": package } })).await?;
+    let path = format!("/v3/builds/{}", build.guid);
+    while build.state == "STAGING" {
+        if begun.elapsed() > limit {
+            return Err(
+                PushError::StagingTimeout { app: app.name.clone(), minutes: limit.as_secs().div_ceil(60) }.into()
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+        lines.show(client).await;
+        build = client.get(&path).await?;
+    }
+    lines.show(client).await;
+    match (build.state.as_str(), build.droplet) {
+        ("STAGED", Some(droplet)) => Ok(droplet.guid),
+        (state, _) => {
+            // The reason is most often in the last lines, which are collected on another machine.
+            let ended = Instant::now();
+            while ended.elapsed() < LAST_LINES && lines.tail.is_some() {
+                tokio::time::sleep(PAUSE).await;
+                if lines.show(client).await == 0 {
+                    break;
+                }
+            }
+            let text = build.error.unwrap_or_else(|| format!("the build ended in state {state} without a reason"));
+            let id = text.split([' ', ':']).next().unwrap_or_default().to_owned();
+            Err(PushError::StagingFailed { app: app.name.clone(), id, text }.into())
+        }
+    }
+}
+
+struct Lines<'a> {
+    /// None after the logs could not be read: the build goes on without them.
+    tail: Option<Tail>,
+    session: &'a Session,
+}
+
+impl Lines<'_> {
+    /// Shows what came since the last time; how many lines.
+    async fn show(&mut self, client: &Client) -> usize {
+        let Some(tail) = &mut self.tail else { return 0 };
+        match tail.next(client).await {
+            Ok(lines) => {
+                let lines: Vec<_> = lines.into_iter().filter(|line| line.source.starts_with("STG")).collect();
+                for line in &lines {
+                    self.session.printer.say(&format!("   {}", printable(&line.text)));
+                }
+                lines.len()
+            }
+            Err(error) => {
+                unreadable(self.session, &error);
+                self.tail = None;
+                0
+            }
+        }
+    }
+}
+
+fn unreadable(session: &Session, error: &ClientError) {
+    let cause = slipway_chassis::errors::chain(error).to_string();
+    session.printer.warn(&format!("the staging output cannot be shown: {cause}"));
+}

@@ -1,0 +1,301 @@
+//! Waits until an app runs. The platform says RUNNING only after its routers have acknowledged the instance, so that is
+//! also when the app answers.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::{PushError, elapsed, limit};
+use crate::client::Client;
+use crate::client::views::{App, Process, Stats, StatsList};
+use crate::commands::Session;
+use crate::error::{CliError, printable};
+
+/// Between two looks in the first [`EAGER`]: a warm start takes a fraction of a second, and the phases of a start are
+/// told as finely as this.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks after that.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For how long to look often.
+const EAGER: Duration = Duration::from_secs(3);
+/// How long an app may be nowhere before that counts as having no room: cells come back, other apps go.
+const NO_ROOM: Duration = Duration::from_secs(30);
+/// Lines shown of an app that crashed.
+const CRASH_LINES: usize = 30;
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Every instance of every process.
+    All,
+    /// One instance of the web process.
+    FirstOfWeb,
+}
+
+/// The instances of a run before this one, which say nothing about the new one.
+#[derive(Debug, Default)]
+pub(crate) struct Before(HashSet<String>);
+
+impl Before {
+    /// The instances there are now.
+    pub(crate) async fn of(client: &Client, app: &App) -> Result<Self, CliError> {
+        if !app.is_started() {
+            return Ok(Self::default());
+        }
+        let mut guids = HashSet::new();
+        for process in processes(client, app).await? {
+            guids.extend(stats(client, &process).await?.into_iter().filter_map(|row| row.instance_guid));
+        }
+        Ok(Self(guids))
+    }
+
+    fn is_new(&self, row: &Stats) -> bool {
+        row.instance_guid.as_ref().is_none_or(|guid| !self.0.contains(guid))
+    }
+}
+
+pub(crate) async fn processes(client: &Client, app: &App) -> Result<Vec<Process>, CliError> {
+    Ok(client.list_as(&format!("/v3/apps/{}/processes", app.guid)).await?)
+}
+
+pub(crate) async fn stats(client: &Client, process: &Process) -> Result<Vec<Stats>, CliError> {
+    let list: StatsList = client.get(&format!("/v3/processes/{}/stats", process.guid)).await?;
+    Ok(list.resources)
+}
+
+/// When each phase of a start was first seen to be over, in milliseconds since the wait began; of the process that
+/// took longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StartTimings {
+    /// Every instance has a cell.
+    pub(crate) placed_ms: u64,
+    /// Every instance is healthy and ready.
+    pub(crate) ready_ms: u64,
+    /// Every live router has acknowledged every instance.
+    pub(crate) routed_ms: u64,
+}
+
+impl StartTimings {
+    /// Notes what `rows` show at `now` milliseconds. A phase that is over stays over, also when an instance crashes.
+    fn note(&mut self, rows: &[Stats], wanted: u32, before: &Before, now: u64) {
+        let rows: Vec<&Stats> = rows.iter().filter(|row| before.is_new(row)).collect();
+        let all = |holds: fn(&Stats) -> bool| rows.len() >= wanted as usize && rows.iter().all(|row| holds(row));
+        let placed = all(|row| row.instance_guid.is_some());
+        let ready = placed && all(|row| row.routable == Some(true));
+        let routed = ready && all(|row| row.state == "RUNNING");
+        for (phase, over) in [(&mut self.placed_ms, placed), (&mut self.ready_ms, ready), (&mut self.routed_ms, routed)]
+        {
+            if *phase == 0 && over {
+                *phase = now.max(1);
+            }
+        }
+    }
+
+    fn later(self, other: Self) -> Self {
+        Self {
+            placed_ms: self.placed_ms.max(other.placed_ms),
+            ready_ms: self.ready_ms.max(other.ready_ms),
+            routed_ms: self.routed_ms.max(other.routed_ms),
+        }
+    }
+}
+
+/// What the rows of one process say.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// All that is waited for runs; some others do not, for these reasons.
+    Runs(Vec<String>),
+    /// Every instance crashed.
+    Crashed(String),
+    /// No instance is anywhere.
+    Nowhere(String),
+    /// Not yet.
+    Waits,
+}
+
+/// Judges the rows of one process that wants `wanted` instances.
+fn judge(rows: &[Stats], wanted: u32, before: &Before, patience: Patience) -> Verdict {
+    let rows: Vec<&Stats> = rows.iter().filter(|row| before.is_new(row)).collect();
+    let wanted = wanted as usize;
+    if wanted == 0 {
+        return Verdict::Runs(Vec::new());
+    }
+    let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
+    let (running, crashed, down) = (count("RUNNING"), count("CRASHED"), count("DOWN"));
+    let reason = |state: &str| {
+        let details = rows.iter().filter(|row| row.state == state).find_map(|row| row.details.clone());
+        printable(&details.unwrap_or_else(|| "the platform gave no reason".to_owned()))
+    };
+    if running >= wanted || (patience == Patience::FirstOfWeb && running > 0) {
+        Verdict::Runs(Vec::new())
+    } else if rows.len() >= wanted && crashed == rows.len() {
+        Verdict::Crashed(reason("CRASHED"))
+    } else if rows.len() >= wanted && running > 0 && running + crashed == rows.len() {
+        // Some run and the others will not without a change: worth a warning, not a failure.
+        let broken = rows.iter().filter(|row| row.state == "CRASHED");
+        Verdict::Runs(broken.map(|row| format!("instance {} crashed: {}", row.index, reason("CRASHED"))).collect())
+    } else if rows.len() >= wanted && down == rows.len() && rows.iter().any(|row| row.details.is_some()) {
+        Verdict::Nowhere(reason("DOWN"))
+    } else {
+        Verdict::Waits
+    }
+}
+
+/// Waits until the app runs; shows its last lines when it crashes instead.
+pub(crate) async fn wait_until_running(
+    session: &Session,
+    app: &App,
+    before: &Before,
+    patience: Patience,
+) -> Result<StartTimings, CliError> {
+    let client = session.client()?;
+    let begun = Instant::now();
+    let mut waiting = processes(client, app).await?;
+    waiting.retain(|process| process.instances > 0 && (patience == Patience::All || process.kind == "web"));
+    let mut waiting: Vec<(Process, StartTimings)> =
+        waiting.into_iter().map(|process| (process, StartTimings::default())).collect();
+    let limit = limit(session, "CF_STARTUP_TIMEOUT", 5);
+    let mut slowest = StartTimings::default();
+    let mut nowhere_since: Option<Instant> = None;
+    let mut told = String::new();
+    while !waiting.is_empty() {
+        let mut nowhere = None;
+        let mut states = Vec::new();
+        let mut still = Vec::new();
+        for (process, mut timings) in waiting {
+            let rows = stats(client, &process).await?;
+            timings.note(&rows, process.instances, before, elapsed(begun));
+            match judge(&rows, process.instances, before, patience) {
+                Verdict::Runs(problems) => {
+                    for problem in problems {
+                        session.printer.warn(&format!("{} {problem}", process.kind));
+                    }
+                    slowest = slowest.later(timings);
+                    continue;
+                }
+                Verdict::Crashed(reason) => {
+                    show_last_lines(session, app).await;
+                    return Err(PushError::Crashed { app: app.name.clone(), reason }.into());
+                }
+                Verdict::Nowhere(reason) => nowhere = Some(reason),
+                Verdict::Waits => {}
+            }
+            states.push(format!("{}: {}", process.kind, summary(&rows)));
+            still.push((process, timings));
+        }
+        waiting = still;
+        match nowhere {
+            None => nowhere_since = None,
+            Some(reason) => {
+                let since = *nowhere_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > NO_ROOM {
+                    return Err(PushError::NotPlaced { app: app.name.clone(), reason }.into());
+                }
+            }
+        }
+        let state = states.join("; ");
+        if !state.is_empty() && state != told && begun.elapsed() > Duration::from_secs(1) {
+            session.printer.say(&format!("   {state}"));
+            told.clone_from(&state);
+        }
+        if !waiting.is_empty() && begun.elapsed() > limit {
+            show_last_lines(session, app).await;
+            let minutes = limit.as_secs().div_ceil(60);
+            return Err(PushError::StartTimeout { app: app.name.clone(), minutes, state: format!(": {state}") }.into());
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(if begun.elapsed() < EAGER { SHORT_PAUSE } else { PAUSE }).await;
+        }
+    }
+    Ok(slowest)
+}
+
+/// `2 running, 1 starting (pulling layers)`.
+pub(crate) fn summary(rows: &[Stats]) -> String {
+    let mut parts = Vec::new();
+    for state in ["RUNNING", "STARTING", "CRASHED", "DOWN"] {
+        let of_state: Vec<&Stats> = rows.iter().filter(|row| row.state == state).collect();
+        if !of_state.is_empty() {
+            let details = of_state.iter().find_map(|row| row.details.as_deref());
+            let details = details.map(|text| format!(" ({})", printable(text))).unwrap_or_default();
+            parts.push(format!("{} {}{details}", of_state.len(), state.to_lowercase()));
+        }
+    }
+    if parts.is_empty() { "no instance yet".to_owned() } else { parts.join(", ") }
+}
+
+async fn show_last_lines(session: &Session, app: &App) {
+    let Ok(client) = session.client() else { return };
+    // The crash is the failure to report; logs that cannot be read are not.
+    let Ok(lines) = client.recent_logs(&app.guid, 200).await else { return };
+    let lines: Vec<_> =
+        lines.iter().filter(|line| line.source.starts_with("APP") || line.source.starts_with("CELL")).collect();
+    let shown = lines.len().saturating_sub(CRASH_LINES);
+    if !lines.is_empty() {
+        session.printer.say(&format!("Last lines of '{}':", app.name));
+    }
+    for line in &lines[shown..] {
+        session.printer.say(&format!("   [{}/{}] {}", line.source, line.instance, printable(&line.text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(state: &str, guid: &str, details: Option<&str>) -> Stats {
+        serde_json::from_value(serde_json::json!({
+            "type": "web", "index": 0, "state": state, "instance_guid": guid, "details": details
+        }))
+        .expect("a row")
+    }
+
+    #[test]
+    fn rows_are_judged() {
+        use Patience::{All, FirstOfWeb};
+        let runs = |text: &[&str]| Verdict::Runs(text.iter().map(|&t| t.to_owned()).collect());
+        for (rows, wanted, patience, verdict) in [
+            (vec![], 1, All, Verdict::Waits),
+            (vec![], 0, All, runs(&[])),
+            (vec![row("RUNNING", "a", None)], 1, All, runs(&[])),
+            (vec![row("RUNNING", "old", None)], 1, All, Verdict::Waits),
+            (vec![row("RUNNING", "a", None), row("STARTING", "b", None)], 2, All, Verdict::Waits),
+            (vec![row("RUNNING", "a", None), row("STARTING", "b", None)], 2, FirstOfWeb, runs(&[])),
+            (vec![row("CRASHED", "a", Some("exit 3"))], 1, All, Verdict::Crashed("exit 3".into())),
+            (vec![row("CRASHED", "a", Some("exit 3"))], 2, All, Verdict::Waits),
+            (
+                vec![row("RUNNING", "a", None), row("CRASHED", "b", Some("exit 3"))],
+                2,
+                All,
+                runs(&["instance 0 crashed: exit 3"]),
+            ),
+            (vec![row("DOWN", "a", None)], 1, All, Verdict::Waits),
+            (vec![row("DOWN", "a", Some("no room"))], 1, All, Verdict::Nowhere("no room".into())),
+        ] {
+            let before = Before(HashSet::from(["old".to_owned()]));
+            assert_eq!(judge(&rows, wanted, &before, patience), verdict, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn each_phase_of_a_start_is_noted_once() {
+        let before = Before(HashSet::from(["old".to_owned()]));
+        let mut timings = StartTimings::default();
+        timings.note(&[row("RUNNING", "old", None)], 1, &before, 5);
+        assert_eq!(timings, StartTimings::default());
+        let mut new = row("STARTING", "new", None);
+        timings.note(std::slice::from_ref(&new), 1, &before, 10);
+        new.routable = Some(true);
+        timings.note(std::slice::from_ref(&new), 1, &before, 20);
+        timings.note(std::slice::from_ref(&new), 1, &before, 25);
+        new.state = "RUNNING".to_owned();
+        timings.note(&[new], 1, &before, 30);
+        assert_eq!(timings, StartTimings { placed_ms: 10, ready_ms: 20, routed_ms: 30 });
+    }
+
+    #[test]
+    fn a_summary_counts_states() {
+        let rows = [row("RUNNING", "a", None), row("STARTING", "b", Some("fetching")), row("RUNNING", "c", None)];
+        assert_eq!(summary(&rows), "2 running, 1 starting (fetching)");
+        assert_eq!(summary(&[]), "no instance yet");
+    }
+}

@@ -1,0 +1,94 @@
+//! Sizes as people write them: `256M`, `1G`, `512KB`.
+
+/// A size that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{value}' is not a size: {reason}")]
+pub struct SizeError {
+    value: String,
+    reason: &'static str,
+}
+
+/// Bytes of a size with a unit (B, K, M, G, T, with or without a final B, any case).
+///
+/// # Errors
+/// No unit, an unknown one, a fraction, or more than fits.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
+    let fail = |reason| SizeError { value: text.to_owned(), reason };
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    if number.is_empty() {
+        return Err(fail("it must begin with a whole number"));
+    }
+    let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
+        "" => return Err(fail("the unit is missing (M or G)")),
+        "B" => 1,
+        "K" | "KB" => 1 << 10,
+        "M" | "MB" => 1 << 20,
+        "G" | "GB" => 1 << 30,
+        "T" | "TB" => 1 << 40,
+        other if other.starts_with('.') => return Err(fail("only whole numbers are possible")),
+        _ => return Err(fail("the unit must be B, K, M, G or T")),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(|| fail("it is too large"))
+}
+
+/// Whole mebibytes, at least one.
+///
+/// # Errors
+/// As [`parse_bytes`], and less than one mebibyte.
+pub(crate) fn parse_mib(text: &str) -> Result<u64, SizeError> {
+    match parse_bytes(text)? >> 20 {
+        0 => Err(SizeError { value: text.to_owned(), reason: "it must be at least 1M" }),
+        mib => Ok(mib),
+    }
+}
+
+/// A number of bytes for people: `1.5G`, `256M`, `12K`.
+pub(crate) fn human(bytes: u64) -> String {
+    for (shift, unit) in [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')] {
+        if bytes >= 1 << shift {
+            let value = bytes as f64 / (1u64 << shift) as f64;
+            return if value.fract() < 0.05 { format!("{value:.0}{unit}") } else { format!("{value:.1}{unit}") };
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_all_spellings() {
+        for (text, mib) in [("256M", 256), ("1g", 1024), ("2 GB", 2048), ("1T", 1 << 20), ("2048K", 2), ("1048576B", 1)]
+        {
+            assert_eq!(parse_mib(text), Ok(mib), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_name_the_value_and_the_reason() {
+        for (text, part) in [
+            ("512Q", "unit must be"),
+            ("512", "unit is missing"),
+            ("M", "begin with a whole number"),
+            ("-1M", "begin with a whole number"),
+            ("1.5G", "whole numbers"),
+            ("99999999999999T", "too large"),
+            ("10K", "at least 1M"),
+            ("", "begin with"),
+        ] {
+            let message = parse_mib(text).expect_err(text).to_string();
+            assert!(message.contains(part) && message.contains(&format!("'{text}'")), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_short_for_people() {
+        assert_eq!(human(0), "0B");
+        assert_eq!(human(1536), "1.5K");
+        assert_eq!(human(256 << 20), "256M");
+        assert_eq!(human(3 << 30), "3G");
+    }
+}

@@ -1,0 +1,171 @@
+//! `push` against the simulated platform: what is sent, what is printed, how it fails.
+
+mod support;
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use slipway_cli::Exit;
+use support::{Instead, Platform, api_error, envelope, row, unzip};
+
+fn app(platform: &Platform) {
+    platform.write("index.js", "console.log('hello')");
+    platform.write("lib/util.js", "exports.x = 1");
+    platform.write("empty", "");
+}
+
+#[tokio::test]
+async fn a_push_goes_all_the_way() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    {
+        let mut world = platform.lock();
+        world.logs.push(envelope(5, "STG/0", "a line of an earlier build"));
+        world.build_logs =
+            vec![envelope(10, "STG/0", "-----> nodejs"), envelope(11, "APP/PROC/WEB", "not of the build")];
+        world.stats = VecDeque::from([json!([]), json!([row("STARTING", "new")]), json!([row("RUNNING", "new")])]);
+    }
+    platform.lock().calls.clear();
+    let ran = platform.run(&["push", "web", "-m", "128M"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(ran.out, "http://web.slipway.localhost:PORT\n");
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"\d+\.\d s", "TIME");
+    settings.add_filter(r"Uploading \d+B", "Uploading SIZE");
+    settings.bind(|| insta::assert_snapshot!(ran.err));
+    let world = platform.lock();
+    insta::assert_snapshot!(world.bodies["POST /v3/spaces/space-1/actions/apply_manifest"]);
+    let bits = unzip(world.bits.as_deref().expect("bits"));
+    let names: Vec<&str> = bits.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["empty", "index.js", "lib/util.js"]);
+    assert_eq!(world.resources, json!([]));
+    insta::assert_snapshot!(world.calls.join("\n"));
+}
+
+#[tokio::test]
+async fn json_gives_the_times() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    let ran = platform.run(&["push", "web", "--json", "--quiet"]).await;
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Success, ""));
+    let value: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(value["app_guid"], "app-1");
+    assert_eq!(value["url"], "http://web.slipway.localhost:PORT");
+    for key in ["prepare_ms", "upload_ms", "stage_ms", "place_ms", "start_ms", "route_ms", "total_ms"] {
+        assert!(value["timings"][key].is_u64(), "{key} in {value}");
+    }
+}
+
+#[tokio::test]
+async fn only_unknown_files_are_sent() {
+    let platform = Platform::logged_in().await;
+    platform.write("known.js", "console.log('hello')");
+    platform.write("new.js", "new");
+    let asked = platform.run(&["push", "web", "--no-start"]).await;
+    assert_eq!(asked.exit, Exit::Success, "{}", asked.err);
+    assert_eq!(asked.err.matches("is uploaded").count(), 1, "one closing line: {}", asked.err);
+    let request: Value = serde_json::from_str(&platform.lock().bodies["POST /v3/resource_matches"]).expect("JSON");
+    let entries = request["resources"].as_array().expect("list").clone();
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[0]["mode"], "644");
+    platform.lock().known.insert(entries[0]["checksum"]["value"].as_str().expect("sha1").to_owned());
+    platform.run(&["push", "web", "--no-start"]).await;
+    {
+        let world = platform.lock();
+        assert_eq!(unzip(world.bits.as_deref().expect("bits")), [("new.js".to_owned(), "new".to_owned())]);
+        assert_eq!(world.resources[0]["path"], "known.js");
+        assert_eq!(world.builds, 0, "--no-start does not stage");
+    }
+    platform.lock().known.insert(entries[1]["checksum"]["value"].as_str().expect("sha1").to_owned());
+    let ran = platform.run(&["push", "web", "--no-start"]).await;
+    assert!(ran.err.contains("the platform has every file"), "{}", ran.err);
+    assert!(platform.lock().bits.is_none());
+}
+
+#[tokio::test]
+async fn a_failed_build_says_why_and_what_to_do() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    {
+        let mut world = platform.lock();
+        world.build_error =
+            Some("NoAppDetectedError - An app was not successfully detected by any available buildpack".into());
+        world.build_logs = vec![envelope(10, "STG", "no buildpack wants it")];
+    }
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Staging);
+    assert_eq!(ran.out, "");
+    assert!(ran.err.contains("   no buildpack wants it\n"), "{}", ran.err);
+    let end: Vec<&str> = ran.err.lines().rev().take(2).collect();
+    insta::assert_snapshot!(end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+}
+
+#[tokio::test]
+async fn a_crash_shows_reason_and_last_lines() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    {
+        let mut world = platform.lock();
+        let mut crashed = row("CRASHED", "new");
+        crashed["details"] = "out of memory: 256 MiB".into();
+        world.stats = VecDeque::from([json!([row("STARTING", "new")]), json!([crashed])]);
+        world.logs = vec![envelope(20, "APP/PROC/WEB", "Error: heap\u{1b}[2J"), envelope(21, "RTR", "not of the app")];
+    }
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Start);
+    assert!(ran.err.contains("[APP/PROC/WEB/0] Error: heap\u{fffd}[2J\n"), "{}", ran.err);
+    assert!(!ran.err.contains("not of the app"));
+    assert!(ran.err.contains("Error: 'web' crashed: out of memory: 256 MiB\nHint: "), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_broken_upload_is_repeated_and_a_finished_one_is_recognised() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    let gateway = Instead::Status(502, "text/html", "<html>bad gateway</html>".into());
+    let twice =
+        Instead::Status(400, "application/json", api_error(150_004, "CF-PackageBitsAlreadyUploaded", "Bits uploaded"));
+    platform.instead("/v3/packages/package-1/upload", [gateway.clone(), twice]);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("trying again"));
+    platform.instead("/v3/packages/package-1/upload", [gateway.clone(), gateway.clone(), gateway]);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Unavailable);
+    assert!(ran.err.contains("The upload of 'web' failed after 3 tries"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn mistakes_are_told_before_anything_is_sent() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    platform.lock().calls.clear();
+    for (args, part) in [
+        (vec!["push", "web", "-m", "512Q"], "'512Q' is not a size"),
+        (vec!["push", "web", "-p", "nowhere"], "There is nothing at WORK/nowhere"),
+        (vec!["push", "web", "-p", "index.js"], "neither a directory nor a zip"),
+        (vec!["push", "web", "-f", "other.yml"], "There is no manifest at WORK/other.yml"),
+        (vec!["push", "web", "--var", "novalue"], "'novalue' is not of the form"),
+        (vec!["push"], "no name is given"),
+    ] {
+        let ran = platform.run(&args).await;
+        assert_eq!(ran.exit, Exit::Usage, "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(part) && ran.err.contains("\nHint: "), "{args:?}: {}", ran.err);
+    }
+    assert_eq!(platform.lock().calls, Vec::<String>::new());
+    assert_eq!(platform.run(&["push", "web", "-i", "-1"]).await.exit, Exit::Usage);
+    assert_eq!(platform.run(&["push", "web", "-i", "many"]).await.exit, Exit::Usage);
+}
+
+#[tokio::test]
+async fn a_failed_manifest_job_shows_every_detail() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    let body = json!({ "guid": "job-1", "state": "FAILED", "errors": [
+        { "code": 10008, "title": "CF-UnprocessableEntity", "detail": "For application 'web': memory exceeds the quota" },
+        { "code": 10008, "title": "CF-UnprocessableEntity", "detail": "For application 'web': route is taken" } ] });
+    platform.instead("/v3/jobs/job-1", [Instead::Status(200, "application/json", body.to_string())]);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Invalid);
+    assert!(ran.err.contains("memory exceeds the quota") && ran.err.contains("route is taken"), "{}", ran.err);
+}
