@@ -1,0 +1,87 @@
+//! Developer commands on the platform's own machine: the API, its authority and the administrator's password are known.
+
+use std::process::ExitCode;
+
+use slipway_chassis::chain;
+use slipway_cli::{DeveloperCommand, Environment, Exit, GlobalOptions};
+use slipway_up::Layout;
+use slipway_up::start::Running;
+
+/// What `login` offers when no platform runs on this machine.
+const DEFAULT_API: &str = "http://api.slipway.localhost";
+
+/// Runs a developer command; `login --local` is filled in from the state directory first.
+pub(crate) fn run_developer(command: DeveloperCommand, globals: GlobalOptions) -> ExitCode {
+    match prepare(command) {
+        Ok((command, environment)) => {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return fail(&error),
+            };
+            let exit = runtime.block_on(slipway_cli::run(command, globals, environment));
+            // A prompt may still be waiting for its line in a thread that nobody can wake.
+            runtime.shutdown_background();
+            exit.into()
+        }
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    Exit::General.into()
+}
+
+fn prepare(command: DeveloperCommand) -> anyhow::Result<(DeveloperCommand, Environment)> {
+    prepare_at(command, &Layout::new(&Layout::default_state()))
+}
+
+fn prepare_at(mut command: DeveloperCommand, layout: &Layout) -> anyhow::Result<(DeveloperCommand, Environment)> {
+    let running = Running::load(layout);
+    if let DeveloperCommand::Login(login) = &mut command
+        && login.local
+    {
+        let running = running.as_ref().map_err(|error| {
+            anyhow::anyhow!(
+                "no platform was started from {}: start one with `slipway up`, or set SLIPWAY_STATE to the directory \
+                 of the one that you mean ({})",
+                layout.state.display(),
+                chain(error)
+            )
+        })?;
+        let password = slipway_up::secrets::read(&running.password_file)?;
+        login.api.get_or_insert_with(|| running.api.clone());
+        login.user.get_or_insert_with(|| running.user.clone());
+        login.password.get_or_insert(password);
+        login.org.get_or_insert_with(|| "dev".to_owned());
+        login.space.get_or_insert_with(|| "dev".to_owned());
+    }
+    let (api, authority) = match running {
+        Ok(running) => (running.api, Some(running.authority)),
+        Err(_) => (DEFAULT_API.to_owned(), None),
+    };
+    Ok((command, Environment::of_process(api, authority)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: DeveloperCommand,
+    }
+
+    #[test]
+    fn a_login_without_a_platform_says_where_it_looked() {
+        let directory = tempfile::tempdir().expect("directory");
+        let line = Line::try_parse_from(["slipway", "login", "--local"]).expect("a command");
+        let Err(error) = prepare_at(line.command, &Layout::new(directory.path())) else { panic!("there is none") };
+        let text = error.to_string();
+        let place = directory.path().display().to_string();
+        assert!(text.contains(&place) && text.contains("SLIPWAY_STATE") && text.contains("slipway up"), "{text}");
+    }
+}

@@ -1,0 +1,242 @@
+//! The commands of whoever runs a platform: the embedded default, its parts, its layers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use slipway_chassis::{Shutdown, chain, config, telemetry};
+use slipway_cli::GlobalOptions;
+use slipway_up::{Layout, UpOptions};
+
+/// Commands of whoever runs a platform.
+#[derive(Subcommand)]
+pub(crate) enum PlatformCommand {
+    /// Start a whole platform on this machine
+    Up(UpOptions),
+    /// Stop the platform of this machine; its state stays
+    Down(StateArg),
+    /// Show what runs on this machine, and why anything does not
+    Status(StateArg),
+    /// Make the layers that apps run on
+    #[command(subcommand)]
+    Stack(StackCommand),
+    /// Run a controller
+    Controller(ConfigArg),
+    /// Run a cell agent
+    Cell {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// End every instance and remove all that the cell made on this host, then exit
+        #[arg(long)]
+        teardown: bool,
+    },
+    /// Run a router
+    Router(ConfigArg),
+    /// Answer DNS for the platform's names
+    #[command(hide = true)]
+    Dns(ConfigArg),
+    /// Keep the parts of `slipway up` running
+    #[command(hide = true)]
+    Supervise(StateArg),
+}
+
+/// Which platform of this machine.
+#[derive(clap::Args)]
+pub(crate) struct StateArg {
+    /// Where everything is kept [default: /var/lib/slipway]
+    #[arg(long, env = "SLIPWAY_STATE")]
+    state: Option<PathBuf>,
+}
+
+impl StateArg {
+    fn layout(&self) -> Layout {
+        Layout::new(&self.state.clone().unwrap_or_else(Layout::default_state))
+    }
+}
+
+/// A server part's file.
+#[derive(clap::Args)]
+pub(crate) struct ConfigArg {
+    /// Configuration file (TOML)
+    #[arg(long)]
+    config: PathBuf,
+}
+
+/// Commands about layers.
+#[derive(Subcommand)]
+pub(crate) enum StackCommand {
+    /// Build stack, runtime and build layers from their recipes; what is there already is kept
+    Build {
+        /// Only these layers, e.g. debian12 node-22
+        only: Vec<String>,
+        /// Build again although nothing changed, to take in new package versions
+        #[arg(long)]
+        refresh: bool,
+        /// Where layers are kept [default: /var/cache/slipway/stacks]
+        #[arg(long, env = "SLIPWAY_STACK_DIR")]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Runs a platform command; errors go to standard error with what to do.
+pub(crate) fn run(command: PlatformCommand, globals: &GlobalOptions) -> ExitCode {
+    match execute(command, globals) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: PlatformCommand, globals: &GlobalOptions) -> anyhow::Result<ExitCode> {
+    match command {
+        PlatformCommand::Up(options) => up(&options, globals)?,
+        PlatformCommand::Down(state) => {
+            let ran = small_runtime()?.block_on(slipway_up::stop::down(&state.layout()))?;
+            if !globals.quiet {
+                eprintln!(
+                    "{}",
+                    if ran { "The platform is stopped; its state is kept." } else { "Nothing was running." }
+                );
+            }
+        }
+        PlatformCommand::Status(state) => return status(&state.layout(), globals),
+        PlatformCommand::Stack(StackCommand::Build { only, refresh, directory }) => {
+            build_layers(&directory.unwrap_or_else(default_stacks), only, refresh, globals)?;
+        }
+        PlatformCommand::Controller(file) => {
+            telemetry::init("controller");
+            let config = config::load(&file.config)?;
+            serve(|shutdown| slipway_controller::run::run(config, shutdown))?;
+        }
+        PlatformCommand::Cell { config: file, teardown } => {
+            telemetry::init("cell");
+            let config = config::load(&file.config)?;
+            if teardown {
+                small_runtime()?.block_on(slipway_cell_agent::teardown(config))?;
+            } else {
+                serve(|shutdown| slipway_cell_agent::run(config, shutdown))?;
+            }
+        }
+        PlatformCommand::Router(file) => {
+            telemetry::init("router");
+            let config = config::load(&file.config)?;
+            serve(|shutdown| slipway_router::run(config, shutdown))?;
+        }
+        PlatformCommand::Dns(file) => {
+            telemetry::init("dns");
+            let config = config::load(&file.config)?;
+            small_runtime()?.block_on(async {
+                let shutdown = Shutdown::new();
+                shutdown.on_signals()?;
+                slipway_up::dns::run(config, shutdown).await.map_err(anyhow::Error::from)
+            })?;
+        }
+        PlatformCommand::Supervise(state) => {
+            telemetry::init("supervisor");
+            let layout = state.layout();
+            small_runtime()?.block_on(async move {
+                let shutdown = Shutdown::new();
+                shutdown.on_signals()?;
+                slipway_up::supervisor::run(layout, shutdown).await.map_err(anyhow::Error::from)
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a server part until SIGTERM; a part that ends in an error exits with 1 and is started again by its supervisor.
+fn serve<F, Fut, E>(part: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Shutdown) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        part(shutdown).await.map_err(anyhow::Error::from)
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn default_stacks() -> PathBuf {
+    UpOptions::default().stack_directory()
+}
+
+fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
+    let stacks = options.stack_directory();
+    if !stacks.join("index.json").exists() {
+        eprintln!("There are no layers in {} yet: they are built now, once.", stacks.display());
+        build_layers(&stacks, Vec::new(), false, globals)?;
+    }
+    let running = slipway_up::start::up(options, !globals.quiet && !globals.no_progress)?;
+    if globals.json {
+        println!("{}", serde_json::to_string_pretty(&running)?);
+        return Ok(());
+    }
+    let state = options.layout().state;
+    eprintln!("{}", if running.started { "The platform is up." } else { "The platform is running already." });
+    eprintln!("  API    {}", running.api);
+    eprintln!("  log in slipway login --local            (as root, on this machine)");
+    eprintln!("         cf login -a {} -u admin -p \"$(cat {})\"", running.api, running.password_file.display());
+    for ignored in &running.ignored {
+        eprintln!("  note   {ignored}: `slipway down` first, then `slipway up` with it");
+    }
+    let [first, second] = running.names_hint();
+    eprintln!("  names  {first}");
+    eprintln!("         {second}");
+    eprintln!("  HTTPS  certificates are signed by {}", running.authority.display());
+    eprintln!("  state  {}; `slipway status` shows what runs, `slipway down` stops it", state.display());
+    Ok(())
+}
+
+fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> {
+    let lines = slipway_up::status::report(layout);
+    if globals.json {
+        println!("{}", serde_json::to_string_pretty(&lines)?);
+    } else {
+        for line in &lines {
+            let mut facts = Vec::new();
+            facts.extend(line.pid.map(|pid| format!("pid {pid}")));
+            facts.extend(line.resident_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
+            facts.extend(line.up_seconds.map(|seconds| format!("up {seconds} s")));
+            if line.restarts > 0 {
+                facts.push(format!("{} restarts", line.restarts));
+            }
+            println!("{:<11} {:<12} {}", line.part, line.state, facts.join(", "));
+            for note in &line.notes {
+                println!("            {note}");
+            }
+        }
+    }
+    let all = lines.iter().all(|line| line.state == "ready");
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn build_layers(
+    directory: &std::path::Path,
+    only: Vec<String>,
+    refresh: bool,
+    globals: &GlobalOptions,
+) -> anyhow::Result<()> {
+    let tell = |line: &str| {
+        if !globals.quiet {
+            eprintln!("{line}");
+        }
+    };
+    let mut options = slipway_stacks::BuildOptions::new(directory, &tell);
+    options.only = only;
+    options.refresh = refresh;
+    let summary = slipway_stacks::build(&options)?;
+    tell(&format!("{} layers made, {} kept, in {}", summary.made.len(), summary.kept.len(), directory.display()));
+    Ok(())
+}

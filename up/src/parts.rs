@@ -1,0 +1,173 @@
+//! The configuration of each part, and how it is started.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use slipway_cell_agent::config::{Advertise, CellConfig};
+use slipway_controller::config::{ControllerConfig, Limits};
+use slipway_router::RouterConfig;
+
+use crate::UpError;
+use crate::dns::DnsConfig;
+use crate::layout::Layout;
+use crate::postgres::Postgres;
+use crate::settings::{Settings, write_atomically};
+
+/// The parts that are this same program and always run, in the order in which they start.
+const PARTS: [&str; 3] = ["controller", "cell", "router"];
+/// The resolver: it runs when it has a configuration.
+pub const DNS: &str = "dns";
+
+/// The parts of this platform that are this same program, in the order in which they start.
+#[must_use]
+pub fn parts(layout: &Layout) -> Vec<&'static str> {
+    let dns = layout.config(DNS).exists().then_some(DNS);
+    PARTS.into_iter().chain(dns).collect()
+}
+
+/// Where a log server of this machine or its network is. The rest of the private networks, 10.0.0.0/8, is where the
+/// apps are ([`Settings::network`]); link-local holds the metadata of cloud machines.
+const DRAIN_NETWORKS: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Writes the configurations; that of the resolver only when there shall be one.
+///
+/// # Errors
+/// When one cannot be written.
+pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Result<(), UpError> {
+    let controller = ControllerConfig {
+        id: settings.controller_id,
+        cluster_id: settings.cluster_id,
+        database_url: Postgres::url(layout, "slipway"),
+        blob_directory: layout.state("blobs"),
+        layer_directory: Some(stacks.to_owned()),
+        api_listen: loopback(settings.api_port),
+        cluster_listen: loopback(settings.cluster_port),
+        tls_directory: layout.tls("controller"),
+        encryption_key_file: layout.state("encryption.key"),
+        admin_password_file: layout.state("admin-password"),
+        system_domain: settings.domain.clone(),
+        app_domain: settings.domain.clone(),
+        public_url: settings.api_url(),
+        ready_file: Some(layout.ready("controller")),
+        drain_networks: DRAIN_NETWORKS.map(str::to_owned).to_vec(),
+        zone: "local".to_owned(),
+        limits: Limits::default(),
+    };
+    save(&layout.config("controller"), &controller)?;
+    let cell = CellConfig {
+        id: settings.cell_id,
+        cluster_id: settings.cluster_id,
+        zone: "local".to_owned(),
+        tags: Vec::new(),
+        isolation_segment: String::new(),
+        state_directory: layout.state("cell"),
+        run_directory: layout.run("cell"),
+        controllers: vec![loopback(settings.cluster_port)],
+        tls_directory: layout.tls("cell"),
+        query_listen: loopback(0),
+        advertise: Advertise::Direct,
+        advertise_host: IpAddr::from(Ipv4Addr::LOCALHOST),
+        memory_mb: 0,
+        disk_mb: 0,
+        slots: 1024,
+        network: settings.network.clone(),
+        name: settings.short_name(),
+        resolvers: Vec::new(),
+        staging_uses_host_settings: true,
+        log_ring_bytes: 4 << 20,
+        cache_mb: 20 * 1024,
+        ready_file: Some(layout.ready("cell")),
+    };
+    save(&layout.config("cell"), &cell)?;
+    let router = RouterConfig {
+        id: settings.router_id,
+        cluster_id: settings.cluster_id,
+        zone: "local".to_owned(),
+        http_listen: listeners(settings.listen, settings.http_port),
+        https_listen: listeners(settings.listen, settings.https_port),
+        certificate: Some(layout.state("tls/web/cert.pem")),
+        certificate_key: Some(layout.state("tls/web/key.pem")),
+        // A route service may be an app of this platform; its certificate is of the platform's own authority.
+        trusted_authorities: Some(layout.state("tls/ca.pem")),
+        controllers: vec![loopback(settings.cluster_port)],
+        tls_directory: layout.tls("router"),
+        state_directory: layout.state("router"),
+        query_listen: loopback(0),
+        admin_listen: loopback(settings.admin_port),
+        cores: 0,
+        max_header_bytes: 64 * 1024,
+        response_timeout_s: 900,
+        client_stall_timeout_s: 60,
+        // No load balancer is in front that would have to notice first.
+        drain_delay_ms: 0,
+        drain_timeout_s: 10,
+        log_ring_bytes: 2 << 20,
+        ready_file: Some(layout.ready("router")),
+    };
+    save(&layout.config("router"), &router)?;
+    let path = layout.config(DNS);
+    let Some(port) = settings.dns_port else {
+        return match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(UpError::File { path, source }),
+            _ => Ok(()),
+        };
+    };
+    let address = settings.reached_at();
+    let dns = DnsConfig {
+        domain: settings.domain.clone(),
+        listen: SocketAddr::new(address, port),
+        addresses: listeners(address, settings.http_port).iter().map(SocketAddr::ip).collect(),
+        ready_file: Some(layout.ready(DNS)),
+    };
+    save(&path, &dns)
+}
+
+/// One address, and its sibling on IPv6 loopback where the host has one: `*.localhost` resolves to both.
+fn listeners(address: IpAddr, port: u16) -> Vec<SocketAddr> {
+    let mut listeners = vec![SocketAddr::new(address, port)];
+    if address == IpAddr::from(Ipv4Addr::LOCALHOST) {
+        let sibling = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port);
+        if std::net::TcpListener::bind(sibling).is_ok() {
+            listeners.push(sibling);
+        }
+    }
+    listeners
+}
+
+fn save(path: &Path, config: &impl Serialize) -> Result<(), UpError> {
+    let text = toml::to_string(config)
+        .map_err(|error| UpError::File { path: path.to_owned(), source: std::io::Error::other(error) })?;
+    write_atomically(path, text.as_bytes(), 0o600)
+}
+
+/// This program, for starting the parts.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn program() -> Result<PathBuf, UpError> {
+    std::env::current_exe().map_err(UpError::file("/proc/self/exe"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_trusts_apps_of_the_same_platform_as_route_services() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        let router: RouterConfig = slipway_chassis::config::load(&layout.config("router")).expect("a configuration");
+        let trusted = router.trusted_authorities.expect("an authority");
+        crate::secrets::ensure(&layout, &settings).expect("keys");
+        let shown = std::fs::read_to_string(layout.state("tls/web/cert.pem")).expect("the certificate of the web");
+        let authority = std::fs::read_to_string(trusted).expect("the authority that is trusted");
+        assert!(shown.ends_with(&authority), "it signed what the router itself shows");
+    }
+}

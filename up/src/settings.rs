@@ -1,0 +1,416 @@
+//! What one platform decided for itself and keeps: ids, domain, ports, network.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::UpError;
+use crate::layout::Layout;
+use crate::start::UpOptions;
+
+/// Kept in `<state>/settings.json`; ports are looked at again at each start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The controller of this machine.
+    pub controller_id: Uuid,
+    /// The cell of this machine.
+    pub cell_id: Uuid,
+    /// The router of this machine.
+    pub router_id: Uuid,
+    /// `slipway.localhost`.
+    pub domain: String,
+    /// Where the router listens.
+    pub listen: IpAddr,
+    /// Plain HTTP.
+    pub http_port: u16,
+    /// HTTPS.
+    pub https_port: u16,
+    /// gRPC of the controller.
+    pub cluster_port: u16,
+    /// The API behind the router.
+    pub api_port: u16,
+    /// Health and metrics of the router.
+    pub admin_port: u16,
+    /// Addresses of instances.
+    pub network: String,
+    /// Where the resolver of the platform's names listens; `None` = there is none.
+    #[serde(default)]
+    pub dns_port: Option<u16>,
+    /// Where layers are; `None` = started by a version that did not note it.
+    #[serde(default)]
+    pub stacks: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Loads what an earlier start decided, or decides; then applies the options and looks for usable ports.
+    ///
+    /// # Errors
+    /// When the file is damaged, or a port that was asked for is taken.
+    pub fn load_or_decide(layout: &Layout, options: &UpOptions) -> Result<Self, UpError> {
+        let path = layout.state("settings.json");
+        let kept: Option<Self> = match std::fs::read(&path) {
+            Ok(bytes) => Some(
+                serde_json::from_slice(&bytes)
+                    .map_err(|error| UpError::Damaged { path: path.clone(), detail: error.to_string() })?,
+            ),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(UpError::File { path, source }),
+        };
+        let domain = options
+            .domain
+            .clone()
+            .or_else(|| kept.as_ref().map(|kept| kept.domain.clone()))
+            .unwrap_or_else(|| "slipway.localhost".to_owned());
+        let listen = options.listen.or_else(|| kept.as_ref().map(|kept| kept.listen)).unwrap_or_else(|| {
+            // A *.localhost name leads to this machine only, so nobody else need be let in.
+            if domain.ends_with("localhost") { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+        });
+        let http_port =
+            pick(listen, options.http_port, kept.as_ref().map(|kept| kept.http_port), 80, 8080, "--http PORT")?;
+        let https_port =
+            pick(listen, options.https_port, kept.as_ref().map(|kept| kept.https_port), 443, 8443, "--https PORT")?;
+        let internal = |kept_port: Option<u16>| -> Result<u16, UpError> {
+            let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+            match kept_port {
+                Some(port) if usable(loopback, port).is_ok() => Ok(port),
+                _ => usable(loopback, 0).map_err(|source| UpError::NoPort(loopback, source)),
+            }
+        };
+        let resolver_at = reached_at(listen);
+        let dns_port = match options.dns.or(kept.as_ref().and_then(|kept| kept.dns_port).map(DnsPort::Like)) {
+            None | Some(DnsPort::Off) => None,
+            Some(DnsPort::Standard) => Some(pick_dns(resolver_at, None, None)?),
+            Some(DnsPort::Like(port)) => Some(pick_dns(resolver_at, None, Some(port))?),
+            Some(DnsPort::Exactly(port)) => Some(pick_dns(resolver_at, Some(port), None)?),
+        };
+        let settings = Self {
+            cluster_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.cluster_id),
+            controller_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.controller_id),
+            cell_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.cell_id),
+            router_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.router_id),
+            cluster_port: internal(kept.as_ref().map(|kept| kept.cluster_port))?,
+            api_port: internal(kept.as_ref().map(|kept| kept.api_port))?,
+            admin_port: internal(kept.as_ref().map(|kept| kept.admin_port))?,
+            network: match &kept {
+                Some(kept) => kept.network.clone(),
+                None => free_network()?,
+            },
+            domain,
+            listen,
+            http_port,
+            https_port,
+            dns_port,
+            stacks: Some(options.stack_directory()),
+        };
+        let text = serde_json::to_string_pretty(&settings)
+            .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
+        write_atomically(&path, text.as_bytes(), 0o644)?;
+        Ok(settings)
+    }
+
+    /// What these options ask for and a platform that runs with these settings does not have; one sentence each.
+    #[must_use]
+    pub fn differing(&self, options: &UpOptions) -> Vec<String> {
+        let told = |flag: &str, asked: &dyn Display, kept: &dyn Display| {
+            format!("{flag} {asked} is not in force, it runs with {kept}")
+        };
+        let mut found = Vec::new();
+        if let Some(asked) = options.domain.as_ref().filter(|asked| **asked != self.domain) {
+            found.push(told("--domain", asked, &self.domain));
+        }
+        if let Some(asked) = options.listen.filter(|asked| *asked != self.listen) {
+            found.push(told("--listen", &asked, &self.listen));
+        }
+        for (flag, asked, kept) in
+            [("--http", options.http_port, self.http_port), ("--https", options.https_port, self.https_port)]
+        {
+            // 0 asks for any.
+            if let Some(asked) = asked.filter(|asked| *asked != 0 && *asked != kept) {
+                found.push(told(flag, &asked, &kept));
+            }
+        }
+        let resolver = self.dns_port.map_or_else(|| "no resolver".to_owned(), |port| format!("port {port}"));
+        match (options.dns, self.dns_port) {
+            (Some(DnsPort::Off), Some(_)) => found.push(format!("--dns=off is not in force, it runs with {resolver}")),
+            (Some(DnsPort::Standard), None) => found.push(format!("--dns is not in force, it runs with {resolver}")),
+            (Some(DnsPort::Exactly(asked)), kept) if kept.is_none_or(|kept| asked != 0 && asked != kept) => {
+                found.push(format!("--dns={asked} is not in force, it runs with {resolver}"));
+            }
+            _ => {}
+        }
+        if let (Some(asked), Some(kept)) = (&options.stacks, &self.stacks)
+            && asked != kept
+        {
+            found.push(told("--stacks", &asked.display(), &kept.display()));
+        }
+        found
+    }
+
+    /// `http://api.slipway.localhost:8080`, without the port when it is 80.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        let port = if self.http_port == 80 { String::new() } else { format!(":{}", self.http_port) };
+        format!("http://api.{}{port}", self.domain)
+    }
+
+    /// The address at which this machine and others reach the router.
+    #[must_use]
+    pub fn reached_at(&self) -> IpAddr {
+        reached_at(self.listen)
+    }
+
+    /// Distinguishes bridges, cgroups and tables of several platforms on one kernel.
+    #[must_use]
+    pub fn short_name(&self) -> String {
+        hex::encode(&self.cluster_id.as_bytes()[..3])
+    }
+}
+
+/// The address itself, or the one from which this machine reaches others when it means all addresses.
+fn reached_at(listen: IpAddr) -> IpAddr {
+    if !listen.is_unspecified() {
+        return listen;
+    }
+    // Connecting a datagram socket sends nothing; it only asks the routing table. The address is one for documents.
+    let outward = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    outward().unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+/// What `--dns` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsPort {
+    /// `off`.
+    Off,
+    /// No value: 53, or another when that is taken.
+    Standard,
+    /// The port of the last start, or another when that is taken.
+    Like(u16),
+    /// A number: this port, or any for 0.
+    Exactly(u16),
+}
+
+impl std::str::FromStr for DnsPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::Standard),
+            text => text.parse().map(Self::Exactly).map_err(|_| "give a port, or `off`".to_owned()),
+        }
+    }
+}
+
+/// A port for the resolver, free for UDP and TCP.
+fn pick_dns(address: IpAddr, asked: Option<u16>, kept: Option<u16>) -> Result<u16, UpError> {
+    // A moment may pass between the two looks; the resolver itself tells when it is too late.
+    let both = |port: u16| -> std::io::Result<u16> {
+        let port = usable(address, port)?;
+        UdpSocket::bind(SocketAddr::new(address, port)).map(|_| port)
+    };
+    let candidates: Vec<u16> = match asked {
+        Some(port) => vec![port],
+        None => kept.into_iter().chain([53, 5300, 0]).collect(),
+    };
+    let mut last = None;
+    for port in candidates {
+        match both(port) {
+            Ok(port) => return Ok(port),
+            Err(source) => last = Some((port, source)),
+        }
+    }
+    let (port, source) = last.unwrap_or((0, std::io::Error::other("no candidate")));
+    Err(UpError::Port { address, port, flag: "--dns=PORT", source })
+}
+
+/// A port for end users: as asked for (0 = any), as kept if still free, the standard one, the high one, any.
+fn pick(
+    address: IpAddr,
+    asked: Option<u16>,
+    kept: Option<u16>,
+    standard: u16,
+    high: u16,
+    flag: &'static str,
+) -> Result<u16, UpError> {
+    if let Some(port) = asked {
+        return usable(address, port).map_err(|source| UpError::Port { address, port, flag, source });
+    }
+    let candidates = kept.into_iter().chain([standard, high, 0]);
+    let mut last = None;
+    for port in candidates {
+        match usable(address, port) {
+            Ok(port) => return Ok(port),
+            Err(source) => last = Some((port, source)),
+        }
+    }
+    let (port, source) = last.unwrap_or((0, std::io::Error::other("no candidate")));
+    Err(UpError::Port { address, port, flag, source })
+}
+
+/// Binds for a moment; returns the port (the one the kernel chose, for 0).
+fn usable(address: IpAddr, port: u16) -> std::io::Result<u16> {
+    Ok(TcpListener::bind(SocketAddr::new(address, port))?.local_addr()?.port())
+}
+
+/// The first /20 below 10.62.0.0/16 (then other second octets) that no route of this host overlaps.
+fn free_network() -> Result<String, UpError> {
+    let path = Path::new("/proc/net/route");
+    let table = std::fs::read_to_string(path).map_err(UpError::file(path))?;
+    let taken: Vec<ipnet::Ipv4Net> = table.lines().skip(1).filter_map(route_network).collect();
+    for second in (62..=127).chain(16..62) {
+        for third in (0..=240).step_by(16) {
+            let candidate = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, second, third, 0), 20);
+            if !taken.iter().any(|net| net.contains(&candidate) || candidate.contains(net)) {
+                return Ok(candidate.to_string());
+            }
+        }
+    }
+    Err(UpError::Damaged { path: path.to_owned(), detail: "no free network below 10.0.0.0/8".to_owned() })
+}
+
+/// Destination of one line of /proc/net/route; the default route is left out.
+fn route_network(line: &str) -> Option<ipnet::Ipv4Net> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let address = u32::from_str_radix(fields.get(1)?, 16).ok()?.swap_bytes();
+    let mask = u32::from_str_radix(fields.get(7)?, 16).ok()?.swap_bytes();
+    if mask == 0 {
+        return None;
+    }
+    ipnet::Ipv4Net::new(address.into(), u8::try_from(mask.leading_ones()).ok()?).ok()
+}
+
+/// Writes by rename, so that a power cut leaves the old or the new content.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), UpError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(directory).map_err(UpError::file(directory))?;
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(UpError::file(path))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Settings of a platform that nobody starts.
+    pub(crate) fn example() -> Settings {
+        Settings {
+            cluster_id: Uuid::nil(),
+            controller_id: Uuid::nil(),
+            cell_id: Uuid::nil(),
+            router_id: Uuid::nil(),
+            domain: "slipway.localhost".to_owned(),
+            listen: Ipv4Addr::LOCALHOST.into(),
+            http_port: 8080,
+            https_port: 8443,
+            cluster_port: 1,
+            api_port: 2,
+            admin_port: 3,
+            network: "10.62.0.0/20".to_owned(),
+            dns_port: None,
+            stacks: Some("/layers".into()),
+        }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: UpOptions,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<UpOptions, clap::Error> {
+        let all = ["up"].iter().chain(arguments);
+        <Line as clap::Parser>::try_parse_from(all).map(|line| line.options)
+    }
+
+    #[test]
+    fn the_flag_that_an_error_names_is_understood() {
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let holder = TcpListener::bind((address, 0)).expect("bind");
+        let taken = holder.local_addr().expect("address").port();
+        let Err(UpError::Port { flag, .. }) = pick_dns(address, Some(taken), None) else { panic!("it is taken") };
+        let options = parsed(&[&flag.replace("PORT", "5353")]).expect("understood");
+        assert_eq!(options.dns, Some(DnsPort::Exactly(5353)));
+        assert!(parsed(&["--dns", "5353"]).is_err(), "a value must follow an equals sign");
+    }
+
+    #[test]
+    fn what_a_running_platform_does_not_take_is_named() {
+        let settings = example();
+        let same =
+            ["--domain", "slipway.localhost", "--http", "8080", "--https", "0", "--dns=off", "--stacks", "/layers"];
+        assert_eq!(settings.differing(&parsed(&same).expect("options")), Vec::<String>::new());
+        let other = [
+            ["--domain", "x.test"],
+            ["--listen", "0.0.0.0"],
+            ["--http", "80"],
+            ["--https", "443"],
+            ["--stacks", "/other"],
+        ];
+        let mut all: Vec<&str> = other.concat();
+        all.push("--dns=53");
+        let told = settings.differing(&parsed(&all).expect("options"));
+        let expected = [
+            "--domain x.test is not in force, it runs with slipway.localhost",
+            "--listen 0.0.0.0 is not in force, it runs with 127.0.0.1",
+            "--http 80 is not in force, it runs with 8080",
+            "--https 443 is not in force, it runs with 8443",
+            "--dns=53 is not in force, it runs with no resolver",
+            "--stacks /other is not in force, it runs with /layers",
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_route_line_is_read() {
+        let line = "eth0\t00003E0A\t00000000\t0001\t0\t0\t0\t00F0FFFF\t0\t0\t0";
+        assert_eq!(route_network(line).expect("network").to_string(), "10.62.0.0/20");
+        assert_eq!(route_network("eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0"), None);
+        assert_eq!(route_network("rubbish"), None);
+    }
+
+    #[test]
+    fn the_resolver_s_port_is_free_for_both_protocols() {
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let holder = UdpSocket::bind((address, 0)).expect("bind");
+        let taken = holder.local_addr().expect("address").port();
+        assert!(matches!(pick_dns(address, Some(taken), None), Err(UpError::Port { flag: "--dns=PORT", .. })));
+        assert_ne!(pick_dns(address, None, Some(taken)).expect("another"), taken);
+        assert_eq!("off".parse(), Ok(DnsPort::Off));
+        assert_eq!("5353".parse(), Ok(DnsPort::Exactly(5353)));
+        assert!("53x".parse::<DnsPort>().is_err());
+    }
+
+    #[test]
+    fn all_addresses_mean_one_that_can_be_reached() {
+        assert!(!reached_at(Ipv4Addr::UNSPECIFIED.into()).is_unspecified());
+        assert_eq!(reached_at(Ipv4Addr::LOCALHOST.into()), IpAddr::from(Ipv4Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over_but_an_asked_one_is_an_error() {
+        let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let taken = holder.local_addr().expect("address").port();
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let picked = pick(address, None, Some(taken), taken, taken, "--http PORT").expect("any other");
+        assert_ne!(picked, taken);
+        assert!(matches!(pick(address, Some(taken), None, 80, 8080, "--http PORT"), Err(UpError::Port { .. })));
+    }
+}

@@ -1,0 +1,290 @@
+//! `slipway up`: prepares, starts the supervisor, waits until the platform answers.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::UpError;
+use crate::layout::Layout;
+use crate::parts;
+use crate::postgres::Postgres;
+use crate::process::Known;
+use crate::settings::{DnsPort, Settings, write_atomically};
+use crate::status::SupervisorStatus;
+use crate::{secrets, supervisor};
+
+/// What `slipway up` can be told.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct UpOptions {
+    /// Where everything is kept [default: /var/lib/slipway]
+    #[arg(long, env = "SLIPWAY_STATE")]
+    pub state: Option<PathBuf>,
+    /// Domain of the platform and of its apps [default: slipway.localhost]
+    #[arg(long)]
+    pub domain: Option<String>,
+    /// Address that end users come in on [default: this machine only for *.localhost, else all]
+    #[arg(long)]
+    pub listen: Option<IpAddr>,
+    /// Port for HTTP, 0 = any [default: 80, or 8080 when that is taken]
+    #[arg(long = "http")]
+    pub http_port: Option<u16>,
+    /// Port for HTTPS, 0 = any [default: 443, or 8443 when that is taken]
+    #[arg(long = "https")]
+    pub https_port: Option<u16>,
+    /// Answer DNS for the platform's names, on this port [default: 53, or 5300 when that is taken; `off` ends it]
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub dns: Option<DnsPort>,
+    /// Directory of built layers [default: /var/cache/slipway/stacks]
+    #[arg(long, env = "SLIPWAY_STACK_DIR")]
+    pub stacks: Option<PathBuf>,
+}
+
+impl UpOptions {
+    /// The layout that these options mean.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        Layout::new(&self.state.clone().unwrap_or_else(Layout::default_state))
+    }
+
+    /// The directory of built layers that these options mean.
+    #[must_use]
+    pub fn stack_directory(&self) -> PathBuf {
+        self.stacks.clone().unwrap_or_else(|| PathBuf::from("/var/cache/slipway/stacks"))
+    }
+}
+
+/// What a person needs after the start.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Running {
+    /// `http://api.slipway.localhost`.
+    pub api: String,
+    /// The admin's name.
+    pub user: String,
+    /// File with the admin's password.
+    pub password_file: PathBuf,
+    /// Certificate of the cluster's authority, for HTTPS clients.
+    pub authority: PathBuf,
+    /// Port of plain HTTP.
+    pub http_port: u16,
+    /// Port of HTTPS.
+    pub https_port: u16,
+    /// Domain of the platform and of its apps.
+    #[serde(default)]
+    pub domain: String,
+    /// The address of the router.
+    #[serde(default = "loopback")]
+    pub address: IpAddr,
+    /// Where the platform's names are answered; `None` = nowhere.
+    #[serde(default)]
+    pub dns: Option<SocketAddr>,
+    /// False when it ran already.
+    pub started: bool,
+    /// Options that a running platform does not take, each with what it has instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
+}
+
+impl Running {
+    /// How programs on this machine find the platform's names, in two lines for a person.
+    #[must_use]
+    pub fn names_hint(&self) -> [String; 2] {
+        let Self { domain, address, .. } = self;
+        match self.dns {
+            Some(dns) if dns.port() == 53 => [
+                format!(
+                    "{dns} answers for {domain} and all below it: put `nameserver {}` first in /etc/resolv.conf,",
+                    dns.ip()
+                ),
+                format!(
+                    "or `DNS={}` and `Domains=~{domain}` below `[Resolve]` in /etc/systemd/resolved.conf.d/slipway.conf",
+                    dns.ip()
+                ),
+            ],
+            Some(dns) => [
+                format!("{dns} answers for {domain} and all below it; /etc/resolv.conf knows only port 53, so"),
+                format!(
+                    "put `DNS={dns}` and `Domains=~{domain}` below `[Resolve]` in /etc/systemd/resolved.conf.d/slipway.conf"
+                ),
+            ],
+            None => [
+                format!("programs that do not know {domain} need this line in /etc/hosts, with each app's name added:"),
+                format!(
+                    "{address} api.{domain} login.{domain} uaa.{domain} log-cache.{domain}   (or use `slipway up --dns`)"
+                ),
+            ],
+        }
+    }
+
+    /// What the last start of this state directory left for its clients.
+    ///
+    /// # Errors
+    /// When there was none, or its file cannot be read.
+    pub fn load(layout: &Layout) -> Result<Self, UpError> {
+        let path = layout.state("public.json");
+        let bytes = std::fs::read(&path).map_err(UpError::file(&path))?;
+        serde_json::from_slice(&bytes).map_err(|error| UpError::Damaged { path, detail: error.to_string() })
+    }
+}
+
+/// Starts the platform, or finds it running. Layers must have been built: the caller sees to it.
+///
+/// # Errors
+/// When the host lacks something, a port is taken, or a part does not come up within two minutes.
+pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(UpError::NotRoot);
+    }
+    check_host()?;
+    let layout = options.layout();
+    std::fs::create_dir_all(&layout.state).map_err(UpError::file(&layout.state))?;
+    // Postgres' account must be able to pass through to its data directory; everything secret is 0600 or 0700.
+    std::fs::set_permissions(&layout.state, std::fs::Permissions::from_mode(0o711))
+        .map_err(UpError::file(&layout.state))?;
+    if supervisor::running(&layout).is_some() {
+        let kept = kept_settings(&layout)?;
+        wait_until_ready(&layout, &kept, progress)?;
+        return Ok(Running { ignored: kept.differing(options), ..running(&layout, &kept, false) });
+    }
+    // Held only until here: the supervisor takes it itself. Two `up` at once meet there.
+    drop(supervisor::lock(&layout)?);
+    let settings = Settings::load_or_decide(&layout, options)?;
+    secrets::ensure(&layout, &settings)?;
+    parts::write_configs(&layout, &settings, &options.stack_directory())?;
+    // The developer's client finds its API and the authority here.
+    let found = running(&layout, &settings, true);
+    let public = serde_json::to_vec_pretty(&found)
+        .map_err(|error| UpError::File { path: layout.state("public.json"), source: std::io::Error::other(error) })?;
+    write_atomically(&layout.state("public.json"), &public, 0o644)?;
+    spawn_supervisor(&layout)?;
+    wait_until_ready(&layout, &settings, progress)?;
+    Ok(found)
+}
+
+fn kept_settings(layout: &Layout) -> Result<Settings, UpError> {
+    let path = layout.state("settings.json");
+    let bytes = std::fs::read(&path).map_err(UpError::file(&path))?;
+    serde_json::from_slice(&bytes).map_err(|error| UpError::Damaged { path, detail: error.to_string() })
+}
+
+fn running(layout: &Layout, settings: &Settings, started: bool) -> Running {
+    Running {
+        api: settings.api_url(),
+        user: "admin".to_owned(),
+        password_file: secrets::password_file(layout),
+        authority: layout.state("tls/ca.pem"),
+        http_port: settings.http_port,
+        https_port: settings.https_port,
+        domain: settings.domain.clone(),
+        address: settings.reached_at(),
+        dns: settings.dns_port.map(|port| SocketAddr::new(settings.reached_at(), port)),
+        started,
+        ignored: Vec::new(),
+    }
+}
+
+fn loopback() -> IpAddr {
+    Ipv4Addr::LOCALHOST.into()
+}
+
+/// Everything the parts call on, looked for before anything is started.
+fn check_host() -> Result<(), UpError> {
+    Postgres::find()?;
+    for (program, package) in [("nft", "nftables"), ("mkfs.btrfs", "btrfs-progs"), ("ip", "iproute2")] {
+        let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
+        if !found {
+            return Err(UpError::Missing { what: format!("the program `{program}`"), package });
+        }
+    }
+    Ok(())
+}
+
+fn spawn_supervisor(layout: &Layout) -> Result<(), UpError> {
+    let path = layout.log("supervisor");
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(UpError::file(directory))?;
+    }
+    let log = OpenOptions::new().create(true).append(true).open(&path).map_err(UpError::file(&path))?;
+    let errors = log.try_clone().map_err(UpError::file(&path))?;
+    let mut command = Command::new(parts::program()?);
+    command.arg("supervise").arg("--state").arg(&layout.state);
+    command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
+    // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+    }
+    command.spawn().map(drop).map_err(UpError::spawn("slipway supervise"))
+}
+
+/// Every part serves, and the API answers by its name: the router has its route.
+fn wait_until_ready(layout: &Layout, settings: &Settings, progress: bool) -> Result<(), UpError> {
+    const LIMIT: Duration = Duration::from_secs(120);
+    let bar = if progress { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let start = Instant::now();
+    loop {
+        let mut missing = parts::parts(layout);
+        missing.retain(|part| !layout.ready(part).exists());
+        if missing.is_empty() {
+            if api_answers(settings) {
+                bar.finish_and_clear();
+                return Ok(());
+            }
+            missing.push("router");
+        }
+        let first = missing.first().copied().unwrap_or("router");
+        bar.set_message(format!("waiting for {}", missing.join(", ")));
+        let supervisor_gone = start.elapsed() > Duration::from_secs(5) && supervisor::running(layout).is_none();
+        if start.elapsed() > LIMIT || supervisor_gone {
+            bar.finish_and_clear();
+            return Err(not_ready(layout, if supervisor_gone { "supervisor" } else { first }));
+        }
+        wait_a_moment();
+    }
+}
+
+/// Asks for the API's front page through the router, as every client will.
+fn api_answers(settings: &Settings) -> bool {
+    let address = match settings.listen {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    let ask = || -> std::io::Result<bool> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, settings.http_port), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        write!(stream, "GET / HTTP/1.1\r\nhost: api.{}\r\nconnection: close\r\n\r\n", settings.domain)?;
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin)?;
+        Ok(begin.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
+}
+
+/// `up` is a plain program without a runtime: it may block.
+#[expect(clippy::disallowed_methods, reason = "no runtime here; the condition is files of other processes")]
+fn wait_a_moment() {
+    std::thread::sleep(Duration::from_millis(25));
+}
+
+fn not_ready(layout: &Layout, part: &str) -> UpError {
+    let status = SupervisorStatus::load(layout);
+    let detail = match (status.parts.get(part).and_then(|entry| entry.last_end.clone()), Known::load(&layout.pid(part)))
+    {
+        (Some(end), _) => format!("it ended with {end}"),
+        (None, Some(known)) => format!("process {} runs, but is not ready", known.pid),
+        (None, None) => "it was not started".to_owned(),
+    };
+    UpError::Part { part: part.to_owned(), detail, log: layout.log(part) }
+}

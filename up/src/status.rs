@@ -1,0 +1,142 @@
+//! `slipway status`: what runs, and why anything does not.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::UpError;
+use crate::layout::Layout;
+use crate::parts;
+use crate::process::Known;
+use crate::settings::write_atomically;
+
+/// Written by the supervisor whenever something changes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    /// By name.
+    pub parts: BTreeMap<String, PartStatus>,
+}
+
+/// One supervised process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PartStatus {
+    /// Its process, while it runs.
+    pub pid: Option<i32>,
+    /// When it was started last, seconds since the epoch.
+    pub since: u64,
+    /// How often it ended without being asked to.
+    pub restarts: u32,
+    /// How it ended last time, e.g. `exit status: 1`.
+    pub last_end: Option<String>,
+}
+
+impl SupervisorStatus {
+    /// Saves it where `slipway status` looks.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, layout: &Layout) -> Result<(), UpError> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| UpError::File { path: layout.run("status.json"), source: std::io::Error::other(error) })?;
+        write_atomically(&layout.run("status.json"), &text, 0o644)
+    }
+
+    /// What the supervisor saved last; empty without one.
+    #[must_use]
+    pub fn load(layout: &Layout) -> Self {
+        std::fs::read(layout.run("status.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// `supervisor`, `postgres`, `controller`, `cell`, `router`.
+    pub part: String,
+    /// `ready`, `starting`, `not running`.
+    pub state: &'static str,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// Resident bytes.
+    pub resident_bytes: Option<u64>,
+    /// Seconds since its start.
+    pub up_seconds: Option<u64>,
+    /// Ends without being asked.
+    pub restarts: u32,
+    /// Why it is not ready, or what is wrong beside it.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the platform of this state directory.
+#[must_use]
+pub fn report(layout: &Layout) -> Vec<Line> {
+    let status = SupervisorStatus::load(layout);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let supervisor = Known::load(&layout.pid("supervisor"));
+    let mut lines = vec![Line {
+        part: "supervisor".to_owned(),
+        state: if supervisor.is_some() { "ready" } else { "not running" },
+        pid: supervisor.map(|known| known.pid),
+        resident_bytes: supervisor.and_then(Known::resident),
+        up_seconds: None,
+        restarts: 0,
+        notes: if supervisor.is_some() { Vec::new() } else { vec!["start it with `slipway up`".to_owned()] },
+    }];
+    for part in ["postgres"].into_iter().chain(parts::parts(layout)) {
+        let known = Known::load(&layout.pid(part));
+        let entry = status.parts.get(part).cloned().unwrap_or_default();
+        let ready = known.is_some() && (part == "postgres" || layout.ready(part).exists());
+        let mut notes = Vec::new();
+        if !ready && let Some(end) = &entry.last_end {
+            notes.push(format!("ended with {end}; its log: {}", layout.log(part).display()));
+        }
+        if !ready {
+            notes.extend(last_problem(layout, part));
+        }
+        if part == "cell" {
+            notes.extend(cell_warnings(layout));
+        }
+        lines.push(Line {
+            part: part.to_owned(),
+            state: match (known.is_some(), ready) {
+                (_, true) => "ready",
+                (true, false) => "starting",
+                (false, false) => "not running",
+            },
+            pid: known.map(|known| known.pid),
+            resident_bytes: known.and_then(Known::resident),
+            up_seconds: known.map(|_| now.saturating_sub(entry.since)),
+            restarts: entry.restarts,
+            notes,
+        });
+    }
+    lines
+}
+
+/// The newest line of a part's log that speaks of trouble.
+fn last_problem(layout: &Layout, part: &str) -> Option<String> {
+    let text = std::fs::read(layout.log(part)).ok()?;
+    let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(16 * 1024)..]).into_owned();
+    tail.lines()
+        .rev()
+        .find(|line| ["ERROR", "WARN", "FATAL", "error:", "panicked"].iter().any(|word| line.contains(word)))
+        .map(|line| line.trim().to_owned())
+}
+
+/// What the cell found wrong with its host, from its ready file.
+fn cell_warnings(layout: &Layout) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Ready {
+        #[serde(default)]
+        warnings: Vec<String>,
+    }
+    std::fs::read(layout.ready("cell"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Ready>(&bytes).ok())
+        .map(|ready| ready.warnings)
+        .unwrap_or_default()
+}
