@@ -1,0 +1,188 @@
+//! Parts are killed while requests run. What fails, and for how long, is printed; docs/ARCHITECTURE.md quotes it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
+use slipway_tests::{Load, LoadReport, Platform};
+use slipway_up::process::Known;
+
+const APP: &str = "binary";
+
+/// Breaks something two seconds into a constant load and lets the load run on for `after`.
+async fn under_load(
+    platform: &Platform,
+    what: &str,
+    after: Duration,
+    mut fault: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<LoadReport> {
+    platform.ok(&["scale", APP, "-i", "3"])?;
+    let load = Load::start(platform, APP, 4, Duration::from_millis(5))?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    fault()?;
+    tokio::time::sleep(after).await;
+    let report = load.finish().await?;
+    println!("    {what}: {report}");
+    Ok(report)
+}
+
+/// Kills a part under load. Nothing is proved unless it died and another process took its place.
+async fn killed_under_load(platform: &Platform, part: &str, what: &str, after: Duration) -> anyhow::Result<LoadReport> {
+    let before = platform.part(part)?;
+    let report = under_load(platform, what, after, || platform.kill(part)).await?;
+    ensure!(!before.is_running(), "{part} was not killed: {before:?} still runs");
+    Platform::eventually("the part is back", Duration::from_secs(60), || async {
+        let now = platform.part(part)?;
+        ensure!(now.pid != before.pid, "{part} is still {before:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(report)
+}
+
+/// Pids of the app's own processes, from the cell's cgroups: everything there that is not an init.
+fn instances(platform: &Platform) -> anyhow::Result<Vec<Known>> {
+    let marker = format!("slipway-{}", platform.short_name()?);
+    Ok(platform
+        .all_processes()
+        .into_iter()
+        .filter(|known| {
+            let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", known.pid)).unwrap_or_default();
+            let command = std::fs::read(format!("/proc/{}/cmdline", known.pid)).unwrap_or_default();
+            cgroups.contains(&marker)
+                && cgroups.contains("/app")
+                && String::from_utf8_lossy(&command).contains("./server")
+        })
+        .collect())
+}
+
+pub(crate) async fn one_instance_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
+    let report = under_load(platform, "kill -9 of one instance", Duration::from_secs(5), || {
+        let victim = *instances(platform)?.first().context("no instance found")?;
+        victim.signal(Signal::SIGKILL);
+        Ok(())
+    })
+    .await?;
+    // A request that the killed process was working on cannot be saved; everything else goes elsewhere.
+    ensure!(report.failed <= 4, "at most the requests in flight may fail: {report}");
+    all_three_run(platform).await?;
+    let events = platform.ok(&["events", APP])?;
+    ensure!(events.stdout.contains("app.crash") || events.stdout.contains("app.process.crash"), "{}", events.all());
+    Ok(())
+}
+
+pub(crate) async fn the_agent_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
+    platform.ok(&["scale", APP, "-i", "3"])?;
+    all_three_run(platform).await?;
+    let before: Vec<i32> = instances(platform)?.into_iter().map(|known| known.pid).collect();
+    ensure!(before.len() == 3, "there are not three instances to be adopted: {before:?}");
+    let report = killed_under_load(platform, "cell", "kill -9 of the cell agent", Duration::from_secs(5)).await?;
+    ensure!(report.failed == 0, "{report}");
+    all_three_run(platform).await?;
+    let after: Vec<i32> = instances(platform)?.into_iter().map(|known| known.pid).collect();
+    ensure!(before.iter().all(|pid| after.contains(pid)), "instances were adopted: {before:?} -> {after:?}");
+    Ok(())
+}
+
+pub(crate) async fn the_controller_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
+    let report = killed_under_load(platform, "controller", "kill -9 of the controller", Duration::from_secs(5)).await?;
+    ensure!(report.failed == 0, "{report}");
+    all_three_run(platform).await
+}
+
+pub(crate) async fn the_router_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
+    let report = killed_under_load(platform, "router", "kill -9 of the router", Duration::from_secs(5)).await?;
+    ensure!(report.failing_for < Duration::from_secs(4), "the router is back soon: {report}");
+    all_three_run(platform).await
+}
+
+pub(crate) async fn postgres_goes_away_and_comes_back(platform: &mut Platform) -> anyhow::Result<()> {
+    let report = killed_under_load(platform, "postgres", "Postgres killed", Duration::from_secs(6)).await?;
+    ensure!(report.failed == 0, "apps do not need Postgres: {report}");
+    Platform::eventually("the API is back", Duration::from_secs(60), || async { platform.ok(&["apps"]).map(drop) })
+        .await?;
+    all_three_run(platform).await
+}
+
+pub(crate) async fn everything_is_killed_and_comes_back(platform: &mut Platform) -> anyhow::Result<()> {
+    let apps_before = platform.ok(&["apps", "--json"])?.json()?;
+    // The supervisor first, or it would bring the others back meanwhile.
+    platform.kill("supervisor")?;
+    for known in platform.all_processes() {
+        known.signal(Signal::SIGKILL);
+    }
+    Platform::eventually("everything is dead", Duration::from_secs(10), || async {
+        let left = platform.all_processes();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    let start = std::time::Instant::now();
+    platform.up()?;
+    for app in ["node", "python", "static", APP] {
+        Platform::eventually("the app is back", Duration::from_secs(90), || async {
+            let (status, body) = platform.get(app, "/").await?;
+            ensure!(status == 200, "{app}: {status} {body}");
+            Ok(())
+        })
+        .await?;
+    }
+    println!("    everything killed: all apps answer {} ms after `slipway up` began", start.elapsed().as_millis());
+    let names = |value: &serde_json::Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|app| Some(app["name"].as_str()?.to_owned())).collect()
+    };
+    let apps_after = platform.ok(&["apps", "--json"])?.json()?;
+    ensure!(names(&apps_before) == names(&apps_after), "{apps_before} became {apps_after}");
+    all_three_run(platform).await
+}
+
+pub(crate) async fn down_leaves_nothing(platform: &mut Platform) -> anyhow::Result<()> {
+    let name = platform.short_name()?;
+    platform.down()?;
+    ensure!(platform.all_processes().is_empty(), "processes: {:?}", platform.all_processes());
+    let state = platform.layout().state.to_string_lossy().into_owned();
+    let run = platform.layout().run.to_string_lossy().into_owned();
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    ensure!(!mounts.contains(&state) && !mounts.contains(&run), "mounts: {mounts}");
+    for (program, arguments) in
+        [("nft", vec!["list", "tables"]), ("ip", vec!["link"]), ("losetup", vec!["-a"]), ("ip", vec!["netns"])]
+    {
+        let text = said_by(program, &arguments)?;
+        ensure!(!text.contains(&name) && !text.contains(&state), "{program} {arguments:?}: {text}");
+    }
+    let pattern = format!("*slipway-{name}*");
+    // Groups of others may go while the list is made, which ends it with an error.
+    Platform::eventually("the list of cgroups", Duration::from_secs(20), || async {
+        let groups = said_by("find", &["/sys/fs/cgroup", "-maxdepth", "3", "-name", &pattern])?;
+        ensure!(groups.is_empty(), "cgroups: {groups}");
+        Ok(())
+    })
+    .await?;
+    platform.up()?;
+    Platform::eventually("the app is back", Duration::from_secs(90), || async {
+        let (status, body) = platform.get(APP, "/").await?;
+        ensure!(status == 200, "{status} {body}");
+        Ok(())
+    })
+    .await
+}
+
+/// What a program prints. One that fails says nothing about what there is.
+fn said_by(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = std::process::Command::new(program).args(arguments).output().with_context(|| program.to_owned())?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {arguments:?} ended with {}: {error}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn all_three_run(platform: &Platform) -> anyhow::Result<()> {
+    Platform::eventually("all three instances run", Duration::from_secs(60), || async {
+        let app = platform.ok(&["app", APP, "--json"])?.json()?;
+        let processes = app["processes"].as_array().into_iter().flatten();
+        let instances = processes.filter_map(|process| process["instances_detail"].as_array()).flatten();
+        let states: Vec<&str> = instances.filter_map(|instance| instance["state"].as_str()).collect();
+        ensure!(states == ["RUNNING"; 3], "{states:?} in {app}");
+        Ok(())
+    })
+    .await
+}

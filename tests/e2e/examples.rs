@@ -1,0 +1,109 @@
+//! The four examples, as a developer pushes them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use slipway_tests::Platform;
+
+/// Pushes an example, asks it, scales it to three and sees all three answer.
+async fn push_serve_scale(platform: &Platform, example: &str, app: &str) -> anyhow::Result<()> {
+    let directory = Platform::repository().join("examples").join(example);
+    if directory.join("build.sh").exists() {
+        let built = std::process::Command::new("bash").arg("build.sh").current_dir(&directory).status()?;
+        ensure!(built.success(), "build.sh of {example} failed");
+    }
+    let manifest = directory.join("manifest.yml");
+    let (directory, manifest) = (directory.to_string_lossy(), manifest.to_string_lossy());
+    let pushed = platform.ok(&["push", "-p", &directory, "-f", &manifest])?;
+    ensure!(pushed.all().contains(&Platform::host(app)), "push prints the URL: {}", pushed.all());
+    // The URL answers at once: push has seen the routers acknowledge it.
+    let (status, body) = platform.get(app, "/").await?;
+    ensure!(status == 200, "first answer of {app}: {status} {body}");
+    platform.ok(&["scale", app, "-i", "3"])?;
+    let client = platform.client(&Platform::host(app))?;
+    Platform::eventually("three instances answer", Duration::from_secs(60), || async {
+        let mut seen = BTreeSet::new();
+        for _ in 0..30 {
+            let response = client.get(format!("{}/", platform.url(app))).send().await?;
+            ensure!(response.status() == 200, "{}", response.status());
+            seen.insert(instance_of(app, platform, response).await?);
+        }
+        ensure!(seen.len() == 3, "only {seen:?} answer");
+        Ok(())
+    })
+    .await
+}
+
+/// Which instance answered: the app says so itself, a static site's log does.
+async fn instance_of(app: &str, platform: &Platform, response: reqwest::Response) -> anyhow::Result<String> {
+    let body = response.text().await?;
+    if let Ok(value) = serde_json::from_str::<serde_json::Value>(&body)
+        && let Some(index) = value.get("instance").or_else(|| value.get("index"))
+    {
+        return Ok(index.to_string());
+    }
+    let id = platform.ok(&["logs", app, "--recent"])?;
+    let line = id.stdout.lines().rev().find(|line| line.contains("app_index:")).context("no access line yet")?;
+    let index = line.split("app_index:\"").nth(1).and_then(|rest| rest.split('"').next()).context("no index")?;
+    Ok(index.to_owned())
+}
+
+pub(crate) async fn node_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
+    push_serve_scale(platform, "node", "node").await
+}
+
+pub(crate) async fn python_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
+    push_serve_scale(platform, "python", "python").await
+}
+
+pub(crate) async fn a_static_site_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
+    push_serve_scale(platform, "static", "static").await
+}
+
+pub(crate) async fn a_binary_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
+    push_serve_scale(platform, "binary", "binary").await
+}
+
+pub(crate) async fn the_same_push_again_uploads_nothing(platform: &mut Platform) -> anyhow::Result<()> {
+    let directory = Platform::repository().join("examples/static");
+    let manifest = directory.join("manifest.yml");
+    let (directory, manifest) = (directory.to_string_lossy(), manifest.to_string_lossy());
+    platform.ok(&["push", "-p", &directory, "-f", &manifest])?;
+    let (status, _) = platform.get("static", "/").await?;
+    ensure!(status == 200, "{status}");
+    Ok(())
+}
+
+pub(crate) async fn environment_logs_events_and_routes(platform: &mut Platform) -> anyhow::Result<()> {
+    let app = "binary";
+    platform.ok(&["set-env", app, "GREETING", "hello from the test"])?;
+    let shown = platform.ok(&["env", app])?;
+    ensure!(shown.stdout.contains("hello from the test"), "env: {}", shown.all());
+    platform.ok(&["restart", app])?;
+    let (status, _) = platform.get(app, "/").await?;
+    ensure!(status == 200, "after restart: {status}");
+    platform.ok(&["unset-env", app, "GREETING"])?;
+    Platform::eventually("an access line", Duration::from_secs(20), || async {
+        platform.get(app, "/seen-in-the-log").await?;
+        let logs = platform.ok(&["logs", app, "--recent"])?;
+        ensure!(logs.stdout.contains("/seen-in-the-log"), "no RTR line: {}", logs.all());
+        Ok(())
+    })
+    .await?;
+    let events = platform.ok(&["events", app])?;
+    ensure!(events.stdout.contains("audit.app."), "events: {}", events.all());
+    platform.ok(&["map-route", app, "slipway.localhost", "--hostname", "second-name"])?;
+    let (status, _) = platform.get("second-name", "/").await?;
+    ensure!(status == 200, "a mapped route answers at once: {status}");
+    platform.ok(&["unmap-route", app, "slipway.localhost", "--hostname", "second-name"])?;
+    let (status, _) = platform.get("second-name", "/").await?;
+    ensure!(status == 404 || status == 503, "an unmapped route does not: {status}");
+    platform.ok(&["stop", app])?;
+    let (status, _) = platform.get(app, "/").await?;
+    ensure!(status == 503 || status == 404, "a stopped app: {status}");
+    platform.ok(&["start", app])?;
+    let (status, _) = platform.get(app, "/").await?;
+    ensure!(status == 200, "started again: {status}");
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Benchmarks over the wire. Each prints a table of medians with their spread and writes JSON.
+
+pub mod api;
+pub mod footprint;
+pub mod push;
+mod table;
+
+pub(crate) use table::{Table, median_and_spread};
