@@ -53,10 +53,12 @@ async fn companions_share_the_sandbox_and_its_end() {
         name: name.to_owned(),
         argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
     };
-    let mut spec = cell.script(0, "echo command $SECRET; while true; do sleep 0.1; done");
+    let mut spec = cell.script(0, "echo command $SECRET; touch /tmp/command; while true; do sleep 0.1; done");
+    // The one that ends the sandbox waits for both others: who is scheduled first is nobody's promise.
+    let both = "[ -e /tmp/command ] && [ -e /tmp/proxy ]";
     spec.companions = vec![
-        companion("proxy", "echo proxy $SECRET; touch /tmp/end; while true; do sleep 0.1; done"),
-        companion("agent", "until [ -e /tmp/end ]; do sleep 0.1; done; echo agent ends >&2; exit 3"),
+        companion("proxy", "echo proxy $SECRET; touch /tmp/proxy; while true; do sleep 0.1; done"),
+        companion("agent", &format!("until {both}; do sleep 0.1; done; echo agent ends >&2; exit 3")),
     ];
     let (exit, output) = cell.run(spec.clone()).await;
     assert_eq!((exit.code, exit.signal), (3, None), "{exit:?} {output}");
@@ -72,8 +74,8 @@ async fn companions_share_the_sandbox_and_its_end() {
     cell.runtime.destroy(spec.id).await.unwrap();
 
     // A companion that goes at once does not cut the command's leave short.
-    let mut spec = cell.script(1, "trap 'sleep 1; echo bye; exit 5' TERM; echo up; while true; do sleep 0.1; done");
-    spec.companions = vec![companion("quick", "trap 'exit 0' TERM; while true; do sleep 0.1; done")];
+    let mut spec = cell.script(1, "trap 'sleep 1; echo bye; exit 5' TERM; until [ -e /tmp/quick ]; do sleep 0.1; done; echo up; while true; do sleep 0.1; done");
+    spec.companions = vec![companion("quick", "trap 'exit 0' TERM; touch /tmp/quick; while true; do sleep 0.1; done")];
     cell.runtime.start(spec.clone()).await.unwrap();
     cell.until_output(spec.id, "up").await;
     let exit = cell.runtime.stop(spec.id, Duration::from_secs(30)).await.unwrap();
