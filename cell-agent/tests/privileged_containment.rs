@@ -4,7 +4,7 @@ mod privileged;
 
 use std::time::Duration;
 
-use privileged::Cell;
+use privileged::{Cell, LIMIT};
 use slipway_cell_agent::sandbox::{SandboxError, SandboxFile, SandboxRuntime as _};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,7 +13,7 @@ async fn the_app_has_its_own_user_and_no_privilege() {
     let (exit, output) = cell
         .run(cell.script(
             0,
-            "id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid)' /proc/self/status; hostname; \
+            "exec 2>&1; id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid)' /proc/self/status; hostname; \
              grep -c . /proc/self/mountinfo; stat -c %u:%g /; cat /proc/1/environ; echo end",
         ))
         .await;
@@ -32,7 +32,7 @@ async fn bindings_come_as_files_for_the_app_alone() {
     let cell = Cell::new().await;
     let mut spec = cell.script(
         0,
-        "cd /etc/cf-service-bindings; cat db/uri; echo; cat vcap_services; echo; stat -c '%a %u:%g %n' . db db/uri; \
+        "exec 2>&1; cd /etc/cf-service-bindings; cat db/uri; echo; cat vcap_services; echo; stat -c '%a %u:%g %n' . db db/uri; \
          echo x > db/uri && echo BAD write; rm -f db/uri && echo BAD remove; grep -c cf-service-bindings /proc/mounts; \
          grep cf-service-bindings /proc/mounts; echo end",
     );
@@ -129,16 +129,21 @@ async fn the_weight_decides_who_gets_the_processors() {
     // On one processor, so that they must share it whatever else the host does with the others.
     let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
     let processor = (0..nix::sched::CpuSet::count()).find(|number| allowed.is_set(*number).unwrap()).unwrap();
-    let busy = format!("echo up; exec taskset -c {processor} sh -c 'while true; do :; done'");
+    let busy = format!("exec taskset -c {processor} sh -c 'while true; do :; done'");
     let (mut light, mut heavy) = (cell.script(0, &busy), cell.script(1, &busy));
     (light.limits.cpu_weight, heavy.limits.cpu_weight) = (10, 1000);
+    let used = async |id| cell.runtime.usage(id).await.unwrap().cpu_nanos;
     for spec in [&light, &heavy] {
         cell.runtime.start(spec.clone()).await.unwrap();
-        cell.until_output(spec.id, "up").await;
+        // More than its start takes: from here on it wants the processor all the time.
+        privileged::eventually("the loop runs", LIMIT, || async {
+            let used = used(spec.id).await;
+            if used > 200_000_000 { Ok(()) } else { Err(used) }
+        })
+        .await;
     }
-    let used = async |id| cell.runtime.usage(id).await.unwrap().cpu_nanos;
     let (light_before, heavy_before) = (used(light.id).await, used(heavy.id).await);
-    privileged::eventually("a second of processor time", Duration::from_secs(60), || async {
+    privileged::eventually("a second of processor time", LIMIT, || async {
         let heavy_used = used(heavy.id).await - heavy_before;
         if heavy_used > 1_000_000_000 { Ok(()) } else { Err(heavy_used) }
     })

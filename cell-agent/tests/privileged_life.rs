@@ -4,7 +4,7 @@ mod privileged;
 
 use std::time::Duration;
 
-use privileged::Cell;
+use privileged::{Cell, LIMIT};
 use slipway_cell_agent::sandbox::{Bind, Companion, LinuxRuntime, SandboxError, SandboxRuntime as _};
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ async fn a_polite_app_ends_by_itself_and_a_deaf_one_is_killed() {
         cell.runtime.start(spec.clone()).await.unwrap();
         cell.until_output(spec.id, "up").await;
     }
-    let exit = cell.runtime.stop(polite.id, Duration::from_secs(30)).await.unwrap();
+    let exit = cell.runtime.stop(polite.id, LIMIT).await.unwrap();
     assert_eq!((exit.code, exit.signal), (3, None));
     assert!(cell.output(polite.id).contains("bye"));
     let exit = cell.runtime.stop(deaf.id, Duration::from_millis(300)).await.unwrap();
@@ -78,7 +78,7 @@ async fn companions_share_the_sandbox_and_its_end() {
     spec.companions = vec![companion("quick", "trap 'exit 0' TERM; touch /tmp/quick; while true; do sleep 0.1; done")];
     cell.runtime.start(spec.clone()).await.unwrap();
     cell.until_output(spec.id, "up").await;
-    let exit = cell.runtime.stop(spec.id, Duration::from_secs(30)).await.unwrap();
+    let exit = cell.runtime.stop(spec.id, LIMIT).await.unwrap();
     assert_eq!((exit.code, exit.reason.as_str()), (5, ""));
     assert!(cell.output(spec.id).contains("bye"));
     cell.runtime.destroy(spec.id).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_restarted_agent_adopts_what_runs_and_what_has_ended() {
     assert_eq!(adopted[1].exit.as_ref().unwrap().code, 4);
     // The gate that was open is still open.
     assert!(cell.leftovers().iter().any(|text| text.contains("set ready")));
-    assert_eq!(again.stop(running.id, Duration::from_secs(5)).await.unwrap().signal, Some(15));
+    assert_eq!(again.stop(running.id, LIMIT).await.unwrap().signal, Some(15));
     for id in [running.id, ended.id] {
         again.destroy(id).await.unwrap();
     }
@@ -188,7 +188,9 @@ async fn volumes_outlive_sandboxes_and_keep_plain_ids() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_rate_is_limited_with_a_notice() {
     let cell = Cell::new().await;
-    let mut spec = cell.script(0, "for i in $(seq 1 500); do echo line number $i; done");
+    // Written at once: of lines that come over many seconds more than the limit of one second passes.
+    let script = "lines=$(for i in $(seq 1 500); do echo line number $i; done); echo \"$lines\"";
+    let mut spec = cell.script(0, script);
     spec.log_rate_bytes = 200;
     let (_, output) = cell.run(spec).await;
     assert!(output.contains("line number 1\n") && output.contains("lines were dropped"), "{output}");

@@ -1,6 +1,7 @@
 //! A cell of its own for each test, and a root layer made of busybox.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -13,6 +14,14 @@ use uuid::Uuid;
 
 static NEXT: AtomicU8 = AtomicU8::new(0);
 
+/// For anything that starts a process, on a host that is busy with other tests.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+/// Addresses of one cell: the bridge and 16 slots.
+const NETWORK: u32 = 32;
+/// Cells of one process of tests that have a network of their own.
+const CELLS: u32 = 64;
+
 /// One cell; leaves nothing on the host, also after a panic.
 pub(crate) struct Cell {
     pub(crate) runtime: LinuxRuntime,
@@ -24,14 +33,22 @@ pub(crate) struct Cell {
 impl Cell {
     /// A prepared cell with a name and a network of its own.
     pub(crate) async fn new() -> Self {
-        let cell = Self::unprepared(None);
+        let cell = Self::unprepared(|_| {});
+        cell.runtime.prepare().await.unwrap();
+        cell
+    }
+
+    /// A cell whose slots have ports of the host, so many of them. The host has each port once, and among the cells that
+    /// translate one the newest has it: tests that ask for host ports must ask for different ones.
+    pub(crate) async fn with_host_ports(slots: u32) -> Self {
+        let cell = Self::unprepared(|config| (config.host_ports, config.slots) = (true, slots));
         cell.runtime.prepare().await.unwrap();
         cell
     }
 
     /// A cell whose state directory is a disk of `bytes`.
     pub(crate) async fn on_small_disk(bytes: u64) -> Self {
-        let mut cell = Self::unprepared(None);
+        let mut cell = Self::unprepared(|_| {});
         let options = format!("size={bytes}");
         let disk = &cell.config.state_directory;
         nix::mount::mount(Some("disk"), disk, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
@@ -42,30 +59,33 @@ impl Cell {
     }
 
     pub(crate) async fn failing_at(step: &str) -> Self {
-        let cell = Self::unprepared(Some(step.to_owned()));
+        let cell = Self::unprepared(|config| config.fail_at = Some(step.to_owned()));
         cell.runtime.prepare().await.unwrap();
         cell
     }
 
-    fn unprepared(fail_at: Option<String>) -> Self {
+    fn unprepared(change: impl FnOnce(&mut RuntimeConfig)) -> Self {
         assert!(nix::unistd::Uid::effective().is_root(), "these tests make sandboxes: run them as root");
         let home = tempfile::tempdir().unwrap();
         make_layer(&home.path().join("layer"));
-        // Another run of the tests may be under way on this host: the process's number is part of the name.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Another run of the tests may be under way on this host: the process's number is part of name and network.
+        let number = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        assert!(number < CELLS, "there are more cells in this process than networks for them");
         let process = std::process::id() % 4096;
-        let config = RuntimeConfig {
+        let block = u32::from(Ipv4Addr::new(10, 128, 0, 0)) + (process * CELLS + number) * NETWORK;
+        let mut config = RuntimeConfig {
             name: format!("{process:03x}{number:02x}"),
             state_directory: home.path().join("state"),
             run_directory: home.path().join("run"),
-            network: format!("10.{}.{}.0/24", 128 + process % 64, number).parse().unwrap(),
+            network: format!("{}/27", Ipv4Addr::from(block)).parse().unwrap(),
             slots: 16,
             disk_bytes: 512 << 20,
-            host_ports: true,
+            host_ports: false,
             resolvers: vec![],
             platform: vec![],
-            fail_at,
+            fail_at: None,
         };
+        change(&mut config);
         std::fs::create_dir_all(&config.state_directory).unwrap();
         Self { runtime: LinuxRuntime::new(config.clone()), config, home, small_disk: false }
     }
@@ -109,7 +129,7 @@ impl Cell {
     pub(crate) async fn run(&self, spec: SandboxSpec) -> (slipway_cell_agent::sandbox::Exit, String) {
         let id = spec.id;
         self.runtime.start(spec).await.unwrap();
-        let exit = tokio::time::timeout(Duration::from_secs(60), self.runtime.wait(id)).await.unwrap().unwrap();
+        let exit = tokio::time::timeout(LIMIT, self.runtime.wait(id)).await.unwrap().unwrap();
         (exit, self.output(id))
     }
 
@@ -122,7 +142,7 @@ impl Cell {
 
     /// Waits for a line of output.
     pub(crate) async fn until_output(&self, id: SandboxId, wanted: &str) {
-        eventually(wanted, Duration::from_secs(30), || async {
+        eventually(wanted, LIMIT, || async {
             let output = self.output(id);
             if output.contains(wanted) { Ok(()) } else { Err(output) }
         })
