@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -13,7 +14,7 @@ use slipway_protocol::v1::cell_control_server::{CellControl, CellControlServer};
 use slipway_protocol::v1::cell_message::Message;
 use slipway_protocol::v1::{
     Assignment, AssignmentSet, BlobChunk, BlobInfo, BlobRequest, CellCommand, CellMessage, EgressPolicy,
-    EgressPolicyBody, EgressRule, Hello, Observation, ObservationsAck, Purge, Reporter, SpecBody, SpecReply,
+    EgressPolicyBody, EgressRule, Heartbeat, Hello, Observation, ObservationsAck, Purge, Reporter, SpecBody, SpecReply,
     SpecRequest, Version, WorkloadSpec,
 };
 use slipway_protocol::{ClusterAuthority, PeerIdentity, Role};
@@ -37,7 +38,11 @@ struct State {
     fetched: Vec<Bytes>,
     withheld: Vec<Bytes>,
     policies: Vec<EgressPolicyBody>,
+    purged: Vec<String>,
 }
+
+/// As a controller does: a cell gives up one that says nothing.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Clone)]
@@ -150,8 +155,9 @@ impl FakeController {
         Version::new(1, seq)
     }
 
-    /// Tells the cell to forget.
+    /// Tells the cell to forget, and each later session as well.
     pub(crate) fn purge(&self, id: &str) {
+        self.state().purged.push(id.to_owned());
         self.commands.send(Command::Purge(Purge { assignment_ids: vec![id.to_owned()] })).ok();
     }
 
@@ -201,6 +207,8 @@ impl FakeController {
                 return state.acknowledge.then_some(Command::Ack(ObservationsAck { counter: last }));
             }
             Message::Applied(applied) => state.applied = applied.version,
+            // Of a session that begins later: what was applied meanwhile is not told again.
+            Message::Hello(hello) => state.applied = hello.version,
             _ => {}
         }
         None
@@ -219,20 +227,28 @@ impl CellControl for FakeController {
         let controller = self.clone();
         tokio::spawn(async move {
             let wrap = |command| Ok(CellCommand { command: Some(command) });
-            let Some(Ok(CellMessage { message: Some(Message::Hello(_)) })) = messages.next().await else { return };
-            let (set, cluster_id) = {
+            let Some(Ok(CellMessage { message: Some(hello @ Message::Hello(_)) })) = messages.next().await else {
+                return;
+            };
+            controller.hear(hello);
+            let (set, cluster_id, assignment_ids) = {
                 let state = controller.state();
-                (state.set.clone(), state.cluster.clone())
+                (state.set.clone(), state.cluster.clone(), state.purged.clone())
             };
             let hello = Hello { cluster_id, ..Hello::default() };
-            for command in [Command::Hello(hello), Command::Set(set), Command::Reporter(Reporter { report_here: true })]
+            let purge = Purge { assignment_ids };
+            let reporter = Reporter { report_here: true };
+            for command in
+                [Command::Hello(hello), Command::Set(set), Command::Purge(purge), Command::Reporter(reporter)]
             {
                 if send.send(wrap(command)).await.is_err() {
                     return;
                 }
             }
+            let mut beats = tokio::time::interval(HEARTBEAT);
             loop {
                 let command = tokio::select! {
+                    _ = beats.tick() => Some(Command::Heartbeat(Heartbeat::default())),
                     message = messages.next() => match message {
                         Some(Ok(CellMessage { message: Some(message) })) => controller.hear(message),
                         Some(Ok(_)) => None,

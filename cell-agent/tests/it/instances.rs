@@ -144,6 +144,8 @@ async fn a_journal_does_not_grow_while_nobody_acknowledges() {
         })
         .await;
     }
+    // A set is in force before the instance has said its word to it; what is not said by the end of the agent never is.
+    world.observed("the last of forty words", |seen| seen.counter > 40).await;
     world.kill().await;
     let loaded = Journal::open(&world.config.state_directory).expect("journal").load().expect("load");
     let unacked = &loaded.entries[0].unacked;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::fake_controller::FakeController;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     pub(crate) controller: FakeController,
