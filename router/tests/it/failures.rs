@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::support::*;
 
@@ -72,7 +72,7 @@ async fn a_request_that_was_seen_is_sent_again_only_if_that_does_no_harm() {
 async fn nobody_there_is_said_so() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
+    let (nobody, _kept) = nobody();
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[nobody])]).await;
     for method in ["GET", "POST"] {
         let answer = ask(&router, method).await;

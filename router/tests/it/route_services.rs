@@ -123,8 +123,7 @@ async fn a_service_that_fails_closes_the_route() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let app = Backend::saying("app").await;
-    // A port on which nobody listens.
-    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
+    let (nobody, _kept) = nobody();
     let routes = vec![
         bound("gone.test", "p", format!("http://{nobody}")),
         bound("nonsense.test", "p", "ftp://x".into()),

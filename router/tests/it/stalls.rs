@@ -67,10 +67,11 @@ async fn a_client_that_does_not_finish_its_body_is_cut_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_app_is_waited_for() {
     let cluster = Cluster::new().await;
-    let router = cluster.router_with(|config| config.client_stall_timeout_s = 1).await;
+    // Long enough for a client that this host lets wait for its turn.
+    let router = cluster.router_with(|config| config.client_stall_timeout_s = 5).await;
     // Longer than a client may stall: before the answer, within it, and before it takes the body.
     let backend = Backend::start(|request| async move {
-        let pause = Duration::from_millis(2500);
+        let pause = Duration::from_millis(6500);
         tokio::time::sleep(pause).await;
         let length = request.into_body().collect().await.expect("body").to_bytes().len();
         let (sender, frames) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);

@@ -26,12 +26,12 @@ use slipway_protocol::{ClusterAuthority, Credentials, PeerIdentity, Role};
 use slipway_router::{RouterConfig, RunError};
 use slipway_test_support::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use uuid::Uuid;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -71,6 +71,9 @@ impl RouterControl for Controller {
                         Ok(Some(RouterMessage { message: Some(Message::Hello(hello)) })) => {
                             let snapshot = me.snapshot.lock().expect("lock").clone();
                             let differs = hello.digest != snapshot.digest;
+                            // What became durable between two sessions is told by the Hello alone.
+                            let held = RouterAck { applied: hello.version, durable: hello.durable, ..RouterAck::default() };
+                            me.seen.lock().expect("lock").acks.push(held);
                             me.seen.lock().expect("lock").hellos.push(hello);
                             let mine = Hello { cluster_id: me.cluster.to_string(), node_id: me.id.to_string(), ..Hello::default() };
                             send(Command::Hello(mine)).await;
@@ -219,10 +222,11 @@ impl Cluster {
             admin_listen: any,
             cores: 2,
             max_header_bytes: 16 * 1024,
-            response_timeout_s: 20,
-            client_stall_timeout_s: 60,
+            // Far above what a test waits for: one that is about a limit sets it.
+            response_timeout_s: 600,
+            client_stall_timeout_s: 600,
             drain_delay_ms: 50,
-            drain_timeout_s: 20,
+            drain_timeout_s: 600,
             log_ring_bytes: 1 << 20,
             ready_file: Some(ready.clone()),
         };
@@ -285,6 +289,14 @@ pub(crate) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 pub(crate) fn reply(text: impl Into<Bytes>) -> Reply {
     Response::new(Full::new(text.into()).boxed_unsync())
+}
+
+/// An address that refuses connections for as long as the socket is kept: its port is taken, so nobody else comes to
+/// listen there, and nobody listens.
+pub(crate) fn nobody() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().expect("socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("bind");
+    (socket.local_addr().expect("address"), socket)
 }
 
 /// A backend of the test's own making. It ends when dropped, with all its connections.
