@@ -5,7 +5,7 @@
 //! machine that asks it first goes on to its usual resolver.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hickory_server::Server;
@@ -22,6 +22,8 @@ use tokio::net::{TcpListener, UdpSocket};
 
 /// How long an answer may be kept, in seconds: short, because a port or an address changes with the next `up`.
 const TTL_S: u32 = 60;
+/// Ports that are tried when any will do.
+const PORT_TRIES: u32 = 16;
 /// A TCP client that says nothing for this long is let go.
 const IDLE: Duration = Duration::from_secs(10);
 /// Answers that one TCP client may leave unread.
@@ -90,16 +92,13 @@ pub enum DnsError {
 pub async fn run(config: DnsConfig, shutdown: Shutdown) -> Result<(), DnsError> {
     let names = Names::new(&config)?;
     let listen = |source| DnsError::Listen { address: config.listen, source };
-    let socket = UdpSocket::bind(config.listen).await.map_err(listen)?;
-    // With port 0 both must be the same one.
-    let address = socket.local_addr().map_err(listen)?;
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let (address, socket, listener) = bind(config.listen).await.map_err(listen)?;
     let mut server = Server::new(names);
     server.register_socket(socket);
     server.register_listener(listener, IDLE, UNREAD);
     if let Some(path) = &config.ready_file {
         let text = format!("{{\"listen\":\"{address}\"}}\n");
-        std::fs::write(path, text).map_err(|source| DnsError::Ready { path: path.clone(), source })?;
+        write_whole(path, &text).map_err(|source| DnsError::Ready { path: path.clone(), source })?;
     }
     tracing::info!(%address, domain = config.domain, "names are answered");
     let stop = server.shutdown_token().clone();
@@ -110,6 +109,29 @@ pub async fn run(config: DnsConfig, shutdown: Shutdown) -> Result<(), DnsError> 
             server.block_until_done().await.map_err(DnsError::Serve)
         }
     }
+}
+
+/// The same port for both protocols.
+async fn bind(listen: SocketAddr) -> std::io::Result<(SocketAddr, UdpSocket, TcpListener)> {
+    let mut tries = if listen.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let socket = UdpSocket::bind(listen).await?;
+        let address = socket.local_addr()?;
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok((address, socket, listener)),
+            // The kernel chose a port that is free for UDP; for TCP somebody has it.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whoever waits for the file sees all of it or none.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, text)?;
+    std::fs::rename(&part, path)
 }
 
 /// What is answered.

@@ -8,6 +8,7 @@
 pub mod dns;
 pub mod layout;
 pub mod parts;
+mod ports;
 pub mod postgres;
 pub mod process;
 pub mod secrets;

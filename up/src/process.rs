@@ -93,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_is_known_by_pid_and_start() {
-        let mut child = tokio::process::Command::new("sleep").arg("60").spawn().expect("spawn");
+        let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().expect("spawn");
         let pid = i32::try_from(child.id().expect("pid")).expect("fits");
         let known = Known::of(pid).expect("runs");
         let directory = tempfile::tempdir().expect("tempdir");
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(Known::load(&path), Some(known));
         std::fs::write(&path, format!("{pid} 1\n")).expect("write");
         assert_eq!(Known::load(&path), None, "another process with the same pid is not ours");
-        assert!(known.end(Signal::SIGTERM, Duration::from_secs(10)).await);
+        assert!(known.end(Signal::SIGTERM, Duration::from_secs(60)).await);
         child.wait().await.expect("reaped");
         assert!(!known.is_running());
     }

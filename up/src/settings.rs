@@ -1,7 +1,7 @@
 //! What one platform decided for itself and keeps: ids, domain, ports, network.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::UpError;
 use crate::layout::Layout;
+use crate::ports::{self, pick, pick_dns};
 use crate::start::UpOptions;
 
 /// Kept in `<state>/settings.json`; ports are looked at again at each start.
@@ -70,16 +71,15 @@ impl Settings {
             // A *.localhost name leads to this machine only, so nobody else need be let in.
             if domain.ends_with("localhost") { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }
         });
-        let http_port =
-            pick(listen, options.http_port, kept.as_ref().map(|kept| kept.http_port), 80, 8080, "--http PORT")?;
-        let https_port =
-            pick(listen, options.https_port, kept.as_ref().map(|kept| kept.https_port), 443, 8443, "--https PORT")?;
-        let internal = |kept_port: Option<u16>| -> Result<u16, UpError> {
-            let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-            match kept_port {
-                Some(port) if usable(loopback, port).is_ok() => Ok(port),
-                _ => usable(loopback, 0).map_err(|source| UpError::NoPort(loopback, source)),
-            }
+        let (http, https) = (kept.as_ref().map(|kept| kept.http_port), kept.as_ref().map(|kept| kept.https_port));
+        let http_port = pick(listen, options.http_port, http, [80, 8080], "--http PORT", &[])?;
+        let https_port = pick(listen, options.https_port, https, [443, 8443], "--https PORT", &[http_port])?;
+        // All of them are different, although none is held after the look.
+        let mut chosen = vec![http_port, https_port];
+        let mut internal = |kept_port: Option<u16>| -> Result<u16, UpError> {
+            let port = ports::internal(kept_port, &chosen)?;
+            chosen.push(port);
+            Ok(port)
         };
         let resolver_at = reached_at(listen);
         let dns_port = match options.dns.or(kept.as_ref().and_then(|kept| kept.dns_port).map(DnsPort::Like)) {
@@ -210,57 +210,6 @@ impl std::str::FromStr for DnsPort {
     }
 }
 
-/// A port for the resolver, free for UDP and TCP.
-fn pick_dns(address: IpAddr, asked: Option<u16>, kept: Option<u16>) -> Result<u16, UpError> {
-    // A moment may pass between the two looks; the resolver itself tells when it is too late.
-    let both = |port: u16| -> std::io::Result<u16> {
-        let port = usable(address, port)?;
-        UdpSocket::bind(SocketAddr::new(address, port)).map(|_| port)
-    };
-    let candidates: Vec<u16> = match asked {
-        Some(port) => vec![port],
-        None => kept.into_iter().chain([53, 5300, 0]).collect(),
-    };
-    let mut last = None;
-    for port in candidates {
-        match both(port) {
-            Ok(port) => return Ok(port),
-            Err(source) => last = Some((port, source)),
-        }
-    }
-    let (port, source) = last.unwrap_or((0, std::io::Error::other("no candidate")));
-    Err(UpError::Port { address, port, flag: "--dns=PORT", source })
-}
-
-/// A port for end users: as asked for (0 = any), as kept if still free, the standard one, the high one, any.
-fn pick(
-    address: IpAddr,
-    asked: Option<u16>,
-    kept: Option<u16>,
-    standard: u16,
-    high: u16,
-    flag: &'static str,
-) -> Result<u16, UpError> {
-    if let Some(port) = asked {
-        return usable(address, port).map_err(|source| UpError::Port { address, port, flag, source });
-    }
-    let candidates = kept.into_iter().chain([standard, high, 0]);
-    let mut last = None;
-    for port in candidates {
-        match usable(address, port) {
-            Ok(port) => return Ok(port),
-            Err(source) => last = Some((port, source)),
-        }
-    }
-    let (port, source) = last.unwrap_or((0, std::io::Error::other("no candidate")));
-    Err(UpError::Port { address, port, flag, source })
-}
-
-/// Binds for a moment; returns the port (the one the kernel chose, for 0).
-fn usable(address: IpAddr, port: u16) -> std::io::Result<u16> {
-    Ok(TcpListener::bind(SocketAddr::new(address, port))?.local_addr()?.port())
-}
-
 /// The first /20 below 10.62.0.0/16 (then other second octets) that no route of this host overlaps.
 fn free_network() -> Result<String, UpError> {
     let path = Path::new("/proc/net/route");
@@ -307,6 +256,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     /// Settings of a platform that nobody starts.
@@ -349,6 +300,8 @@ pub(crate) mod tests {
         let options = parsed(&[&flag.replace("PORT", "5353")]).expect("understood");
         assert_eq!(options.dns, Some(DnsPort::Exactly(5353)));
         assert!(parsed(&["--dns", "5353"]).is_err(), "a value must follow an equals sign");
+        assert_eq!("off".parse(), Ok(DnsPort::Off));
+        assert!("53x".parse::<DnsPort>().is_err());
     }
 
     #[test]
@@ -387,30 +340,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_resolver_s_port_is_free_for_both_protocols() {
-        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let holder = UdpSocket::bind((address, 0)).expect("bind");
-        let taken = holder.local_addr().expect("address").port();
-        assert!(matches!(pick_dns(address, Some(taken), None), Err(UpError::Port { flag: "--dns=PORT", .. })));
-        assert_ne!(pick_dns(address, None, Some(taken)).expect("another"), taken);
-        assert_eq!("off".parse(), Ok(DnsPort::Off));
-        assert_eq!("5353".parse(), Ok(DnsPort::Exactly(5353)));
-        assert!("53x".parse::<DnsPort>().is_err());
-    }
-
-    #[test]
     fn all_addresses_mean_one_that_can_be_reached() {
         assert!(!reached_at(Ipv4Addr::UNSPECIFIED.into()).is_unspecified());
         assert_eq!(reached_at(Ipv4Addr::LOCALHOST.into()), IpAddr::from(Ipv4Addr::LOCALHOST));
-    }
-
-    #[test]
-    fn a_taken_port_is_passed_over_but_an_asked_one_is_an_error() {
-        let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-        let taken = holder.local_addr().expect("address").port();
-        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let picked = pick(address, None, Some(taken), taken, taken, "--http PORT").expect("any other");
-        assert_ne!(picked, taken);
-        assert!(matches!(pick(address, Some(taken), None, 80, 8080, "--http PORT"), Err(UpError::Port { .. })));
     }
 }

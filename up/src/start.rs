@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -149,7 +149,7 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
         .map_err(UpError::file(&layout.state))?;
     if supervisor::running(&layout).is_some() {
         let kept = kept_settings(&layout)?;
-        wait_until_ready(&layout, &kept, progress)?;
+        wait_until_ready(&layout, &kept, progress, None)?;
         return Ok(Running { ignored: kept.differing(options), ..running(&layout, &kept, false) });
     }
     // Held only until here: the supervisor takes it itself. Two `up` at once meet there.
@@ -162,8 +162,8 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     let public = serde_json::to_vec_pretty(&found)
         .map_err(|error| UpError::File { path: layout.state("public.json"), source: std::io::Error::other(error) })?;
     write_atomically(&layout.state("public.json"), &public, 0o644)?;
-    spawn_supervisor(&layout)?;
-    wait_until_ready(&layout, &settings, progress)?;
+    let mut supervisor = spawn_supervisor(&layout)?;
+    wait_until_ready(&layout, &settings, progress, Some(&mut supervisor))?;
     Ok(found)
 }
 
@@ -205,7 +205,7 @@ fn check_host() -> Result<(), UpError> {
     Ok(())
 }
 
-fn spawn_supervisor(layout: &Layout) -> Result<(), UpError> {
+fn spawn_supervisor(layout: &Layout) -> Result<Child, UpError> {
     let path = layout.log("supervisor");
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(UpError::file(directory))?;
@@ -219,11 +219,17 @@ fn spawn_supervisor(layout: &Layout) -> Result<(), UpError> {
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
     }
-    command.spawn().map(drop).map_err(UpError::spawn("slipway supervise"))
+    command.spawn().map_err(UpError::spawn("slipway supervise"))
 }
 
-/// Every part serves, and the API answers by its name: the router has its route.
-fn wait_until_ready(layout: &Layout, settings: &Settings, progress: bool) -> Result<(), UpError> {
+/// Every part serves, and the API answers by its name: the router has its route. `started` is the supervisor that was
+/// started for it.
+fn wait_until_ready(
+    layout: &Layout,
+    settings: &Settings,
+    progress: bool,
+    mut started: Option<&mut Child>,
+) -> Result<(), UpError> {
     const LIMIT: Duration = Duration::from_secs(120);
     let bar = if progress { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -243,7 +249,11 @@ fn wait_until_ready(layout: &Layout, settings: &Settings, progress: bool) -> Res
         }
         let first = missing.first().copied().unwrap_or("router");
         bar.set_message(format!("waiting for {}", missing.join(", ")));
-        let supervisor_gone = start.elapsed() > Duration::from_secs(5) && supervisor::running(layout).is_none();
+        // One that was started here and still runs may not have written down its number yet. When it has ended, another
+        // `up` may have started one at the same moment.
+        let ended = started.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|end| end.is_some()));
+        let supervisor_gone =
+            ended && start.elapsed() > Duration::from_secs(5) && supervisor::running(layout).is_none();
         if start.elapsed() > LIMIT || supervisor_gone {
             bar.finish_and_clear();
             return Err(not_ready(layout, if supervisor_gone { "supervisor" } else { first }));

@@ -15,7 +15,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// After so long without an answer a client asks again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 struct Resolver {
     address: SocketAddr,
@@ -50,13 +53,22 @@ impl Resolver {
         Self { address, shutdown, _directory: directory }
     }
 
-    /// Sends bytes by UDP and reads one answer.
+    /// Sends bytes by UDP and reads one answer. Sends them again, as every client of a resolver does: a datagram may be
+    /// lost, here where others fill the resolver's queue.
     async fn udp(&self, bytes: &[u8]) -> Message {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
         socket.connect(self.address).await.expect("connect");
-        socket.send(bytes).await.expect("send");
         let mut answer = vec![0; 4096];
-        let length = tokio::time::timeout(LIMIT, socket.recv(&mut answer)).await.expect("in time").expect("an answer");
+        let asking = async {
+            loop {
+                socket.send(bytes).await.expect("send");
+                match tokio::time::timeout(AGAIN, socket.recv(&mut answer)).await {
+                    Ok(length) => return length.expect("an answer"),
+                    Err(_) => continue,
+                }
+            }
+        };
+        let length = tokio::time::timeout(LIMIT, asking).await.expect("in time");
         Message::from_bytes(&answer[..length]).expect("a message")
     }
 
