@@ -62,7 +62,7 @@ async fn too_large(platform: &Platform) -> anyhow::Result<()> {
         "yes 0123456789012345678901234567890123456789 | head -c 200000000; echo; echo CHECK flooded; sleep 100000";
     let pushed = ScriptApp { name: "talks-a-lot", script: flood, manifest: WORKER }.push(platform)?;
     ensure!(pushed.code == 0, "{}", pushed.all());
-    Platform::eventually("the flood is over", Duration::from_secs(120), || async {
+    Platform::eventually("the flood is over", Duration::from_secs(300), || async {
         let logs = platform.ok(&["logs", "talks-a-lot", "--recent"])?;
         ensure!(logs.stdout.contains("CHECK flooded"), "still talking");
         Ok(())
@@ -91,7 +91,7 @@ pub(crate) async fn manifests_that_cannot_be_meant(platform: &mut Platform) -> a
         ("none", "apps: []\n", "there is no app under 'applications'"),
         ("yaml", "applications: [\n", "is not valid YAML: did not find expected node content at line 2 column 1"),
     ];
-    let before = platform.ok(&["apps", "--json"])?.stdout;
+    let before = platform.settled_apps().await?;
     for (name, text, said) in cases {
         let manifest = directory.join(format!("{name}.yml"));
         std::fs::write(&manifest, text)?;

@@ -159,7 +159,7 @@ pub(crate) async fn source_larger_than_the_staging_disk_is_told(platform: &mut P
         "lifecycle": { "type": "buildpack", "data": { "buildpacks": ["binary_buildpack"] } },
     });
     let build = api.make("/v3/builds", wish).await?;
-    let failed = Platform::eventually("the build ends", Duration::from_secs(120), || async {
+    let failed = Platform::eventually("the build ends", Duration::from_secs(300), || async {
         let (_, build) = api.send(Method::GET, &format!("/v3/builds/{build}"), "").await?;
         ensure!(build["state"] != "STAGING", "{build}");
         Ok(build)
@@ -173,7 +173,7 @@ pub(crate) async fn source_larger_than_the_staging_disk_is_told(platform: &mut P
 }
 
 async fn nothing_is_left(platform: &Platform, before: &BTreeSet<String>) -> anyhow::Result<()> {
-    Platform::eventually("the cell is clean", Duration::from_secs(30), || async {
+    Platform::eventually("the cell is clean", Duration::from_secs(120), || async {
         let left: Vec<String> = left_on_the_cell(platform).difference(before).cloned().collect();
         ensure!(left.is_empty(), "left on the cell: {left:?}");
         Ok(())

@@ -80,7 +80,7 @@ pub(crate) async fn uploads_that_are_refused(platform: &mut Platform) -> anyhow:
     let (status, body) = api.upload(&path, &whole, &[]).await?;
     ensure!(status == 400 && body["errors"][0]["title"] == "CF-PackageBitsAlreadyUploaded", "{status} {body}");
     let incoming = platform.layout().state("blobs/incoming");
-    Platform::eventually("no half upload is kept", std::time::Duration::from_secs(20), || {
+    Platform::eventually("no half upload is kept", std::time::Duration::from_secs(120), || {
         let kept = std::fs::read_dir(&incoming).map(|entries| entries.count()).unwrap_or(0);
         async move {
             ensure!(kept == 0, "{kept} directories of uploads");
@@ -104,7 +104,7 @@ pub(crate) async fn requests_that_are_refused(platform: &mut Platform) -> anyhow
     let api = Api::admin(platform).await?;
     let space = api.find("spaces", "dev").await?;
     let in_space = json!({ "space": to(&space) });
-    let before = platform.ok(&["apps", "--json"])?.stdout;
+    let before = platform.settled_apps().await?;
     let long = "x".repeat(256);
     let unknown = "00000000-0000-4000-8000-000000000000";
     let cases: Vec<(&str, &str, String, u16, &str)> = vec![

@@ -11,8 +11,8 @@ use slipway_tests::{Load, Platform};
 const APP: &str = "binary";
 /// Instances of the example.
 const COUNT: usize = 3;
-/// How long requests run before and after.
-const AROUND: Duration = Duration::from_millis(500);
+/// Requests before and after a deployment.
+const AROUND: usize = 300;
 /// For one direction of a deployment.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -80,15 +80,15 @@ pub(crate) async fn a_rolling_deployment_fails_no_request(platform: &mut Platfor
     all_run(platform, &app).await?;
     platform.ok(&["set-env", APP, "GREETING", "rolled over"])?;
     let load = Load::start(platform, APP, 4, Duration::from_millis(5))?;
-    tokio::time::sleep(AROUND).await;
+    load.goes_on(AROUND).await?;
     let begun = std::time::Instant::now();
     let deployment = deploy(platform, &app, "rolling", json!({}))?;
     ends(platform, &deployment, "DEPLOYED").await?;
     let took = begun.elapsed();
-    tokio::time::sleep(AROUND).await;
+    load.goes_on(AROUND).await?;
     let report = load.finish().await?;
     println!("    rolled over three instances in {:.1} s: {report}", took.as_secs_f32());
-    ensure!(report.failed == 0 && report.requests > 100, "{report}");
+    ensure!(report.failed == 0 && report.requests >= 2 * AROUND, "{report}");
     ensure!(processes(platform, &app)?.len() == 1, "one process is left");
     for _ in 0..20 {
         let (status, body) = platform.get(APP, "/").await?;
@@ -103,7 +103,7 @@ pub(crate) async fn a_cancelled_deployment_fails_no_request(platform: &mut Platf
     let old = processes(platform, &app)?[0]["guid"].clone();
     platform.ok(&["set-env", APP, "GREETING", "never seen for long"])?;
     let load = Load::start(platform, APP, 4, Duration::from_millis(5))?;
-    tokio::time::sleep(AROUND).await;
+    load.goes_on(AROUND).await?;
     // A canary stays in the middle until somebody lets it go on, however quick its instances are.
     let steps = json!({ "canary": { "steps": [{ "instance_weight": 34 }] } });
     let deployment = deploy(platform, &app, "canary", steps)?;
@@ -127,10 +127,10 @@ pub(crate) async fn a_cancelled_deployment_fails_no_request(platform: &mut Platf
     .await?;
     api(platform, "POST", &format!("/v3/deployments/{deployment}/actions/cancel"), None)?;
     ends(platform, &deployment, "CANCELED").await?;
-    tokio::time::sleep(AROUND).await;
+    load.goes_on(AROUND).await?;
     let report = load.finish().await?;
     println!("    cancelled in the middle: {report}");
-    ensure!(report.failed == 0 && report.requests > 100, "{report}");
+    ensure!(report.failed == 0 && report.requests >= 2 * AROUND, "{report}");
     let left = processes(platform, &app)?;
     ensure!(
         left.len() == 1 && left[0]["guid"] == old && left[0]["instances"] == COUNT,
@@ -196,13 +196,13 @@ async fn many_runs(platform: &Platform, strategy: &str, options: &Value) -> anyh
         let body = json!({ "strategy": strategy, "options": options, "relationships": relationship });
         let cancel_after = (run % 2 == 0).then(|| whole.mul_f64(rand::random_range(0.0..0.9)));
         let load = Load::at_rate(platform, APP, CLIENTS, RATE)?;
-        tokio::time::sleep(AROUND).await;
+        load.goes_on(AROUND).await?;
         let begun = std::time::Instant::now();
         let ended = deploy_to_the_end(platform, &body, cancel_after).await;
         if cancel_after.is_none() {
             whole = begun.elapsed();
         }
-        tokio::time::sleep(AROUND).await;
+        load.goes_on(AROUND).await?;
         // Also when the deployment failed: the thread of the requests must end.
         let report = load.finish().await?;
         let ended = ended?;

@@ -22,7 +22,7 @@ async fn push_serve_scale(platform: &Platform, example: &str, app: &str) -> anyh
     ensure!(status == 200, "first answer of {app}: {status} {body}");
     platform.ok(&["scale", app, "-i", "3"])?;
     let client = platform.client(&Platform::host(app))?;
-    Platform::eventually("three instances answer", Duration::from_secs(60), || async {
+    Platform::eventually("three instances answer", Duration::from_secs(120), || async {
         let mut seen = BTreeSet::new();
         for _ in 0..30 {
             let response = client.get(format!("{}/", platform.url(app))).send().await?;
@@ -84,7 +84,7 @@ pub(crate) async fn environment_logs_events_and_routes(platform: &mut Platform) 
     let (status, _) = platform.get(app, "/").await?;
     ensure!(status == 200, "after restart: {status}");
     platform.ok(&["unset-env", app, "GREETING"])?;
-    Platform::eventually("an access line", Duration::from_secs(20), || async {
+    Platform::eventually("an access line", Duration::from_secs(120), || async {
         platform.get(app, "/seen-in-the-log").await?;
         let logs = platform.ok(&["logs", app, "--recent"])?;
         ensure!(logs.stdout.contains("/seen-in-the-log"), "no RTR line: {}", logs.all());

@@ -19,7 +19,7 @@ pub(crate) async fn a_cell_that_hangs_is_told_and_comes_back(platform: &mut Plat
     let api = Api::admin(platform).await?;
     let app = api.find("apps", neighbour::NAME).await?;
     // The new controller has figures of the instance once the cell has a session with it: only then can that fall silent.
-    Platform::eventually("the cell is connected again", Duration::from_secs(60), || async {
+    Platform::eventually("the cell is connected again", Duration::from_secs(120), || async {
         let (_, stats) = api.send(Method::GET, &format!("/v3/apps/{app}/processes/web/stats"), "").await?;
         ensure!(stats["resources"][0]["usage"]["mem"].is_u64(), "{stats}");
         Ok(())
@@ -31,7 +31,7 @@ pub(crate) async fn a_cell_that_hangs_is_told_and_comes_back(platform: &mut Plat
     cell.signal(nix::sys::signal::Signal::SIGCONT);
     outcome?;
     limited.reset(platform).await?;
-    Platform::eventually("both instances run", Duration::from_secs(60), || async {
+    Platform::eventually("both instances run", Duration::from_secs(120), || async {
         let app = platform.ok(&["app", neighbour::NAME, "--json"])?.stdout;
         ensure!(app.matches("\"RUNNING\"").count() >= 2, "{app}");
         Ok(())
@@ -45,7 +45,7 @@ async fn while_it_hangs(platform: &Platform, api: &Api, app: &str) -> anyhow::Re
     let body = json!({ "instances": 2 }).to_string();
     api.send(Method::POST, &format!("/v3/apps/{app}/processes/web/actions/scale"), body).await?;
     for reason in ["has not answered for", "has no connection to the controller"] {
-        Platform::eventually("the second instance tells what it waits for", Duration::from_secs(60), || async {
+        Platform::eventually("the second instance tells what it waits for", Duration::from_secs(120), || async {
             let (_, stats) = api.send(Method::GET, &format!("/v3/apps/{app}/processes/web/stats"), "").await?;
             let told = |row: &Value| row["details"].as_str().is_some_and(|text| text.contains(reason));
             ensure!(stats["resources"].as_array().into_iter().flatten().any(told), "{stats}");

@@ -14,7 +14,7 @@ use crate::operator::Beyond;
 const PROBE: &str = r#"
 check() { echo "CHECK $1 $2"; }
 tries() { if "$@" >/dev/null 2>&1; then echo succeeded; else echo refused; fi; }
-reach() { tries timeout 2 bash -c "exec 3<>/dev/tcp/${1%:*}/${1##*:}"; }
+reach() { tries timeout "${2:-2}" bash -c "exec 3<>/dev/tcp/${1%:*}/${1##*:}"; }
 missing=""
 for tool in awk bash dmesg grep id ls mknod mount perl sh sleep timeout touch unshare wc; do
   command -v "$tool" >/dev/null || missing="$missing $tool"
@@ -55,7 +55,7 @@ check vcap_services "$VCAP_SERVICES"
 for target in $TARGETS; do
   check "reach:$target" "$(reach "$target")"
 done
-check may_reach_allowed "$(reach "$ALLOWED")"
+check may_reach_allowed "$(reach "$ALLOWED" 60)"
 check done yes
 sleep 100000
 "#;
@@ -114,7 +114,7 @@ pub(crate) async fn an_app_is_contained(platform: &mut Platform) -> anyhow::Resu
     neighbour::push(platform)?;
     let beyond = Beyond::new()?;
     let allowed = format!("{}:8080", beyond.address);
-    Platform::eventually("somebody beyond the platform listens", Duration::from_secs(20), || async {
+    Platform::eventually("somebody beyond the platform listens", Duration::from_secs(120), || async {
         ensure!(listens(&allowed), "{allowed} does not answer");
         Ok(())
     })
@@ -124,7 +124,7 @@ pub(crate) async fn an_app_is_contained(platform: &mut Platform) -> anyhow::Resu
     let manifest = format!("{WORKER}{env}");
     let pushed = ScriptApp { name: "prober", script: PROBE, manifest: &manifest }.push(platform)?;
     ensure!(pushed.code == 0, "{}", pushed.all());
-    let found = Platform::eventually("the probe is through", Duration::from_secs(120), || async {
+    let found = Platform::eventually("the probe is through", Duration::from_secs(300), || async {
         let found = checks(platform, "prober")?;
         ensure!(found.contains_key("done"), "so far: {found:?}");
         Ok(found)
@@ -176,7 +176,7 @@ pub(crate) async fn limits_hold_and_the_neighbour_does_not_notice(platform: &mut
                 echo \"CHECK filled $(( $(stat -c %s /home/vcap/app/fill) >> 20 ))\"; sleep 100000";
     let pushed = ScriptApp { name: "disk-filler", script: disk, manifest: WORKER }.push(platform)?;
     ensure!(pushed.code == 0, "{}", pushed.all());
-    let filled = Platform::eventually("the disk is full", Duration::from_secs(60), || async {
+    let filled = Platform::eventually("the disk is full", Duration::from_secs(120), || async {
         let found = checks(platform, "disk-filler")?;
         found.get("filled").and_then(|size| size.parse::<u64>().ok()).ok_or_else(|| anyhow::anyhow!("{found:?}"))
     })
@@ -187,7 +187,7 @@ pub(crate) async fn limits_hold_and_the_neighbour_does_not_notice(platform: &mut
                  if (!$p) { sleep 100000; exit } $n++ } print \"CHECK forked $n\\n\"; sleep 100000'";
     let roomy = WORKER.replace("128M", "1G");
     ScriptApp { name: "forker", script: forks, manifest: &roomy }.push(platform)?;
-    let forked = Platform::eventually("the fork bomb is refused", Duration::from_secs(60), || async {
+    let forked = Platform::eventually("the fork bomb is refused", Duration::from_secs(120), || async {
         let found = checks(platform, "forker")?;
         found.get("forked").and_then(|count| count.parse::<u64>().ok()).ok_or_else(|| anyhow::anyhow!("{found:?}"))
     })

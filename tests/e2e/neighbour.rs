@@ -59,7 +59,7 @@ impl Limits {
         std::fs::write(&self.path, text)?;
         let old = platform.part("controller")?;
         platform.kill("controller")?;
-        Platform::eventually("another controller answers", Duration::from_secs(60), || async {
+        Platform::eventually("another controller answers", Duration::from_secs(120), || async {
             ensure!(platform.part("controller")?.pid != old.pid, "still the old one");
             platform.ok(&["apps"]).map(drop)
         })

@@ -66,7 +66,7 @@ impl Drop for Beyond {
 }
 
 async fn says(platform: &Platform, word: &str) -> anyhow::Result<String> {
-    Platform::eventually(word, Duration::from_secs(30), || async {
+    Platform::eventually(word, Duration::from_secs(120), || async {
         let (status, body) = platform.get("asker", "/").await?;
         ensure!(status == 200 && body.starts_with(word), "{status} {body}");
         Ok(body.split(' ').next_back().unwrap_or_default().to_owned())
@@ -204,7 +204,7 @@ pub(crate) async fn uploaded_buildpacks_stage(platform: &mut Platform) -> anyhow
     for app in ["worded", "chained", "unreleased"] {
         platform.run(&["delete", app, "-f", "-r"])?;
     }
-    Platform::eventually("the order closes", Duration::from_secs(20), || async {
+    Platform::eventually("the order closes", Duration::from_secs(120), || async {
         let now = positions().await?;
         ensure!(now == before && now.iter().copied().eq(1..=now.len() as i64), "{before:?} became {now:?}");
         Ok(())

@@ -59,7 +59,7 @@ async fn drain() -> anyhow::Result<(u16, Heard, tokio::task::JoinHandle<()>)> {
 }
 
 async fn said(platform: &Platform, app: &str, text: &str) -> anyhow::Result<String> {
-    Platform::eventually(text, Duration::from_secs(60), || async {
+    Platform::eventually(text, Duration::from_secs(120), || async {
         let logs = platform.ok(&["logs", app, "--recent"])?.stdout;
         ensure!(logs.contains(text), "so far: {logs}");
         Ok(logs)
@@ -132,7 +132,7 @@ pub(crate) async fn lines_of_app_and_router_reach_a_syslog_drain(platform: &mut 
     let relationships = json!({ "app": end(&app), "service_instance": end(&instance) });
     // The app is not restarted for it.
     api.make("/v3/service_credential_bindings", json!({ "type": "app", "relationships": relationships })).await?;
-    let all = Platform::eventually("the drain hears the router", Duration::from_secs(60), || async {
+    let all = Platform::eventually("the drain hears the router", Duration::from_secs(120), || async {
         platform.get("drained", "/for-the-drain").await?;
         let all = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ensure!(all.iter().any(|text| text.contains("[RTR") && text.contains("/for-the-drain")), "so far: {all:?}");
@@ -149,7 +149,7 @@ pub(crate) async fn lines_of_app_and_router_reach_a_syslog_drain(platform: &mut 
     }
     ensure!(all.iter().all(|message| message.starts_with("<14>1 ") || message.starts_with("<11>1 ")), "{all:?}");
     restart(&api, &app).await?;
-    Platform::eventually("the drain hears the app", Duration::from_secs(60), || async {
+    Platform::eventually("the drain hears the app", Duration::from_secs(120), || async {
         let all = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ensure!(all.iter().any(|text| text.contains("[APP/PROC/WEB")), "so far: {all:?}");
         Ok(())

@@ -239,7 +239,7 @@ def an_app_is_pushed(world):
     client.post(url(f"/v3/apps/{world.app}/actions/start"))
     world.process = next(iter(EntityManager(API, client, f"/v3/apps/{world.app}/processes").list()))["guid"]
     eventually("the app runs", lambda: states(world) == ["RUNNING"])
-    answer = requests.get(f"http://{NAME}.{DOMAIN}:{PORT}/", timeout=10)
+    answer = requests.get(f"http://{NAME}.{DOMAIN}:{PORT}/", timeout=60)
     assert answer.status_code == 200, answer.text
 
 

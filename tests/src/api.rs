@@ -98,7 +98,7 @@ impl Api {
         stream.shutdown().await?;
         let mut said = Vec::new();
         // Whatever it says to a cut connection is fine; what counts is what it keeps.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_to_end(&mut said)).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(60), stream.read_to_end(&mut said)).await;
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl Api {
 
 async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, Value)> {
     // Decompressing a bomb up to its limit takes longer than an ordinary request.
-    let response = request.timeout(std::time::Duration::from_secs(60)).send().await?;
+    let response = request.timeout(std::time::Duration::from_secs(120)).send().await?;
     let status = response.status().as_u16();
     let text = response.text().await?;
     if text.is_empty() {

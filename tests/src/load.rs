@@ -2,7 +2,7 @@
 //! worked. They come from a thread of their own: commands that a test waits for do not hold them up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,9 +12,19 @@ use crate::wire::WireClient;
 
 /// Requests in the background.
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
+    answered: Arc<AtomicUsize>,
     begun: Instant,
     thread: std::thread::JoinHandle<anyhow::Result<Vec<Sample>>>,
+}
+
+/// Ends the requests, also when a scenario ends without asking for the report.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +45,8 @@ pub struct LoadReport {
     pub failed: usize,
     /// From the beginning of the first failed request to the end of the last one.
     pub failing_for: Duration,
+    /// When the last of those that failed was begun.
+    pub last_failed: Option<Instant>,
     /// Longest request that succeeded.
     pub slowest: Duration,
     /// Kinds of failure with their number.
@@ -86,18 +98,39 @@ impl Load {
 
     fn run(platform: &Platform, app: &str, workers: usize, pace: Pace) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (router, host, stopped) = (platform.router_address(), Platform::host(app), Arc::clone(&stop));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (router, host) = (platform.router_address(), Platform::host(app));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&answered));
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let mut running = tokio::task::JoinSet::new();
                 for _ in 0..workers {
-                    running.spawn(worker(WireClient::new(router, &host), pace, Arc::clone(&stopped)));
+                    running.spawn(worker(
+                        WireClient::new(router, &host),
+                        pace,
+                        Arc::clone(&stopped),
+                        Arc::clone(&counted),
+                    ));
                 }
                 Ok(running.join_all().await.into_iter().flatten().collect())
             })
         })?;
-        Ok(Self { stop, begun: Instant::now(), thread })
+        Ok(Self { stop: Stop(stop), answered, begun: Instant::now(), thread })
+    }
+
+    /// Waits until so many more requests have come to their end.
+    ///
+    /// # Errors
+    /// When they do not within two minutes.
+    pub async fn goes_on(&self, requests: usize) -> anyhow::Result<()> {
+        let before = self.answered.load(Ordering::Relaxed);
+        Platform::eventually("requests come to their end", Duration::from_secs(120), || async {
+            let ended = self.answered.load(Ordering::Relaxed) - before;
+            anyhow::ensure!(ended >= requests, "{ended} of {requests}");
+            Ok(())
+        })
+        .await
     }
 
     /// Stops and counts.
@@ -105,7 +138,7 @@ impl Load {
     /// # Errors
     /// When a worker panicked.
     pub async fn finish(self) -> anyhow::Result<LoadReport> {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop);
         let took = self.begun.elapsed();
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await?;
         let samples = joined.ok().context("the thread of the requests panicked")??;
@@ -118,6 +151,7 @@ impl Load {
                 *kinds.entry(kind.clone()).or_insert(0) += 1;
                 first = Some(first.map_or(sample.begun, |first| first.min(sample.begun)));
                 last = Some(last.map_or(sample.ended, |last| last.max(sample.ended)));
+                report.last_failed = report.last_failed.max(Some(sample.begun));
             } else {
                 report.slowest = report.slowest.max(sample.ended - sample.begun);
             }
@@ -140,13 +174,14 @@ enum Pace {
 }
 
 /// One client: asks until it is told to stop.
-async fn worker(mut client: WireClient, pace: Pace, stop: Arc<AtomicBool>) -> Vec<Sample> {
+async fn worker(mut client: WireClient, pace: Pace, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut next = tokio::time::Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         let failure = client.get("/").await.err();
         samples.push(Sample { begun, ended: Instant::now(), failure });
+        answered.fetch_add(1, Ordering::Relaxed);
         match pace {
             Pace::Pause(pause) => tokio::time::sleep(pause).await,
             Pace::Every(interval) => {

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use slipway_up::Layout;
 use slipway_up::process::Known;
 use tempfile::TempDir;
+
+/// For one answer, on a machine that is busy with builds and starts.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A running platform.
 pub struct Platform {
@@ -204,7 +207,7 @@ impl Platform {
     pub fn client(&self, host: &str) -> anyhow::Result<reqwest::Client> {
         // Two tests in one process may both come here: installed already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(reqwest::Client::builder().resolve(host, self.router_address()).timeout(Duration::from_secs(10)).build()?)
+        Ok(reqwest::Client::builder().resolve(host, self.router_address()).timeout(ANSWER).build()?)
     }
 
     /// URL of an app.
@@ -221,6 +224,27 @@ impl Platform {
         let client = self.client(&Self::host(name))?;
         let response = client.get(format!("{}{path}", self.url(name))).send().await?;
         Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// The apps of the space as `apps --json` lists them, once all instances run that should: what is listed before that
+    /// changes by itself, for example while the cell comes back to a controller that was started anew.
+    ///
+    /// # Errors
+    /// When some instance does not run.
+    pub async fn settled_apps(&self) -> anyhow::Result<String> {
+        Self::eventually("all instances run", Duration::from_secs(120), || async {
+            let apps = self.ok(&["apps", "--json"])?;
+            for app in apps.json()?.as_array().into_iter().flatten().filter(|app| app["state"] == "STARTED") {
+                // For example `web:2/3`.
+                let counts = app["processes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                for count in counts {
+                    let run = count.rsplit(':').next().and_then(|count| count.split_once('/'));
+                    ensure!(run.is_some_and(|(run, wanted)| run == wanted), "{}: {count}", app["name"]);
+                }
+            }
+            Ok(apps.stdout)
+        })
+        .await
     }
 
     /// The process of a part.
