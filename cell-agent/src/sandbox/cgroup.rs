@@ -256,11 +256,19 @@ fn enable_above(group: &Path) -> Result<(), SandboxError> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             let aside = group.join("host-processes");
             make(&aside)?;
-            for pid in std::fs::read_to_string(group.join("cgroup.procs")).map_err(failed())?.lines() {
-                // One that has ended meanwhile needs no place.
-                let _ = std::fs::write(aside.join("cgroup.procs"), pid);
+            let mut passes = 10;
+            loop {
+                for pid in std::fs::read_to_string(group.join("cgroup.procs")).map_err(failed())?.lines() {
+                    // One that has ended meanwhile needs no place.
+                    let _ = std::fs::write(aside.join("cgroup.procs"), pid);
+                }
+                passes -= 1;
+                match enable(group) {
+                    // Somebody who was not moved yet has started another process since the list was read.
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) && passes > 0 => {}
+                    other => return other.map_err(failed()),
+                }
             }
-            enable(group).map_err(failed())
         }
         other => other.map_err(failed()),
     }
