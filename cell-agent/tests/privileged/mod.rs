@@ -215,9 +215,9 @@ fn make_layer(layer: &Path) {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     std::fs::copy(busybox.expect("install busybox-static"), layer.join("bin/busybox")).unwrap();
     let applets = [
-        "sh", "id", "cat", "echo", "sleep", "kill", "ps", "mount", "umount", "nc", "wget", "dd", "ls", "head", "tail",
-        "true", "touch", "hostname", "unshare", "chroot", "seq", "grep", "mknod", "ping", "wc", "chmod", "httpd",
-        "stat", "taskset",
+        "sh", "rm", "id", "cat", "echo", "sleep", "kill", "ps", "mount", "umount", "nc", "wget", "dd", "ls", "head",
+        "tail", "true", "touch", "hostname", "unshare", "chroot", "seq", "grep", "mknod", "ping", "wc", "chmod",
+        "httpd", "stat", "taskset",
     ];
     for applet in applets {
         std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
