@@ -1,10 +1,13 @@
 //! A database per test: a template is migrated once, cloned for each test and dropped after it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
+
+use crate::wait::PATIENCE;
 
 /// Where the tests' Postgres listens; `./test` starts one and sets it.
 pub const URL_VARIABLE: &str = "SLIPWAY_TEST_DATABASE_URL";
@@ -34,8 +37,7 @@ impl Drop for DropGuard {
             runtime
                 .block_on(async {
                     let mut connection = PgConnection::connect(&admin).await?;
-                    let statement = format!("drop database if exists \"{name}\" with (force)");
-                    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+                    drop_database(&mut connection, &name).await?;
                     connection.close().await
                 })
                 .map_err(std::io::Error::other)
@@ -45,6 +47,45 @@ impl Drop for DropGuard {
         }
     }
 }
+
+/// Drops a database with all its sessions. Postgres gives up when they have not ended within five seconds, which on a busy
+/// machine says nothing but that they were not scheduled: until then it is asked again.
+async fn drop_database(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let statement = format!("drop database if exists \"{name}\" with (force)");
+        match sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await {
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == IN_USE) => {
+                if begun.elapsed() > PATIENCE {
+                    return Err(sqlx::Error::Database(error));
+                }
+            }
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// Waits until nobody is connected to a database: what was told to close ends a little later, and until then the database
+/// cannot be renamed.
+async fn sessions_end(connection: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where datname = $1 and backend_type = 'client backend'",
+        )
+        .bind(name)
+        .fetch_one(&mut *connection)
+        .await?;
+        if open == 0 {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < PATIENCE, "{open} sessions of {name} do not end");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// Postgres' code for an object that somebody uses.
+const IN_USE: &str = "55006";
 
 impl TestDatabase {
     /// Clones the template.
@@ -108,12 +149,14 @@ async fn template(admin: &str) -> String {
                 .await
                 .expect("look for the template");
             if !exists {
-                let partial = format!("{name}_{}", std::process::id());
+                // One that failed half-way leaves its own behind, and is in nobody's way.
+                let partial = format!("{name}_{}", Uuid::new_v4().simple());
                 let create = format!("create database \"{partial}\"");
                 sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut connection).await.expect("create the template");
                 let pool = PgPool::connect(&with_database(admin, &partial)).await.expect("connect to the template");
                 slipway_migrations::migrate(&pool).await.expect("migrate the template");
                 pool.close().await;
+                sessions_end(&mut connection, &partial).await.expect("the sessions of the template end");
                 let rename = format!("alter database \"{partial}\" rename to \"{name}\"");
                 sqlx::query(sqlx::AssertSqlSafe(rename)).execute(&mut connection).await.expect("name the template");
             }

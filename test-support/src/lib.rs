@@ -5,4 +5,4 @@ pub mod dataset;
 pub mod wait;
 
 pub use database::TestDatabase;
-pub use wait::eventually;
+pub use wait::{PATIENCE, eventually};

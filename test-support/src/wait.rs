@@ -4,6 +4,10 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+/// How long a test waits for a state that is to come. Only a test that fails waits this long; shorter, and one fails when
+/// the machine stands still for a while under the others.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Asks every 25 ms until `Ok`, or panics after `limit` with the last `Err`.
 ///
 /// # Panics
