@@ -88,6 +88,9 @@ pub struct Limits {
     /// A build or task that no cell can take for this long fails, seconds. Shorter fails pushes during the restart of
     /// the only cell; longer keeps a developer waiting for what will not happen.
     pub unplaced_timeout_s: u64,
+    /// How long a request waits for a connection to the database before it is answered with 503, seconds. Shorter refuses
+    /// requests when the database is only busy; longer keeps clients waiting for one that is away.
+    pub database_wait_s: u64,
 }
 
 impl Default for Limits {
@@ -105,6 +108,7 @@ impl Default for Limits {
             refresh_token_s: 30 * 24 * 3600,
             cell_lost_after_s: 30,
             unplaced_timeout_s: 60,
+            database_wait_s: 3,
         }
     }
 }
@@ -122,6 +126,9 @@ impl Validate for ControllerConfig {
         }
         if !self.public_url.starts_with("http://") && !self.public_url.starts_with("https://") {
             problems.push(format!("public_url: {:?} must begin with http:// or https://", self.public_url));
+        }
+        if self.limits.database_wait_s == 0 {
+            problems.push("limits.database_wait_s: 0 refuses every request; write 1 or more seconds".to_owned());
         }
         if let Err(network) = crate::drains::Reach::new(&self.drain_networks) {
             problems

@@ -45,8 +45,6 @@ use crate::{api, auth, jobs};
 
 /// How long a start waits for Postgres.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
-/// How long a request waits for a connection before it is answered with 503.
-const ACQUIRE: Duration = Duration::from_secs(3);
 /// Connections of one controller.
 const CONNECTIONS: u32 = 24;
 /// How long requests and sessions may take to end.
@@ -139,7 +137,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
-        .acquire_timeout(ACQUIRE)
+        .acquire_timeout(Duration::from_secs(config.limits.database_wait_s))
         .connect_lazy_with(options.application_name("slipway-controller"));
     let store = Store::new(pool.clone());
     let blobs = BlobStore::local(&config.blob_directory, store.clone())
