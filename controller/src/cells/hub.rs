@@ -13,6 +13,8 @@ use uuid::Uuid;
 #[derive(Debug, Default)]
 pub struct CellHub {
     cells: Mutex<BTreeMap<CellId, Entry>>,
+    /// Sessions that are being registered, by cell.
+    arriving: Mutex<BTreeMap<CellId, u32>>,
 }
 
 #[derive(Debug)]
@@ -27,6 +29,17 @@ struct Entry {
 impl CellHub {
     fn cells(&self) -> MutexGuard<'_, BTreeMap<CellId, Entry>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, BTreeMap<CellId, u32>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cell is about to be registered. Held until its session has begun: the store calls it connected a moment before
+    /// that, and whoever judged it in between by its last session would call it lost.
+    pub fn arrive(self: &Arc<Self>, cell: CellId) -> Arrival {
+        *self.arrivals().entry(cell).or_default() += 1;
+        Arrival { hub: Arc::clone(self), cell }
     }
 
     /// A session has begun; what it gives wakes that session when the cell's set may have changed.
@@ -65,9 +78,12 @@ impl CellHub {
     /// Whether the cell has a session; if not, since when, when it had one.
     #[must_use]
     pub fn seen(&self, cell: CellId) -> Seen {
+        // Before the sessions: one that begins in between is seen among these.
+        let arrives = self.arrivals().contains_key(&cell);
         match self.cells().get(&cell) {
-            None => Seen::Never,
             Some(entry) if entry.session.is_some() => Seen::Connected,
+            _ if arrives => Seen::Arriving,
+            None => Seen::Never,
             Some(entry) => Seen::LostAt(entry.lost_at),
         }
     }
@@ -92,11 +108,32 @@ impl CellHub {
     }
 }
 
+/// A cell that is being registered, until this is dropped.
+#[derive(Debug)]
+pub struct Arrival {
+    hub: Arc<CellHub>,
+    cell: CellId,
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut arrivals = self.hub.arrivals();
+        if let Some(count) = arrivals.get_mut(&self.cell) {
+            *count -= 1;
+            if *count == 0 {
+                arrivals.remove(&self.cell);
+            }
+        }
+    }
+}
+
 /// What this controller knows of a cell's liveness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// No session since this controller started.
     Never,
+    /// It has no session, but one is about to begin.
+    Arriving,
     /// It has a session.
     Connected,
     /// Its last session ended then.
@@ -117,6 +154,24 @@ mod tests {
         hub.leave(cell, &first);
         assert_eq!(hub.seen(cell), Seen::Connected);
         hub.leave(cell, &second);
+        assert!(matches!(hub.seen(cell), Seen::LostAt(_)));
+    }
+
+    #[tokio::test]
+    async fn a_cell_that_arrives_is_neither_lost_nor_connected() {
+        let hub = Arc::<CellHub>::default();
+        let cell = CellId::new();
+        let (first, second) = (hub.arrive(cell), hub.arrive(cell));
+        assert_eq!(hub.seen(cell), Seen::Arriving);
+        drop(first);
+        assert_eq!(hub.seen(cell), Seen::Arriving, "another session is still on its way");
+        let poke = hub.enter(cell, Uuid::new_v4());
+        drop(second);
+        assert_eq!(hub.seen(cell), Seen::Connected);
+        hub.leave(cell, &poke);
+        let third = hub.arrive(cell);
+        assert_eq!(hub.seen(cell), Seen::Arriving, "it comes back");
+        drop(third);
         assert!(matches!(hub.seen(cell), Seen::LostAt(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! Questions that only cells and routers can answer: scatter, gather within a deadline, name who did not answer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,25 +24,43 @@ const MOST_BYTES: usize = 128 << 20;
 
 /// Every registered cell and router by name, with the address of its Query service.
 #[derive(Debug, Default)]
-pub struct Directory {
-    addresses: Mutex<BTreeMap<String, String>>,
+pub struct Directory(Mutex<Addresses>);
+
+#[derive(Debug, Default)]
+struct Addresses {
+    all: BTreeMap<String, String>,
+    /// Those that came since the reading of the store's list began.
+    fresh: BTreeMap<String, String>,
 }
 
 impl Directory {
-    /// A session began, or the store told.
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session began: its cell or router is registered by now.
     pub fn set(&self, name: String, address: &str) {
         if !address.is_empty() {
-            self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(name, address.to_owned());
+            let mut addresses = self.addresses();
+            addresses.all.insert(name.clone(), address.to_owned());
+            addresses.fresh.insert(name, address.to_owned());
         }
     }
 
-    /// The store's whole list: what is not on it was removed.
-    pub fn replace(&self, addresses: BTreeMap<String, String>) {
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    /// The store's list is about to be read: whoever comes from now on may be missing from it.
+    pub fn reading(&self) {
+        self.addresses().fresh.clear();
+    }
+
+    /// The store's whole list. What is not on it was removed, unless it came while the list was read.
+    pub fn replace(&self, mut list: BTreeMap<String, String>) {
+        let mut addresses = self.addresses();
+        list.extend(addresses.fresh.clone());
+        addresses.all = list;
     }
 
     fn all(&self) -> BTreeMap<String, String> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.addresses().all.clone()
     }
 }
 
@@ -131,6 +149,21 @@ mod tests {
 
     fn line(unix_ns: i64, ring: &str, seq: u64) -> v1::LogLine {
         v1::LogLine { unix_ns, ring: ring.into(), seq, ..v1::LogLine::default() }
+    }
+
+    #[test]
+    fn who_comes_while_the_list_is_read_stays() {
+        let directory = Directory::default();
+        directory.set("cell 1".into(), "a");
+        directory.reading();
+        directory.set("cell 2".into(), "b");
+        directory.set("cell 3".into(), "");
+        directory.replace(BTreeMap::from([("router 1".into(), "r".into())]));
+        let wanted = [("cell 2", "b"), ("router 1", "r")].map(|(name, address)| (name.into(), address.into()));
+        assert_eq!(directory.all(), BTreeMap::from(wanted));
+        directory.reading();
+        directory.replace(BTreeMap::new());
+        assert_eq!(directory.all(), BTreeMap::new(), "it was removed");
     }
 
     #[test]

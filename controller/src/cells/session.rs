@@ -77,11 +77,13 @@ impl Session {
         };
         let registration = self.check(&hello)?;
         self.session = registration.session;
+        let arrival = self.parts.hub.arrive(self.cell);
         self.register(&hello, &registration).await?;
 
         let name = format!("cell {}", self.cell);
         self.parts.directory.set(name, &registration.query_address);
         let poke = self.parts.hub.enter(self.cell, self.session);
+        drop(arrival);
         self.parts.wake.liveness.notify_one();
         self.parts.wake.tail.notify_one();
         tracing::info!(cell.id = %self.cell, zone = registration.zone, version = hello.binary_version, "a cell has a session");

@@ -69,10 +69,10 @@ impl Session {
             applied: hello.version.unwrap_or_default(),
             durable: hello.durable.unwrap_or_default(),
         };
-        let name = format!("router {}", self.router);
-        parts.common.directory.set(name, &registration.query_address);
         self.welcome(&hello).await?;
         parts.common.placement.router_register(&registration).await.map_err(away)?;
+        let name = format!("router {}", self.router);
+        parts.common.directory.set(name, &registration.query_address);
         parts.hub.enter(self.router, self.session, registration.applied, registration.durable);
         parts.common.wake.tail.notify_one();
         tracing::info!(router.id = %self.router, holds = %registration.applied, "a router has a session");

@@ -54,6 +54,7 @@ pub fn start(liveness: Liveness, wake: Arc<Wake>, shutdown: &Shutdown) {
 
 impl Liveness {
     async fn round(&self, started: Instant, wake: &Wake) -> Result<(), PlacementError> {
+        self.directory.reading();
         let cells = self.placement.cells().await?;
         let mut names: BTreeMap<String, String> =
             cells.iter().map(|cell| (format!("cell {}", cell.id), cell.query_address.clone())).collect();
@@ -69,6 +70,8 @@ impl Liveness {
         let mut states = Vec::new();
         for cell in &cells {
             let gone_since = match self.hub.seen(cell.id) {
+                // A moment later it is connected, or it has failed to come and is judged by its last session.
+                Seen::Arriving => continue,
                 Seen::Connected => None,
                 Seen::Never => Some(started.max(writable)),
                 Seen::LostAt(at) => Some(at.max(writable)),
