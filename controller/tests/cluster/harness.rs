@@ -1,8 +1,6 @@
 //! A real controller in this process, over real sockets and a real Postgres behind a proxy that can be cut.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,52 +12,60 @@ use slipway_controller::vault::Vault;
 use slipway_protocol::v1;
 use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::{ClusterAuthority, Credentials, Role};
-use slipway_test_support::{TestDatabase, eventually};
+use slipway_test_support::{PATIENCE, TestDatabase, eventually};
 use sqlx::PgPool;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::client::TestClient;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = PATIENCE;
+
+/// Whether Postgres can be reached, and how often it could not.
+#[derive(Clone, Copy)]
+struct Line {
+    up: bool,
+    cuts: u64,
+}
 
 /// Forwards a Unix socket to the tests' Postgres until it is cut.
-pub(crate) struct Proxy {
-    up: Arc<AtomicBool>,
-    cut: Arc<Notify>,
-}
+pub(crate) struct Proxy(watch::Sender<Line>);
 
 impl Proxy {
     fn start(directory: &std::path::Path, target: PathBuf) -> Self {
         let listener = UnixListener::bind(directory.join(".s.PGSQL.5432")).expect("listen");
-        let (up, cut) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
-        let proxy = Self { up: Arc::clone(&up), cut: Arc::clone(&cut) };
+        let sender = watch::Sender::new(Line { up: true, cuts: 0 });
+        let line = sender.subscribe();
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                if !up.load(Ordering::SeqCst) {
+                let (begun, mut line, target) = (*line.borrow(), line.clone(), target.clone());
+                if !begun.up {
                     continue;
                 }
-                let (target, cut) = (target.clone(), Arc::clone(&cut));
                 tokio::spawn(async move {
-                    let mut server = UnixStream::connect(target).await.expect("Postgres");
+                    let forward = async {
+                        let mut server = UnixStream::connect(target).await.expect("Postgres");
+                        tokio::io::copy_bidirectional(&mut client, &mut server).await
+                    };
+                    // Also one that had not got through when the line was cut.
                     tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        () = cut.notified() => {}
+                        biased;
+                        _ = line.wait_for(|now| now.cuts != begun.cuts) => {}
+                        _ = forward => {}
                     }
                 });
             }
         });
-        proxy
+        Self(sender)
     }
 
     pub(crate) fn down(&self) {
-        self.up.store(false, Ordering::SeqCst);
-        self.cut.notify_waiters();
+        self.0.send_modify(|line| *line = Line { up: false, cuts: line.cuts + 1 });
     }
 
     pub(crate) fn up(&self) {
-        self.up.store(true, Ordering::SeqCst);
+        self.0.send_modify(|line| line.up = true);
     }
 }
 
@@ -75,7 +81,17 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
+    /// A controller that never calls a cell lost: most tests mean cells that blink, however long the machine takes for it.
     pub(crate) async fn start() -> Self {
+        Self::with_loss_after(100_000).await
+    }
+
+    /// One that calls a cell lost as soon as it has been away for a second.
+    pub(crate) async fn that_loses_cells() -> Self {
+        Self::with_loss_after(1).await
+    }
+
+    async fn with_loss_after(cell_lost_after_s: u64) -> Self {
         // The client wants a provider even though these tests speak plain HTTP; a second installation is refused.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = TestDatabase::create().await;
@@ -114,7 +130,8 @@ impl Harness {
             ready_file: Some(directory.path().join("ready")),
             drain_networks: Vec::new(),
             zone: "default".into(),
-            limits: Limits { cell_lost_after_s: 1, ..Limits::default() },
+            // A machine that stands still for some seconds is not a database that is away.
+            limits: Limits { cell_lost_after_s, database_wait_s: LIMIT.as_secs(), ..Limits::default() },
         };
         let mut harness = Self {
             database,
@@ -147,8 +164,6 @@ impl Harness {
         .await;
         self.cluster = ready["cluster"].as_str().expect("cluster").to_owned();
         self.api = format!("http://{}", ready["api"].as_str().expect("api"));
-        // What restarts comes back at the same place.
-        self.config.cluster_listen = self.cluster.parse().expect("address");
     }
 
     pub(crate) async fn stop(&mut self) {

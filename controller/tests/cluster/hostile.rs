@@ -97,7 +97,7 @@ async fn a_peer_that_knows_more_raises_the_epoch_and_nothing_stops() {
     // What the database lost is kept: on this cell, on one that comes from before the rise, also in a later session
     // that is up to date.
     let mut elsewhere = SimCell::with_hello(&harness, other, from_before(other, 3, 999)).await;
-    elsewhere.assigned(Intent::Run, 0).await;
+    elsewhere.welcomed().await;
     let mut fresh = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
     cell.counter = counter;
     let lost = Uuid::new_v4().to_string();

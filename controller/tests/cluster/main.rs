@@ -130,7 +130,7 @@ async fn a_crash_is_an_event_and_stays_on_its_cell() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_cell_gets_replacements_and_gives_way_when_it_returns() {
-    let harness = Harness::start().await;
+    let harness = Harness::that_loses_cells().await;
     let router = SimRouter::connect(&harness, Uuid::new_v4()).await;
     let id = Uuid::new_v4();
     let mut first = SimCell::connect(&harness, id, "z1").await;
@@ -151,7 +151,7 @@ async fn a_lost_cell_gets_replacements_and_gives_way_when_it_returns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_only_cell_never_loses_its_instances() {
-    let harness = Harness::start().await;
+    let harness = Harness::that_loses_cells().await;
     let id = Uuid::new_v4();
     let mut cell = SimCell::connect(&harness, id, "z1").await;
     harness.app("alone", 1, 128).await;
@@ -190,7 +190,7 @@ async fn a_restarted_controller_adopts_what_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_sessions_stand_and_observations_wait() {
-    let harness = Harness::start().await;
+    let harness = Harness::that_loses_cells().await;
     let router = SimRouter::connect(&harness, Uuid::new_v4()).await;
     let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
     let (_, process) = harness.app("patient", 1, 128).await;

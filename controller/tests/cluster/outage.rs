@@ -13,7 +13,7 @@ use crate::sim::SimCell;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_the_api_says_so_and_recovers_by_itself() {
-    let harness = Harness::start().await;
+    let harness = Harness::that_loses_cells().await;
     let cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
     let admin = harness.admin().await;
     let space = dev_space(harness.pool()).await;

@@ -113,7 +113,7 @@ async fn a_build_that_fails_and_tasks_end_as_the_cell_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_cell_instances_and_builds_say_why() {
-    let harness = Harness::start().await;
+    let harness = Harness::that_loses_cells().await;
     let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
     let admin = harness.admin().await;
     let app = staged(&harness, &admin, &mut cell, "web").await;
@@ -145,8 +145,7 @@ async fn a_cell_that_does_not_answer_is_named_in_the_logs() {
     let mut hello = cell_hello(&harness, id, "z1");
     hello.cell.as_mut().expect("info").query_address = deaf.local_addr().expect("address").to_string();
     let cell = SimCell::with_hello(&harness, id, hello).await;
-    cell.assigned(v1::Intent::Run, 0).await;
-    harness.until("select count(*) from cell where state = 'connected'", 1).await;
+    cell.welcomed().await;
     let (status, body) = admin.get(&format!("/api/v1/read/{app}")).await;
     assert_eq!(status, 200, "{body}");
     let payload = body["envelopes"]["batch"][0]["log"]["payload"].as_str().expect("a marker");

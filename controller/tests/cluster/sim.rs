@@ -54,10 +54,23 @@ pub(crate) fn cell_hello(harness: &Harness, id: Uuid, zone: &str) -> v1::Hello {
 }
 
 impl SimCell {
+    /// A cell that has its session: the controller has registered it and sent it what it is to run.
     pub(crate) async fn connect(harness: &Harness, id: Uuid, zone: &str) -> Self {
-        Self::with_hello(harness, id, cell_hello(harness, id, zone)).await
+        let cell = Self::with_hello(harness, id, cell_hello(harness, id, zone)).await;
+        cell.welcomed().await;
+        cell
     }
 
+    /// Waits for the first set of the session, which comes when everything of the session is in place.
+    pub(crate) async fn welcomed(&self) {
+        eventually("the first set", LIMIT, || async {
+            let seen = self.seen.lock().expect("lock");
+            if seen.version == Version::default() { Err(format!("{:?}", seen.ended)) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// A cell that has said this hello, whatever comes of it.
     pub(crate) async fn with_hello(harness: &Harness, id: Uuid, hello: v1::Hello) -> Self {
         let credentials = harness.credentials(Role::Cell, id);
         let mut client = CellControlClient::new(harness.channel(&credentials));
@@ -228,8 +241,14 @@ pub(crate) struct SimRouter {
 }
 
 impl SimRouter {
+    /// A router that holds its first table.
     pub(crate) async fn connect(harness: &Harness, id: Uuid) -> Self {
-        Self::resume(harness, id, Arc::default()).await
+        let router = Self::resume(harness, id, Arc::default()).await;
+        eventually("the first table", LIMIT, || async {
+            if router.seen.lock().expect("lock").snapshots > 0 { Ok(()) } else { Err("none yet") }
+        })
+        .await;
+        router
     }
 
     pub(crate) async fn resume(harness: &Harness, id: Uuid, seen: Arc<Mutex<RouterSeen>>) -> Self {

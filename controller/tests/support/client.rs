@@ -1,7 +1,5 @@
 //! A client of the API: sends, reads JSON, follows jobs.
 
-use std::time::Duration;
-
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
@@ -69,7 +67,7 @@ impl TestClient {
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), StatusCode::ACCEPTED, "{:?}", response.text().await);
         let location = response.headers()["location"].to_str().expect("text").to_owned();
-        slipway_test_support::eventually("the job ends", Duration::from_secs(30), || async {
+        slipway_test_support::eventually("the job ends", slipway_test_support::PATIENCE, || async {
             let (status, job) = self.get(&location).await;
             assert_eq!(status, StatusCode::OK, "{job}");
             match job["state"].as_str() {
