@@ -195,9 +195,10 @@ async fn bad_answers_are_clear_errors() {
 async fn a_platform_that_is_away_is_named() {
     let platform = Platform::logged_in().await;
     let url = platform.url.clone();
-    // A port that nobody listens on: bound and released at once.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port();
-    let away = format!("http://api.slipway.localhost:{free}");
+    // A port that nobody listens on, and nobody can: it is taken as long as the socket is there.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let away = format!("http://api.slipway.localhost:{}", taken.local_addr().expect("address").port());
     platform.set_config(|config| config["api"] = away.clone().into());
     let ran = platform.run(&["orgs"]).await;
     assert_eq!(ran.exit, Exit::Unavailable);

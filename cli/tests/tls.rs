@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use slipway_cli::{Ask, Environment, Exit, Output, run_with};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
@@ -43,24 +43,44 @@ async fn server() -> (String, String) {
     let link = url.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that does not trust the certificate hangs up here.
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut request = vec![0; 4096];
-            let count = stream.read(&mut request).await.unwrap_or_default();
-            let (status, body) = if request[..count].starts_with(b"GET / ") {
-                let body = format!(r#"{{"links":{{"login":{{"href":"{link}"}},"log_cache":{{"href":"{link}"}}}}}}"#);
-                ("200 OK", body)
-            } else {
-                ("401 Unauthorized", r#"{"error":"unauthorized"}"#.to_owned())
-            };
-            let answer =
-                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-            // The client may have read enough.
-            let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = stream.shutdown().await;
+            let (acceptor, link) = (acceptor.clone(), link.clone());
+            tokio::spawn(async move {
+                // A client that does not trust the certificate hangs up here.
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let mut stream = BufReader::new(stream);
+                let Some(request) = read_request(&mut stream).await else { return };
+                let (status, body) = if request.starts_with("GET / ") {
+                    let body =
+                        format!(r#"{{"links":{{"login":{{"href":"{link}"}},"log_cache":{{"href":"{link}"}}}}}}"#);
+                    ("200 OK", body)
+                } else {
+                    ("401 Unauthorized", r#"{"error":"unauthorized"}"#.to_owned())
+                };
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                // The client may have read enough.
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            });
         }
     });
     (url, ca.pem())
+}
+
+/// Reads a request to its end: of a connection that is closed before that, a client may not see the answer.
+async fn read_request(stream: &mut BufReader<impl AsyncRead + Unpin>) -> Option<String> {
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let begin = head.len();
+        if stream.read_line(&mut head).await.ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = head[begin..].to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    stream.read_exact(&mut vec![0; length]).await.ok()?;
+    Some(head)
 }
 
 async fn login(url: &str, ca: Option<&str>, flags: &[&str]) -> Exit {
