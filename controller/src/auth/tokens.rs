@@ -13,7 +13,7 @@ use crate::domain::{DomainError, DomainResult};
 /// Audience that the API demands.
 pub const AUDIENCE: &str = "cloud_controller";
 /// Clocks of two controllers may differ by this many seconds.
-const LEEWAY_S: u64 = 5;
+pub const LEEWAY_S: u64 = 5;
 
 /// Until when it must be remembered that a token or code with this expiry (Unix seconds) was revoked or used: until no
 /// controller accepts it any more, and the database's clock, by which the memory is cleared, may be fast besides.

@@ -1,12 +1,11 @@
 //! `/v3/buildpacks`: their order, their lock, and what an upload may be.
 
 use std::io::{Cursor, Write as _};
-use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
-use slipway_test_support::eventually;
+use slipway_test_support::{PATIENCE, eventually};
 
 use crate::support::apps::refused;
 use crate::support::{TestClient, TestController};
@@ -154,7 +153,7 @@ async fn changes_at_once_all_count() {
             let (admin, path) = (admin.clone(), path.clone());
             async move { admin.patch(&path, own).await }
         });
-        eventually("the change waits", Duration::from_secs(20), async || {
+        eventually("the change waits", PATIENCE, async || {
             let waiting: i64 = sqlx::query_scalar(
                 "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
             )

@@ -1,12 +1,10 @@
 //! Domains of organizations: their shares, and what goes when they go.
 
-use std::time::Duration;
-
 use crate::support::apps::refused;
 use crate::support::{TestClient, TestController};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use slipway_test_support::eventually;
+use slipway_test_support::{PATIENCE, eventually};
 use uuid::Uuid;
 
 fn to_one(guid: impl ToString) -> Value {
@@ -119,7 +117,7 @@ async fn a_domain_goes_with_every_route_on_it() {
         let path = path.clone();
         async move { client.delete(&path).await }
     });
-    eventually("the removal waits for the route", Duration::from_secs(30), async || {
+    eventually("the removal waits for the route", PATIENCE, async || {
         let waiting = "select count(*) from pg_stat_activity
                        where datname = current_database() and wait_event_type = 'Lock'";
         let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(pool).await.expect("locks");

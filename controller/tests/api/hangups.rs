@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::support::apps::{app_of, package, upload, zip_of};
 use crate::support::{TestClient, TestController};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = slipway_test_support::PATIENCE;
 
 /// A request as bytes, with a length that may promise more than follows.
 fn request(client: &TestClient, method: &str, path: &str, kind: &str, body: &[u8], length: usize) -> Vec<u8> {

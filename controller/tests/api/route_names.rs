@@ -1,14 +1,13 @@
 //! Nobody takes the platform's requests, or another tenant's, with a name of his own.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::support::apps::{manifest, refused};
 use crate::support::{TestClient, TestController};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_controller::store::addresses::address_lock_tx;
-use slipway_test_support::eventually;
+use slipway_test_support::{PATIENCE, eventually};
 use uuid::Uuid;
 
 fn to_one(guid: impl ToString) -> Value {
@@ -137,7 +136,7 @@ async fn a_domain_waits_for_routes_that_are_being_made() {
         .await
         .expect("a route");
     let asked = tokio::spawn(async move { make_domain(&admin, "racy.apps.slipway.test", Some(org)).await });
-    eventually("somebody waits for the lock", Duration::from_secs(30), async || {
+    eventually("somebody waits for the lock", PATIENCE, async || {
         let waiting = "select count(*) from pg_locks
                        where locktype = 'advisory' and not granted
                          and database = (select oid from pg_database where datname = current_database())";

@@ -143,7 +143,7 @@ async fn a_package_is_uploaded_once_and_staged_once_at_a_time() {
 async fn reported(controller: &TestController, build: &str) {
     controller.put_blob(b"a droplet").await;
     let guid = build.parse().expect("a guid");
-    slipway_test_support::eventually("the report is taken", std::time::Duration::from_secs(20), || async {
+    slipway_test_support::eventually("the report is taken", slipway_test_support::PATIENCE, || async {
         let result = Some(build_result(b"a droplet"));
         outcomes::build_completed(&controller.context, AssignmentId::new(), guid, 1, result, None).await
     })
@@ -164,7 +164,7 @@ async fn an_app_that_is_deleted_while_it_stages_is_gone_whatever_the_cell_says_l
     for (status, _) in [&first, &second] {
         assert!(matches!(status.as_u16(), 202 | 404), "{first:?} {second:?}");
     }
-    slipway_test_support::eventually("the app is gone", std::time::Duration::from_secs(20), || async {
+    slipway_test_support::eventually("the app is gone", slipway_test_support::PATIENCE, || async {
         match admin.get(&path).await {
             (StatusCode::NOT_FOUND, _) => Ok(()),
             answer => Err(answer),
@@ -173,6 +173,13 @@ async fn an_app_that_is_deleted_while_it_stages_is_gone_whatever_the_cell_says_l
     .await;
     // The cell reports until it is told that it is known; that the app is gone must be no trouble.
     reported(&controller, &open).await;
+    // It is out of sight as soon as somebody asks; the rows go with the last of its jobs.
+    slipway_test_support::eventually("no job is stuck", slipway_test_support::PATIENCE, || async {
+        let open = "select count(*) from job where state not in ('COMPLETE', 'FAILED')";
+        let stuck: i64 = sqlx::query_scalar(open).fetch_one(&controller.database.pool).await.expect("a count");
+        if stuck == 0 { Ok(()) } else { Err(stuck) }
+    })
+    .await;
     let left: i64 = sqlx::query_scalar(
         "select (select count(*) from build where app_guid = $1) + (select count(*) from droplet where app_guid = $1)
               + (select count(*) from process where app_guid = $1) + (select count(*) from package where app_guid = $1)
@@ -183,12 +190,6 @@ async fn an_app_that_is_deleted_while_it_stages_is_gone_whatever_the_cell_says_l
     .await
     .expect("a count");
     assert_eq!(left, 0);
-    slipway_test_support::eventually("no job is stuck", std::time::Duration::from_secs(20), || async {
-        let open = "select count(*) from job where state not in ('COMPLETE', 'FAILED')";
-        let stuck: i64 = sqlx::query_scalar(open).fetch_one(&controller.database.pool).await.expect("a count");
-        if stuck == 0 { Ok(()) } else { Err(stuck) }
-    })
-    .await;
 }
 
 #[tokio::test]

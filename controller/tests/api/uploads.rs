@@ -1,7 +1,6 @@
 //! Packages: what may be uploaded, what must not, and what need not.
 
 use std::io::{Cursor, Write as _};
-use std::time::Duration;
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
@@ -179,7 +178,7 @@ async fn an_upload_that_is_cut_off_leaves_nothing() {
         client.token.as_deref().expect("a token")
     );
     connection.write_all(head.as_bytes()).await.expect("write");
-    let limit = Duration::from_secs(20);
+    let limit = slipway_test_support::PATIENCE;
     eventually("the upload is being received", limit, || async {
         if received(&controller) == 1 { Ok(()) } else { Err(received(&controller)) }
     })

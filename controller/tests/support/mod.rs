@@ -101,7 +101,8 @@ async fn key() -> &'static (String, zeroize::Zeroizing<String>, String) {
 impl TestController {
     /// Bootstrapped, listening, with jobs running.
     pub async fn start() -> Self {
-        Self::with_limits(Limits::default()).await
+        // Long tests log in once; how long they take is up to the machine.
+        Self::with_limits(Limits { access_token_s: 86_400, ..Limits::default() }).await
     }
 
     /// The same with other limits.

@@ -118,9 +118,8 @@ async fn an_app_goes_back_to_a_revision_as_it_was() {
     site.restart().await;
     assert_eq!(site.history().await.0.len(), 3, "the app is what the revision says");
 
-    let (status, job) = site.client.delete(&format!("/v3/droplets/{}", site.droplets[1])).await;
-    assert_eq!(status, StatusCode::ACCEPTED, "{job}");
-    site.sql(&format!("delete from droplet where guid = '{}'", site.droplets[1])).await;
+    let job = site.client.delete_job(&format!("/v3/droplets/{}", site.droplets[1])).await;
+    assert_eq!(job["state"], "COMPLETE", "{job}");
     assert_eq!(site.revisions("?deployable=false").await.len(), 1);
     assert_eq!(site.revisions("?deployable=true").await.len(), 2);
     refused(
