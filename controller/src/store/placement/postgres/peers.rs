@@ -151,7 +151,7 @@ impl PgPlacement {
 
     pub(super) async fn forget_routers(&self, unseen: Duration) -> Result<Vec<RouterId>> {
         let mut tx = self.pool.begin().await?;
-        let gone = sqlx::query_scalar!(
+        let mut gone = sqlx::query_scalar!(
             // Whether it has a session is not asked: only the controller that held one could end it in the row, and that
             // may be gone too. Routers that are there acknowledge something each minute.
             "delete from router where seen_at < now() - make_interval(secs => $1) returning id",
@@ -163,6 +163,8 @@ impl PgPlacement {
             tx.rollback().await?;
             return Ok(Vec::new());
         }
+        // As the rows lay on disk: nobody is to depend on that.
+        gone.sort_unstable();
         let log: Vec<_> = gone.iter().map(|id| (ChangeKind::Router, *id)).collect();
         change_log::commit(tx, &log).await?;
         Ok(gone.into_iter().map(RouterId).collect())

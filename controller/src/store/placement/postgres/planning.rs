@@ -117,7 +117,7 @@ impl PgPlacement {
 
     pub(super) async fn release_slots(&self) -> Result<Released> {
         let mut tx = self.pool.begin().await?;
-        let released = sqlx::query_scalar!(
+        let mut released = sqlx::query_scalar!(
             "update assignment set released_at = now(), tombstone_at = now()
              where id in (
                  select a.id from assignment a
@@ -143,10 +143,11 @@ impl PgPlacement {
             tx.rollback().await?;
             return Ok(result);
         }
+        // They come in the order of the join.
+        released.sort_unstable();
         let changes: Vec<_> = released.iter().map(|id| (ChangeKind::Assignment, *id)).collect();
         result.version = Some(change_log::commit(tx, &changes).await?);
         result.released = released.into_iter().map(AssignmentId).collect();
-        result.released.sort();
         Ok(result)
     }
 }
