@@ -83,7 +83,10 @@ impl<'w> Caller<'w> {
                 before = segment;
             }
         }
-        let query = row.option("query").map(|query| format!("?{query}")).unwrap_or_default();
+        // What is sought may be on any page: copies are as old as what they are copied from, and the guids decide.
+        let whole = row.option("shows").map(|_| "per_page=5000");
+        let query: Vec<&str> = row.option("query").into_iter().chain(whole).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         (format!("{}{query}", filled.join("/")), thing)
     }
 }
