@@ -365,9 +365,12 @@ impl World {
             "task" | "revision" | "sidecar" => {
                 let number = self.counter.fetch_add(1, Ordering::Relaxed) + 1000;
                 let droplet = self.base("droplet");
+                // Sidecars stand side by side in one process: with memory of their own, how many calls are under way at
+                // once would decide whether a further one fits.
+                let memory = (kind != "sidecar").then_some(16);
                 let row = json!({
                     "app_guid": app, "droplet_guid": droplet, "sequence_id": number, "version": number, "name": name,
-                    "command": "true", "process_types": ["web"], "memory_in_mb": 16, "disk_in_mb": 64,
+                    "command": "true", "process_types": ["web"], "memory_in_mb": memory, "disk_in_mb": 64,
                 });
                 self.insert(kind, row).await
             }
