@@ -16,6 +16,8 @@ pub(crate) enum Answer {
     BadHost,
     /// A method or target that no app can take (`CONNECT`).
     Unsupported,
+    /// No table was ever received: it is not known whether there is a route.
+    NoTable,
     /// No route has this host and path.
     UnknownRoute(String),
     /// The route exists and has no endpoint.
@@ -49,6 +51,11 @@ impl Answer {
                 StatusCode::BAD_REQUEST,
                 "unsupported_request",
                 "400 Bad Request: Unsupported method or target.".into(),
+            ),
+            Self::NoTable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_routing_table",
+                "503 Service Unavailable: The router has no routing table yet, try later.".into(),
             ),
             Self::UnknownRoute(host) => (
                 StatusCode::NOT_FOUND,

@@ -48,7 +48,11 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
         let answer = |answer: Answer| NoDecision::Answer(answer);
         let route = table.find(asked.host, asked.path);
         let Some(route) = route.filter(|route| !route.targets.is_empty()) else {
-            return Err(answer(Answer::UnknownRoute(asked.host.to_owned())));
+            // "Does not exist" would be a claim that only a table can make; clients and caches may believe it for long.
+            return Err(answer(match table.version() {
+                Some(_) => Answer::UnknownRoute(asked.host.to_owned()),
+                None => Answer::NoTable,
+            }));
         };
         let pools = || route.targets.iter().filter_map(|target| table.pool(&target.pool));
         if let Some((app, index)) = &asked.wishes.instance {

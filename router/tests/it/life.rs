@@ -109,3 +109,14 @@ async fn hostile_deltas_change_nothing_and_are_asked_again() {
     }
     router.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_any_table_no_host_is_called_unknown() {
+    let cluster = Cluster::new().await;
+    cluster.stop_controller();
+    let router = cluster.router().await;
+    let (status, text) = router.get("app.test", "/").await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("no routing table"), "{text}");
+    router.stop().await;
+}
