@@ -66,6 +66,17 @@ pub struct RouterConfig {
     pub ready_file: Option<PathBuf>,
 }
 
+impl RouterConfig {
+    /// How many runtimes it will have, on this machine.
+    #[must_use]
+    pub fn core_count(&self) -> usize {
+        match self.cores {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            some => some,
+        }
+    }
+}
+
 fn default_header_bytes() -> usize {
     64 * 1024
 }

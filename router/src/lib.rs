@@ -2,6 +2,7 @@
 //!
 //! * [`table`]: the routing table, a pure value.
 //! * [`sync`]: sessions with controllers, the journal, and the swap that puts a table in force.
+//! * [`sockets`]: where clients come in; they may outlive the router.
 //! * `proxy`: requests, on one runtime per core.
 //! * `access_log`, `query`: a line per request, and how controllers read them.
 //! * `admin`: readiness and metrics.
@@ -18,9 +19,11 @@ mod metrics;
 mod proxy;
 mod query;
 mod run;
+pub mod sockets;
 pub mod sync;
 pub mod table;
 mod web_tls;
 
 pub use config::RouterConfig;
 pub use run::{RunError, run};
+pub use sockets::Inherited;

@@ -21,6 +21,7 @@ use crate::limits::Descriptors;
 use crate::metrics::CoreMetrics;
 use crate::proxy::{self, Shared};
 use crate::query::LogQueries;
+use crate::sockets::{self, Inherited, InheritedError};
 use crate::sync::{self, JournalError, SessionSettings, TableStore};
 use crate::web_tls::{WebCertificate, WebTlsError};
 
@@ -42,6 +43,9 @@ pub enum RunError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The sockets that were passed cannot be used.
+    #[error("cannot use the listening sockets that this router was passed")]
+    Inherited(#[from] InheritedError),
     /// The journal's directory cannot be used.
     #[error("cannot use the state directory")]
     Journal(#[from] JournalError),
@@ -86,13 +90,13 @@ pub enum RunError {
 /// Runs a router until `shutdown`, then drains: readiness goes first, then no more connections are taken, then what
 /// is under way may finish. Starts its own threads, one per core; call it inside a multi-thread runtime.
 ///
+/// Addresses that have `inherited` sockets use them, the others are bound. Nothing is accepted before the table is loaded
+/// from disk: what waits in inherited sockets would be told that its host is unknown.
+///
 /// # Errors
 /// [`RunError`] when it cannot start; nothing is left running then.
-pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<(), RunError> {
-    let cores = match config.cores {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        some => some,
-    };
+pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutdown) -> Result<(), RunError> {
+    let cores = config.core_count();
     let descriptors = Descriptors::claim();
     let bad_credentials = |source| RunError::Credentials { directory: config.tls_directory.clone(), source };
     let credentials = Credentials::load(&config.tls_directory).map_err(|error| bad_credentials(error.into()))?;
@@ -106,8 +110,9 @@ pub async fn run(config: RouterConfig, shutdown: Shutdown) -> Result<(), RunErro
     let store = Arc::new(TableStore::open(&config.state_directory, config.cluster_id)?);
     let access = config.state_directory.join("access");
 
-    let (http, http_sockets) = bind_all(&config.http_listen, cores, "http_listen")?;
-    let (https, https_sockets) = bind_all(&config.https_listen, cores, "https_listen")?;
+    let (http, http_sockets) = listen_all(&config.http_listen, &mut inherited, cores, "http_listen")?;
+    let (https, https_sockets) = listen_all(&config.https_listen, &mut inherited, cores, "https_listen")?;
+    inherited.finish()?;
     let (query, query_listener) = listen(config.query_listen, "query_listen").await?;
     let (admin_address, admin_listener) = listen(config.admin_listen, "admin_listen").await?;
 
@@ -228,9 +233,10 @@ fn start_cores(
     Ok(running)
 }
 
-/// Sockets by core.
-fn bind_all(
+/// Sockets by core: the inherited ones of an address, or new ones.
+fn listen_all(
     addresses: &[SocketAddr],
+    inherited: &mut Inherited,
     cores: usize,
     purpose: &'static str,
 ) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), RunError> {
@@ -238,10 +244,17 @@ fn bind_all(
     let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
     for address in addresses {
         let failed = |source| RunError::Listen { address: *address, purpose, source };
-        let (at, sockets) = proxy::bind(*address, cores).map_err(failed)?;
+        let passed = inherited.take(*address);
+        let (at, opened) = match passed.len() {
+            0 => sockets::bind(*address, cores).map_err(failed)?,
+            count => {
+                tracing::info!(%address, sockets = count, "uses inherited sockets");
+                (*address, passed)
+            }
+        };
         bound.push(at);
-        for (core, socket) in by_core.iter_mut().zip(sockets) {
-            core.push(socket);
+        for (core, own) in by_core.iter_mut().zip(sockets::share(opened, cores).map_err(failed)?) {
+            core.extend(own);
         }
     }
     Ok((bound, by_core))

@@ -121,9 +121,11 @@ fn execute(command: PlatformCommand, globals: &GlobalOptions) -> anyhow::Result<
             }
         }
         PlatformCommand::Router(file) => {
+            // Before anything else is opened: what was passed is told by its number.
+            let inherited = slipway_router::Inherited::from_environment();
             telemetry::init("router");
-            let config = config::load(&file.config)?;
-            serve(|shutdown| slipway_router::run(config, shutdown))?;
+            let (config, inherited) = (config::load(&file.config)?, inherited?);
+            serve(|shutdown| slipway_router::run(config, inherited, shutdown))?;
         }
         PlatformCommand::Dns(file) => {
             telemetry::init("dns");

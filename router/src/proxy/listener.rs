@@ -1,47 +1,21 @@
-//! Listening sockets, and what happens to a connection before its first request.
+//! What happens to a connection before its first request.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::connection::{Active, Client, serve};
 use super::core::Core;
 
-/// A burst this large waits in the kernel; beyond it, clients try again after a second.
-const BACKLOG: i32 = 4096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_connections\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 53\r\n\r\n503 Service Unavailable: router is full, try later.\r\n";
-
-/// Binds `count` sockets to one address; the kernel spreads connections over them. Another process of the same user
-/// may bind it too, so that a new router can take over before the old one has gone.
-///
-/// # Errors
-/// When the address is taken by somebody else or may not be used.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> std::io::Result<(SocketAddr, Vec<TcpListener>)> {
-    let mut bound = address;
-    let mut listeners = Vec::with_capacity(count);
-    for _ in 0..count {
-        let socket = Socket::new(Domain::for_address(bound), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&bound.into())?;
-        socket.listen(BACKLOG)?;
-        let listener = TcpListener::from(socket);
-        // Port 0: the first one finds a port, the others share it.
-        bound = listener.local_addr()?;
-        listeners.push(listener);
-    }
-    Ok((bound, listeners))
-}
 
 /// Accepts until the router drains.
 pub(crate) async fn accept(core: Rc<Core>, listener: tokio::net::TcpListener, secure: bool) {
@@ -108,12 +82,5 @@ mod tests {
         let text = std::str::from_utf8(FULL).expect("text");
         let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
-    }
-
-    #[test]
-    fn several_sockets_share_a_port() {
-        let (address, listeners) = bind(([127, 0, 0, 1], 0).into(), 3).expect("bind");
-        assert_ne!(address.port(), 0);
-        assert!(listeners.iter().all(|one| one.local_addr().expect("address") == address));
     }
 }

@@ -24,4 +24,3 @@ mod sticky;
 mod upstream;
 
 pub(crate) use self::core::{Shared, run_core};
-pub(crate) use listener::bind;

@@ -4,6 +4,7 @@ mod failures;
 mod hostile;
 mod life;
 mod route_services;
+mod sockets;
 mod stalls;
 mod support;
 mod system;

@@ -23,7 +23,7 @@ use slipway_protocol::v1::{
     Hello, Pool, PoolEndpoint, Route, RouterAck, RouterCommand, RouterMessage, TableSnapshot, Version, WeightedPool,
 };
 use slipway_protocol::{ClusterAuthority, Credentials, PeerIdentity, Role};
-use slipway_router::{RouterConfig, RunError};
+use slipway_router::{Inherited, RouterConfig, RunError};
 use slipway_test_support::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -199,6 +199,11 @@ impl Cluster {
 
     /// A router whose configuration the test changes.
     pub(crate) async fn router_with(&self, change: impl FnOnce(&mut RouterConfig)) -> Router {
+        self.router_passed(Inherited::none(), change).await
+    }
+
+    /// The same, with sockets that are open already.
+    pub(crate) async fn router_passed(&self, passed: Inherited, change: impl FnOnce(&mut RouterConfig)) -> Router {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let at = |name: &str| self.directory.path().join(name);
         let (certificate, key) = self.authority.issue_web(&["app.test".to_owned()]).expect("web");
@@ -232,7 +237,7 @@ impl Cluster {
         };
         change(&mut config);
         let shutdown = Shutdown::new();
-        let task = tokio::spawn(slipway_router::run(config, shutdown.clone()));
+        let task = tokio::spawn(slipway_router::run(config, passed, shutdown.clone()));
         let addresses = eventually("ready file", PATIENCE, async || {
             std::fs::read_to_string(&ready).map(|text| serde_json::from_str::<serde_json::Value>(&text).expect("json"))
         })
