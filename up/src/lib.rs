@@ -6,6 +6,7 @@
 //! cluster runs, and on demand a resolver for the platform's names ([`dns`]). `slipway down` ([`stop`]) leaves nothing behind but the state directory.
 
 pub mod dns;
+mod doors;
 pub mod layout;
 pub mod parts;
 mod ports;

@@ -12,10 +12,13 @@ use crate::UpError;
 use crate::dns::DnsConfig;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
+use crate::process::Known;
 use crate::settings::{Settings, write_atomically};
 
 /// The parts that are this same program and always run, in the order in which they start.
-const PARTS: [&str; 3] = ["controller", "cell", "router"];
+const PARTS: [&str; 3] = ["controller", "cell", ROUTER];
+/// The router: the one part whose sockets the supervisor holds.
+pub const ROUTER: &str = "router";
 /// The resolver: it runs when it has a configuration.
 pub const DNS: &str = "dns";
 
@@ -84,19 +87,20 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
+    let held = held_by_router(layout);
     let router = RouterConfig {
         id: settings.router_id,
         cluster_id: settings.cluster_id,
         zone: "local".to_owned(),
-        http_listen: listeners(settings.listen, settings.http_port),
-        https_listen: listeners(settings.listen, settings.https_port),
+        http_listen: listeners(settings.listen, settings.http_port, &held),
+        https_listen: listeners(settings.listen, settings.https_port, &held),
         certificate: Some(layout.state("tls/web/cert.pem")),
         certificate_key: Some(layout.state("tls/web/key.pem")),
         // A route service may be an app of this platform; its certificate is of the platform's own authority.
         trusted_authorities: Some(layout.state("tls/ca.pem")),
         controllers: vec![loopback(settings.cluster_port)],
-        tls_directory: layout.tls("router"),
-        state_directory: layout.state("router"),
+        tls_directory: layout.tls(ROUTER),
+        state_directory: layout.state(ROUTER),
         query_listen: loopback(0),
         admin_listen: loopback(settings.admin_port),
         cores: 0,
@@ -107,9 +111,9 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         drain_delay_ms: 0,
         drain_timeout_s: 10,
         log_ring_bytes: 2 << 20,
-        ready_file: Some(layout.ready("router")),
+        ready_file: Some(layout.ready(ROUTER)),
     };
-    save(&layout.config("router"), &router)?;
+    save(&layout.config(ROUTER), &router)?;
     let path = layout.config(DNS);
     let Some(port) = settings.dns_port else {
         return match std::fs::remove_file(&path) {
@@ -121,18 +125,38 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
     let dns = DnsConfig {
         domain: settings.domain.clone(),
         listen: SocketAddr::new(address, port),
-        addresses: listeners(address, settings.http_port).iter().map(SocketAddr::ip).collect(),
+        addresses: listeners(address, settings.http_port, &held).iter().map(SocketAddr::ip).collect(),
         ready_file: Some(layout.ready(DNS)),
     };
     save(&path, &dns)
 }
 
+/// The router's configuration, as it was written last.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn router_config(layout: &Layout) -> Result<RouterConfig, UpError> {
+    let path = layout.config(ROUTER);
+    slipway_chassis::config::load(&path)
+        .map_err(|error| UpError::Damaged { path, detail: slipway_chassis::chain(&error).to_string() })
+}
+
+/// Where a router listens that a supervisor has left behind when it was killed. These addresses are taken, but by this
+/// platform: its successor listens there too.
+pub(crate) fn held_by_router(layout: &Layout) -> Vec<SocketAddr> {
+    if Known::load(&layout.pid(ROUTER)).is_none() {
+        return Vec::new();
+    }
+    let config = router_config(layout);
+    config.map_or_else(|_| Vec::new(), |config| [config.http_listen, config.https_listen].concat())
+}
+
 /// One address, and its sibling on IPv6 loopback where the host has one: `*.localhost` resolves to both.
-fn listeners(address: IpAddr, port: u16) -> Vec<SocketAddr> {
+fn listeners(address: IpAddr, port: u16, held: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut listeners = vec![SocketAddr::new(address, port)];
     if address == IpAddr::from(Ipv4Addr::LOCALHOST) {
         let sibling = SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), port);
-        if std::net::TcpListener::bind(sibling).is_ok() {
+        if held.contains(&sibling) || std::net::TcpListener::bind(sibling).is_ok() {
             listeners.push(sibling);
         }
     }
@@ -163,7 +187,7 @@ mod tests {
         let layout = Layout::new(directory.path());
         let settings = crate::settings::tests::example();
         write_configs(&layout, &settings, Path::new("/layers")).expect("written");
-        let router: RouterConfig = slipway_chassis::config::load(&layout.config("router")).expect("a configuration");
+        let router: RouterConfig = slipway_chassis::config::load(&layout.config(ROUTER)).expect("a configuration");
         let trusted = router.trusted_authorities.expect("an authority");
         crate::secrets::ensure(&layout, &settings).expect("keys");
         let shown = std::fs::read_to_string(layout.state("tls/web/cert.pem")).expect("the certificate of the web");

@@ -36,7 +36,7 @@ pub(crate) fn pick_dns(address: IpAddr, asked: Option<u16>, kept: Option<u16>) -
 }
 
 /// A port for end users: as asked for (0 = any that is not among `chosen`), as kept if still free, the standard one, the
-/// high one, any.
+/// high one, any. What the platform's own router holds (`held`), which is going to be replaced, is as good as free.
 pub(crate) fn pick(
     address: IpAddr,
     asked: Option<u16>,
@@ -44,13 +44,18 @@ pub(crate) fn pick(
     usual: [u16; 2],
     flag: &'static str,
     chosen: &[u16],
+    held: &[SocketAddr],
 ) -> Result<u16, UpError> {
+    let usable = |address, port| match held.contains(&SocketAddr::new(address, port)) {
+        true => Ok(port),
+        false => usable(address, port, chosen),
+    };
     if let Some(port) = asked {
-        return usable(address, port, chosen).map_err(|source| UpError::Port { address, port, flag, source });
+        return usable(address, port).map_err(|source| UpError::Port { address, port, flag, source });
     }
     let mut last = None;
     for port in kept.into_iter().chain(usual).chain([0]) {
-        match usable(address, port, chosen) {
+        match usable(address, port) {
             Ok(port) => return Ok(port),
             Err(source) => last = Some((port, source)),
         }
@@ -112,9 +117,12 @@ mod tests {
         let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let taken = holder.local_addr().expect("address").port();
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let picked = pick(address, None, Some(taken), [taken; 2], "--http PORT", &[]).expect("any other");
+        let picked = pick(address, None, Some(taken), [taken; 2], "--http PORT", &[], &[]).expect("any other");
         assert_ne!(picked, taken);
-        assert!(matches!(pick(address, Some(taken), None, [80, 8080], "--http PORT", &[]), Err(UpError::Port { .. })));
+        let asked = |held: &[SocketAddr]| pick(address, Some(taken), None, [80, 8080], "--http PORT", &[], held);
+        assert!(matches!(asked(&[]), Err(UpError::Port { .. })));
+        assert!(matches!(asked(&[SocketAddr::new(address, picked)]), Err(UpError::Port { .. })), "another is held");
+        assert_eq!(asked(&[SocketAddr::new(address, taken)]).expect("held by the platform's own router"), taken);
     }
 
     #[test]

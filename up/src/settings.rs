@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use crate::UpError;
 use crate::layout::Layout;
+use crate::parts;
 use crate::ports::{self, pick, pick_dns};
+use crate::process::Known;
 use crate::start::UpOptions;
 
 /// Kept in `<state>/settings.json`; ports are looked at again at each start.
@@ -72,8 +74,9 @@ impl Settings {
             if domain.ends_with("localhost") { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }
         });
         let (http, https) = (kept.as_ref().map(|kept| kept.http_port), kept.as_ref().map(|kept| kept.https_port));
-        let http_port = pick(listen, options.http_port, http, [80, 8080], "--http PORT", &[])?;
-        let https_port = pick(listen, options.https_port, https, [443, 8443], "--https PORT", &[http_port])?;
+        let held = parts::held_by_router(layout);
+        let http_port = pick(listen, options.http_port, http, [80, 8080], "--http PORT", &[], &held)?;
+        let https_port = pick(listen, options.https_port, https, [443, 8443], "--https PORT", &[http_port], &held)?;
         // All of them are different, although none is held after the look.
         let mut chosen = vec![http_port, https_port];
         let mut internal = |kept_port: Option<u16>| -> Result<u16, UpError> {
@@ -82,11 +85,18 @@ impl Settings {
             Ok(port)
         };
         let resolver_at = reached_at(listen);
-        let dns_port = match options.dns.or(kept.as_ref().and_then(|kept| kept.dns_port).map(DnsPort::Like)) {
-            None | Some(DnsPort::Off) => None,
-            Some(DnsPort::Standard) => Some(pick_dns(resolver_at, None, None)?),
-            Some(DnsPort::Like(port)) => Some(pick_dns(resolver_at, None, Some(port))?),
-            Some(DnsPort::Exactly(port)) => Some(pick_dns(resolver_at, Some(port), None)?),
+        let kept_dns = kept.as_ref().and_then(|kept| kept.dns_port);
+        // As with the router: a resolver that was left behind holds its port for its successor.
+        let held_dns = kept_dns.filter(|_| {
+            Known::load(&layout.pid(parts::DNS)).is_some() && kept.as_ref().is_some_and(|kept| kept.listen == listen)
+        });
+        let dns_port = match (options.dns.or(kept_dns.map(DnsPort::Like)), held_dns) {
+            (None | Some(DnsPort::Off), _) => None,
+            (Some(DnsPort::Standard), Some(held)) => Some(held),
+            (Some(DnsPort::Like(port) | DnsPort::Exactly(port)), Some(held)) if port == held => Some(held),
+            (Some(DnsPort::Standard), None) => Some(pick_dns(resolver_at, None, None)?),
+            (Some(DnsPort::Like(port)), _) => Some(pick_dns(resolver_at, None, Some(port))?),
+            (Some(DnsPort::Exactly(port)), _) => Some(pick_dns(resolver_at, Some(port), None)?),
         };
         let settings = Self {
             cluster_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.cluster_id),
@@ -256,7 +266,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
 
@@ -343,5 +353,32 @@ pub(crate) mod tests {
     fn all_addresses_mean_one_that_can_be_reached() {
         assert!(!reached_at(Ipv4Addr::UNSPECIFIED.into()).is_unspecified());
         assert_eq!(reached_at(Ipv4Addr::LOCALHOST.into()), IpAddr::from(Ipv4Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn what_the_platform_itself_holds_is_kept_by_the_next_start() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
+        let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let (http, https, dns) = (listener(), listener(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind"));
+        let port = |address: std::io::Result<SocketAddr>| address.expect("address").port();
+        let (http_port, https_port, dns_port) =
+            (port(http.local_addr()), port(https.local_addr()), port(dns.local_addr()));
+        let left = Settings { http_port, https_port, dns_port: Some(dns_port), ..example() };
+        let text = serde_json::to_vec(&left).expect("JSON");
+        write_atomically(&layout.state("settings.json"), &text, 0o644).expect("written");
+        parts::write_configs(&layout, &left, Path::new("/layers")).expect("written");
+        let options = UpOptions::default();
+        let own = Known::of(i32::try_from(std::process::id()).expect("fits")).expect("runs");
+        own.save(&layout.pid(parts::ROUTER)).and_then(|()| own.save(&layout.pid(parts::DNS))).expect("saved");
+        for _ in 0..2 {
+            let next = Settings::load_or_decide(&layout, &options).expect("settings");
+            let ports = (next.http_port, next.https_port, next.dns_port);
+            assert_eq!(ports, (http_port, https_port, Some(dns_port)));
+        }
+        // Without router and resolver, somebody else has the ports.
+        std::fs::remove_dir_all(&layout.run).expect("removed");
+        let next = Settings::load_or_decide(&layout, &options).expect("settings");
+        assert!(next.http_port != http_port && next.https_port != https_port && next.dns_port != Some(dns_port));
     }
 }

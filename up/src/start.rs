@@ -162,6 +162,10 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     let public = serde_json::to_vec_pretty(&found)
         .map_err(|error| UpError::File { path: layout.state("public.json"), source: std::io::Error::other(error) })?;
     write_atomically(&layout.state("public.json"), &public, 0o644)?;
+    // Not when another `up` was faster: then they may be those of the parts that it waits for.
+    if let Ok(_lock) = supervisor::lock(&layout) {
+        forget_ready(&layout)?;
+    }
     let mut supervisor = spawn_supervisor(&layout)?;
     wait_until_ready(&layout, &settings, progress, Some(&mut supervisor))?;
     Ok(found)
@@ -200,6 +204,18 @@ fn check_host() -> Result<(), UpError> {
         let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
         if !found {
             return Err(UpError::Missing { what: format!("the program `{program}`"), package });
+        }
+    }
+    Ok(())
+}
+
+/// Parts that a killed supervisor left are ready still, but about to be replaced: it is their successors that count.
+fn forget_ready(layout: &Layout) -> Result<(), UpError> {
+    for part in parts::parts(layout) {
+        let path = layout.ready(part);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(UpError::File { path, source }),
+            _ => {}
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::UpError;
 use crate::layout::Layout;
-use crate::parts::{self, DNS};
+use crate::parts::{self, DNS, ROUTER};
 use crate::process::Known;
 use crate::supervisor;
 
@@ -27,8 +27,7 @@ pub async fn down(layout: &Layout) -> Result<bool, UpError> {
     }
     // Also after a supervisor that was killed, or whose work was cut short: repeating is harmless.
     let _lock = supervisor::lock(layout)?;
-    ran |=
-        ["postgres", "controller", "cell", "router", DNS].iter().any(|part| Known::load(&layout.pid(part)).is_some());
+    ran |= ["postgres", "controller", "cell", ROUTER, DNS].iter().any(|part| Known::load(&layout.pid(part)).is_some());
     everything(layout).await;
     Ok(ran)
 }
@@ -36,7 +35,7 @@ pub async fn down(layout: &Layout) -> Result<bool, UpError> {
 /// Ends the router (no new requests), the cell and its instances, the controller, then Postgres.
 pub(crate) async fn everything(layout: &Layout) {
     end(layout, DNS, Signal::SIGTERM, Duration::from_secs(5)).await;
-    end(layout, "router", Signal::SIGTERM, Duration::from_secs(15)).await;
+    end_router(layout).await;
     end(layout, "cell", Signal::SIGTERM, Duration::from_secs(15)).await;
     tear_down_cell(layout).await;
     end(layout, "controller", Signal::SIGTERM, Duration::from_secs(15)).await;
@@ -47,12 +46,18 @@ pub(crate) async fn everything(layout: &Layout) {
     }
 }
 
-/// Ends parts that an earlier supervisor left, without touching the instances: the next agent adopts them.
+/// Ends parts that an earlier supervisor left, without touching the instances: the next agent adopts them. The router
+/// goes on until it can be replaced: [`end_router`].
 pub(crate) async fn end_parts(layout: &Layout) {
-    for part in [DNS, "router", "cell", "controller"] {
+    for part in [DNS, "cell", "controller"] {
         end(layout, part, Signal::SIGTERM, Duration::from_secs(10)).await;
     }
     end(layout, "postgres", Signal::SIGINT, Duration::from_secs(30)).await;
+}
+
+/// Ends a router that an earlier supervisor left.
+pub(crate) async fn end_router(layout: &Layout) {
+    end(layout, ROUTER, Signal::SIGTERM, Duration::from_secs(15)).await;
 }
 
 async fn end(layout: &Layout, part: &str, signal: Signal, grace: Duration) {

@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_router::RouterConfig;
 use tokio::process::Command;
 
 use crate::UpError;
+use crate::doors::{Doors, Reserved};
 use crate::layout::Layout;
 use crate::parts;
 use crate::postgres::Postgres;
@@ -24,6 +26,9 @@ use crate::stop;
 
 /// A log is cut when it has grown beyond this; one older generation is kept.
 const LOG_LIMIT: u64 = 16 << 20;
+/// A router that has ended this often without having served will not serve in a moment: who waits for it is told so. Less
+/// would refuse clients for a disk that stalls; more would keep them waiting for a router that cannot start.
+const HOPELESS: u32 = 6;
 /// How often logs are looked at.
 const LOG_CHECK: Duration = Duration::from_secs(60);
 
@@ -50,6 +55,7 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     if let Some(known) = Known::of(own) {
         known.save(&layout.pid("supervisor"))?;
     }
+    let router = parts::router_config(&layout)?;
     // Left over from a supervisor that was killed: replaced, because their ends would go unnoticed.
     stop::end_parts(&layout).await;
     let postgres = Postgres::find()?;
@@ -57,14 +63,16 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     let status = Shared::default();
     let program = parts::program()?;
     let (server, server_layout) = (postgres, layout.clone());
-    let mut tasks = vec![tokio::spawn(keep(layout.clone(), "postgres", status.clone(), shutdown.clone(), move || {
-        server.command(&server_layout)
-    }))];
+    let mut tasks =
+        vec![tokio::spawn(keep(layout.clone(), "postgres", status.clone(), shutdown.clone(), None, move || {
+            server.command(&server_layout)
+        }))];
     wait_for_database(&layout, &shutdown).await;
     for part in parts::parts(&layout) {
         let config = layout.config(part);
         let program = program.clone();
-        tasks.push(tokio::spawn(keep(layout.clone(), part, status.clone(), shutdown.clone(), move || {
+        let doors = if part == parts::ROUTER { Some(replace_router(&layout, &router).await) } else { None };
+        tasks.push(tokio::spawn(keep(layout.clone(), part, status.clone(), shutdown.clone(), doors, move || {
             let mut command = Command::new(&program);
             command.arg(part).arg("--config").arg(&config).current_dir("/");
             command
@@ -80,6 +88,36 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     Ok(())
 }
 
+/// Ends the router that an earlier supervisor left, when its successor can start: it needs nobody meanwhile. The sockets of
+/// the successor are open before, and take what comes between the two; those of the old one close with it.
+async fn replace_router(layout: &Layout, config: &RouterConfig) -> Doors {
+    let mut doors = Doors::of(config);
+    open(&mut doors);
+    stop::end_router(layout).await;
+    doors
+}
+
+/// Opens the router's sockets. Where that fails, the router tries for itself and says why it cannot.
+fn open(doors: &mut Doors) {
+    if let Err(error) = doors.open() {
+        tracing::error!(error = %chain(&error), "the router has to open its sockets itself; while none runs, clients are refused");
+    }
+}
+
+/// Gives the router its sockets.
+fn pass(doors: &mut Doors, command: &mut Command) -> Option<Reserved> {
+    open(doors);
+    match doors.pass_to(command) {
+        Ok(reserved) => Some(reserved),
+        Err(error) => {
+            tracing::error!(%error, "the router cannot be passed its sockets; it opens its own");
+            // Beside its own, these would take connections that nobody accepts.
+            doors.close();
+            None
+        }
+    }
+}
+
 async fn wait_for_database(layout: &Layout, shutdown: &Shutdown) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     while !shutdown.is_stopping() {
@@ -93,18 +131,25 @@ async fn wait_for_database(layout: &Layout, shutdown: &Shutdown) {
     }
 }
 
-/// Starts a part whenever it does not run, until shutdown.
+/// Starts a part whenever it does not run, until shutdown. Sockets that it has close with the return, before anybody
+/// stops the part: then it is the only one that holds them.
 async fn keep(
     layout: Layout,
     part: &'static str,
     status: Shared,
     shutdown: Shutdown,
+    mut doors: Option<Doors>,
     command: impl Fn() -> Command + Send,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    let mut in_vain = 0;
     while !shutdown.is_stopping() {
         let started = tokio::time::Instant::now();
-        let end = match spawn(&layout, part, command()) {
+        let mut command = command();
+        let reserved = doors.as_mut().and_then(|doors| pass(doors, &mut command));
+        let spawned = spawn(&layout, part, command);
+        drop(reserved);
+        let end = match spawned {
             Ok(mut child) => {
                 let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
                 if let Some(known) = pid.and_then(Known::of)
@@ -131,6 +176,13 @@ async fn keep(
         });
         if started.elapsed() > Duration::from_secs(30) {
             backoff.reset();
+        }
+        // Written once it serves, removed before it starts.
+        in_vain = if layout.ready(part).exists() { 0 } else { in_vain + 1 };
+        if in_vain >= HOPELESS
+            && let Some(doors) = &mut doors
+        {
+            doors.close();
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.pause()) => {}

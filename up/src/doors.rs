@@ -1,0 +1,203 @@
+//! The listening sockets of the router. The supervisor holds them and passes them to each router that it starts, so that
+//! clients who come while none runs wait for the next one instead of being refused.
+//!
+//! They are passed as systemd passes those of a `.socket` unit: from descriptor 3 on, told in `LISTEN_FDS`
+//! ([`slipway_router::sockets`]). No other part gets them: they close on exec, and only in the router's child are there
+//! copies that do not. A socket that Postgres or an agent kept open would hold its clients for ever once the router
+//! and the supervisor are gone.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use slipway_router::{RouterConfig, sockets};
+use tokio::process::Command;
+
+/// The first descriptor of the protocol.
+const FIRST: RawFd = 3;
+/// The router has a socket of an address for each core, and shares them out when there are more cores than sockets. With
+/// four addresses, the numbers that are in use while a router is started stay below the usual limit of 1024.
+const MOST_FOR_AN_ADDRESS: usize = 64;
+
+/// A socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the router")]
+pub(crate) struct DoorError {
+    address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    addresses: Vec<(&'static str, SocketAddr)>,
+    for_each: usize,
+    open: Vec<(&'static str, OwnedFd)>,
+}
+
+/// Occupies the numbers that the child will overwrite. Among them could else be the pipe through which a child tells
+/// that it could not become the program.
+pub(crate) struct Reserved {
+    _numbers: Vec<OwnedFd>,
+}
+
+impl Doors {
+    /// Those of this router; closed.
+    pub(crate) fn of(config: &RouterConfig) -> Self {
+        let named = |name, addresses: &[SocketAddr]| addresses.iter().map(|one| (name, *one)).collect::<Vec<_>>();
+        let addresses = [named("http", &config.http_listen), named("https", &config.https_listen)].concat();
+        Self { addresses, for_each: config.core_count().min(MOST_FOR_AN_ADDRESS), open: Vec::new() }
+    }
+
+    /// Opens them, unless they are open.
+    ///
+    /// # Errors
+    /// When one cannot be opened; then none is.
+    pub(crate) fn open(&mut self) -> Result<(), DoorError> {
+        if !self.open.is_empty() {
+            return Ok(());
+        }
+        // Above all numbers that they will have in the router, so that none is overwritten before it is passed.
+        let above = FIRST + RawFd::try_from(self.addresses.len() * self.for_each).unwrap_or(RawFd::MAX - FIRST);
+        let mut open = Vec::new();
+        for &(name, address) in &self.addresses {
+            let failed = |source| DoorError { address, source };
+            let (_, listeners) = sockets::bind(address, self.for_each).map_err(failed)?;
+            for listener in listeners {
+                open.push((name, copy_above(listener.as_fd(), above).map_err(failed)?));
+            }
+        }
+        self.open = open;
+        Ok(())
+    }
+
+    /// Closes them: who waits is refused, unless a router that has them accepts.
+    pub(crate) fn close(&mut self) {
+        self.open.clear();
+    }
+
+    /// Makes the child of this command get them. They must stay open, and the answer must be kept, until it is spawned.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub(crate) fn pass_to(&self, command: &mut Command) -> std::io::Result<Reserved> {
+        // What an ancestor was passed is not for the router.
+        for variable in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(variable);
+        }
+        let mut numbers = Vec::new();
+        let Some((_, first)) = self.open.first() else { return Ok(Reserved { _numbers: numbers }) };
+        let end = FIRST + RawFd::try_from(self.open.len()).unwrap_or(RawFd::MAX - FIRST);
+        loop {
+            let number = copy_above(first.as_fd(), FIRST)?;
+            if number.as_raw_fd() >= end {
+                break;
+            }
+            numbers.push(number);
+        }
+        let names: Vec<&str> = self.open.iter().map(|(name, _)| *name).collect();
+        // Without LISTEN_PID, which nobody knows before the fork: see `slipway_router::sockets`.
+        command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        let held: Vec<RawFd> = self.open.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
+        let pass = move || {
+            for (number, socket) in (FIRST..).zip(&held) {
+                // SAFETY: both numbers are this child's own copies: `socket` is open as the parent's is, and what was at
+                // `number` belongs to the parent's image, which ends with the exec. The new descriptor is given up to
+                // the program that follows.
+                let passed = unsafe { nix::unistd::dup2_raw(BorrowedFd::borrow_raw(*socket), number) }?;
+                let _ = passed.into_raw_fd();
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it only duplicates descriptors, which is async-signal-safe; nothing is allocated.
+        unsafe { command.pre_exec(pass) };
+        Ok(Reserved { _numbers: numbers })
+    }
+}
+
+/// The lowest free number from `least` on; closed on exec.
+fn copy_above(socket: BorrowedFd<'_>, least: RawFd) -> std::io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    let number = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    // SAFETY: the call has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::process::Stdio;
+
+    use super::*;
+
+    /// A free port of an address of the test's own: nobody takes it before it is used.
+    fn doors(test: u8, count: usize) -> Doors {
+        let (address, _probe) = sockets::bind((Ipv4Addr::new(127, 77, 0, test), 0).into(), 1).expect("a port");
+        Doors { addresses: vec![("http", address)], for_each: count, open: Vec::new() }
+    }
+
+    /// What a child of this command has open that is a socket, and its variables.
+    async fn child_of(doors: Option<&Doors>) -> String {
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            "readlink /proc/self/fd/* | grep -c ^socket; echo ${LISTEN_PID-none} $LISTEN_FDS $LISTEN_FDNAMES",
+        ]);
+        command.env("LISTEN_PID", "1").env("LISTEN_FDS", "9").stdin(Stdio::null());
+        let _reserved = doors.map(|doors| doors.pass_to(&mut command).expect("descriptors"));
+        let output = command.output().await.expect("a shell");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[tokio::test]
+    async fn the_router_alone_gets_the_sockets() {
+        let mut doors = doors(1, 3);
+        doors.open().expect("open");
+        assert_eq!(child_of(Some(&doors)).await, "3\nnone 3 http:http:http\n");
+        assert_eq!(child_of(None).await, "0\n1 9\n", "another child, with what its parent had");
+        doors.close();
+        assert_eq!(child_of(Some(&doors)).await, "0\nnone\n", "closed ones are not told of");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_cannot_be_started_is_told_although_numbers_are_overwritten() {
+        let mut doors = doors(2, 40);
+        doors.open().expect("open");
+        let mut command = Command::new("/nonexistent/program");
+        let _reserved = doors.pass_to(&mut command).expect("descriptors");
+        let error = command.spawn().expect_err("there is no such program");
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_nobody_accepts_waits_and_is_refused_once_closed() {
+        let mut doors = doors(3, 2);
+        doors.open().expect("open");
+        doors.open().expect("open already");
+        assert_eq!(doors.open.len(), 2);
+        let address = doors.addresses[0].1;
+        let mut waiting = TcpStream::connect(address).expect("not refused");
+        waiting.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
+        doors.close();
+        let mut answer = Vec::new();
+        let error = waiting.read_to_end(&mut answer).expect_err("told that nobody will come");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let error = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        doors.open().expect("open again");
+        TcpStream::connect(address).expect("not refused");
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_named() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let address = taken.local_addr().expect("address");
+        let mut doors = doors(4, 1);
+        doors.addresses.push(("https", address));
+        let error = doors.open().expect_err("it is taken");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert!(doors.open.is_empty(), "half of them would leave clients of one port waiting");
+    }
+}
