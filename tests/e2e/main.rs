@@ -74,6 +74,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     chaos::the_agent_is_killed_under_load,
     chaos::the_controller_is_killed_under_load,
     chaos::the_router_is_killed_under_load,
+    chaos::a_killed_supervisor_is_replaced_under_load,
     chaos::postgres_goes_away_and_comes_back,
     chaos::everything_is_killed_and_comes_back,
     chaos::down_leaves_nothing,

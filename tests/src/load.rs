@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::Platform;
-use crate::wire::WireClient;
+use crate::wire::{Failure, WireClient};
 
 /// Requests in the background.
 pub struct Load {
     stop: Stop,
     answered: Arc<AtomicUsize>,
     begun: Instant,
-    thread: std::thread::JoinHandle<anyhow::Result<Vec<Sample>>>,
+    thread: std::thread::JoinHandle<anyhow::Result<Vec<Vec<Sample>>>>,
 }
 
 /// Ends the requests, also when a scenario ends without asking for the report.
@@ -31,7 +31,7 @@ impl Drop for Stop {
 struct Sample {
     begun: Instant,
     ended: Instant,
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 /// What came of the requests.
@@ -43,10 +43,12 @@ pub struct LoadReport {
     pub took: Duration,
     /// Answered with something else than 200, or not at all.
     pub failed: usize,
+    /// Of these, those that got no connection.
+    pub refused: usize,
+    /// How many of the failed ones the unluckiest client had.
+    pub most_of_one: usize,
     /// From the beginning of the first failed request to the end of the last one.
     pub failing_for: Duration,
-    /// When the last of those that failed was begun.
-    pub last_failed: Option<Instant>,
     /// Longest request that succeeded.
     pub slowest: Duration,
     /// Kinds of failure with their number.
@@ -57,10 +59,11 @@ impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} requests, {:.0} a second, {} failed over {} ms, slowest good one {} ms",
+            "{} requests, {:.0} a second, {} failed ({} refused) over {} ms, slowest good one {} ms",
             self.requests,
             self.rate(),
             self.failed,
+            self.refused,
             self.failing_for.as_millis(),
             self.slowest.as_millis()
         )?;
@@ -113,7 +116,7 @@ impl Load {
                         Arc::clone(&counted),
                     ));
                 }
-                Ok(running.join_all().await.into_iter().flatten().collect())
+                Ok(running.join_all().await)
             })
         })?;
         Ok(Self { stop: Stop(stop), answered, begun: Instant::now(), thread })
@@ -141,17 +144,19 @@ impl Load {
         drop(self.stop);
         let took = self.begun.elapsed();
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await?;
-        let samples = joined.ok().context("the thread of the requests panicked")??;
-        let mut report = LoadReport { requests: samples.len(), took, ..LoadReport::default() };
+        let clients = joined.ok().context("the thread of the requests panicked")??;
+        let mut report = LoadReport { requests: clients.iter().map(Vec::len).sum(), took, ..LoadReport::default() };
+        let failed = |samples: &Vec<Sample>| samples.iter().filter(|sample| sample.failure.is_some()).count();
+        report.most_of_one = clients.iter().map(failed).max().unwrap_or_default();
         let mut kinds = std::collections::BTreeMap::new();
         let (mut first, mut last) = (None::<Instant>, None::<Instant>);
-        for sample in &samples {
-            if let Some(kind) = &sample.failure {
+        for sample in clients.iter().flatten() {
+            if let Some(failure) = &sample.failure {
                 report.failed += 1;
-                *kinds.entry(kind.clone()).or_insert(0) += 1;
+                report.refused += usize::from(failure.refused);
+                *kinds.entry(failure.what.clone()).or_insert(0) += 1;
                 first = Some(first.map_or(sample.begun, |first| first.min(sample.begun)));
                 last = Some(last.map_or(sample.ended, |last| last.max(sample.ended)));
-                report.last_failed = report.last_failed.max(Some(sample.begun));
             } else {
                 report.slowest = report.slowest.max(sample.ended - sample.begun);
             }

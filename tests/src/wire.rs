@@ -10,6 +10,21 @@ use tokio::net::TcpStream;
 /// An answer that takes longer is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A request that was not answered with 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// No connection was to be had; else the request, or its answer, was lost on one.
+    pub(crate) refused: bool,
+    /// What happened, for people.
+    pub(crate) what: String,
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { refused: false, what: error.to_string() }
+    }
+}
+
 /// See the module.
 pub(crate) struct WireClient {
     router: SocketAddr,
@@ -26,22 +41,20 @@ impl WireClient {
     /// Asks; an answer other than 200 is a failure too.
     ///
     /// # Errors
-    /// What happened, for people.
-    pub(crate) async fn get(&mut self, path: &str) -> Result<(), String> {
-        match tokio::time::timeout(PATIENCE, self.exchange(path)).await {
-            Ok(Ok(None)) => Ok(()),
-            Ok(Ok(Some(refusal))) => Err(refusal),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
-        }
+    /// What happened.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<(), Failure> {
+        tokio::time::timeout(PATIENCE, self.exchange(path))
+            .await
+            .unwrap_or_else(|_| Err(Failure { refused: false, what: format!("no answer in {} s", PATIENCE.as_secs()) }))
     }
 
-    async fn exchange(&mut self, path: &str) -> std::io::Result<Option<String>> {
+    async fn exchange(&mut self, path: &str) -> Result<(), Failure> {
         // Given back only after a whole answer: whatever fails leaves no connection behind.
         let mut connection = match self.connection.take().filter(is_open) {
             Some(connection) => connection,
             None => {
-                let stream = TcpStream::connect(self.router).await?;
+                let refused = |error: std::io::Error| Failure { refused: true, what: error.to_string() };
+                let stream = TcpStream::connect(self.router).await.map_err(refused)?;
                 stream.set_nodelay(true)?;
                 BufReader::new(stream)
             }
@@ -58,7 +71,10 @@ impl WireClient {
             self.connection = Some(connection);
         }
         let reason = head.router_error.as_deref().unwrap_or("from the app");
-        Ok((head.status != 200).then(|| format!("{} ({reason})", head.status)))
+        match head.status {
+            200 => Ok(()),
+            status => Err(Failure { refused: false, what: format!("{status} ({reason})") }),
+        }
     }
 }
 
@@ -159,7 +175,11 @@ mod tests {
         let mut client = WireClient::new(address, "app.test");
         assert_eq!(client.get("/").await, Ok(()));
         assert_eq!(client.get("/").await, Ok(()));
-        assert_eq!(client.get("/").await, Err("502 (endpoint_failure)".to_owned()));
-        assert_eq!(client.get("/").await, Err("the answer ended after 5 of 9 bytes".to_owned()));
+        let lost = |what: &str| Err(Failure { refused: false, what: what.to_owned() });
+        assert_eq!(client.get("/").await, lost("502 (endpoint_failure)"));
+        assert_eq!(client.get("/").await, lost("the answer ended after 5 of 9 bytes"));
+        // The one connection of this server is over, and so is its listener.
+        let refused = client.get("/").await.expect_err("nobody listens");
+        assert!(refused.refused && refused.what.contains("refused"), "{refused:?}");
     }
 }
