@@ -55,6 +55,8 @@ pub struct PackOptions<'a> {
     pub skip_special: bool,
     /// Bytes that all regular files may have together.
     pub max_bytes: u64,
+    /// Wait until the archive is on the disk. Not for what is read again at once and then thrown away.
+    pub durable: bool,
 }
 
 /// What was packed.
@@ -116,7 +118,9 @@ pub fn pack(root: &Path, target: &Path, options: &PackOptions<'_>) -> Result<Pac
     let (encoder, digest, paths, size) = write_tree(root, HashingWriter::new(encoder), options)?;
     let (writer, blob, blob_size) = encoder.finish().map_err(at(target))?.finish();
     let file = writer.into_inner().map_err(|error| at(target)(error.into_error()))?;
-    file.sync_all().map_err(at(target))?;
+    if options.durable {
+        file.sync_all().map_err(at(target))?;
+    }
     Ok(Packed { digest, blob, blob_size, size, paths })
 }
 
@@ -255,6 +259,7 @@ mod tests {
             take: &|_| true,
             skip_special: false,
             max_bytes: u64::MAX,
+            durable: false,
         }
     }
 

@@ -235,6 +235,7 @@ fn a_layer_comes_back_whole_or_not_at_all() {
         take: &|_| true,
         skip_special: false,
         max_bytes: u64::MAX,
+        durable: true,
     };
     let packed = pack(&source, &blob, &options).unwrap();
     let parent = directory.path().join("layers");

@@ -179,6 +179,7 @@ impl Root<'_> {
             take: &|path| self.takes(path),
             skip_special: self.stack,
             max_bytes: u64::MAX,
+            durable: true,
         };
         let packed = pack(self.raw, target, &options)
             .map_err(|source| LayerError::Pack { line: self.line.to_owned(), source })?;

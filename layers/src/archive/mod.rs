@@ -13,7 +13,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use tarball::{TarOptions, unpack_tar};
-pub use tarball::{UnpackedTree, unpack_droplet};
+pub use tarball::{UnpackedTree, unpack_droplet, unpack_open};
 pub use zipball::unpack_zip;
 
 /// What an archive may become.

@@ -48,18 +48,38 @@ pub fn unpack_droplet(
     limits: Limits,
     owner: Option<(u32, u32)>,
 ) -> Result<UnpackedTree, ArchiveError> {
-    let file = BufReader::with_capacity(1 << 20, File::open(path).map_err(|e| ArchiveError::io(path, e))?);
+    let file = File::open(path).map_err(|e| ArchiveError::io(path, e))?;
     let options = TarOptions { limits, links: LinkPolicy::Any, owner, keep_owner: false };
     match format {
-        "tar.zst" => {
-            let mut stream = zstd::Decoder::with_buffer(file).map_err(ArchiveError::damaged)?;
-            // Bounds the decoder's memory, whatever window the archive asks for.
-            stream.window_log_max(27).map_err(ArchiveError::damaged)?;
-            unpack_tar(stream, destination, options)
+        "tar.zst" => unpack_tar(decompressed(file)?, destination, options),
+        "tar.gz" | "tgz" => {
+            let file = BufReader::with_capacity(1 << 20, file);
+            unpack_tar(flate2::bufread::MultiGzDecoder::new(file), destination, options)
         }
-        "tar.gz" | "tgz" => unpack_tar(flate2::bufread::MultiGzDecoder::new(file), destination, options),
         other => Err(ArchiveError::Format(other.to_owned())),
     }
+}
+
+/// Unpacks a `tar.zst` that is open already, so that what is unpacked is what was checked. Everything belongs to this
+/// process.
+///
+/// # Errors
+/// As [`unpack_droplet`].
+pub fn unpack_open(
+    file: File,
+    destination: &Path,
+    limits: Limits,
+    links: LinkPolicy,
+) -> Result<UnpackedTree, ArchiveError> {
+    unpack_tar(decompressed(file)?, destination, TarOptions { limits, links, owner: None, keep_owner: false })
+}
+
+fn decompressed(file: File) -> Result<impl Read, ArchiveError> {
+    let file = BufReader::with_capacity(1 << 20, file);
+    let mut stream = zstd::Decoder::with_buffer(file).map_err(ArchiveError::damaged)?;
+    // Bounds the decoder's memory, whatever window the archive asks for.
+    stream.window_log_max(27).map_err(ArchiveError::damaged)?;
+    Ok(stream)
 }
 
 /// Unpacks an uncompressed tar stream and reads it to its very end.
