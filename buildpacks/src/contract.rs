@@ -216,7 +216,7 @@ pub struct BuildOutcome {
     /// The droplet.
     #[serde(default)]
     pub droplet: Option<OutputFile>,
-    /// The build cache, if any.
+    /// The build cache, if there is a new one; without, that of the last build stays the app's.
     #[serde(default)]
     pub cache: Option<OutputFile>,
     /// How long the steps took.

@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod errors;
+pub mod kept;
 pub mod langs;
 pub mod launch;
 pub mod plan;

@@ -4,14 +4,17 @@ mod binary;
 mod nodejs;
 mod python;
 mod staticfile;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
+use crate::kept::{Facts, Kept, Seen, Trace, Variables};
 use crate::run::Runner;
 use crate::source::Source;
 
@@ -73,6 +76,8 @@ pub struct Workspace<'a> {
     pub cache: PathBuf,
     /// Runs programs.
     pub runner: &'a Runner,
+    /// The builder's own environment, which is the app's; what it runs inherits it.
+    pub own: BTreeMap<OsString, OsString>,
     /// Environment of what it runs, beside the builder's own.
     pub env: BTreeMap<OsString, OsString>,
 }
@@ -83,6 +88,69 @@ impl Workspace<'_> {
         let mut command = Command::new(program);
         command.current_dir(self.app).envs(&self.request.env).envs(&self.env);
         command
+    }
+
+    /// A variable as such a program sees it.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        let given = || self.request.env.get(name).map(OsString::from);
+        let own = || self.own.get(OsStr::new(name)).cloned();
+        self.env.get(OsStr::new(name)).cloned().or_else(given).or_else(own)
+    }
+
+    /// The variables that such a program sees, as far as they count.
+    fn variables(&self, seen: Seen<'_>) -> Variables {
+        // The later ones win, as for the program.
+        let all: BTreeMap<&OsStr, &OsStr> = self
+            .own
+            .iter()
+            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+            .chain(self.request.env.iter().map(|(name, value)| (OsStr::new(name), OsStr::new(value))))
+            .chain(self.env.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str())))
+            .collect();
+        Variables::of(all, seen, self.app)
+    }
+
+    /// What every installation follows from.
+    fn facts(&self, language: &str, runtime: &CatalogueLayer, arguments: &[&str], place: &Path) -> Facts {
+        let application = self.own.get(OsStr::new("VCAP_APPLICATION")).map(|text| text.as_encoded_bytes());
+        let application: serde_json::Value =
+            serde_json::from_slice(application.unwrap_or_default()).unwrap_or_default();
+        Facts {
+            app: application["application_id"].as_str().unwrap_or_default().to_owned(),
+            stack: self.request.stack.clone(),
+            language: language.to_owned(),
+            version: runtime.version.clone(),
+            layer: runtime.digest.clone(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            place: place.to_owned(),
+            inputs: BTreeMap::new(),
+        }
+    }
+
+    /// What an installation could write beside its own tree, as it is now. It must write nothing there, or the tree alone is
+    /// not what it made.
+    fn trace(&self, tree: &Path) -> std::io::Result<Trace> {
+        let home = self.request.paths.home();
+        Trace::of(home, &[tree.to_owned(), home.join("tmp"), home.join("logs")])
+    }
+
+    /// Leaves what was installed for the next build, if that is all that the installation has made since `before`.
+    fn keep(&self, kept: &Kept<'_>, what: &str, before: std::io::Result<Trace>) {
+        let alone = before.and_then(|before| Ok((self.trace(&kept.place)?, before)));
+        let done = match alone {
+            Err(error) => Err(format!("the app's files cannot be compared ({error})")),
+            Ok((after, before)) => match after.difference(&before) {
+                Some(path) => {
+                    let path = path.strip_prefix(self.request.paths.home()).unwrap_or(path);
+                    Err(format!("the installation also wrote {}", path.display()))
+                }
+                None => kept.keep(),
+            },
+        };
+        if let Err(reason) = done {
+            kept.forget();
+            self.runner.detail(&format!("{what} is not kept for the next build: {reason}"));
+        }
     }
 
     /// Writes a file below this buildpack's deps, with its directories.

@@ -1,10 +1,17 @@
 //! Node.js: `engines`, `package-lock.json`, the build script, `npm start`.
 
+mod follows;
+#[cfg(test)]
+mod tests;
+
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::{Needs, Workspace, web};
 use crate::contract::{BuildRequest, ProcessType};
 use crate::errors::Problem;
+use crate::kept::{self, Found};
 use crate::source::Source;
 use crate::versions;
 
@@ -31,7 +38,7 @@ fn package(source: &dyn Source) -> Result<Value, Problem> {
     Ok(value)
 }
 
-fn script<'v>(package: &'v Value, name: &str) -> Option<&'v str> {
+fn package_script<'v>(package: &'v Value, name: &str) -> Option<&'v str> {
     package.get("scripts")?.get(name)?.as_str()
 }
 
@@ -64,37 +71,81 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
     Ok(needs)
 }
 
+/// npm, told to be quiet and to keep what it fetches in the build cache.
+fn npm(work: &Workspace<'_>, arguments: &[&str]) -> Command {
+    let mut command = work.command("npm");
+    command.args(arguments).env("npm_config_cache", work.cache.join("npm"));
+    command.env("NODE_ENV", "production").env("CI", "true").env("npm_config_nodedir", "/usr/local");
+    // Its own logs lie in its cache, which would be another one after each build for them.
+    command.env("npm_config_logs_max", "0");
+    for quiet in ["update_notifier", "fund", "audit", "progress"] {
+        command.env(format!("npm_config_{quiet}"), "false");
+    }
+    command
+}
+
+/// Installs what the lock file says, or takes what the last build installed from the same.
+fn install_locked(
+    work: &Workspace<'_>,
+    source: &dyn Source,
+    package: &Value,
+    lock: &str,
+    kind: &str,
+) -> Result<(), Problem> {
+    let arguments = ["ci", "--prefer-offline", kind];
+    let runner = work.runner;
+    let installing = || runner.headline(&format!("Installing the dependencies of {lock}"));
+    let kept = match follows::kept(work, source, package, follows::node(work, source)?, &arguments) {
+        Ok(kept) => kept,
+        Err(reason) => {
+            kept::forget(&work.cache);
+            installing();
+            runner.detail(&format!("node_modules is installed anew with every push: {reason}"));
+            return runner.step(NAME, &mut npm(work, &arguments));
+        }
+    };
+    match kept.restore() {
+        Found::Taken => {
+            runner.headline("Taking node_modules of the last build");
+            runner.detail(&follows::same(&kept.facts));
+            return Ok(());
+        }
+        Found::Nothing => installing(),
+        Found::Dropped(reason) => {
+            installing();
+            runner.detail(&format!("node_modules of the last build is not used: {reason}"));
+        }
+    }
+    // Whatever happens now, what is in the cache is not of this installation.
+    kept.forget();
+    let before = work.trace(&kept.place);
+    runner.step(NAME, &mut npm(work, &arguments))?;
+    work.keep(&kept, "node_modules", before);
+    Ok(())
+}
+
 pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
     let package = package(source)?;
-    let npm = |arguments: &[&str]| {
-        let mut command = work.command("npm");
-        command.args(arguments).env("npm_config_cache", work.cache.join("npm"));
-        command.env("NODE_ENV", "production").env("CI", "true").env("npm_config_nodedir", "/usr/local");
-        for quiet in ["update_notifier", "fund", "audit", "progress"] {
-            command.env(format!("npm_config_{quiet}"), "false");
-        }
-        command
-    };
-    let builds = script(&package, "build").is_some();
+    let builds = package_script(&package, "build").is_some();
     // A build script needs what is only there for development; it is pruned afterwards.
     let kind = if builds { "--include=dev" } else { "--omit=dev" };
     if let Some(lock) = LOCKS.iter().find(|lock| source.has(lock)) {
-        work.runner.headline(&format!("Installing the dependencies of {lock}"));
-        work.runner.step(NAME, &mut npm(&["ci", "--prefer-offline", kind]))?;
+        install_locked(work, source, &package, lock, kind)?;
     } else {
+        kept::forget(&work.cache);
         work.runner.headline("Installing the dependencies of package.json");
         work.runner.detail("There is no package-lock.json: another push may install other versions. Commit one.");
-        work.runner.step(NAME, &mut npm(&["install", "--no-save", "--no-package-lock", kind]))?;
+        work.runner.step(NAME, &mut npm(work, &["install", "--no-save", "--no-package-lock", kind]))?;
     }
     if builds {
         work.runner.headline("Running the build script");
-        work.runner.step(NAME, &mut npm(&["run", "build"]))?;
-        work.runner.step(NAME, &mut npm(&["prune", "--omit=dev"]))?;
+        work.runner.step(NAME, &mut npm(work, &["run", "build"]))?;
+        work.runner.step(NAME, &mut npm(work, &["prune", "--omit=dev"]))?;
     }
     for program in ["node", "npm", "npx"] {
         work.link(program, &format!("/usr/local/bin/{program}"))?;
     }
     work.put("profile.d/nodejs.sh", "export NODE_ENV=${NODE_ENV:-production}\nexport NODE_HOME=/usr/local\n", false)?;
-    let starts = script(&package, "start").is_some() || source.has("server.js");
+    let starts = package_script(&package, "start").is_some() || source.has("server.js");
     Ok(if starts { web("npm start") } else { Vec::new() })
 }

@@ -1,0 +1,173 @@
+//! Python: `runtime.txt`, `requirements.txt`, a virtual environment at its final place.
+
+mod follows;
+mod requirements;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use super::{Needs, Workspace};
+use crate::contract::{BuildRequest, ProcessType};
+use crate::errors::Problem;
+use crate::kept::{self, Found};
+use crate::source::Source;
+use crate::versions;
+
+const NAME: &str = "python_buildpack";
+/// 1980-01-01, the oldest time that a wheel's zip can carry. Set, it also makes compiled files checked by content rather
+/// than by time; a droplet's times are normalised, and with time-checked files every import would compile again.
+const EPOCH: &str = "315532800";
+const REQUIREMENTS: &str = "requirements.txt";
+/// Where an app brings its packages along.
+const VENDOR: &str = "vendor";
+
+pub(super) fn detects(source: &dyn Source) -> bool {
+    ["requirements.txt", "setup.py", "pyproject.toml", "Pipfile", "runtime.txt", "environment.yml"]
+        .iter()
+        .any(|file| source.has(file))
+}
+
+/// What pip is told to install.
+fn wanted(source: &dyn Source) -> Result<Option<&'static [&'static str]>, Problem> {
+    if source.has(REQUIREMENTS) {
+        return Ok(Some(&["-r", REQUIREMENTS]));
+    }
+    if source.has("pyproject.toml") || source.has("setup.py") {
+        return Ok(Some(&["."]));
+    }
+    for (file, advice) in [
+        ("Pipfile", "Write a requirements.txt: `pipenv requirements > requirements.txt`."),
+        ("environment.yml", "Write a requirements.txt with the packages that pip can install."),
+    ] {
+        if source.has(file) {
+            return Err(Problem::UnsupportedDependencies { file, advice });
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
+    let dependencies = wanted(source)?;
+    let text = source.read("runtime.txt");
+    let version = text.as_deref().map(|text| text.trim().trim_start_matches("python-"));
+    let (python, note) = versions::choose(&request.catalogue, "python", "Python", "runtime.txt", version, 2)?;
+    let mut needs = Needs {
+        layers: vec![(python, false)],
+        notes: note.into_iter().collect(),
+        says: format!("python {}", python.version),
+    };
+    // Whether a wheel exists is known only after asking the index, so the tools come along.
+    if dependencies.is_some() {
+        needs.tools(&request.catalogue);
+    }
+    Ok(needs)
+}
+
+/// pip's arguments, but for the place of its cache.
+const INSTALL: [&str; 7] = [
+    "install",
+    "--use-pep517",
+    "--no-warn-script-location",
+    "--disable-pip-version-check",
+    "--progress-bar",
+    "off",
+    "--no-input",
+];
+
+fn make_environment(work: &Workspace<'_>, environment: &Path) -> Result<(), Problem> {
+    work.runner.headline("Making a virtual environment");
+    // Without its own pip: the layer's does the work, and the droplet is 10 MB smaller.
+    let mut venv = work.command("python3");
+    venv.args(["-m", "venv", "--without-pip"]).arg(environment).env("SOURCE_DATE_EPOCH", EPOCH);
+    work.runner.step(NAME, &mut venv)
+}
+
+fn install(work: &Workspace<'_>, environment: &Path, what: &[&str]) -> Result<(), Problem> {
+    let mut pip = work.command("python3");
+    pip.args(["-m", "pip", "--python"]).arg(environment.join("bin/python"));
+    pip.args(INSTALL).arg("--cache-dir").arg(work.cache.join("pip"));
+    if work.app.join(VENDOR).is_dir() {
+        work.runner.detail("Taking packages from the app's vendor directory only");
+        pip.args(["--no-index", "--find-links", VENDOR]);
+    }
+    pip.args(what);
+    pip.env("SOURCE_DATE_EPOCH", EPOCH).env("PYTHONHASHSEED", "0").env("PIP_ROOT_USER_ACTION", "ignore");
+    work.runner.step(NAME, &mut pip)
+}
+
+/// Makes the environment with what is wanted in it, or takes that of the last build.
+fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: &[&str]) -> Result<(), Problem> {
+    let runner = work.runner;
+    let installing = || runner.headline("Installing dependencies with pip");
+    let follows = match follows::kept(work, source, environment, what) {
+        Ok(follows) => follows,
+        Err(reason) => {
+            kept::forget(&work.cache);
+            make_environment(work, environment)?;
+            installing();
+            runner.detail(&format!("Packages are installed anew with every push: {reason}"));
+            return install(work, environment, what);
+        }
+    };
+    let kept = &follows.kept;
+    let dropped = match follows.restore() {
+        Found::Taken => {
+            runner.headline("Taking the installed packages of the last build");
+            runner.detail(&follows.same());
+            if !follows.pinned {
+                runner.detail(
+                    "What requirements.txt leaves open, also indirectly, stays at the version installed then. For",
+                );
+                runner.detail("newer ones change requirements.txt, or stage once with SLIPWAY_BUILD_CACHE=off.");
+            }
+            return Ok(());
+        }
+        Found::Nothing => None,
+        Found::Dropped(reason) => Some(reason),
+    };
+    make_environment(work, environment)?;
+    installing();
+    if let Some(reason) = dropped {
+        runner.detail(&format!("The installed packages of the last build are not used: {reason}"));
+    }
+    // Whatever happens now, what is in the cache is not of this installation.
+    kept.forget();
+    let before = work.trace(environment);
+    install(work, environment, what)?;
+    work.keep(kept, "The installation", before);
+    Ok(())
+}
+
+pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
+    let environment = work.deps.join("python");
+    match wanted(source)? {
+        Some(what) => provide(work, source, &environment, what)?,
+        None => {
+            kept::forget(&work.cache);
+            make_environment(work, &environment)?;
+            work.runner.detail("There is no requirements.txt: nothing is installed.");
+        }
+    }
+    let path = environment.join("bin");
+    work.put(
+        "profile.d/python.sh",
+        &format!(
+            "export PATH=\"{path}:$PATH\"\nexport VIRTUAL_ENV=\"{environment}\"\nexport PYTHONUNBUFFERED=1\n\
+             export LANG=${{LANG:-en_US.UTF-8}}\n",
+            path = path.display(),
+            environment = environment.display()
+        ),
+        false,
+    )?;
+    if let Ok(entries) = std::fs::read_dir(&path) {
+        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            // Python itself finds its environment by its own path, which a link would change.
+            if !name.starts_with("python") && !name.starts_with("activate") && !name.starts_with("Activate") {
+                work.link(&name, &format!("../python/bin/{name}"))?;
+            }
+        }
+    }
+    // Python has no usual way to start a web server: Procfile or manifest must say it.
+    Ok(Vec::new())
+}

@@ -1,0 +1,149 @@
+//! When pip runs, and that the app gets the same either way.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::super::Builtin;
+use super::super::testing::Builds;
+use crate::kept::{Kept, Seen, Variables};
+
+/// `-m venv … DIR` makes an environment; `-m pip --python …` installs what the requirements are.
+const PYTHON: &str = r#"case $2 in
+venv)
+    echo venv >>$LOG
+    for directory; do :; done
+    mkdir -p "$directory/bin" "$directory/lib/site-packages"
+    ln -s "$(dirname "$LOG")/bin/python3" "$directory/bin/python3"
+    ln -s python3 "$directory/bin/python"
+    ln -s python3 "$directory/bin/python3.11"
+    ln -s lib "$directory/lib64" ;;
+pip)
+    echo pip >>$LOG
+    site=$(dirname "$(dirname "$4")")/lib/site-packages
+    cp requirements.txt "$site/installed" 2>/dev/null || echo none >"$site/installed"
+    if [ -f effect ]; then . ./effect; fi
+    echo tool >"$site/../../bin/flask" ;;
+esac"#;
+
+const BOTH: [&str; 2] = ["venv", "pip"];
+
+fn builds(requirements: &str) -> Builds {
+    let app = [("requirements.txt", requirements), ("app.py", "1")];
+    Builds::new(Builtin::Python, &app, &[("python3", PYTHON)])
+}
+
+#[test]
+fn an_unchanged_app_is_not_installed_again_and_gets_the_same() {
+    let mut builds = builds("flask==3\n");
+    assert_eq!(builds.run(), BOTH);
+    let (app, deps) = (builds.tree("home/app"), builds.tree("home/deps"));
+    assert_eq!(builds.run(), [""; 0]);
+    assert_eq!((builds.tree("home/app"), builds.tree("home/deps")), (app, deps));
+    builds.app.insert("app.py", "2".into());
+    assert_eq!(builds.run(), [""; 0]);
+}
+
+#[test]
+fn everything_that_an_installation_follows_from_drops_it() {
+    type Change = fn(&mut Builds);
+    let cases: [(&str, Change); 9] = [
+        ("a requirement", |b| b.file("requirements.txt", "-r base.txt\nflask==3.0.1\n")),
+        ("an included file", |b| b.file("base.txt", "gunicorn==23\n")),
+        ("a comment", |b| b.file("requirements.txt", "-r base.txt\nflask==3 # exactly\n")),
+        ("the release", |b| b.request.catalogue[1].version = "3.11.3".into()),
+        ("the layer", |b| b.request.catalogue[1].digest = "another".into()),
+        ("the stack", |b| b.request.stack = "cflinuxfs4".into()),
+        ("pip's settings", |b| b.variable("PIP_INDEX_URL", "https://other.example/simple")),
+        ("a variable that a setup.py may read", |b| b.variable("CFLAGS", "-O3")),
+        ("the platform's settings", |b| {
+            drop(b.request.env.insert("PIP_CONFIG_FILE".into(), "/etc/slipway/registry/pip.conf".into()));
+        }),
+    ];
+    for (name, change) in cases {
+        let mut builds = builds("-r base.txt\nflask==3\n");
+        builds.app.insert("base.txt", "gunicorn==22\n".into());
+        assert_eq!(builds.run(), BOTH);
+        change(&mut builds);
+        assert_eq!(builds.run(), BOTH, "{name}");
+        assert_eq!(builds.run(), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn where_pip_does_more_than_can_be_compared_it_always_runs() {
+    type Change = fn(&mut Builds);
+    let cases: [(&str, Change); 6] = [
+        ("editable", |b| b.file("requirements.txt", "-e .\n")),
+        ("a branch", |b| b.file("requirements.txt", "git+https://git.example/x.git@main\n")),
+        ("vendored", |b| b.file("vendor/flask.whl", "")),
+        ("a project", |b| {
+            b.app.remove("requirements.txt");
+            b.app.insert("pyproject.toml", String::new());
+        }),
+        ("a constraint", |b| drop(b.request.env.insert("PIP_CONSTRAINT".into(), "limits.txt".into()))),
+        ("writes elsewhere", |b| b.file("effect", "echo x >generated.py")),
+    ];
+    for (name, change) in cases {
+        // What an earlier push left must not be taken either.
+        let mut builds = builds("flask==3\n");
+        assert_eq!(builds.run(), BOTH);
+        change(&mut builds);
+        if name == "writes elsewhere" {
+            builds.app.insert("requirements.txt", "flask==4\n".into());
+        }
+        for _ in 0..2 {
+            assert_eq!(builds.run(), BOTH, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_cache_has_no_say_in_which_python_runs() {
+    let builds = builds("flask==3\n");
+    assert_eq!(builds.run(), BOTH);
+    let environment = builds.at("home/deps/0/python");
+    let before = builds.tree("home/deps");
+    let cache = builds.at("cache/mine");
+    let kept = forged(&builds, &cache);
+    // A cache with a Python of its own, as a file or as a link.
+    for make in [(|path: &Path| fs::write(path, "evil").unwrap()) as fn(&Path), |path: &Path| {
+        symlink("../lib/evil", path).unwrap()
+    }] {
+        fs::remove_file(environment.join("bin/python")).unwrap();
+        make(&environment.join("bin/python"));
+        kept.keep().unwrap();
+        reseal(&builds);
+        assert_eq!(builds.run(), BOTH, "it was dropped");
+        assert_eq!(builds.tree("home/deps"), before);
+    }
+    // One without a place for it.
+    fs::remove_dir_all(environment.join("bin")).unwrap();
+    kept.keep().unwrap();
+    reseal(&builds);
+    assert_eq!(builds.run(), BOTH);
+    assert_eq!(builds.tree("home/deps"), before);
+}
+
+/// The tree as it lies there, with nothing left out, and with the facts of the true record.
+fn forged<'a>(builds: &Builds, cache: &'a Path) -> Kept<'a> {
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(cache.join("installed.json")).unwrap()).unwrap();
+    fs::write(builds.at("true.json"), record.to_string()).unwrap();
+    Kept {
+        cache,
+        facts: serde_json::from_value(record["facts"].clone()).unwrap(),
+        variables: Variables::of([], Seen::All, Path::new("/")),
+        place: builds.at("home/deps/0/python"),
+        leave: vec![],
+        max_entries: 1000,
+    }
+}
+
+/// Gives the forged record the variables of the true one.
+fn reseal(builds: &Builds) {
+    let path = builds.at("cache/mine/installed.json");
+    let truth: serde_json::Value = serde_json::from_slice(&fs::read(builds.at("true.json")).unwrap()).unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["variables"] = truth["variables"].clone();
+    fs::write(path, record.to_string()).unwrap();
+}
