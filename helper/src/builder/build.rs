@@ -11,6 +11,7 @@ use slipway_buildpacks::contract::{
     BuildOutcome, BuildPlan, BuildRequest, BuildTimings, CACHE_FILE, PLAN_FILE, PlannedBuildpack, ProcessType,
     UsedBuildpack,
 };
+use slipway_buildpacks::kept::{self, Trace};
 use slipway_buildpacks::langs::{Builtin, Workspace};
 use slipway_buildpacks::run::Runner;
 use slipway_buildpacks::source::Directory;
@@ -55,7 +56,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     }
 
     let since = Instant::now();
-    restore_cache(request, runner);
+    let restored = restore_cache(request, runner);
     timings.cache_ms = milliseconds(since);
 
     let since = Instant::now();
@@ -85,8 +86,10 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
 
     let since = Instant::now();
     runner.headline("Packing the droplet");
-    let droplet = pack::droplet(request)?;
-    let cache = pack::cache(request, runner);
+    let droplet = with_room(request, runner, || pack::droplet(request))?;
+    // Packing a large cache takes longer than the rest of a build that changed nothing in it.
+    let unchanged = restored.is_some() && restored == trace(request);
+    let cache = if unchanged { None } else { pack::cache(request, runner) };
     timings.pack_ms = milliseconds(since);
     runner.detail(&format!("{} MB, unpacked {} MB", (droplet.size >> 20) + 1, (droplet.unpacked >> 20) + 1));
     Ok(BuildOutcome {
@@ -106,21 +109,56 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A damaged cache costs time, not the build.
-fn restore_cache(request: &BuildRequest, runner: &Runner) {
+/// Packs. A cache that takes the room which the droplet needs is given up, rather than the build.
+fn with_room<T>(
+    request: &BuildRequest,
+    runner: &Runner,
+    mut pack: impl FnMut() -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    match pack() {
+        Err(Problem::NoSpace { .. }) => {
+            runner.detail("The build cache is given up: the droplet needs its room.");
+            clear_cache(request);
+            pack()
+        }
+        packed => packed,
+    }
+}
+
+fn clear_cache(request: &BuildRequest) {
+    for entry in fs::read_dir(&request.paths.cache).into_iter().flatten().flatten() {
+        // What stays is overwritten or unused.
+        let _ = kept::remove(&entry.path());
+    }
+}
+
+/// Switches the build cache off for one build.
+const CACHE_VARIABLE: &str = "SLIPWAY_BUILD_CACHE";
+
+/// Takes the cache of the last build out of its archive; what it then is, when it was taken. A damaged cache costs time, not
+/// the build.
+fn restore_cache(request: &BuildRequest, runner: &Runner) -> Option<Trace> {
     let archive = request.paths.input.join(CACHE_FILE);
     let cache = &request.paths.cache;
     if fs::create_dir_all(cache).is_err() || !archive.exists() {
-        return;
+        return None;
+    }
+    if std::env::var(CACHE_VARIABLE).is_ok_and(|value| value == "off") {
+        runner.detail(&format!("The build cache of the last build is not used: {CACHE_VARIABLE} is off."));
+        return None;
     }
     let limits = Limits { max_bytes: request.limits.max_droplet_bytes, max_entries: request.limits.max_entries };
     if let Err(error) = unpack_droplet(&archive, "tar.zst", cache, limits, None) {
         runner.detail(&format!("The build cache of the last build is not used: {error}"));
-        for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-            // What stays is overwritten or unused.
-            let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
-        }
+        clear_cache(request);
+        return None;
     }
+    trace(request)
+}
+
+/// `None` when it cannot be told, which counts as another one.
+fn trace(request: &BuildRequest) -> Option<Trace> {
+    Trace::of(&request.paths.cache, &[]).ok()
 }
 
 struct Compiled {
@@ -140,6 +178,10 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
             .ok_or_else(|| Problem::Platform("the plan does not belong to the request".into()))?;
         let deps = request.paths.deps.join(index.to_string());
         let cache = cache_of(request, planned);
+        if fs::symlink_metadata(&cache).is_ok_and(|found| !found.is_dir()) {
+            // A link in the cache would lead what is written there to another place.
+            kept::remove(&cache).map_err(|error| platform("the build cache could not be cleared", error))?;
+        }
         for path in [&deps, &cache] {
             fs::create_dir_all(path)
                 .map_err(|error| platform(&format!("{} could not be made", path.display()), error))?;
@@ -151,7 +193,8 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
                 let builtin = Builtin::named(key).ok_or_else(|| Problem::UnknownBuildpack(key.clone()))?;
                 last_is_ours = last;
                 let env = environment(request, index)?;
-                let work = Workspace { request, app: &request.paths.app, deps, cache, runner, env };
+                let own = std::env::vars_os().collect();
+                let work = Workspace { request, app: &request.paths.app, deps, cache, runner, own, env };
                 let types = builtin.build(&work, &Directory(request.paths.app.clone()))?;
                 (types, builtin.key().to_owned(), env!("CARGO_PKG_VERSION").to_owned())
             }
@@ -243,4 +286,38 @@ fn run_time_layers<'r>(request: &'r BuildRequest, plan: &BuildPlan) -> Vec<Manif
         .filter_map(|layer| request.catalogue.iter().find(|known| known.digest == layer.digest))
         .map(|layer| ManifestLayer { line: &layer.line, digest: &layer.digest, version: &layer.version })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use slipway_buildpacks::contract::BuildPaths;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_gives_way_to_the_droplet() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = directory.path().join("cache");
+        fs::create_dir_all(cache.join("mine/npm")).unwrap();
+        let paths = BuildPaths { cache: cache.clone(), ..BuildPaths::default() };
+        let request: BuildRequest =
+            serde_json::from_value(serde_json::json!({ "stack": "s", "buildpacks": [], "paths": paths })).unwrap();
+        let runner = Runner::new(Duration::from_secs(60), 0);
+        let full = || Problem::NoSpace { step: "packing".into() };
+        let mut rooms = Vec::new();
+        let mut pack = |most: usize| {
+            with_room(&request, &runner, || {
+                rooms.push(fs::read_dir(&cache).unwrap().count());
+                if rooms.len() < most { Err(full()) } else { Ok(()) }
+            })
+        };
+        assert_eq!(pack(1), Ok(()), "with room enough nothing is given up");
+        assert_eq!(pack(3), Ok(()));
+        assert_eq!(pack(9), Err(full()), "without a cache to give up the disk is full");
+        assert_eq!(rooms[..3], [1, 1, 0]);
+        let other = with_room(&request, &runner, || Err::<(), _>(Problem::DropletTooLarge { limit: 1 }));
+        assert!(other.is_err());
+    }
 }

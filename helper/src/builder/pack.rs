@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use slipway_buildpacks::Problem;
 use slipway_buildpacks::contract::{BuildRequest, CACHE_FILE, DROPLET_FILE, OutputFile};
+use slipway_buildpacks::kept;
 use slipway_buildpacks::run::Runner;
 use slipway_layers::{MakeError, Owners, PackOptions, Times, pack};
 
@@ -32,7 +33,7 @@ fn belongs(path: &Path) -> bool {
 
 pub(super) fn droplet(request: &BuildRequest) -> Result<OutputFile, Problem> {
     let limit = request.limits.max_droplet_bytes;
-    let options = PackOptions { owners: OWNER, times: TIME, take: &belongs, skip_special: true, max_bytes: limit };
+    let options = options(&belongs, limit);
     archive(request.paths.home(), &request.paths.output, DROPLET_FILE, &options).map_err(|error| match error {
         MakeError::TooLarge { limit } => Problem::DropletTooLarge { limit },
         other => platform("the droplet could not be packed", other),
@@ -41,16 +42,33 @@ pub(super) fn droplet(request: &BuildRequest) -> Result<OutputFile, Problem> {
 
 /// A build without a cache is a build: failures are told, not returned.
 pub(super) fn cache(request: &BuildRequest, runner: &Runner) -> Option<OutputFile> {
+    cache_within(request, runner, MAX_CACHE)
+}
+
+fn cache_within(request: &BuildRequest, runner: &Runner, most: u64) -> Option<OutputFile> {
     let mut content = fs::read_dir(&request.paths.cache).ok()?;
     content.next()?.ok()?;
-    let options = PackOptions { owners: OWNER, times: TIME, take: &|_| true, skip_special: true, max_bytes: MAX_CACHE };
-    match archive(&request.paths.cache, &request.paths.output, CACHE_FILE, &options) {
+    let without_trees = |path: &Path| !path.file_name().is_some_and(kept::is_kept);
+    let pack = |take: &dyn Fn(&Path) -> bool| {
+        archive(&request.paths.cache, &request.paths.output, CACHE_FILE, &options(take, most))
+    };
+    let packed = match pack(&|_| true) {
+        // What was fetched serves the next installation even when the installed tree does not fit in beside it.
+        Err(MakeError::TooLarge { .. }) => pack(&without_trees),
+        packed => packed,
+    };
+    match packed {
         Ok(file) => Some(file),
         Err(error) => {
             runner.detail(&format!("The build cache is not kept: {error}"));
             None
         }
     }
+}
+
+/// The volume of a build is thrown away when its files have been read: none of them needs to reach the disk.
+fn options<'a>(take: &'a dyn Fn(&Path) -> bool, max_bytes: u64) -> PackOptions<'a> {
+    PackOptions { owners: OWNER, times: TIME, take, skip_special: true, max_bytes, durable: false }
 }
 
 fn archive(root: &Path, output: &Path, name: &str, options: &PackOptions<'_>) -> Result<OutputFile, MakeError> {
@@ -65,7 +83,44 @@ fn archive(root: &Path, output: &Path, name: &str, options: &PackOptions<'_>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use slipway_buildpacks::contract::{BuildLimits, BuildPaths};
+    use slipway_layers::{Limits, unpack_droplet};
+
     use super::*;
+
+    #[test]
+    fn a_tree_that_does_not_fit_in_leaves_what_was_fetched() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["cache/mine/npm", "out", "all", "less"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("cache/mine/npm/fetched"), vec![1; 1000]).unwrap();
+        fs::write(at("cache/mine/installed.tar.zst"), vec![2; 5000]).unwrap();
+        fs::write(at("cache/mine/installed.json"), "{}").unwrap();
+        let request = BuildRequest {
+            stack: "debian12".into(),
+            env: Default::default(),
+            skip_detect: false,
+            buildpacks: vec![],
+            catalogue: vec![],
+            command: None,
+            paths: BuildPaths { cache: at("cache"), output: at("out"), ..BuildPaths::default() },
+            limits: BuildLimits::default(),
+        };
+        let runner = Runner::new(Duration::from_secs(60), 0);
+        for (most, name, kept) in [(10_000, "all", true), (2_000, "less", false)] {
+            let file = cache_within(&request, &runner, most).unwrap().file;
+            unpack_droplet(&at("out").join(file), "tar.zst", &at(name), Limits::default(), None).unwrap();
+            assert!(at(name).join("mine/npm/fetched").exists());
+            for part in ["mine/installed.tar.zst", "mine/installed.json"] {
+                assert_eq!(at(name).join(part).exists(), kept, "{name}/{part}");
+            }
+        }
+        assert!(cache_within(&request, &runner, 500).is_none(), "no cache is better than one without end");
+    }
 
     #[test]
     fn a_droplet_is_cloud_foundrys_directories_and_nothing_else() {

@@ -170,9 +170,67 @@ fn a_foreign_buildpack_runs_as_it_is_and_its_cache_comes_back() {
     assert_eq!((next.phase("detect"), next.phase("build")), (0, 0));
     assert_eq!(fs::read_to_string(next.path("home/vcap/app/previous")).unwrap(), "yes\n");
 
+    assert!(next.outcome().cache.is_some(), "it was written again, so it is packed again");
+
     let damaged = foreign(&[("app.txt", "")], &scripts);
     fs::write(damaged.path("in/cache.tar.zst"), "junk").unwrap();
     assert_eq!((damaged.phase("detect"), damaged.phase("build")), (0, 0), "a damaged cache is no reason to fail");
+}
+
+#[test]
+fn a_cache_that_stays_as_it_was_is_not_packed_again() {
+    let quiet = [
+        ("detect", "exit 0"),
+        ("supply", "[ -f $2/seen ] || echo yes > $2/seen; cat $2/seen > $1/previous"),
+        ("finalize", "true"),
+    ];
+    let first = foreign(&[("a", "")], &quiet);
+    assert_eq!((first.phase("detect"), first.phase("build")), (0, 0));
+    let cache = first.path("out").join(first.outcome().cache.unwrap().file);
+
+    let again = foreign(&[("a", "")], &quiet);
+    fs::copy(&cache, again.path("in/cache.tar.zst")).unwrap();
+    assert_eq!((again.phase("detect"), again.phase("build")), (0, 0));
+    assert_eq!(fs::read_to_string(again.path("home/vcap/app/previous")).unwrap(), "yes\n");
+    assert!(again.outcome().cache.is_none() && !again.path("out/cache.tar.zst").exists());
+
+    let other =
+        foreign(&[("a", "")], &[("detect", "exit 0"), ("supply", "echo more >> $2/seen"), ("finalize", "true")]);
+    fs::copy(&cache, other.path("in/cache.tar.zst")).unwrap();
+    assert_eq!((other.phase("detect"), other.phase("build")), (0, 0));
+    assert!(other.outcome().cache.is_some());
+}
+
+/// A cache archive with these links, in the part of the buildpack `mine` and beside it.
+fn linked_cache(staging: &Staging, target: &Path) {
+    let key = slipway_layers::Digest::of(b"mine").to_string();
+    let mut tar = tar::Builder::new(fs::File::create(staging.path("links.tar")).unwrap());
+    for name in [&key[..32], "beside"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        header.set_mtime(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    }
+    tar.into_inner().unwrap();
+    let status = std::process::Command::new("zstd")
+        .args(["-q", "-f", "-o"])
+        .arg(staging.path("in/cache.tar.zst"))
+        .arg(staging.path("links.tar"))
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_cache_whose_links_lead_out_is_written_to_nowhere_else() {
+    let scripts = [("detect", "exit 0"), ("supply", "echo yes > $2/seen"), ("finalize", "true")];
+    let staging = foreign(&[("a", "")], &scripts);
+    fs::create_dir(staging.path("outside")).unwrap();
+    linked_cache(&staging, &staging.path("outside"));
+    assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
+    assert_eq!(fs::read_dir(staging.path("outside")).unwrap().count(), 0);
+    assert!(staging.outcome().cache.is_some());
 }
 
 #[test]
