@@ -205,6 +205,10 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
             }
         }
         if reporting {
+            // What a build said goes before its end, whichever of the two woke us.
+            while let Ok(lines) = staging.try_recv() {
+                send.send(Message::StagingLines(lines)).await?;
+            }
             sent = report(shared, &send, sent).await?;
         }
     }

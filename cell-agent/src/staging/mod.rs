@@ -4,21 +4,20 @@
 //! What comes out of the sandbox is hostile: files are opened without following links, bounded, hashed here; layers
 //! are taken from the catalogue of the spec only. Whatever happens, the build ends with a [`BuildResult`].
 
+mod collect;
 mod failure;
 pub mod files;
 pub mod host_settings;
 mod outcome;
 mod request;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use slipway_buildpacks::contract::{
-    BuildOutcome, BuildPlan, CACHE_FILE, DROPLET_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE,
-};
-use slipway_protocol::v1::{Assignment, Blob, BuildResult, BuildSpec, Layer, StagingLines};
+use slipway_buildpacks::contract::{BuildOutcome, BuildPlan, CACHE_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE};
+use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, StagingLines};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +44,8 @@ const OVERTIME: Duration = Duration::from_secs(15);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often new output is passed on.
 const TAIL: Duration = Duration::from_millis(100);
+/// Lines of one message.
+const MOST_LINES: usize = 500;
 /// Where the volume is inside.
 const VOLUME: &str = "/slipway";
 
@@ -69,14 +70,17 @@ pub async fn run(job: Job) -> BuildResult {
     let Ok(id) = job.assignment.id.parse::<Uuid>() else {
         return Failure::platform("the assignment has no valid id").into_result();
     };
-    let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id)));
+    let ended = CancellationToken::new();
+    let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id, ended.clone())));
     let result = build(&job, id).await.unwrap_or_else(Failure::into_result);
     if !result.ok {
         job.services.logs.say(id, &format!("staging failed: {}", result.error_text));
     }
-    // The last lines must be passed on before the end is told.
-    tokio::time::sleep(TAIL * 2).await;
-    drop(tail);
+    // The last lines are passed on before the end is told.
+    ended.cancel();
+    if let Err(error) = tail.await {
+        tracing::error!(%error, assignment.id = %id, "the last lines of a build were not passed on");
+    }
     result
 }
 
@@ -107,17 +111,23 @@ fn settings_directory(services: &Services, id: Uuid) -> PathBuf {
     services.config.state_directory.join("staging").join(id.to_string())
 }
 
-/// Passes new lines of the output on as they come.
-async fn tail(services: Arc<Services>, id: Uuid) {
+/// Passes new lines of the output on as they come, and the last ones at once when the build has ended.
+async fn tail(services: Arc<Services>, id: Uuid, ended: CancellationToken) {
     let mut next = 0;
     loop {
-        tokio::time::sleep(TAIL).await;
-        let logs = Arc::clone(&services.logs);
-        let Ok(Ok(lines)) = tokio::task::spawn_blocking(move || logs.since(id, next, 500)).await else { continue };
-        let Some(last) = lines.last() else { continue };
-        next = last.seq + 1;
-        // Without a session nobody listens; the ring keeps the lines.
-        services.staging_lines.send(StagingLines { assignment_id: id.to_string(), lines }).ok();
+        let over = tokio::time::timeout(TAIL, ended.cancelled()).await.is_ok();
+        loop {
+            let logs = Arc::clone(&services.logs);
+            let read = tokio::task::spawn_blocking(move || logs.since(id, next, MOST_LINES)).await;
+            let Ok(Ok(lines)) = read else { break };
+            let Some(last) = lines.last() else { break };
+            next = last.seq + 1;
+            // Without a session nobody listens; the ring keeps the lines.
+            services.staging_lines.send(StagingLines { assignment_id: id.to_string(), lines }).ok();
+        }
+        if over {
+            return;
+        }
     }
 }
 
@@ -129,6 +139,8 @@ struct Build<'a> {
     volume: Volume,
     settings: Option<(PathBuf, HostSettings)>,
     deadline: Instant,
+    /// The cache of the last build came here whole: the object store has it.
+    has_cache: bool,
 }
 
 async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
@@ -156,9 +168,10 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
         volume: Volume::new(volume),
         settings,
         deadline: Instant::now() + Duration::from_millis(timeout.into()) + OVERTIME,
+        has_cache: false,
     };
     build.volume.lay_out().map_err(|error| Failure::host("laying out the staging volume", &error))?;
-    build.inputs(timeout).await?;
+    build.has_cache = build.inputs(timeout).await?;
     let fetched = begun.elapsed();
     build.deadline = Instant::now() + Duration::from_millis(timeout.into()) + OVERTIME;
 
@@ -243,8 +256,8 @@ impl Build<'_> {
         }
     }
 
-    /// Package, buildpacks, cache and request.
-    async fn inputs(&self, timeout_ms: u32) -> Result<(), Failure> {
+    /// Package, buildpacks, cache and request; whether there was a cache.
+    async fn inputs(&self, timeout_ms: u32) -> Result<bool, Failure> {
         let cache = &self.job.services.cache;
         let Some(package) = &self.spec.package else {
             return Err(Failure::platform("the spec of the build names no package"));
@@ -264,10 +277,14 @@ impl Build<'_> {
                 put(file, format!("buildpacks/{number}.zip")).await?;
             }
         }
+        let mut has_cache = false;
         if let Some(blob) = &self.spec.cache {
             // A lost cache makes the build slower, not wrong.
             match self.bounded(cache.blob(blob, "the build cache")).await? {
-                Ok(file) => put(file, CACHE_FILE.to_owned()).await?,
+                Ok(file) => {
+                    put(file, CACHE_FILE.to_owned()).await?;
+                    has_cache = true;
+                }
                 Err(error) => tracing::warn!(error = %slipway_chassis::chain(&error), "building without the cache"),
             }
         }
@@ -277,7 +294,8 @@ impl Build<'_> {
         let bytes = serde_json::to_vec(&request).map_err(|error| Failure::platform(&error.to_string()))?;
         self.volume
             .write_input(REQUEST_FILE, &bytes)
-            .map_err(|error| Failure::host("writing the build request", &error))
+            .map_err(|error| Failure::host("writing the build request", &error))?;
+        Ok(has_cache)
     }
 
     fn sandbox_spec(
@@ -376,62 +394,6 @@ impl Build<'_> {
         // What is left of it is removed with the build, whose slot is in use until then.
         runner::destroy(&**runtime, id).await;
         Ok(End { exit: ended?, memory_mb })
-    }
-
-    /// Checks what the builder claims, uploads the droplet and keeps it here as well.
-    async fn collect(&self, answer: BuildOutcome) -> Result<BuildResult, Failure> {
-        let most = if self.spec.max_droplet_bytes == 0 { 4 << 30 } else { self.spec.max_droplet_bytes };
-        let droplet = self.output(DROPLET_FILE, most).await?;
-        let path = self.volume.output(DROPLET_FILE);
-        // Unpacked first: what cannot be unpacked here cannot be unpacked anywhere.
-        let lease = self.job.services.cache.adopt_droplet(&droplet, &path).await?;
-        self.upload(&droplet, &path).await?;
-        let mut cache = None;
-        if answer.cache.is_some() {
-            match self.output(CACHE_FILE, most).await {
-                Ok(blob) => match self.upload(&blob, &self.volume.output(CACHE_FILE)).await {
-                    Ok(()) => cache = Some(blob),
-                    Err(failure) => tracing::warn!(reason = failure.text(), "the build cache was not kept"),
-                },
-                Err(failure) => tracing::warn!(reason = failure.text(), "the build cache was not kept"),
-            }
-        }
-        let mut result = outcome::result(answer, self.spec, &self.job.prepared.spec.stack)?;
-        result.droplet = Some(droplet);
-        result.cache = cache;
-        result.droplet_unpacked_bytes = lease.size();
-        Ok(result)
-    }
-
-    async fn output(&self, name: &'static str, most: u64) -> Result<Blob, Failure> {
-        let volume = self.volume.clone();
-        let hashed = tokio::task::spawn_blocking(move || volume.hash_output(name, most)).await;
-        let (digest, size) = hashed
-            .map_err(|error| Failure::host("hashing an output of the build", &std::io::Error::other(error)))?
-            .map_err(|error| Failure::staging(&slipway_chassis::chain(&error).to_string()))?;
-        Ok(Blob { digest: digest.as_bytes().to_vec().into(), size, format: "tar.zst".to_owned() })
-    }
-
-    async fn upload(&self, blob: &Blob, path: &Path) -> Result<(), Failure> {
-        let mut backoff = slipway_chassis::Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        loop {
-            let put = tokio::select! {
-                put = self.job.services.controllers.put(path) => put,
-                () = self.job.cancel.cancelled() => return Err(Failure::cancelled()),
-            };
-            match put {
-                Ok(info) if info.digest == blob.digest && info.size == blob.size => return Ok(()),
-                Ok(_) => return Err(Failure::platform("the object store holds another content than was uploaded")),
-                // The build's work is done: it is worth waiting for a controller.
-                Err(crate::controllers::CallError::Unreachable(status)) if Instant::now() < self.deadline => {
-                    tracing::warn!(%status, "no controller takes the upload; trying again");
-                    self.bounded(tokio::time::sleep(backoff.pause())).await?;
-                }
-                Err(error) => {
-                    return Err(Failure::platform(&format!("the upload failed: {}", slipway_chassis::chain(&error))));
-                }
-            }
-        }
     }
 }
 

@@ -34,9 +34,9 @@ fn build_spec(world: &World) -> WorkloadSpec {
 }
 
 /// Runs a build whose phases do what `script` says; answers its result.
-async fn build(
+pub(crate) async fn build(
     script: impl Fn(&SandboxSpec, &Path, &str) -> Program + Send + Sync + 'static,
-    change: impl FnOnce(&mut BuildSpec),
+    change: impl FnOnce(&World, &mut BuildSpec),
 ) -> (World, BuildResult) {
     let world = World::new(move |spec, volume| {
         let volume = volume.expect("a build has a volume");
@@ -44,7 +44,7 @@ async fn build(
     })
     .await;
     let mut spec = build_spec(&world);
-    change(spec.build.as_mut().expect("build"));
+    change(&world, spec.build.as_mut().expect("build"));
     let digest = world.controller.put_spec(&spec);
     let id = Uuid::new_v4();
     world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Run)]);
@@ -53,12 +53,12 @@ async fn build(
     (world, seen.build.expect("result"))
 }
 
-fn write(volume: &Path, name: &str, value: &serde_json::Value) {
+pub(crate) fn write(volume: &Path, name: &str, value: &serde_json::Value) {
     std::fs::write(volume.join("out").join(name), value.to_string()).expect("write");
 }
 
 /// A plan that names all layers of the catalogue in the request.
-fn plan(volume: &Path) -> Program {
+pub(crate) fn plan(volume: &Path) -> Program {
     let request: serde_json::Value =
         serde_json::from_slice(&std::fs::read(volume.join("in/request.json")).expect("request")).expect("json");
     assert_eq!(std::fs::read(volume.join("in/package.zip")).expect("package"), b"a zip");
@@ -74,7 +74,7 @@ fn plan(volume: &Path) -> Program {
     Program::Exit(exit(0))
 }
 
-fn outcome() -> serde_json::Value {
+pub(crate) fn outcome() -> serde_json::Value {
     json!({ "ok": true, "process_types": [{ "type": "web", "command": "node server.js" }] })
 }
 
@@ -90,7 +90,7 @@ async fn a_build_runs_both_phases_and_its_droplet_is_kept_here_and_there() {
         write(volume, "result.json", &outcome());
         Program::Exit(exit(0))
     };
-    let (world, result) = build(script, |_| {}).await;
+    let (world, result) = build(script, |_, _| {}).await;
     assert!(result.ok, "{}", result.error_text);
     let droplet = result.droplet.expect("droplet");
     assert!(world.controller.has_blob(&droplet.digest));
@@ -192,7 +192,7 @@ async fn hostile_and_failed_builds_end_with_a_clear_error() {
         ),
     ];
     for (name, script, id, words) in cases {
-        let (_, result) = build(script, |_| {}).await;
+        let (_, result) = build(script, |_, _| {}).await;
         assert!(!result.ok, "{name}");
         assert_eq!(result.error_id, id, "{name}: {}", result.error_text);
         assert!(result.error_text.contains(words), "{name}: {}", result.error_text);

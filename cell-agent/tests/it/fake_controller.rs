@@ -37,6 +37,8 @@ struct State {
     acknowledge: bool,
     fetched: Vec<Bytes>,
     withheld: Vec<Bytes>,
+    uploaded: Vec<Bytes>,
+    said: Vec<(String, usize)>,
     policies: Vec<EgressPolicyBody>,
     purged: Vec<String>,
 }
@@ -198,6 +200,16 @@ impl FakeController {
         self.state().blobs.contains_key(digest)
     }
 
+    /// How often a blob was uploaded.
+    pub(crate) fn uploads(&self, digest: &Bytes) -> usize {
+        self.state().uploaded.iter().filter(|other| *other == digest).count()
+    }
+
+    /// Lines of builds, each with the number of observations that had arrived before it.
+    pub(crate) fn said(&self) -> Vec<(String, usize)> {
+        self.state().said.clone()
+    }
+
     fn hear(&self, message: Message) -> Option<Command> {
         let mut state = self.state();
         match message {
@@ -209,6 +221,11 @@ impl FakeController {
             Message::Applied(applied) => state.applied = applied.version,
             // Of a session that begins later: what was applied meanwhile is not told again.
             Message::Hello(hello) => state.applied = hello.version,
+            Message::StagingLines(lines) => {
+                let seen = state.seen.len();
+                let lines = lines.lines.iter().map(|line| (String::from_utf8_lossy(&line.text).into_owned(), seen));
+                state.said.extend(lines);
+            }
             _ => {}
         }
         None
@@ -308,6 +325,8 @@ impl Blobs for FakeController {
             bytes.extend_from_slice(&chunk.data);
         }
         let size = bytes.len() as u64;
-        Ok(Response::new(BlobInfo { digest: self.put_blob(bytes), size }))
+        let digest = self.put_blob(bytes);
+        self.state().uploaded.push(digest.clone());
+        Ok(Response::new(BlobInfo { digest, size }))
     }
 }

@@ -1,5 +1,6 @@
 //! The agent over a simulated runtime and a controller in this process, over real mutual TLS.
 
+mod build_caches;
 mod builds;
 mod fake_controller;
 mod instances;
