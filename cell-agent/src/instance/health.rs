@@ -1,5 +1,6 @@
 //! Watches one running sandbox: start, liveness, readiness. While an app starts it is asked often at first (20 ms) and
-//! then less (2 s): a quick app is seen at once, a slow one costs little.
+//! then less (2 s): a quick app is seen at once, a slow one costs little. Between two looks lies a twentieth of the time
+//! that the start has taken already, so that waiting for the next look never makes a start much longer.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::sandbox::{SandboxId, SandboxRuntime};
 
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const SLOWEST_POLL: Duration = Duration::from_secs(2);
+/// A larger factor asks late (1.2: up to a fifth of the start is waiting), a smaller one asks a slow app for ever.
+const GROWTH: f64 = 1.05;
 /// A healthy instance is declared unhealthy after this many failures in a row: one lost answer of a busy app is no
 /// reason to kill it, three seconds of silence are.
 const FAILURES: u32 = 3;
@@ -103,7 +106,7 @@ impl Watched {
             }
             let left = check.start_timeout.saturating_sub(begun.elapsed());
             tokio::time::sleep(pause.min(left)).await;
-            pause = pause.mul_f64(1.2).min(SLOWEST_POLL);
+            pause = pause.mul_f64(GROWTH).min(SLOWEST_POLL);
         }
     }
 
