@@ -132,14 +132,22 @@ pub(crate) struct Tail {
     remark: Option<String>,
 }
 
+/// Lines that are looked through for one of the app. The last words about an app that runs are a cell's (`healthy`), a few
+/// for each instance; finding no other line would mean to begin with all that the platform still has.
+const LOOKED_AT: usize = 200;
+
+/// The time of the youngest line that is not a remark, 0 when there is none.
+fn youngest(lines: &[Line]) -> i64 {
+    lines.iter().filter(|line| line.source != REMARK).map(|line| line.timestamp).max().unwrap_or(0)
+}
+
 /// Lines of the platform itself about a cell. Their time is that of another clock than the app's lines have.
 const REMARK: &str = "CELL";
 
 impl Tail {
     /// Begins after the youngest line there is now.
     pub(crate) async fn from_now(client: &Client, app: &str, overlap: Duration) -> Result<Self, ClientError> {
-        let newest = client.recent_logs(app, 1).await?;
-        let newest = newest.iter().rev().find(|line| line.source != REMARK).map_or(0, |line| line.timestamp);
+        let newest = youngest(&client.recent_logs(app, LOOKED_AT).await?);
         let mut tail = Self { app: app.to_owned(), overlap, newest, seen: HashSet::new(), remark: None };
         if newest > 0 {
             // What lies in the overlap already is not new.
@@ -212,6 +220,13 @@ mod tests {
             [line(2, "late"), line(3, "y")]
         );
         assert_eq!(tail.newest, 3);
+    }
+
+    #[test]
+    fn the_words_of_a_cell_behind_the_last_line_do_not_hide_it() {
+        let remark = |timestamp| Line { source: REMARK.into(), ..line(timestamp, "healthy") };
+        assert_eq!(youngest(&[line(1, "x"), line(2, "y"), remark(3), remark(4)]), 2);
+        assert_eq!(youngest(&[remark(3)]), 0);
     }
 
     #[test]
