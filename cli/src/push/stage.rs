@@ -12,8 +12,12 @@ use crate::client::{Client, ClientError};
 use crate::commands::Session;
 use crate::error::{CliError, printable};
 
-/// A warm build takes about a second: a longer pause would be felt.
+/// Between two looks at the build in the first [`EAGER`]: a warm build takes a fraction of a second.
+const SHORT_PAUSE: Duration = Duration::from_millis(25);
+/// Between two looks after that, and between two looks at its output, which is read by people.
 const PAUSE: Duration = Duration::from_millis(120);
+/// For how long to look often.
+const EAGER: Duration = Duration::from_secs(3);
 /// How long the last lines of a build may take to arrive after it ended.
 const LAST_LINES: Duration = Duration::from_millis(600);
 
@@ -33,14 +37,18 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
     let mut build: Build =
         client.send_json(Method::POST, "/v3/builds", json!({ "package": { "guid": package } })).await?;
     let path = format!("/v3/builds/{}", build.guid);
+    let mut shown = Instant::now();
     while build.state == "STAGING" {
         if begun.elapsed() > limit {
             return Err(
                 PushError::StagingTimeout { app: app.name.clone(), minutes: limit.as_secs().div_ceil(60) }.into()
             );
         }
-        tokio::time::sleep(PAUSE).await;
-        lines.show(client).await;
+        tokio::time::sleep(if begun.elapsed() < EAGER { SHORT_PAUSE } else { PAUSE }).await;
+        if shown.elapsed() >= PAUSE {
+            lines.show(client).await;
+            shown = Instant::now();
+        }
         build = client.get(&path).await?;
     }
     lines.show(client).await;
