@@ -15,6 +15,7 @@ mod operator;
 mod python;
 mod services;
 mod sidecars;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ const SCENARIOS: &[Scenario] = scenarios![
     examples::a_binary_is_pushed_served_and_scaled,
     examples::the_same_push_again_uploads_nothing,
     examples::environment_logs_events_and_routes,
+    warm::node_modules_of_the_last_build_are_taken,
+    warm::python_packages_of_the_last_build_are_taken,
     deployments::a_rolling_deployment_fails_no_request,
     deployments::a_cancelled_deployment_fails_no_request,
     deployments::many_rolling_deployments_fail_no_request,
