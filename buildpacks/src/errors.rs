@@ -58,6 +58,8 @@ pub enum Problem {
         step: String,
         /// How it ended.
         status: String,
+        /// What it printed last.
+        last: String,
     },
     /// A foreign buildpack's script failed.
     ScriptFailed {
@@ -67,6 +69,8 @@ pub enum Problem {
         script: &'static str,
         /// How it ended.
         status: String,
+        /// What it printed last.
+        last: String,
     },
     /// A foreign buildpack that is none.
     NotABuildpack {
@@ -166,13 +170,13 @@ impl Problem {
             Self::UnsupportedDependencies { file, advice } => {
                 format!("The dependencies are listed in {file}, which this buildpack does not install. {advice}")
             }
-            Self::StepFailed { buildpack, step, status } => format!(
-                "{buildpack}: `{step}` failed ({status}). Its own words are in the output above. Try the same command in a \
-                 clean copy of the app's directory."
+            Self::StepFailed { buildpack, step, status, last } => format!(
+                "{buildpack}: `{step}` failed ({status}). {}\nTry the same command in a clean copy of the app's directory.",
+                last_words(last)
             ),
-            Self::ScriptFailed { buildpack, script, status } => format!(
-                "The buildpack {buildpack} failed in bin/{script} ({status}). Its own words are in the output above."
-            ),
+            Self::ScriptFailed { buildpack, script, status, last } => {
+                format!("The buildpack {buildpack} failed in bin/{script} ({status}). {}", last_words(last))
+            }
             Self::NotABuildpack { buildpack, detail } => format!(
                 "{buildpack} is not a usable buildpack: {detail}. A buildpack has bin/detect, and bin/supply, bin/finalize or \
                  bin/compile at its top, all executable."
@@ -205,6 +209,13 @@ impl Problem {
                 )
             }
         }
+    }
+}
+
+fn last_words(last: &str) -> String {
+    match last {
+        "" => "It printed nothing.".to_owned(),
+        last => format!("The last that it printed:\n{last}"),
     }
 }
 

@@ -20,6 +20,10 @@ const POLL: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(2);
 /// Text that is kept when output is captured (`bin/detect`, `bin/release`).
 const CAPTURE: u64 = 1 << 20;
+/// Of what a failed program printed last, lines and bytes that its error repeats: enough for a reason. Clients that follow a
+/// build stop a moment before its end, so that these are the very lines that their users miss.
+const LAST_LINES: usize = 5;
+const LAST_BYTES: usize = 1000;
 
 /// Runs the steps of one phase.
 #[derive(Debug)]
@@ -46,32 +50,37 @@ impl Runner {
         say(&format!("       {text}"));
     }
 
-    /// Runs a program to its end; its output streams to this program's.
+    /// Runs a program to its end; its output streams to this program's. Gives back its last lines as well.
     ///
     /// # Errors
     /// [`Problem::TimedOut`], or [`Problem::Platform`] when it cannot be started.
-    pub fn run(&self, command: &mut Command) -> Result<ExitStatus, Problem> {
+    pub fn run(&self, command: &mut Command) -> Result<(ExitStatus, String), Problem> {
         let (reader, writer) = io::pipe().map_err(|error| platform(command, &error))?;
         command.stdout(writer.try_clone().map_err(|error| platform(command, &error))?).stderr(writer);
         let left = Arc::clone(&self.left);
-        self.supervise(command, move |sent| {
-            copy(reader, &left);
+        let (status, end) = self.supervise(command, move |sent| {
+            let end = copy(reader, &left);
             // The receiver may have stopped waiting.
-            let _ = sent.send(Vec::new());
-        })
-        .map(|(status, _)| status)
+            let _ = sent.send(end);
+        })?;
+        Ok((status, last_lines(&end)))
     }
 
-    /// Runs a program and gives back what it printed to standard output, at most 1 MiB; its errors stream through.
+    /// Runs a program and gives back what it printed to standard output, at most 1 MiB; its errors stream through, and the
+    /// last lines of them are given back as well.
     ///
     /// # Errors
     /// As [`Runner::run`].
-    pub fn capture(&self, command: &mut Command) -> Result<(ExitStatus, String), Problem> {
+    pub fn capture(&self, command: &mut Command) -> Result<(ExitStatus, String, String), Problem> {
         let (output, writer) = io::pipe().map_err(|error| platform(command, &error))?;
         let (errors, error_writer) = io::pipe().map_err(|error| platform(command, &error))?;
         command.stdout(writer).stderr(error_writer);
         let left = Arc::clone(&self.left);
-        std::thread::spawn(move || copy(errors, &left));
+        let (told, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            // The receiver may have stopped waiting.
+            let _ = told.send(copy(errors, &left));
+        });
         let (status, bytes) = self.supervise(command, move |sent| {
             let mut bytes = Vec::new();
             let mut output = output;
@@ -80,7 +89,8 @@ impl Runner {
             let _ = io::copy(&mut output, &mut io::sink());
             let _ = sent.send(bytes);
         })?;
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+        let end = end.recv_timeout(LINGER).unwrap_or_default();
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned(), last_lines(&end)))
     }
 
     fn supervise(
@@ -133,11 +143,11 @@ impl Runner {
     pub fn step(&self, buildpack: &str, command: &mut Command) -> Result<(), Problem> {
         let step = shown(command);
         self.detail(&step);
-        let status = self.run(command)?;
+        let (status, last) = self.run(command)?;
         if status.success() {
             return Ok(());
         }
-        Err(Problem::StepFailed { buildpack: buildpack.to_owned(), step, status: ended(status) })
+        Err(Problem::StepFailed { buildpack: buildpack.to_owned(), step, status: ended(status), last })
     }
 }
 
@@ -176,12 +186,30 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-fn copy(mut reader: impl Read, left: &AtomicU64) {
+/// The last lines that say something, without what would play with a terminal.
+fn last_lines(end: &[u8]) -> String {
+    let text = String::from_utf8_lossy(end);
+    let plain = |line: &str| {
+        // What a progress bar wrote over is gone.
+        let line = line.trim_end().rsplit('\r').next().unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).collect::<String>()
+    };
+    let mut lines: Vec<String> =
+        text.lines().rev().map(plain).filter(|line| !line.trim().is_empty()).take(LAST_LINES).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+/// Passes everything on, up to what is left, and gives back the end of it.
+fn copy(mut reader: impl Read, left: &AtomicU64) -> Vec<u8> {
     let mut buffer = [0; 16 << 10];
+    let mut end = Vec::new();
     while let Ok(read) = reader.read(&mut buffer) {
         if read == 0 {
             break;
         }
+        end.extend_from_slice(&buffer[..read]);
+        end.drain(..end.len().saturating_sub(LAST_BYTES));
         let before = left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(read as u64)))
             .unwrap_or(0);
@@ -195,6 +223,7 @@ fn copy(mut reader: impl Read, left: &AtomicU64) {
             );
         }
     }
+    end
 }
 
 #[cfg(test)]
@@ -210,14 +239,34 @@ mod tests {
     #[test]
     fn programs_end_well_or_badly() {
         let runner = Runner::new(Duration::from_secs(60), 1 << 20);
-        assert!(runner.run(&mut sh("true")).unwrap().success());
+        assert!(runner.run(&mut sh("true")).unwrap().0.success());
         let Err(Problem::StepFailed { status, .. }) = runner.step("x", &mut sh("exit 7")) else { panic!() };
         assert_eq!(status, "exit status 7");
         let Err(Problem::StepFailed { status, .. }) = runner.step("x", &mut sh("kill -9 $$")) else { panic!() };
         assert!(status.contains("memory"));
         assert!(matches!(runner.run(&mut Command::new("/absent/program")), Err(Problem::Platform(_))));
-        let (status, text) = runner.capture(&mut sh("echo hello; exit 3")).unwrap();
-        assert_eq!((status.code(), text.as_str()), (Some(3), "hello\n"));
+        let (status, text, errors) = runner.capture(&mut sh("echo hello; echo why >&2; exit 3")).unwrap();
+        assert_eq!((status.code(), text.as_str(), errors.as_str()), (Some(3), "hello\n", "why"));
+    }
+
+    #[test]
+    fn a_failure_repeats_the_last_words() {
+        let runner = Runner::new(Duration::from_secs(60), 1 << 20);
+        let script = "seq 1 500; echo 10%; printf '50%%\\r\\033[31m100%%\\n\\n'; echo no such package >&2; exit 1";
+        let Err(problem) = runner.step("x", &mut sh(script)) else { panic!() };
+        let text = problem.to_error().text;
+        assert!(text.contains("\n499\n500\n10%\n[31m100%\nno such package\n"), "{text}");
+        assert!(!text.contains("\n498"), "{text}");
+        // However long, and also when nothing of it is shown any more.
+        let silent = Runner::new(Duration::from_secs(60), 1);
+        let Err(problem) = silent.step("x", &mut sh("head -c 100000 /dev/zero | tr '\\0' x; echo; echo why; exit 1"))
+        else {
+            panic!()
+        };
+        let text = problem.to_error().text;
+        assert!(text.contains("xxx\nwhy\n") && text.len() < 2000, "{text}");
+        let Err(problem) = runner.step("x", &mut sh("exit 1")) else { panic!() };
+        assert!(problem.to_error().text.contains("It printed nothing."), "{problem:?}");
     }
 
     #[test]
@@ -250,7 +299,7 @@ mod tests {
         let done = directory.path().join("done");
         let runner = Runner::new(Duration::from_secs(60), 1000);
         let script = format!("head -c 20000000 /dev/zero | tr '\\0' x; touch {}", done.display());
-        assert!(runner.run(&mut sh(&script)).unwrap().success());
+        assert!(runner.run(&mut sh(&script)).unwrap().0.success());
         assert!(done.exists());
         assert_eq!(runner.left.load(Ordering::Relaxed), 0);
     }
@@ -258,6 +307,6 @@ mod tests {
     #[test]
     fn who_leaves_somebody_behind_does_not_hold_the_build() {
         let runner = Runner::new(Duration::from_secs(600), 1 << 20);
-        assert!(runner.run(&mut sh("sleep 1000 & exit 0")).unwrap().success());
+        assert!(runner.run(&mut sh("sleep 1000 & exit 0")).unwrap().0.success());
     }
 }

@@ -71,14 +71,14 @@ impl Foreign<'_> {
     }
 
     fn run(&self, script: &'static str, arguments: &[&Path]) -> Result<(), Problem> {
-        let status = self
+        let (status, last) = self
             .runner
             .run(&mut self.command(script, arguments))
             .map_err(|problem| self.unrunnable(script, problem))?;
-        if status.success() { Ok(()) } else { Err(self.failed(script, status)) }
+        if status.success() { Ok(()) } else { Err(self.failed(script, status, last)) }
     }
 
-    fn capture(&self, script: &str) -> Result<(std::process::ExitStatus, String), Problem> {
+    fn capture(&self, script: &str) -> Result<(std::process::ExitStatus, String, String), Problem> {
         self.runner.capture(&mut self.command(script, &[self.app])).map_err(|problem| self.unrunnable(script, problem))
     }
 
@@ -86,8 +86,8 @@ impl Foreign<'_> {
         Problem::NotABuildpack { buildpack: self.name.to_owned(), detail: detail.to_owned() }
     }
 
-    fn failed(&self, script: &'static str, status: std::process::ExitStatus) -> Problem {
-        Problem::ScriptFailed { buildpack: self.name.to_owned(), script, status: ended(status) }
+    fn failed(&self, script: &'static str, status: std::process::ExitStatus, last: String) -> Problem {
+        Problem::ScriptFailed { buildpack: self.name.to_owned(), script, status: ended(status), last }
     }
 
     /// What `bin/detect` says, when it accepts the app.
@@ -98,7 +98,7 @@ impl Foreign<'_> {
         if !self.has("detect") {
             return Err(self.not_one("bin/detect is missing or not executable"));
         }
-        let (status, text) = self.capture("detect")?;
+        let (status, text, _) = self.capture("detect")?;
         Ok(status.success().then(|| text.trim().chars().take(200).collect()))
     }
 
@@ -140,9 +140,9 @@ impl Foreign<'_> {
     pub fn release(&self, deps: &Path, index: usize) -> Result<Vec<ProcessType>, Problem> {
         let mut types = Vec::new();
         if self.has("release") {
-            let (status, text) = self.capture("release")?;
+            let (status, text, last) = self.capture("release")?;
             if !status.success() {
-                return Err(self.failed("release", status));
+                return Err(self.failed("release", status, last));
             }
             let release: Option<Release> = serde_norway::from_str(&text).map_err(|error| Problem::BadFile {
                 file: format!("the output of bin/release of {}", self.name),

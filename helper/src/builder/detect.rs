@@ -118,12 +118,12 @@ fn clone(url: &str, target: &Path, name: &str, runner: &Runner) -> Result<(), Pr
     }
     // `--` ends the options: an address cannot become one.
     git.arg("--").arg(address).arg(target);
-    let status = runner.run(&mut git)?;
+    let (status, last) = runner.run(&mut git)?;
     if status.success() {
         return Ok(());
     }
     Err(Problem::NotABuildpack {
         buildpack: name.to_owned(),
-        detail: format!("git could not fetch it ({})", slipway_buildpacks::run::ended(status)),
+        detail: format!("git could not fetch it ({}): {last}", slipway_buildpacks::run::ended(status)),
     })
 }
