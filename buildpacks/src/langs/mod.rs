@@ -80,6 +80,8 @@ pub struct Workspace<'a> {
     pub own: BTreeMap<OsString, OsString>,
     /// Environment of what it runs, beside the builder's own.
     pub env: BTreeMap<OsString, OsString>,
+    /// Whether no other buildpack follows: only then is the app its own to arrange.
+    pub last: bool,
 }
 
 impl Workspace<'_> {

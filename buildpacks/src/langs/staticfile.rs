@@ -75,6 +75,11 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
 
 pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
     let options = options(source)?;
+    if !work.last {
+        // As on Cloud Foundry: nginx is there, and the app's files stay where the last buildpack looks for them.
+        work.runner.headline("nginx is there; the last buildpack decides what is served");
+        return Ok(Vec::new());
+    }
     let io = |error: std::io::Error| Problem::Platform(format!("the app's files could not be arranged: {error}"));
     let root = match options.root.as_deref().map(|root| root.trim_matches('/')).filter(|root| *root != ".") {
         Some(root) if !work.app.join(root).is_dir() => {

@@ -194,7 +194,7 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
                 last_is_ours = last;
                 let env = environment(request, index)?;
                 let own = std::env::vars_os().collect();
-                let work = Workspace { request, app: &request.paths.app, deps, cache, runner, own, env };
+                let work = Workspace { request, app: &request.paths.app, deps, cache, runner, own, env, last };
                 let types = builtin.build(&work, &Directory(request.paths.app.clone()))?;
                 (types, builtin.key().to_owned(), env!("CARGO_PKG_VERSION").to_owned())
             }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slipway_buildpacks::contract::{
-    BuildLimits, BuildOutcome, BuildPaths, BuildPlan, BuildRequest, BuildpackRequest, PACKAGE_FILE, PLAN_FILE,
-    REQUEST_FILE, RESULT_FILE,
+    BuildLimits, BuildOutcome, BuildPaths, BuildPlan, BuildRequest, BuildpackRequest, CatalogueLayer, PACKAGE_FILE,
+    PLAN_FILE, REQUEST_FILE, RESULT_FILE,
 };
 use slipway_layers::{Limits, unpack_droplet};
 
@@ -261,6 +261,32 @@ fn failures_carry_their_name_and_say_what_to_do() {
         let (id, text) = staging.fails();
         assert_eq!(id, expected, "{text}");
         assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
+fn only_the_last_buildpack_arranges_the_app() {
+    let mut files = binary();
+    files[0] = BuildpackRequest {
+        name: "staticfile_buildpack".into(),
+        builtin: Some("staticfile".into()),
+        ..files[0].clone()
+    };
+    let nginx = CatalogueLayer {
+        digest: "ab".repeat(32),
+        kind: "runtime".into(),
+        name: "nginx".into(),
+        line: "nginx-1.22".into(),
+        version: "1.22.1".into(),
+    };
+    for (buildpacks, moved) in [([files.clone(), binary()].concat(), false), (files, true)] {
+        let mut staging = Staging::new(&[("Staticfile", ""), ("index.html", "hello")], buildpacks);
+        staging.request.skip_detect = true;
+        staging.request.catalogue = vec![nginx.clone()];
+        assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
+        assert_eq!(staging.request.paths.app.join("public/index.html").exists(), moved);
+        assert_eq!(staging.request.paths.app.join("index.html").exists(), !moved);
+        assert_eq!(staging.outcome().process_types.len(), usize::from(moved));
     }
 }
 
