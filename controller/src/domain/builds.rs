@@ -128,6 +128,7 @@ pub async fn create(
     let floor = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let processes = processes_of_app_tx(&mut tx, app.guid).await?;
     let web = processes.iter().find(|process| process.kind == "web");
+    let command = web.and_then(|web| web.command.clone());
     let web = |figure: fn(&ProcessRow) -> i64| web.map_or(0, figure);
     let memory_mb = wish.memory_mb.unwrap_or_else(|| web(|web| web.memory_in_mb).max(floor(limits.staging_memory_mb)));
     let disk_mb = wish.disk_mb.unwrap_or_else(|| web(|web| web.disk_in_mb).max(floor(limits.staging_disk_mb)));
@@ -148,6 +149,7 @@ pub async fn create(
         package: v1::Blob { digest: blob.clone().into(), size: blob_size.unsigned_abs(), format: "zip".to_owned() },
         buildpacks,
         skip_detect,
+        command,
         cache,
         memory_mb: memory_mb.unsigned_abs(),
         disk_mb: disk_mb.unsigned_abs(),

@@ -133,6 +133,8 @@ pub struct BuildFacts {
     pub buildpacks: Vec<v1::BuildpackRef>,
     /// The developer named them.
     pub skip_detect: bool,
+    /// The developer's start command of `web`: a program that is built already is known by it.
+    pub command: Option<String>,
     /// What the app's last build left.
     pub cache: Option<v1::Blob>,
     /// MiB.
@@ -245,6 +247,7 @@ pub fn build(app: &AppFacts, build: &BuildFacts, catalogue: &[LayerRow]) -> Resu
     tags.push(pair("build_id", build.guid));
     Ok(Composed::new(v1::WorkloadSpec {
         kind: v1::WorkloadKind::Build.into(),
+        command: build.command.clone().unwrap_or_default(),
         layers: layers::of_stack(&app.stack, catalogue)?,
         env: environment::of_build(app, build),
         memory_mb: build.memory_mb,
