@@ -14,7 +14,9 @@ use crate::domain::services::vcap;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VariableError {
     /// Belongs to the platform.
-    #[error("cannot set {0}: variables named PORT, or beginning with VCAP_ or CF_, belong to the platform")]
+    #[error(
+        "cannot set {0}: PORT, CF_STACK, and variables beginning with VCAP_ or CF_INSTANCE_ belong to the platform"
+    )]
     Reserved(String),
     /// Cannot be the name of a variable.
     #[error("{0:?} cannot be the name of an environment variable: it must not be empty or hold '=' or a NUL")]
@@ -33,7 +35,10 @@ pub fn check_variable(name: &str, value: &str) -> Result<(), VariableError> {
         return Err(VariableError::Name(name.to_owned()));
     }
     let upper = name.to_ascii_uppercase();
-    if upper == "PORT" || upper.starts_with("VCAP_") || upper.starts_with("CF_") {
+    // Only what an instance gets from the platform: other names with CF_ are those of tools (CF_API, CF_USERNAME), and
+    // manifests that set them work on Cloud Foundry.
+    let ours = ["PORT", "CF_STACK"].contains(&upper.as_str());
+    if ours || upper.starts_with("VCAP_") || upper.starts_with("CF_INSTANCE_") {
         return Err(VariableError::Reserved(name.to_owned()));
     }
     if value.contains('\0') {
@@ -145,11 +150,13 @@ mod tests {
 
     #[test]
     fn names_of_the_platform_are_refused() {
-        for name in ["PORT", "VCAP_SERVICES", "CF_INSTANCE_IP", "vcap_x", ""] {
+        for name in ["PORT", "VCAP_SERVICES", "CF_INSTANCE_IP", "cf_stack", "vcap_x", ""] {
             assert!(check_variable(name, "x").is_err(), "{name}");
         }
         assert!(check_variable("A=B", "x").is_err());
         assert!(check_variable("A", "x\0").is_err());
-        assert_eq!(check_variable("PORTS", "x"), Ok(()));
+        for name in ["PORTS", "CF_API", "CF_USERNAME", "MY_VCAP_X"] {
+            assert_eq!(check_variable(name, "x"), Ok(()));
+        }
     }
 }
