@@ -251,7 +251,8 @@ async fn create(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut event = NewEvent::new("audit.user.role_add", caller.actor(), Party::new("user", &user.guid, name))
+    let target = Party::new("user", &user.guid, name);
+    let mut event = NewEvent::new(format!("audit.user.{kind}_add"), caller.actor(), target)
         .in_org(org)
         .with_request(json!({ "type": kind }));
     event.space = space;
@@ -279,7 +280,7 @@ async fn remove(
     }
     store::role_delete_tx(&mut tx, row.guid).await?;
     let target = Party::new("user", &row.user_guid, "");
-    let mut event = NewEvent::new("audit.user.role_remove", caller.actor(), target)
+    let mut event = NewEvent::new(format!("audit.user.{}_remove", row.kind), caller.actor(), target)
         .in_org(row.org_guid)
         .with_request(json!({ "type": row.kind }));
     event.space = row.space_guid;

@@ -1,6 +1,8 @@
 //! Audit events: who did what to what. Written in the transaction that does it, so that neither is there without the
 //! other.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -31,8 +33,8 @@ impl Party {
 /// An event to be recorded.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// `audit.app.create`, `app.crash`, …
-    pub kind: &'static str,
+    /// `audit.app.create`, `app.crash`, …: one of Cloud Foundry's names where it has one.
+    pub kind: Cow<'static, str>,
     /// Who did it.
     pub actor: Party,
     /// What it was done to.
@@ -48,8 +50,8 @@ pub struct NewEvent {
 impl NewEvent {
     /// An event without details.
     #[must_use]
-    pub fn new(kind: &'static str, actor: Party, target: Party) -> Self {
-        Self { kind, actor, target, data: Map::new(), space: None, org: None }
+    pub fn new(kind: impl Into<Cow<'static, str>>, actor: Party, target: Party) -> Self {
+        Self { kind: kind.into(), actor, target, data: Map::new(), space: None, org: None }
     }
 
     /// In this space of this organization.

@@ -71,13 +71,12 @@ pub async fn build_completed(
                 let size = i64::try_from(cache.size).unwrap_or(i64::MAX);
                 app_build_cache_tx(&mut tx, row.app_guid, &cache.digest, size).await?;
             }
-            build_event(&mut tx, &row, json!({ "build_guid": build, "droplet_guid": droplet.guid, "state": "STAGED" }))
-                .await?;
+            build_event(&mut tx, &row, "audit.app.build.staged", json!({ "droplet_guid": droplet.guid })).await?;
         }
         Err(error) => {
             tracing::info!(build.guid = %build, assignment.id = %assignment, error, "a build failed");
             build_end_tx(&mut tx, build, None, Some(&error), &json!({})).await?;
-            build_event(&mut tx, &row, json!({ "build_guid": build, "state": "FAILED", "error": error })).await?;
+            build_event(&mut tx, &row, "audit.app.build.failed", failure(&error)).await?;
         }
     }
     change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
@@ -94,11 +93,24 @@ async fn open_build(tx: &mut sqlx::PgConnection, build: Uuid, attempt: u32) -> D
     Ok(row.filter(|row| row.state == "STAGING" && i64::from(row.attempt) == i64::from(attempt)))
 }
 
-async fn build_event(tx: &mut sqlx::PgConnection, build: &BuildRow, data: Value) -> DomainResult<()> {
+/// A build's error, `ID - text`, as its event has it.
+fn failure(error: &str) -> Value {
+    let (id, message) = error.split_once(" - ").unwrap_or(("StagingError", error));
+    json!({ "error_id": id, "error_message": message })
+}
+
+async fn build_event(
+    tx: &mut sqlx::PgConnection,
+    build: &BuildRow,
+    kind: &'static str,
+    mut data: Value,
+) -> DomainResult<()> {
     let Some(app) = app_lock_tx(tx, build.app_guid).await? else { return Ok(()) };
+    data["build_guid"] = json!(build.guid);
+    data["package_guid"] = json!(build.package_guid);
     let text = |key: &str| build.created_by.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned();
     let actor = Party::new("user", text("guid"), text("name"));
-    record(tx, "audit.app.build.end", &actor, &app, data).await
+    record(tx, kind, &actor, &app, data).await
 }
 
 fn made(build: &BuildRow, result: &v1::BuildResult) -> Result<Made, String> {
@@ -168,7 +180,7 @@ pub async fn build_failed(context: &Context, build: Uuid, attempt: u32, error: &
     let mut tx = context.store.pool().begin().await?;
     let Some(row) = open_build(&mut tx, build, attempt).await? else { return Ok(()) };
     build_end_tx(&mut tx, build, None, Some(error), &json!({})).await?;
-    build_event(&mut tx, &row, json!({ "build_guid": build, "state": "FAILED", "error": error })).await?;
+    build_event(&mut tx, &row, "audit.app.build.failed", failure(error)).await?;
     change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
     context.pokes.planner.notify_one();
     Ok(())

@@ -42,7 +42,7 @@ pub async fn event_record_tx(tx: &mut PgConnection, event: &NewEvent) -> sqlx::R
                             data, space_guid, org_guid)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         Uuid::new_v4(),
-        event.kind,
+        &*event.kind,
         event.actor.guid,
         event.actor.kind,
         event.actor.name,

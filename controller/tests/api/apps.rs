@@ -9,7 +9,7 @@ use slipway_controller::domain::outcomes;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use crate::support::apps::{build, build_result, ready_package, refused};
+use crate::support::apps::{app_of, build, build_result, catalogue, ready_package, refused};
 use crate::support::{TestController, error};
 
 #[tokio::test]
@@ -47,7 +47,13 @@ async fn a_push_ends_in_a_spec_that_says_everything() {
         .fetch_all(&controller.database.pool)
         .await
         .expect("events");
-    for wanted in ["audit.app.create", "audit.app.build.create", "audit.app.droplet.mapped", "audit.app.start"] {
+    for wanted in [
+        "audit.app.create",
+        "audit.app.build.create",
+        "audit.app.build.staged",
+        "audit.app.droplet.mapped",
+        "audit.app.start",
+    ] {
         assert!(types.iter().any(|kind| kind == wanted), "{wanted} in {types:?}");
     }
 
@@ -106,6 +112,26 @@ async fn roles_and_bad_bodies_are_refused() {
 }
 
 #[tokio::test]
+async fn a_build_knows_the_start_command() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    catalogue(&controller.database.pool).await;
+    let (_, space) = controller.dev().await;
+    for (name, fields, command) in [("a", "  command: ./app --fast\n", "./app --fast"), ("b", "", "")] {
+        let app = app_of(&client, space, name, fields).await;
+        let guid = build(&client, &ready_package(&client, &app).await).await;
+        let (digest, sealed): (Vec<u8>, Vec<u8>) =
+            sqlx::query_as("select s.digest, s.body from build b join spec s on s.digest = b.spec where b.guid = $1")
+                .bind(guid.parse::<Uuid>().expect("guid"))
+                .fetch_one(&controller.database.pool)
+                .await
+                .expect("a spec");
+        let body = controller.context.vault.open(&format!("spec/{}", hex::encode(&digest)), &sealed).expect("opens");
+        assert_eq!(<v1::WorkloadSpec as prost::Message>::decode(&body[..]).expect("decodes").command, command);
+    }
+}
+
+#[tokio::test]
 async fn a_failed_build_says_why_and_a_task_ends_by_its_exit() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
@@ -121,6 +147,10 @@ async fn a_failed_build_says_why_and_a_task_ends_by_its_exit() {
     let (_, build) = client.get(&format!("/v3/builds/{guid}")).await;
     assert_eq!(build["state"], "FAILED");
     assert_eq!(build["error"], "NoAppDetectedError - An app was not successfully detected by any available buildpack");
+    let (_, events) = client.get(&format!("/v3/audit_events?target_guids={app}&types=audit.app.build.failed")).await;
+    let data = &events["resources"][0]["data"];
+    assert_eq!((&data["build_guid"], &data["error_id"]), (&json!(guid), &json!("NoAppDetectedError")), "{events}");
+    assert_eq!(data["error_message"], "An app was not successfully detected by any available buildpack");
 
     let (status, task) =
         client.post(&format!("/v3/apps/{app}/tasks"), json!({ "command": "true", "memory_in_mb": 32 })).await;

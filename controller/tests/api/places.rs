@@ -276,6 +276,10 @@ async fn roles_decide() {
     assert_eq!(developer.delete(&format!("/v3/roles/{role}")).await.0, StatusCode::FORBIDDEN);
     assert_eq!(admin.delete_job(&format!("/v3/roles/{role}")).await["state"], "COMPLETE");
     assert_eq!(auditor.get(&path).await.0, StatusCode::NOT_FOUND);
+    let user = roles["included"]["users"][0]["guid"].as_str().expect("a guid");
+    let (_, events) = admin.get(&format!("/v3/audit_events?target_guids={user}&order_by=created_at")).await;
+    let types: Vec<_> = events["resources"].as_array().expect("events").iter().map(|event| &event["type"]).collect();
+    assert_eq!(types.last().expect("an event"), &"audit.user.space_auditor_remove", "{events}");
 
     let org_path = format!("/v3/organizations/{org}");
     assert_eq!(admin.patch(&org_path, json!({ "suspended": true })).await.0, StatusCode::OK);
