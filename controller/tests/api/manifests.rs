@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::apps::manifest;
+use crate::support::apps::{app_of, catalogue, manifest};
 use crate::support::{TestController, error};
 
 #[tokio::test]
@@ -50,7 +50,8 @@ async fn manifests_are_applied_whole_or_not_at_all() {
         .header("content-type", "application/x-yaml")
         .body("applications:\n- name: a\n  memory: 2G\n");
     let (status, body) = client.send(diff).await;
-    assert_eq!((status, &body["diff"][0]["value"]), (StatusCode::CREATED, &json!("2048M")), "{body}");
+    let changed = json!([{ "op": "replace", "path": "/applications/0/memory", "was": "1024M", "value": "2048M" }]);
+    assert_eq!((status, &body["diff"]), (StatusCode::CREATED, &changed), "{body}");
 
     // Beyond any cell, with figures.
     sqlx::query("insert into cell (id, zone, memory_mb, disk_mb, slots) values ($1, 'z', 2048, 4096, 10)")
@@ -61,4 +62,83 @@ async fn manifests_are_applied_whole_or_not_at_all() {
     let (status, body) = client.send(manifest(&client, space, "applications: [{name: a, memory: 64G}]")).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(error(&body).1.contains("65536 MiB") && error(&body).1.contains("2048 MiB"), "{body}");
+}
+
+const WHOLE: &str = "  env:
+    GREETING: hello
+  lifecycle: buildpack
+  buildpacks:
+  - binary_buildpack
+  stack: debian12
+  features:
+    ssh: false
+    revisions: true
+    service-binding-k8s: false
+    file-based-vcap-services: true
+  routes:
+  - route: a.apps.slipway.test
+    protocol: http1
+    options:
+      loadbalancing: least-connection
+  - route: a.apps.slipway.test/api
+    protocol: http1
+  metadata:
+    labels:
+      tier: front
+    annotations:
+      contact: me@example.org
+  processes:
+  - type: web
+    instances: 2
+    memory: 64M
+    disk_quota: 128M
+    log-rate-limit-per-second: 16K
+    command: ./app
+    health-check-type: http
+    health-check-http-endpoint: /health
+    health-check-invocation-timeout: 3
+    health-check-interval: 7
+    readiness-health-check-type: http
+    readiness-health-check-http-endpoint: /ready
+    readiness-health-check-invocation-timeout: 2
+    readiness-health-check-interval: 5
+    timeout: 30
+  - type: worker
+    instances: 1
+    memory: 32M
+    disk_quota: 1024M
+    log-rate-limit-per-second: -1
+    command: ./app worker
+    health-check-type: process
+    readiness-health-check-type: process
+  sidecars:
+  - name: helper
+    process_types:
+    - web
+    command: ./app side
+    memory: 16M
+";
+
+#[tokio::test]
+async fn the_manifest_of_an_app_says_everything_that_made_it() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    catalogue(&controller.database.pool).await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&client, space, "a", WHOLE).await;
+    let (status, written) = client.get(&format!("/v3/apps/{app}/manifest")).await;
+    let written = written.as_str().expect("YAML").to_owned();
+    assert_eq!(
+        (status, written.as_str()),
+        (StatusCode::OK, format!("---\napplications:\n- name: a\n{WHOLE}").as_str())
+    );
+    // Applied again, it changes nothing.
+    let diff = client
+        .request(Method::POST, &format!("/v3/spaces/{space}/manifest_diff"))
+        .header("content-type", "application/x-yaml")
+        .body(written.clone());
+    assert_eq!(client.send(diff).await.1["diff"], json!([]));
+    let job = client.job(manifest(&client, space, &written)).await;
+    assert_eq!((&job["state"], &job["warnings"]), (&json!("COMPLETE"), &json!([])), "{job}");
+    assert_eq!(client.get(&format!("/v3/apps/{app}/manifest")).await.1, written);
 }

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod diff;
 pub mod parse;
 pub mod routes;
+pub mod written;
 pub mod yaml;
 
 use serde_json::{Map, Value};
