@@ -58,8 +58,11 @@ pub async fn apply(
                 wish.name
             ))
         })?;
-        let name = host_of(&app.name);
-        let host = if wish.random_route { random(&name) } else { name };
+        let host = match wish.random_route {
+            true => random(&app.name),
+            false => host_of(&app.name)
+                .map_err(|problem| DomainError::invalid(format!("For application '{}': {problem}", wish.name)))?,
+        };
         let address = format!("{host}.{}", domain.name);
         let route = RouteManifest { address, protocol: None, options: None };
         changed.extend(by.map(tx, (&domain, host, String::new()), &route).await?);
@@ -72,16 +75,32 @@ fn random(name: &str) -> String {
     let word = |words: &[&'static str], rng: &mut rand::rngs::ThreadRng| words.choose(rng).copied().unwrap_or("x");
     let (first, second) = (word(ADJECTIVES, &mut rng), word(ANIMALS, &mut rng));
     let digits: u16 = rand::random_range(0..1000);
-    let name: String = name.chars().take(40).collect();
-    format!("{}-{first}-{second}-{digits}", name.trim_end_matches('-'))
+    let plain: String = name.to_lowercase().chars().map(|c| if is_of_host(c) { c } else { '-' }).take(40).collect();
+    let plain = match plain.trim_matches('-') {
+        "" => "app",
+        plain => plain,
+    };
+    format!("{plain}-{first}-{second}-{digits}")
 }
 
-/// A host label made of an app's name.
-fn host_of(name: &str) -> String {
-    let plain: String =
-        name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    let plain = plain.trim_matches('-').to_owned();
-    if plain.is_empty() { "app".to_owned() } else { plain }
+fn is_of_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_'
+}
+
+/// The app's name as a host, or why it is none. It is never bent to become one: two apps, `my.app` and `my_app`, would then
+/// answer at one address, each to half of the other's requests.
+fn host_of(name: &str) -> Result<String, String> {
+    let problem = if name.chars().count() > 63 {
+        "Host cannot exceed 63 characters"
+    } else if !name.chars().all(is_of_host) {
+        r#"Host must be either "*" or contain only alphanumeric characters, "_", or "-""#
+    } else {
+        return Ok(name.to_ascii_lowercase());
+    };
+    Err(format!(
+        "Failed to create default route from app name: {problem}. Name a route in the manifest, or ask for a random one or \
+         for none (--random-route, --no-route)."
+    ))
 }
 
 /// Domain (the longest that fits), host and path of an address.
@@ -244,7 +263,18 @@ mod tests {
         assert_eq!((found.name.as_str(), host.as_str(), path.as_str()), ("apps.example.com", "a.b", "/x/y"));
         assert_eq!(split("example.com", &domains).expect("fits").1, "");
         assert!(split("badexample.com", &domains).is_none());
-        assert_eq!(host_of("My App!"), "my-app");
+    }
+
+    #[test]
+    fn a_name_is_a_host_or_it_is_not() {
+        assert_eq!(host_of("My_App-2"), Ok("my_app-2".to_owned()));
+        for (name, told) in [("my.app", "alphanumeric"), ("my app", "alphanumeric"), ("ünï", "alphanumeric")] {
+            assert!(host_of(name).expect_err(name).contains(told), "{name}");
+        }
+        assert!(host_of(&"a".repeat(64)).expect_err("long").contains("63 characters"));
         assert!(random("web").starts_with("web-"));
+        assert!(random("My App!").starts_with("my-app-"));
+        assert!(random("!").starts_with("app-"));
+        assert!(random(&"a".repeat(99)).len() <= 63);
     }
 }
