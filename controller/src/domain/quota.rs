@@ -168,8 +168,9 @@ fn refusal(figures: &QuotaFigures, cell: LargestCell, demands: &[Demand], runnin
     for (name, unit, asked, whose, owner, limit, used) in totals {
         let Some(limit) = limit.filter(|limit| *limit >= 0) else { continue };
         if asked.saturating_add(used) > limit && asked > 0 {
+            let what = if unit.is_empty() { format!(" {name}") } else { format!("{unit} of {name}") };
             return Some(format!(
-                "The quota of the {whose} {owner:?} allows {limit}{unit} of {name}: {used}{unit} are in use by others, and {asked}{unit} are asked for.",
+                "The quota of the {whose} {owner:?} allows {limit}{what}: {used}{unit} are in use by others, and {asked}{unit} are asked for.",
             ));
         }
     }
@@ -220,7 +221,7 @@ mod tests {
         assert!(text.contains("600 MiB") && text.contains("402 MiB") && text.contains("acme"), "{text}");
         assert!(refusal(&figures, none, &[demand(2, 201)], false).is_none(), "a stopped app uses nothing");
         let text = refusal(&figures, none, &[demand(3, 1)], true).expect("instances");
-        assert!(text.contains("2 of instances"), "{text}");
+        assert!(text.contains("2 instances:"), "{text}");
         assert!(refusal(&figures, none, &[demand(1, 1001)], false).is_some(), "one instance alone is too large");
         assert!(refusal(&figures, none, &[demand(0, 1001)], true).is_none(), "no instance uses nothing");
     }

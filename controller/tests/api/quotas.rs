@@ -29,7 +29,7 @@ async fn what_exceeds_the_organization_is_refused_with_figures() {
     let wish = json!({ "instances": 2, "memory_in_mb": 128 });
     let texts = ["organization \"dev\"", "256 MiB of memory", "64 MiB are in use", "256 MiB are asked for"];
     refused(&client.post(&scale(&first), wish).await, 422, &texts);
-    let texts = ["allows 3 of instances", "1 are in use", "3 are asked for"];
+    let texts = ["allows 3 instances:", "1 are in use", "3 are asked for"];
     refused(&client.post(&scale(&first), json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
     let texts = ["asks for 512 MiB", "allows 256 MiB"];
     refused(&client.post(&scale(&first), json!({ "memory_in_mb": 512 })).await, 422, &texts);
@@ -67,7 +67,7 @@ async fn what_exceeds_the_space_is_refused_with_figures() {
     )
     .await;
     let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
-    let texts = ["space \"dev\"", "allows 2 of instances", "3 are asked for"];
+    let texts = ["space \"dev\"", "allows 2 instances:", "3 are asked for"];
     refused(&client.post(&scale, json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
     let texts = ["space \"dev\"", "allows 128 MiB", "180 MiB are asked for"];
     refused(&client.post(&scale, json!({ "instances": 2, "memory_in_mb": 90 })).await, 422, &texts);
