@@ -46,6 +46,18 @@ async fn content_names_itself() {
 }
 
 #[tokio::test]
+async fn a_damaged_blob_is_stored_again_when_its_content_comes_again() {
+    let controller = TestController::start().await;
+    let digest = controller.put_blob(b"a droplet").await;
+    let name = hex::encode(digest);
+    let path = controller.context.config.blob_directory.join("sha256").join(&name[..2]).join(&name);
+    // As a power cut leaves a file whose content had not reached the disk.
+    std::fs::write(&path, b"").expect("cut short");
+    assert_eq!(controller.put_blob(b"a droplet").await, digest);
+    assert_eq!(std::fs::read(&path).expect("read"), b"a droplet");
+}
+
+#[tokio::test]
 async fn what_was_put_a_moment_ago_is_not_removed_and_garbage_is_later() {
     let controller = TestController::start().await;
     let blobs = &controller.context.blobs;

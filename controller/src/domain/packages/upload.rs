@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 use slipway_api_types::ErrorCode;
 use slipway_api_types::requests::ResourceEntry;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 
-use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile};
+use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile, Remembered};
 use crate::blobs::{BlobDigest, BlobError};
 use crate::context::Context;
 use crate::domain::audit::Party;
@@ -21,6 +21,9 @@ use crate::domain::lifecycle::record;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::app_lock_tx;
 use crate::store::packages::{PackageRow, ResourceRow, package_ready_tx};
+
+/// Files that are stored at a time: each waits for its disk, and waiting for several costs little more than for one.
+const PUT_AT_ONCE: usize = 8;
 
 /// What was received.
 #[derive(Debug)]
@@ -174,17 +177,15 @@ async fn copy_out(context: &Context, digest: &BlobDigest, path: &Path) -> Domain
 }
 
 async fn remember(context: &Context, judged: &Judged) -> DomainResult<()> {
-    let mut rows = Vec::with_capacity(judged.remembered.len());
-    for file in &judged.remembered {
-        let (digest, size) = context.blobs.put_file(&file.local).await.map_err(blob)?;
-        rows.push(ResourceRow {
-            sha1: file.sha1.to_vec(),
-            size: i64::try_from(size).unwrap_or(i64::MAX),
-            blob: digest.to_vec(),
-        });
-    }
+    let puts: Vec<_> = judged.remembered.iter().map(|file| put_known(context, file)).collect();
+    let rows: Vec<ResourceRow> = futures::stream::iter(puts).buffered(PUT_AT_ONCE).try_collect().await?;
     if !rows.is_empty() {
         context.store.resources_remember(&rows).await?;
     }
     Ok(())
+}
+
+async fn put_known(context: &Context, file: &Remembered) -> DomainResult<ResourceRow> {
+    let (digest, size) = context.blobs.put_file(&file.local).await.map_err(blob)?;
+    Ok(ResourceRow { sha1: file.sha1.to_vec(), size: i64::try_from(size).unwrap_or(i64::MAX), blob: digest.to_vec() })
 }
