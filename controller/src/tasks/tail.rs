@@ -1,5 +1,9 @@
 //! Follows the change log and wakes what depends on it: at once for what this controller wrote (a poke), by adaptive
 //! polling for what others wrote.
+//!
+//! A database that fell back under a running controller (a failover that lost commits, a backup put back) must be seen
+//! here: cells and routers show what they hold only when a session begins, and theirs stand. So each read begins with the
+//! last entry that was seen. When that is gone or another, the epoch rises.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +11,8 @@ use std::time::Duration;
 
 use slipway_api_types::AssignmentId;
 use slipway_chassis::{Shutdown, chain};
+use slipway_protocol::v1::Version;
+use uuid::Uuid;
 
 use super::Wake;
 use crate::cells::hub::CellHub;
@@ -31,7 +37,7 @@ pub fn start(
 ) {
     let stop = shutdown.clone();
     shutdown.spawn(async move {
-        let mut tail = Tail { placement, hub, wake, seen: None };
+        let mut tail = Tail::new(placement, hub, wake);
         let mut pause = BUSY;
         loop {
             pause = match tail.step().await {
@@ -59,25 +65,73 @@ struct Tail {
     hub: Arc<CellHub>,
     wake: Arc<Wake>,
     /// Everything up to here was seen; `None` before the first read.
-    seen: Option<u64>,
+    seen: Option<Seen>,
+}
+
+/// How far the log was read.
+struct Seen {
+    version: Version,
+    /// The entry that stood there; `None` until it was read.
+    entry: Option<Change>,
 }
 
 impl Tail {
+    fn new(placement: Arc<dyn PlacementStore>, hub: Arc<CellHub>, wake: Arc<Wake>) -> Self {
+        Self { placement, hub, wake, seen: None }
+    }
+
     async fn step(&mut self) -> Result<usize> {
-        let Some(seen) = self.seen else {
+        let Some(Seen { version, entry }) = &self.seen else {
             // Everything reads the store whole at its start.
-            self.seen = Some(self.placement.version().await?.seq);
-            self.wake_all();
+            self.begin(self.placement.version().await?);
             return Ok(1);
         };
-        let changes = self.placement.changes_since(seen, BATCH).await?;
-        let Some(last) = changes.last().map(|change| change.seq) else { return Ok(0) };
-        self.dispatch(&changes).await?;
-        self.seen = Some(last);
-        if changes.len() == BATCH as usize {
+        let version = *version;
+        let mut changes = self.placement.changes_since(version.seq.saturating_sub(1), BATCH).await?;
+        let lost = match changes.first() {
+            // The newest entry is never removed.
+            None => version.seq > 0,
+            Some(first) if first.seq == version.seq => entry.as_ref().is_some_and(|entry| entry != first),
+            // Old ones are.
+            Some(_) => false,
+        };
+        if lost {
+            self.fell_back(version).await?;
+            return Ok(1);
+        }
+        let full = changes.len() == BATCH as usize;
+        let Some(last) = changes.last().copied() else { return Ok(0) };
+        changes.retain(|change| change.seq > version.seq);
+        if !changes.is_empty() {
+            self.dispatch(&changes).await?;
+        }
+        let raised =
+            changes.iter().any(|change| change.kind == Some(ChangeKind::Controller) && change.id == Uuid::nil());
+        let epoch = if raised { self.placement.version().await?.epoch } else { version.epoch };
+        self.seen = Some(Seen { version: Version::new(epoch, last.seq), entry: Some(last) });
+        if full {
             self.wake.tail.notify_one();
         }
         Ok(changes.len())
+    }
+
+    fn begin(&mut self, version: Version) {
+        self.seen = Some(Seen { version, entry: None });
+        self.wake_all();
+    }
+
+    /// What was read up to `seen` is not what the store holds now.
+    async fn fell_back(&mut self, seen: Version) -> Result<()> {
+        let now = self.placement.version().await?;
+        // Of the epoch that was read: when another controller has raised it already, that is enough.
+        let above = Version::new(seen.epoch, now.seq.max(seen.seq).saturating_add(1));
+        let raised = self.placement.epoch_raise(above).await?;
+        tracing::error!(
+            %seen, found = %now, now = %raised,
+            "the database has lost what this controller had read (a failover that lost commits, or a restored backup): the epoch was raised; running instances are adopted"
+        );
+        self.begin(raised);
+        Ok(())
     }
 
     async fn dispatch(&self, changes: &[Change]) -> Result<()> {
@@ -118,5 +172,84 @@ impl Tail {
         self.wake.deployments.notify_one();
         self.wake.release.notify_one();
         self.hub.poke_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::placement::memory::MemoryPlacement;
+
+    async fn tail_at(entries: u128) -> (Arc<MemoryPlacement>, Tail) {
+        let placement = Arc::new(MemoryPlacement::new());
+        for group in 0..entries {
+            placement.unwant(Uuid::from_u128(group));
+        }
+        let mut tail = Tail::new(Arc::clone(&placement) as _, Arc::default(), Arc::default());
+        assert_eq!(tail.step().await.expect("the beginning"), 1);
+        assert_eq!(tail.step().await.expect("nothing new"), 0);
+        (placement, tail)
+    }
+
+    #[tokio::test]
+    async fn what_is_new_is_counted_once() {
+        let (placement, mut tail) = tail_at(0).await;
+        for group in 1..4 {
+            placement.unwant(Uuid::from_u128(group));
+        }
+        assert_eq!(tail.step().await.expect("three"), 3);
+        assert_eq!(tail.step().await.expect("nothing new"), 0);
+        assert_eq!(placement.version().await.expect("a version"), Version::new(1, 3));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_lost_what_was_read_rises() {
+        let (placement, mut tail) = tail_at(5).await;
+        placement.lose(2);
+        assert_eq!(tail.step().await.expect("found out"), 1);
+        assert_eq!(placement.version().await.expect("a version"), Version::new(2, 4));
+        assert_eq!(tail.step().await.expect("nothing new"), 0);
+        placement.unwant(Uuid::from_u128(9));
+        assert_eq!(tail.step().await.expect("heard again, though its number was seen before"), 1);
+        assert_eq!(placement.version().await.expect("a version").epoch, 2, "once");
+    }
+
+    #[tokio::test]
+    async fn so_does_one_that_has_put_others_in_their_place_since() {
+        let (placement, mut tail) = tail_at(5).await;
+        placement.lose(2);
+        for group in 10..14 {
+            placement.unwant(Uuid::from_u128(group));
+        }
+        assert_eq!(tail.step().await.expect("found out"), 1);
+        assert_eq!(placement.version().await.expect("a version"), Version::new(2, 8));
+        assert_eq!(tail.step().await.expect("nothing new"), 0);
+    }
+
+    #[tokio::test]
+    async fn one_controller_raises_for_all() {
+        let (placement, mut tail) = tail_at(5).await;
+        let mut other = Tail::new(Arc::clone(&placement) as _, Arc::default(), Arc::default());
+        for _ in 0..2 {
+            other.step().await.expect("a step");
+        }
+        placement.lose(1);
+        for _ in 0..3 {
+            tail.step().await.expect("a step");
+            other.step().await.expect("a step");
+        }
+        assert_eq!(placement.version().await.expect("a version").epoch, 2);
+        // And again, after the next loss.
+        placement.unwant(Uuid::from_u128(20));
+        for _ in 0..2 {
+            tail.step().await.expect("a step");
+            other.step().await.expect("a step");
+        }
+        placement.lose(1);
+        for _ in 0..3 {
+            other.step().await.expect("a step");
+            tail.step().await.expect("a step");
+        }
+        assert_eq!(placement.version().await.expect("a version").epoch, 3);
     }
 }

@@ -73,6 +73,13 @@ impl MemoryPlacement {
         self.state().now_ms += i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
     }
 
+    /// As a failover does that loses commits: the newest entries of the log are gone.
+    pub fn lose(&self, entries: usize) {
+        let mut state = self.state();
+        let left = state.log.len().saturating_sub(entries);
+        state.log.truncate(left);
+    }
+
     /// As the API does: something is wanted from now on.
     pub fn want(&self, wanted: Wanted) {
         let mut state = self.state();
