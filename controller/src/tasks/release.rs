@@ -1,24 +1,32 @@
 //! Frees slots of what is gone from its cell and durably gone from every router, and clears what nobody needs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_api_types::RouterId;
 use slipway_chassis::{Shutdown, chain};
+use tokio::time::Instant;
 
 use super::Wake;
 use crate::store::Store;
-use crate::store::placement::PlacementStore;
+use crate::store::placement::{PlacementStore, Result};
 
 const PERIOD: Duration = Duration::from_secs(10);
 /// A router without a session for this long is deregistered: it would hold the addresses of everything that it once
 /// routed to. One that comes back later registers again and gets the whole table before anything else.
 const ROUTER_UNSEEN: Duration = Duration::from_secs(600);
+/// For how long a router must be found unseen before that is believed. What is there is noted each minute; a machine that
+/// was suspended, or a database that was away, makes all look unseen at once, and a router that goes on serving behind
+/// a deregistration has its instances' addresses given to others.
+const ROUTER_DOUBT: Duration = Duration::from_secs(150);
 
 /// Releases until shutdown.
 pub fn start(placement: Arc<dyn PlacementStore>, store: Store, wake: Arc<Wake>, shutdown: &Shutdown) {
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let mut sweep = tokio::time::interval(PERIOD);
+        let mut unseen = Unseen::default();
         while !stop.is_stopping() {
             let poked = tokio::select! {
                 () = stop.requested() => break,
@@ -37,22 +45,99 @@ pub fn start(placement: Arc<dyn PlacementStore>, store: Store, wake: Arc<Wake>, 
                 }
             }
             if !poked {
-                clear(placement.as_ref(), &store).await;
+                if let Err(error) = unseen.forget(placement.as_ref()).await {
+                    tracing::debug!(error = %chain(&error), "routers cannot be checked now");
+                }
+                if let Err(error) = store.trim().await {
+                    tracing::debug!(error = %chain(&error), "old rows cannot be removed now");
+                }
             }
         }
     });
 }
 
-async fn clear(placement: &dyn PlacementStore, store: &Store) {
-    match placement.routers_forget(ROUTER_UNSEEN).await {
-        Ok(gone) => {
-            for router in gone {
-                tracing::warn!(router.id = %router, "a router was not seen for 10 minutes and is deregistered");
-            }
+/// Routers that are not seen, and since when on this controller's own clock.
+#[derive(Default)]
+struct Unseen(BTreeMap<RouterId, Instant>);
+
+impl Unseen {
+    /// Deregisters those that were found unseen for long enough.
+    async fn forget(&mut self, placement: &dyn PlacementStore) -> Result<()> {
+        let now = Instant::now();
+        let found = placement.routers_unseen(ROUTER_UNSEEN).await?;
+        self.0.retain(|router, _| found.contains(router));
+        for router in found {
+            self.0.entry(router).or_insert(now);
         }
-        Err(error) => tracing::debug!(error = %chain(&error), "routers cannot be checked now"),
+        let gone = self.0.iter().filter(|(_, since)| now.duration_since(**since) >= ROUTER_DOUBT);
+        let gone: Vec<RouterId> = gone.map(|(router, _)| *router).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for router in placement.routers_forget(&gone, ROUTER_UNSEEN).await? {
+            tracing::warn!(router.id = %router, "a router was not seen for 10 minutes and is deregistered");
+        }
+        Ok(())
     }
-    if let Err(error) = store.trim().await {
-        tracing::debug!(error = %chain(&error), "old rows cannot be removed now");
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_protocol::v1::Version;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::placement::memory::MemoryPlacement;
+    use crate::store::placement::{RouterProgress, RouterRegistration};
+
+    async fn registered(placement: &MemoryPlacement) -> RouterId {
+        let router = RouterId(Uuid::from_u128(1));
+        let registration = RouterRegistration {
+            id: router,
+            session: Uuid::from_u128(2),
+            zone: "z".into(),
+            query_address: String::new(),
+            applied: Version::default(),
+            durable: Version::default(),
+        };
+        placement.router_register(&registration).await.expect("registered");
+        router
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_router_is_not_forgotten_because_the_clock_of_the_database_has_jumped() {
+        let placement = MemoryPlacement::new();
+        let router = registered(&placement).await;
+        // The machine was suspended overnight; the router and its session are as they were.
+        placement.advance(Duration::from_secs(8 * 3600));
+        let mut unseen = Unseen::default();
+        for _ in 0..6 {
+            unseen.forget(&placement).await.expect("an answer");
+            tokio::time::advance(PERIOD).await;
+        }
+        assert_eq!(placement.routers().await.expect("routers").len(), 1);
+        // The next note of what has a session finds its row.
+        let progress = RouterProgress { id: router, applied: Version::new(1, 1), durable: Version::new(1, 1) };
+        placement.routers_progress(&[progress]).await.expect("noted");
+        tokio::time::advance(ROUTER_DOUBT).await;
+        unseen.forget(&placement).await.expect("an answer");
+        assert_eq!(
+            placement.routers().await.expect("routers").len(),
+            1,
+            "seen in between: nothing is left of the doubt"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_router_that_stays_away_is_forgotten() {
+        let placement = MemoryPlacement::new();
+        registered(&placement).await;
+        placement.advance(ROUTER_UNSEEN + Duration::from_secs(1));
+        let mut unseen = Unseen::default();
+        unseen.forget(&placement).await.expect("an answer");
+        assert_eq!(placement.routers().await.expect("routers").len(), 1);
+        tokio::time::advance(ROUTER_DOUBT).await;
+        unseen.forget(&placement).await.expect("an answer");
+        assert!(placement.routers().await.expect("routers").is_empty());
     }
 }

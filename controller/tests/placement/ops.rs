@@ -182,7 +182,14 @@ impl World {
                 store.router_leave(router, session).await.expect("leave");
                 String::new()
             }
-            Op::RouterForget => format!("{:?}", store.routers_forget(Duration::from_secs(15)).await.expect("forget")),
+            Op::RouterForget => {
+                let unseen = Duration::from_secs(15);
+                let found = store.routers_unseen(unseen).await.expect("unseen");
+                // The first of them only: others are there that were not seen either.
+                let forgotten = store.routers_forget(&found[..found.len().min(1)], unseen).await.expect("forget");
+                let seen = store.routers_forget(&[RouterId(id(6, 99))], unseen).await.expect("forget");
+                format!("{found:?} {forgotten:?} {seen:?}")
+            }
             Op::Lease(number) => {
                 let holder = ControllerId(id(8, *number));
                 let outcome = store.lease_take(holder, Duration::from_secs(15)).await.expect("lease");

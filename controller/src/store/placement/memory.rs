@@ -111,6 +111,12 @@ impl State {
         self.lease.as_ref().is_some_and(|lease| lease.term == term)
     }
 
+    fn unseen(&self, unseen: Duration) -> Vec<RouterId> {
+        let limit = i64::try_from(unseen.as_millis()).unwrap_or(i64::MAX);
+        let unseen = self.routers.iter().filter(|(_, (_, _, at))| self.now_ms - at > limit);
+        unseen.map(|(id, _)| *id).collect()
+    }
+
     fn live(&self) -> impl Iterator<Item = &Row> {
         self.rows.values().filter(|row| row.released_ms.is_none())
     }
@@ -522,12 +528,14 @@ impl PlacementStore for MemoryPlacement {
         Ok(self.state().routers.values().map(|(router, _, _)| router.clone()).collect())
     }
 
-    async fn routers_forget(&self, unseen: Duration) -> Result<Vec<RouterId>> {
+    async fn routers_unseen(&self, unseen: Duration) -> Result<Vec<RouterId>> {
+        Ok(self.state().unseen(unseen))
+    }
+
+    async fn routers_forget(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>> {
         let mut state = self.state();
-        let limit = i64::try_from(unseen.as_millis()).unwrap_or(i64::MAX);
-        let now = state.now_ms;
-        let gone = state.routers.iter().filter(|(_, (_, _, at))| now - at > limit);
-        let gone: Vec<RouterId> = gone.map(|(id, _)| *id).collect();
+        let mut gone = state.unseen(unseen);
+        gone.retain(|id| routers.contains(id));
         for id in &gone {
             state.routers.remove(id);
         }

@@ -103,9 +103,13 @@ pub trait PlacementStore: Send + Sync {
     /// Every registered router.
     async fn routers(&self) -> Result<Vec<RouterSeen>>;
 
-    /// Deregisters routers without a session that were not seen for `unseen` (database clock), and names them: a
+    /// Routers that were not seen for `unseen`, by the database's clock. That clock jumps (a suspended machine, a
+    /// correction), and nobody is seen while the database is away: it is no proof that a router is gone.
+    async fn routers_unseen(&self, unseen: Duration) -> Result<Vec<RouterId>>;
+
+    /// Deregisters those of these routers that were still not seen for `unseen` (database clock), and names them: a
     /// router that is gone for good must not hold addresses for ever.
-    async fn routers_forget(&self, unseen: Duration) -> Result<Vec<RouterId>>;
+    async fn routers_forget(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>>;
 
     /// All input of the routing table, from one snapshot.
     async fn routing_input(&self) -> Result<RoutingInput>;

@@ -103,8 +103,11 @@ impl PlacementStore for PgPlacement {
         let mut connection = self.pool.acquire().await?;
         reading::routers(&mut connection).await
     }
-    async fn routers_forget(&self, unseen: Duration) -> Result<Vec<RouterId>> {
-        self.forget_routers(unseen).await
+    async fn routers_unseen(&self, unseen: Duration) -> Result<Vec<RouterId>> {
+        self.unseen_routers(unseen).await
+    }
+    async fn routers_forget(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>> {
+        self.forget_routers(routers, unseen).await
     }
     async fn routing_input(&self) -> Result<RoutingInput> {
         self.read_routing_input().await

@@ -149,12 +149,24 @@ impl PgPlacement {
         Ok(())
     }
 
-    pub(super) async fn forget_routers(&self, unseen: Duration) -> Result<Vec<RouterId>> {
+    pub(super) async fn unseen_routers(&self, unseen: Duration) -> Result<Vec<RouterId>> {
+        // Whether it has a session is not asked: only the controller that held one could end it in the row, and that may be
+        // gone too. Routers that are there are noted each minute.
+        let unseen = sqlx::query_scalar!(
+            "select id from router where seen_at < now() - make_interval(secs => $1) order by id",
+            unseen.as_secs_f64()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(unseen.into_iter().map(RouterId).collect())
+    }
+
+    pub(super) async fn forget_routers(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>> {
         let mut tx = self.pool.begin().await?;
+        let ids: Vec<Uuid> = routers.iter().map(|router| router.0).collect();
         let mut gone = sqlx::query_scalar!(
-            // Whether it has a session is not asked: only the controller that held one could end it in the row, and that
-            // may be gone too. Routers that are there acknowledge something each minute.
-            "delete from router where seen_at < now() - make_interval(secs => $1) returning id",
+            "delete from router where id = any($1) and seen_at < now() - make_interval(secs => $2) returning id",
+            &ids,
             unseen.as_secs_f64()
         )
         .fetch_all(&mut *tx)
