@@ -163,15 +163,8 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         keys: KeyCache::default(),
     };
     auth::bootstrap(&context).await.map_err(|error| RunError::Bootstrap(Box::new(error)))?;
-    context
-        .store
-        .controller_put(&ControllerRow {
-            id: config.id,
-            api_address: api.1.to_string(),
-            cluster_address: cluster.1.to_string(),
-        })
-        .await
-        .map_err(RunError::Database)?;
+    let own = ControllerRow { id: config.id, api_address: api.1.to_string(), cluster_address: cluster.1.to_string() };
+    context.store.controller_put(&own).await.map_err(RunError::Database)?;
 
     let wake = Arc::<Wake>::default();
     let leadership = tasks::lease::start(Arc::clone(&placement), ControllerId(config.id), &shutdown);
@@ -222,7 +215,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         .layer_directory
         .as_ref()
         .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &shutdown));
-    sweep(&context, &shutdown);
+    sweep(&context, own, &shutdown);
     sweep_blobs(context.blobs.clone(), &shutdown);
     jobs::start(context.clone(), &shutdown);
     let routers = Arc::new(RouterParts { common: Arc::clone(&parts), hub: router_hub, tables });
@@ -330,12 +323,12 @@ fn serve_api(listener: TcpListener, context: Context, shutdown: &Shutdown) {
 }
 
 /// Keeps the own row alive, and ends builds and tasks that nobody can run.
-fn sweep(context: &Context, shutdown: &Shutdown) {
+fn sweep(context: &Context, own: ControllerRow, shutdown: &Shutdown) {
     let context = context.clone();
     driver::spawn(shutdown, "sweep", SWEEP, move || {
-        let context = context.clone();
+        let (context, own) = (context.clone(), own.clone());
         async move {
-            if let Err(error) = context.store.controller_seen(context.config.id).await {
+            if let Err(error) = context.store.controller_seen(&own).await {
                 tracing::debug!(error = %chain(&error), "this controller could not say that it lives");
             }
             outcomes::sweep(&context).await

@@ -46,12 +46,16 @@ impl Store {
     }
 
     /// Says that a controller lives, and deregisters those that were not seen for ten minutes: routers would go on
-    /// sending API requests there.
+    /// sending API requests there. One that another has deregistered meanwhile (the database was away for long, and the
+    /// other came back first) is there again.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn controller_seen(&self, id: Uuid) -> sqlx::Result<()> {
-        sqlx::query!("update controller set seen_at = now() where id = $1", id).execute(self.pool()).await?;
+    pub async fn controller_seen(&self, row: &ControllerRow) -> sqlx::Result<()> {
+        let seen = sqlx::query!("update controller set seen_at = now() where id = $1", row.id);
+        if seen.execute(self.pool()).await?.rows_affected() == 0 {
+            self.controller_put(row).await?;
+        }
         let mut tx = self.pool().begin().await?;
         let gone =
             sqlx::query_scalar!("delete from controller where seen_at < now() - interval '10 minutes' returning id")

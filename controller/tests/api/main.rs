@@ -19,6 +19,7 @@ mod passcodes;
 mod places;
 mod quota_resources;
 mod quotas;
+mod registry;
 mod removals;
 mod retention;
 mod route_bindings;
