@@ -16,6 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 
+use crate::keepalive::keep_alive;
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A member of the cluster could not be reached.
@@ -85,6 +87,7 @@ impl ClusterTls {
         let connect = async {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
+            keep_alive(&tcp)?;
             TlsConnector::from(Arc::new(config)).connect(name, tcp).await
         };
         let late = |_| failed(std::io::ErrorKind::TimedOut.into());

@@ -15,6 +15,7 @@ use super::failure::LogQuota;
 use super::listener;
 use crate::access_log::LogSender;
 use crate::cluster_tls::ClusterTls;
+use crate::keepalive::keep_alive;
 use crate::limits::Descriptors;
 use crate::metrics::CoreMetrics;
 use crate::sync::TableStore;
@@ -158,6 +159,7 @@ pub(crate) fn run_core(
         });
         for (listeners, secure) in [(http, false), (https, true)] {
             for one in listeners {
+                keep_alive(&one)?;
                 let one = tokio::net::TcpListener::from_std(one)?;
                 tokio::task::spawn_local(listener::accept(Rc::clone(&core), one, secure));
             }

@@ -20,6 +20,7 @@ use super::answer::Answer;
 use super::core::Core;
 use super::failure::{Cause, Failure};
 use super::upstream::{self, ConnectError, Sender};
+use crate::keepalive::keep_alive;
 use crate::table::RouteService;
 
 const FORWARDED_URL: HeaderName = HeaderName::from_static("x-cf-forwarded-url");
@@ -153,7 +154,8 @@ pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<S
         let addresses = resolve(&target.host, target.port).await.map_err(|error| ServiceError::Name(host(), error))?;
         let first = *addresses.first().ok_or_else(|| ServiceError::NoAddress(host()))?;
         let stream = TcpStream::connect(&*addresses).await.map_err(|error| ServiceError::Io(host(), error))?;
-        stream.set_nodelay(true).map_err(|error| ServiceError::Io(host(), error))?;
+        let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+        ready.map_err(|error| ServiceError::Io(host(), error))?;
         if !target.tls {
             return Ok(upstream::handshake(core, TokioIo::new(stream), first).await?);
         }

@@ -16,6 +16,7 @@ use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use crate::cluster_tls::DialError;
+use crate::keepalive::keep_alive;
 
 /// Sends requests on one connection.
 pub(crate) type Sender = http1::SendRequest<RequestBody>;
@@ -63,7 +64,8 @@ pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState) -> Result<Se
         let dial = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
         let stream =
             dial.await.map_err(|_| ConnectError::Late(address))?.map_err(|error| ConnectError::Io(address, error))?;
-        stream.set_nodelay(true).map_err(|error| ConnectError::Io(address, error))?;
+        let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+        ready.map_err(|error| ConnectError::Io(address, error))?;
         handshake(core, TokioIo::new(stream), address).await?
     };
     if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }

@@ -93,3 +93,47 @@ async fn a_slow_app_is_waited_for() {
     assert!(answer.ends_with(&format!("got {size}")), "{answer}");
     router.stop().await;
 }
+
+/// Whether the kernel asks, at quiet connections from `local` to `remote`, if the other end is still there. By
+/// `/proc/net/tcp`: address and port in hexadecimal, the state (01 is open), and the timer that runs (02 is that one).
+fn is_asked_after(local: Option<u16>, remote: Option<u16>) -> Result<(), String> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("a table of connections");
+    let at = |field: Option<&str>, port: Option<u16>| {
+        let found = field.and_then(|text| text.split_once(':')).and_then(|(_, hex)| u16::from_str_radix(hex, 16).ok());
+        port.is_none_or(|port| found == Some(port))
+    };
+    let mut open = 0;
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let here = at(fields.get(1).copied(), local) && at(fields.get(2).copied(), remote);
+        if here && fields.get(3) == Some(&"01") {
+            open += 1;
+            if !fields.get(5).is_some_and(|timer| timer.starts_with("02:")) {
+                return Err(line.to_owned());
+            }
+        }
+    }
+    if open == 0 { Err(table) } else { Ok(()) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_vanished_without_a_word_is_found_out() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router().await;
+    // Never answers, and may take as long as it wants to.
+    let backend = Backend::start(|_| std::future::pending()).await;
+    cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+    let mut clients = Vec::new();
+    for address in [router.http, router.https] {
+        clients.push(TcpStream::connect(address).await.expect("connect"));
+    }
+    clients[0].write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.expect("write");
+    for (local, remote) in
+        [(Some(router.http.port()), None), (Some(router.https.port()), None), (None, Some(backend.address.port()))]
+    {
+        eventually("the kernel asks", PATIENCE, async || is_asked_after(local, remote)).await;
+    }
+    drop(backend);
+    drop(clients);
+    router.stop().await;
+}
