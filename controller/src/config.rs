@@ -130,7 +130,7 @@ impl Validate for ControllerConfig {
         if self.limits.database_wait_s == 0 {
             problems.push("limits.database_wait_s: 0 refuses every request; write 1 or more seconds".to_owned());
         }
-        if let Err(network) = crate::drains::Reach::new(&self.drain_networks) {
+        if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
             problems
                 .push(format!("drain_networks: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"));
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use chassis::config::Validate;
 use serde::{Deserialize, Serialize};
 use slipway_chassis as chassis;
+use slipway_protocol::reach::Reach;
 use uuid::Uuid;
 
 /// One router's file. Written by `slipway up`, or by hand on a cluster.
@@ -29,6 +30,13 @@ pub struct RouterConfig {
     /// PEM of authorities that route services may have their certificates from, besides those of the host.
     #[serde(default)]
     pub trusted_authorities: Option<PathBuf>,
+    /// Networks that route services may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name their
+    /// URLs, and the router connects to them; so loopback, link-local, private and other special networks are refused
+    /// unless they stand here. On a cluster never name a network of this platform (cells, controllers, databases);
+    /// services that run on it are reached by the address at which clients reach the routers. `slipway up` allows
+    /// loopback and the private networks that it does not take for itself.
+    #[serde(default)]
+    pub route_service_networks: Vec<String>,
     /// gRPC of the controllers; tried in turn.
     pub controllers: Vec<SocketAddr>,
     /// Directory with `ca.pem`, `cert.pem`, `key.pem`.
@@ -107,6 +115,11 @@ impl Validate for RouterConfig {
         }
         if !self.https_listen.is_empty() && (self.certificate.is_none() || self.certificate_key.is_none()) {
             problems.push("certificate, certificate_key: both are needed for https_listen".to_owned());
+        }
+        if let Err(network) = Reach::new(&self.route_service_networks) {
+            problems.push(format!(
+                "route_service_networks: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"
+            ));
         }
         if self.client_stall_timeout_s == 0 {
             problems.push("client_stall_timeout_s: must be at least 1".to_owned());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use slipway_chassis::{Shutdown, chain};
 use slipway_protocol::Credentials;
+use slipway_protocol::reach::Reach;
 use slipway_protocol::v1::query_server::QueryServer;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -130,6 +131,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
         log,
         cluster_tls: Arc::clone(&cluster_tls),
         service_tls: service_tls(&config)?,
+        service_reach: service_reach(&config),
         web_tls,
         descriptors,
         max_header_bytes: config.max_header_bytes,
@@ -303,6 +305,18 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let part = path.with_extension("part");
     std::fs::write(&part, text)?;
     std::fs::rename(&part, path)
+}
+
+/// Where route services may be.
+fn service_reach(config: &RouterConfig) -> Reach {
+    Reach::new(&config.route_service_networks).unwrap_or_else(|network| {
+        // A configuration is checked before it comes here.
+        tracing::error!(
+            network,
+            "route_service_networks names no network here; route services are at public addresses only"
+        );
+        Reach::default()
+    })
 }
 
 /// TLS toward route services: a certificate of an authority that the host trusts, HTTP/1.1.

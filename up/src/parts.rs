@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::Serialize;
 use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
@@ -29,9 +30,14 @@ pub fn parts(layout: &Layout) -> Vec<&'static str> {
     PARTS.into_iter().chain(dns).collect()
 }
 
-/// Where a log server of this machine or its network is. The rest of the private networks, 10.0.0.0/8, is where the
-/// apps are ([`Settings::network`]); link-local holds the metadata of cloud machines.
-const DRAIN_NETWORKS: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+/// Where a log server or a route service of this machine or its network is. The rest of the private networks,
+/// 10.0.0.0/8, is where the apps are ([`Settings::network`]); link-local holds the metadata of cloud machines.
+const OWN_NETWORKS: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// These, and the router itself: a route service may be an app of this platform, under the name that others use.
+fn own_networks(router: IpAddr) -> Vec<String> {
+    OWN_NETWORKS.map(str::to_owned).into_iter().chain([IpNet::from(router).to_string()]).collect()
+}
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port)
@@ -57,7 +63,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         app_domain: settings.domain.clone(),
         public_url: settings.api_url(),
         ready_file: Some(layout.ready("controller")),
-        drain_networks: DRAIN_NETWORKS.map(str::to_owned).to_vec(),
+        drain_networks: OWN_NETWORKS.map(str::to_owned).to_vec(),
         zone: "local".to_owned(),
         limits: Limits::default(),
     };
@@ -98,6 +104,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         certificate_key: Some(layout.state("tls/web/key.pem")),
         // A route service may be an app of this platform; its certificate is of the platform's own authority.
         trusted_authorities: Some(layout.state("tls/ca.pem")),
+        route_service_networks: own_networks(settings.reached_at()),
         controllers: vec![loopback(settings.cluster_port)],
         tls_directory: layout.tls(ROUTER),
         state_directory: layout.state(ROUTER),

@@ -12,7 +12,6 @@
 mod destination;
 mod follower;
 mod message;
-mod reach;
 mod sender;
 
 use std::collections::HashMap;
@@ -20,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_protocol::reach::Reach;
 use slipway_protocol::v1;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,7 +28,6 @@ use uuid::Uuid;
 pub use destination::{Destination, DestinationError};
 use follower::Follower;
 use message::Names;
-pub use reach::Reach;
 use sender::Sender;
 
 use crate::context::Context;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use slipway_protocol::reach::Reach;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::EndpointState;
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) cluster_tls: Arc<ArcSwap<ClusterTls>>,
     /// Toward route services.
     pub(crate) service_tls: Arc<rustls::ClientConfig>,
+    /// Where route services may be.
+    pub(crate) service_reach: Reach,
     pub(crate) web_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) descriptors: Descriptors,
     pub(crate) max_header_bytes: usize,

@@ -5,7 +5,7 @@
 //! comes back may come by any router, and a note of one route is nothing to another. Clients cannot make one, and an
 //! old one is refused, so that nobody who once saw one can go past the service for ever.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use slipway_protocol::reach::Reach;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -50,6 +51,10 @@ pub(crate) enum ServiceError {
     Name(String, #[source] std::io::Error),
     #[error("the name {0:?} of a route service has no address")]
     NoAddress(String),
+    #[error(
+        "the route service {host:?} is at {address}, where this platform sends nothing: use a public address, or let the operator add its network to route_service_networks"
+    )]
+    Closed { host: String, address: IpAddr },
     #[error("no connection to the route service {0:?} in time")]
     Late(String),
     #[error("cannot connect to the route service {0:?}")]
@@ -63,7 +68,7 @@ pub(crate) enum ServiceError {
 impl ServiceError {
     pub(crate) fn failure(&self) -> Failure {
         let otherwise = match self {
-            Self::Name(..) | Self::NoAddress(_) => Cause::Unreachable,
+            Self::Name(..) | Self::NoAddress(_) | Self::Closed { .. } => Cause::Unreachable,
             Self::Late(_) => Cause::Late,
             Self::TlsName(..) => Cause::Tls,
             Self::Io(..) | Self::Http(_) => Cause::Other,
@@ -143,6 +148,17 @@ async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
+/// Those of the addresses that a developer may send the router to. What is left is what is dialled: the name is not
+/// asked about again, it could have another address by then.
+fn open(reach: &Reach, host: &str, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ServiceError> {
+    let one = addresses.first().map(SocketAddr::ip);
+    addresses.retain(|address| reach.covers(address.ip()));
+    match one {
+        Some(address) if addresses.is_empty() => Err(ServiceError::Closed { host: host.to_owned(), address }),
+        _ => Ok(addresses),
+    }
+}
+
 /// Opens a connection to the service.
 ///
 /// # Errors
@@ -151,7 +167,8 @@ pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<S
     let Some(target) = service.target() else { return Err(ServiceError::NoAddress(String::new())) };
     let host = || target.host.clone();
     let dial = async {
-        let addresses = resolve(&target.host, target.port).await.map_err(|error| ServiceError::Name(host(), error))?;
+        let found = resolve(&target.host, target.port).await.map_err(|error| ServiceError::Name(host(), error))?;
+        let addresses = open(&core.shared.service_reach, &target.host, found)?;
         let first = *addresses.first().ok_or_else(|| ServiceError::NoAddress(host()))?;
         let stream = TcpStream::connect(&*addresses).await.map_err(|error| ServiceError::Io(host(), error))?;
         let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
@@ -204,6 +221,21 @@ mod tests {
         }
         let other = resolve("192.0.2.1", 443).await.expect("an address");
         assert_eq!(other, [SocketAddr::from(([192, 0, 2, 1], 443))]);
+    }
+
+    #[test]
+    fn a_service_inside_the_platform_is_not_dialled() {
+        let at = |text: &str| text.parse::<SocketAddr>().expect(text);
+        let (inside, outside) = (at("10.0.0.5:443"), at("1.1.1.1:443"));
+        let found = open(&Reach::default(), "s.test", vec![inside, outside]).expect("one is open");
+        assert_eq!(found, [outside]);
+        let refused = open(&Reach::default(), "s.test", vec![inside]).expect_err("closed");
+        assert_eq!(refused.failure().cause, Cause::Unreachable);
+        let text = refused.to_string();
+        assert!(text.contains("\"s.test\" is at 10.0.0.5") && text.contains("route_service_networks"), "{text}");
+        let allowed = Reach::new(&["10.0.0.0/24".to_owned()]).expect("a network");
+        assert_eq!(open(&allowed, "s.test", vec![inside]).expect("open"), [inside]);
+        assert!(open(&allowed, "s.test", Vec::new()).expect("nothing").is_empty());
     }
 
     #[test]

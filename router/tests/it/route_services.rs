@@ -139,6 +139,23 @@ async fn a_service_that_fails_closes_the_route() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_inside_the_platform_is_not_connected_to() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router_with(|config| config.route_service_networks.clear()).await;
+    let (app, inside) = (Backend::saying("app").await, Backend::saying("metadata of the machine").await);
+    let named = format!("http://metadata.localhost:{}", inside.address.port());
+    let routes = vec![bound("address.test", "p", format!("http://{}", inside.address)), bound("name.test", "p", named)];
+    cluster.controller.publish(routes, vec![pool("p", &[app.address])]).await;
+    for host in ["address.test", "name.test"] {
+        let answer = router.raw(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes()).await;
+        assert_eq!(status(&answer), 502, "{answer}");
+        assert!(answer.contains("x-cf-routererror: endpoint_failure (unreachable)\r\n"), "{answer}");
+    }
+    assert_eq!(*inside.connections.lock().expect("lock"), 0);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn https_services_must_show_a_good_certificate() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;

@@ -220,6 +220,7 @@ impl Cluster {
             certificate: Some(at("web.pem")),
             certificate_key: Some(at("web.key")),
             trusted_authorities: Some(at("tls").join("ca.pem")),
+            route_service_networks: vec!["127.0.0.0/8".into(), "::1/128".into()],
             controllers: vec![self.controller_address],
             tls_directory: at("tls"),
             state_directory: at("state"),

@@ -1,5 +1,5 @@
-//! Where drains may be. A developer names their address, and the controller connects to it from inside: without a limit
-//! that is a way to its own loopback, to the metadata service of a cloud, to the cells and to every instance on them.
+//! Where the platform connects to because a developer says so: drains, route services. It does so from inside: without a
+//! limit that is a way to its own loopback, to the metadata service of a cloud, to the cells and to every instance on them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,7 +36,7 @@ impl Reach {
         networks.iter().map(|text| text.parse().map_err(|_| text.clone())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a drain may be there.
+    /// Whether a developer may send the platform there.
     #[must_use]
     pub fn covers(&self, address: IpAddr) -> bool {
         // An IPv4 address in the clothes of IPv6 is what it is.
