@@ -133,6 +133,15 @@ pub async fn app_update_tx(tx: &mut PgConnection, app: &AppRow) -> sqlx::Result<
 /// # Errors
 /// When the database fails.
 pub async fn app_build_cache_tx(tx: &mut PgConnection, app: Uuid, cache: &[u8], size: i64) -> sqlx::Result<()> {
+    // Nothing else would ever look at the old one again. Another build that has just begun may still fetch it.
+    sqlx::query!(
+        "update blob set suspect = true, put_at = now()
+         where digest <> $2 and digest in (select build_cache from app where guid = $1)",
+        app,
+        cache
+    )
+    .execute(&mut *tx)
+    .await?;
     sqlx::query!("update app set build_cache = $2, build_cache_size = $3 where guid = $1", app, cache, size)
         .execute(tx)
         .await?;

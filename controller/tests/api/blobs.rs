@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::json;
 use slipway_controller::blobs::{BlobDigest, BlobError, SETTLE_S};
+use slipway_controller::store::apps::app_build_cache_tx;
 use slipway_protocol::digest::sha256;
 
 use crate::support::TestController;
@@ -84,6 +85,37 @@ async fn what_was_put_a_moment_ago_is_not_removed_and_garbage_is_later() {
     sqlx::query("delete from blob").execute(&controller.database.pool).await.expect("forgotten");
     blobs.remove_unused(&[digest.to_vec()]).await;
     assert!(!there(&controller, &digest).await);
+}
+
+#[tokio::test]
+async fn the_cache_of_an_older_build_is_removed_when_another_takes_its_place() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let (_, space) = controller.dev().await;
+    let app: uuid::Uuid = app_of(&client, space, "a", "").await.parse().expect("a guid");
+    let keep = async |cache: &BlobDigest| {
+        let mut tx = controller.database.pool.begin().await.expect("a transaction");
+        app_build_cache_tx(&mut tx, app, cache, 1).await.expect("kept");
+        tx.commit().await.expect("committed");
+    };
+    let sweep = async || controller.context.blobs.sweep().await.expect("swept");
+    let first = controller.put_blob(b"the first cache").await;
+    keep(&first).await;
+    settle(&controller).await;
+    sweep().await;
+    assert!(there(&controller, &first).await);
+    let second = controller.put_blob(b"the second cache").await;
+    keep(&second).await;
+    sweep().await;
+    assert!(there(&controller, &first).await, "a build that has begun may still fetch it");
+    settle(&controller).await;
+    sweep().await;
+    assert!(!there(&controller, &first).await);
+    // The same once more is the same.
+    keep(&second).await;
+    settle(&controller).await;
+    sweep().await;
+    assert!(there(&controller, &second).await);
 }
 
 #[tokio::test]
