@@ -20,6 +20,9 @@ const CHUNK: usize = 256 * 1024;
 /// For how long a blob that was put may wait for the row that speaks of it, in seconds: several times as long as the
 /// longest build may take, which uploads before it reports.
 pub const SETTLE_S: f64 = 3600.0;
+/// A file of packages that no upload has spoken of for this long, in seconds, is sent once more when it comes again. Kept
+/// for ever, every version of every file that anybody ever pushed would be.
+const RESOURCE_UNUSED_S: f64 = 30.0 * 86_400.0;
 /// Blobs of one sweep.
 const SWEEP_MOST: i64 = 500;
 
@@ -180,11 +183,13 @@ impl BlobStore {
         }
     }
 
-    /// Looks at blobs that have settled since somebody put them or gave them up, and removes what nothing speaks of.
+    /// Gives up files of packages that nobody uses, looks at blobs that have settled since somebody put them or gave them
+    /// up, and removes what nothing speaks of.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn sweep(&self) -> Result<(), BlobError> {
+        self.notes.resources_forget(RESOURCE_UNUSED_S, SWEEP_MOST).await?;
         let suspect = self.notes.blobs_suspect(SETTLE_S, SWEEP_MOST).await?;
         self.remove_unused(&suspect).await;
         Ok(())

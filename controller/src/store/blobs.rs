@@ -91,6 +91,27 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets files of packages that no upload has spoken of for `unused_s` seconds, at most `most` of them, the oldest
+    /// first. Their blobs become suspect. A file that is being asked for right now is young by that.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn resources_forget(&self, unused_s: f64, most: i64) -> sqlx::Result<()> {
+        sqlx::query!(
+            "with old as (
+                 delete from resource_file where (sha1, size) in (
+                     select sha1, size from resource_file where used_at < now() - make_interval(secs => $1)
+                     order by used_at limit $2 for update skip locked)
+                 returning blob)
+             update blob set suspect = true where digest in (select blob from old)",
+            unused_s,
+            most
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Suspect blobs that were put at least `settle_s` seconds ago, oldest first, at most `most`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use futures::TryStreamExt as _;
 use serde_json::json;
 use slipway_controller::blobs::{BlobDigest, BlobError, SETTLE_S};
 use slipway_controller::store::apps::app_build_cache_tx;
+use slipway_controller::store::packages::ResourceRow;
 use slipway_protocol::digest::sha256;
 
 use crate::support::TestController;
@@ -85,6 +86,39 @@ async fn what_was_put_a_moment_ago_is_not_removed_and_garbage_is_later() {
     sqlx::query("delete from blob").execute(&controller.database.pool).await.expect("forgotten");
     blobs.remove_unused(&[digest.to_vec()]).await;
     assert!(!there(&controller, &digest).await);
+}
+
+#[tokio::test]
+async fn a_file_that_no_upload_speaks_of_any_more_is_given_up() {
+    let controller = TestController::start().await;
+    let (blobs, store) = (&controller.context.blobs, &controller.context.store);
+    let mut files = Vec::new();
+    for number in 0..3 {
+        let blob = controller.put_blob(format!("file {number}").as_bytes()).await;
+        files.push((blob, ResourceRow { sha1: vec![number; 20], size: 6, blob: blob.to_vec() }));
+    }
+    let rows: Vec<_> = files.iter().map(|(_, row)| row.clone()).collect();
+    store.resources_remember(&rows).await.expect("remembered");
+    settle(&controller).await;
+    blobs.sweep().await.expect("swept");
+    // They are in use; without a reason nobody looks at their blobs again.
+    for (row, days) in rows.iter().zip([29, 31, 31]) {
+        sqlx::query("update resource_file set used_at = now() - make_interval(days => $1) where sha1 = $2")
+            .bind(days)
+            .bind(&row.sha1)
+            .execute(&controller.database.pool)
+            .await
+            .expect("aged");
+    }
+    // The last one is asked for once more.
+    assert_eq!(store.resources_known(&[rows[2].sha1.clone()], &[6]).await.expect("an answer").len(), 1);
+    blobs.sweep().await.expect("swept");
+    let sha1s: Vec<_> = rows.iter().map(|row| row.sha1.clone()).collect();
+    let known = store.resources_known(&sha1s, &[6; 3]).await.expect("an answer");
+    assert_eq!(known.len(), 2, "{known:?}");
+    for (number, (blob, _)) in files.iter().enumerate() {
+        assert_eq!(there(&controller, blob).await, number != 1, "file {number}");
+    }
 }
 
 #[tokio::test]
