@@ -216,7 +216,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         .as_ref()
         .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &shutdown));
     sweep(&context, own, &shutdown);
-    sweep_blobs(context.blobs.clone(), &shutdown);
+    sweep_blobs(&context, &shutdown);
     jobs::start(context.clone(), &shutdown);
     let routers = Arc::new(RouterParts { common: Arc::clone(&parts), hub: router_hub, tables });
     serve_cluster(cluster.0, &credentials, parts, routers, &shutdown)?;
@@ -336,11 +336,21 @@ fn sweep(context: &Context, own: ControllerRow, shutdown: &Shutdown) {
     });
 }
 
-/// Removes blobs that nothing speaks of any more.
-fn sweep_blobs(blobs: BlobStore, shutdown: &Shutdown) {
+/// Removes blobs that nothing speaks of any more, and what broken uploads have left beside them.
+fn sweep_blobs(context: &Context, shutdown: &Shutdown) {
+    let (blobs, directory) = (context.blobs.clone(), context.config.blob_directory.clone());
     driver::spawn(shutdown, "blobs", SWEEP_BLOBS, move || {
-        let blobs = blobs.clone();
-        async move { blobs.sweep().await }
+        let (blobs, directory) = (blobs.clone(), directory.clone());
+        async move {
+            let looked =
+                tokio::task::spawn_blocking(move || tasks::leftovers::remove(&directory, tasks::leftovers::AGE));
+            match looked.await.map_err(std::io::Error::other).flatten() {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "leftovers of broken uploads were removed"),
+                Err(error) => tracing::warn!(error = %chain(&error), "leftovers of uploads cannot be looked for"),
+            }
+            blobs.sweep().await
+        }
     });
 }
 

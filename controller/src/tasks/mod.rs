@@ -5,6 +5,7 @@ pub mod acks;
 pub mod deployments;
 pub mod layers;
 pub mod lease;
+pub mod leftovers;
 pub mod liveness;
 pub mod place;
 pub mod release;
