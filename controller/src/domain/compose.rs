@@ -127,10 +127,13 @@ async fn bound_services(context: &Context, tx: &mut PgConnection, app: Uuid) -> 
 /// When the droplet is not complete.
 pub fn droplet_facts(droplet: &DropletRow) -> DomainResult<DropletFacts> {
     let (Some(digest), Some(size), "STAGED") = (&droplet.blob, droplet.blob_size, droplet.state.as_str()) else {
-        return Err(DomainError::invalid(format!(
-            "The droplet {} is {}, not STAGED; stage or upload it first.",
-            droplet.guid, droplet.state
-        )));
+        return Err(DomainError::invalid(match droplet.state.as_str() {
+            "EXPIRED" => format!(
+                "The droplet {} is EXPIRED: newer ones have taken its place and its bits are removed; push the app again.",
+                droplet.guid
+            ),
+            state => format!("The droplet {} is {state}, not STAGED; stage or upload it first.", droplet.guid),
+        }));
     };
     let layers: Vec<LayerRef> = serde_json::from_value(droplet.layers.clone())
         .map_err(|error| DomainError::internal("reading the layers of a droplet", error))?;

@@ -15,6 +15,7 @@ use super::{DomainError, DomainResult};
 use crate::context::Context;
 use crate::store::done_jobs::job_done_tx;
 use crate::store::droplets::{DropletRow, NewDroplet, droplet_insert_tx, droplet_keep_tx, droplet_uploaded_tx};
+use crate::store::retention::bits_expire_tx;
 
 /// Largest uploaded droplet.
 pub const MAX_BYTES: u64 = 4 << 30;
@@ -131,6 +132,7 @@ pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &
     if !droplet_uploaded_tx(&mut tx, row.guid, &new).await? {
         return Err(DomainError::invalid("Droplet may be uploaded only once. Create a new droplet to upload bits."));
     }
+    bits_expire_tx(&mut tx, app.guid).await?;
     record(&mut tx, "audit.app.droplet.upload", actor, &app, json!({ "droplet_guid": row.guid })).await?;
     let job = job_done_tx(&mut tx, "droplet.upload", "droplet", row.guid, &json!([]), &actor.guid).await?;
     tx.commit().await?;

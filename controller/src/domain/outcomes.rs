@@ -19,6 +19,7 @@ use crate::store::apptasks::{task_lock_tx, task_state_tx};
 use crate::store::builds::{BuildRow, build_app_tx, build_end_tx, build_lock_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::{NewDroplet, droplet_insert_tx};
+use crate::store::retention::bits_expire_tx;
 
 /// Added to the staging timeout, seconds: the cell ends a build in time by itself and says more about it.
 const STAGING_GRACE_S: i64 = 60;
@@ -71,6 +72,7 @@ pub async fn build_completed(
                 let size = i64::try_from(cache.size).unwrap_or(i64::MAX);
                 app_build_cache_tx(&mut tx, row.app_guid, &cache.digest, size).await?;
             }
+            bits_expire_tx(&mut tx, row.app_guid).await?;
             build_event(&mut tx, &row, "audit.app.build.staged", json!({ "droplet_guid": droplet.guid })).await?;
         }
         Err(error) => {

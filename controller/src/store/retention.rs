@@ -1,6 +1,61 @@
 //! For how long rows are kept that nobody needs any more.
 
+use sqlx::PgConnection;
+use uuid::Uuid;
+
 use super::Store;
+
+/// Packages and droplets of an app that keep their bits besides those that are in use: as many as Cloud Foundry keeps. Each
+/// push makes one of either.
+const BITS_KEPT: i64 = 5;
+
+/// Expires the older packages and droplets of an app: their rows stay and tell what was, their bits go. Those of the
+/// current droplet, of a deployment, a process, a build or a task that goes on stay. The caller has locked the app, so
+/// nothing begins to use one meanwhile; who has just read one (a build, a copy, a cell) has an hour to fetch its bits.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bits_expire_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with ranked as (
+             select guid, blob, row_number() over (order by created_at desc, guid) as place from droplet d
+             where app_guid = $1 and state = 'STAGED'
+               and not exists (select 1 from app a where a.droplet_guid = d.guid)
+               and not exists (select 1 from deployment m where m.app_guid = $1 and m.status_value = 'ACTIVE'
+                               and d.guid in (m.droplet_guid, m.previous_droplet_guid))
+               and not exists (select 1 from process p join revision r on r.guid = p.revision_guid
+                               where p.app_guid = $1 and r.droplet_guid = d.guid)
+               and not exists (select 1 from task t where t.app_guid = $1 and t.droplet_guid = d.guid
+                               and t.state in ('PENDING', 'RUNNING', 'CANCELING'))
+         ), expired as (
+             update droplet d set state = 'EXPIRED', blob = null, updated_at = now() from ranked r
+             where r.guid = d.guid and r.place > $2 returning r.blob
+         )
+         update blob set suspect = true, put_at = now() where digest in (select blob from expired)",
+        app,
+        BITS_KEPT
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "with ranked as (
+             select guid, blob, row_number() over (order by created_at desc, guid) as place from package k
+             where app_guid = $1 and state = 'READY' and type = 'bits'
+               and not exists (select 1 from app a join droplet d on d.guid = a.droplet_guid
+                               where a.guid = $1 and d.package_guid = k.guid)
+               and not exists (select 1 from build b where b.package_guid = k.guid and b.state = 'STAGING')
+         ), expired as (
+             update package k set state = 'EXPIRED', blob = null, updated_at = now() from ranked r
+             where r.guid = k.guid and r.place > $2 returning r.blob
+         )
+         update blob set suspect = true, put_at = now() where digest in (select blob from expired)",
+        app,
+        BITS_KEPT
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
 
 impl Store {
     /// Removes what is over and old: tombstones and entries of the change log that nobody reads any more, specs that

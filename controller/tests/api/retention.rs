@@ -1,9 +1,15 @@
 //! Rows that are over are removed when they are old, and no others.
 
+use serde_json::{Value, json};
+use slipway_api_types::AssignmentId;
+use slipway_controller::blobs::SETTLE_S;
+use slipway_controller::domain::outcomes;
 use slipway_controller::store::Store;
+use slipway_protocol::digest::sha256;
 use sqlx::AssertSqlSafe;
 
-use crate::support::TestController;
+use crate::support::apps::{build, build_result, package, refused, upload, use_droplet, zip_of};
+use crate::support::{TestClient, TestController};
 
 #[tokio::test]
 async fn what_is_over_is_kept_for_a_while() {
@@ -49,4 +55,61 @@ async fn what_is_over_is_kept_for_a_while() {
     assert_eq!(names(specs).await, ["old", "young", "young"], "the old one that is assigned stays");
     let used = "select stack from spec s join assignment a on a.spec = s.digest";
     assert_eq!(names(used).await, ["old"]);
+}
+
+async fn states(client: &TestClient, app: &str, kind: &str) -> Vec<(String, bool)> {
+    let (_, page) = client.get(&format!("/v3/apps/{app}/{kind}?order_by=created_at&per_page=50")).await;
+    let checksum = |one: &Value| one["checksum"]["value"].is_string() || one["data"]["checksum"]["value"].is_string();
+    let of = |one: &Value| (one["state"].as_str().expect("a state").to_owned(), checksum(one));
+    page["resources"].as_array().expect("a list").iter().map(of).collect()
+}
+
+#[tokio::test]
+async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let mut droplets = Vec::new();
+    for number in 0..7 {
+        let bits = format!("content {number}");
+        let package = package(&client, &app).await;
+        let (status, body) = upload(&client, &package, &json!([]), Some(zip_of(&[("a", bits.as_bytes())]))).await;
+        assert_eq!(status, 200, "{body}");
+        let build = build(&client, &package).await;
+        let result = build_result(bits.as_bytes());
+        droplets.push(controller.put_blob(bits.as_bytes()).await);
+        let id = build.parse().expect("a guid");
+        outcomes::build_completed(&controller.context, AssignmentId::new(), id, 1, Some(result), None)
+            .await
+            .expect("recorded");
+        if number == 0 {
+            use_droplet(&client, &app, &build).await;
+        }
+    }
+    // The first one runs, the second is the app's, five are the last ones.
+    let kept = ("STAGED".to_owned(), true);
+    let gone = ("EXPIRED".to_owned(), false);
+    let found = states(&client, &app, "droplets").await;
+    let expected = [&kept, &kept, &gone, &kept, &kept, &kept, &kept, &kept].map(Clone::clone);
+    assert_eq!(found, expected);
+    let kept = ("READY".to_owned(), true);
+    let found = states(&client, &app, "packages").await;
+    assert_eq!(found, [&gone, &kept, &gone, &kept, &kept, &kept, &kept, &kept].map(Clone::clone));
+    // Their blobs go when those who have just read of them had their time.
+    let there = async |number: usize| controller.context.blobs.exists(&droplets[number]).await.expect("an answer");
+    controller.context.blobs.sweep().await.expect("swept");
+    assert!(there(1).await);
+    sqlx::query("update blob set put_at = put_at - make_interval(secs => $1)")
+        .bind(SETTLE_S)
+        .execute(&controller.database.pool)
+        .await
+        .expect("settled");
+    controller.context.blobs.sweep().await.expect("swept");
+    assert!(!there(1).await && there(0).await && there(2).await);
+    assert!(controller.context.blobs.exists(&sha256(b"a droplet")).await.expect("an answer"), "it runs");
+    // What is gone cannot be used.
+    let (_, page) = client.get(&format!("/v3/apps/{app}/droplets?order_by=created_at")).await;
+    let expired = json!({ "data": { "guid": page["resources"][2]["guid"] } });
+    let answer = client.patch(&format!("/v3/apps/{app}/relationships/current_droplet"), expired).await;
+    refused(&answer, 422, &["is EXPIRED", "push the app again"]);
 }

@@ -91,7 +91,8 @@ async fn target(
             let gone = || {
                 DomainError::invalid("Unable to deploy this revision, the droplet for this revision no longer exists.")
             };
-            usable(tx, app, content.droplet.ok_or_else(gone)?).await?.ok_or_else(gone)?
+            let droplet = usable(tx, app, content.droplet.ok_or_else(gone)?).await?;
+            droplet.filter(|droplet| droplet.state == "STAGED").ok_or_else(gone)?
         }
         (Source::Droplet(guid), None) => usable(tx, app, guid).await?.ok_or_else(|| {
             DomainError::invalid("Unable to assign current droplet. Ensure the droplet exists and belongs to this app.")

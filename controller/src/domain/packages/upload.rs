@@ -21,6 +21,7 @@ use crate::domain::lifecycle::record;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::app_lock_tx;
 use crate::store::packages::{PackageRow, ResourceRow, package_ready_tx};
+use crate::store::retention::bits_expire_tx;
 
 /// Files that are stored at a time: each waits for its disk, and waiting for several costs little more than for one.
 const PUT_AT_ONCE: usize = 8;
@@ -96,6 +97,7 @@ pub async fn finish(
     let app = app_lock_tx(&mut tx, package.app_guid).await?;
     let row = package_ready_tx(&mut tx, package.guid, &digest, size).await?.ok_or_else(already_uploaded)?;
     if let Some(app) = app {
+        bits_expire_tx(&mut tx, app.guid).await?;
         record(&mut tx, "audit.app.package.upload", actor, &app, json!({ "package_guid": row.guid })).await?;
     }
     tx.commit().await?;
