@@ -64,6 +64,11 @@ pub enum UpError {
         /// What is wrong.
         detail: String,
     },
+    /// The database is there, and what it is sealed with is not.
+    #[error(
+        "{0} is gone, and the database of this platform is sealed with it: put it back from a copy, or move the directory `postgres` away to begin with an empty platform"
+    )]
+    KeyLost(PathBuf),
     /// The cluster's keys.
     #[error(
         "the cluster's keys (tls/ in the state directory) cannot be made, read or used; put that directory back from a copy"

@@ -52,6 +52,11 @@ impl Postgres {
         format!("postgres://slipway@localhost/{database}?host={}", Self::socket_directory(layout).display())
     }
 
+    /// Whether there is a database.
+    pub(crate) fn has_data(layout: &Layout) -> bool {
+        layout.state("postgres/PG_VERSION").exists()
+    }
+
     /// Makes the data directory when there is none, and the socket directory.
     ///
     /// # Errors
@@ -60,13 +65,10 @@ impl Postgres {
         let socket = Self::socket_directory(layout);
         self.own_directory(&socket)?;
         let data = layout.state("postgres");
-        if data.join("PG_VERSION").exists() {
+        if Self::has_data(layout) {
             return Ok(());
         }
-        // A half-made directory of an interrupted first start has no PG_VERSION in the right place: begin again.
-        if data.exists() {
-            std::fs::remove_dir_all(&data).map_err(UpError::file(&data))?;
-        }
+        make_way(&data)?;
         let fresh = layout.state("postgres.new");
         if fresh.exists() {
             std::fs::remove_dir_all(&fresh).map_err(UpError::file(&fresh))?;
@@ -134,5 +136,38 @@ impl Postgres {
             sqlx::query("create database slipway").execute(&mut connection).await?;
         }
         connection.close().await
+    }
+}
+
+/// Removes an empty data directory. One that holds something and is no database was one once, or is somebody else's: a first
+/// start makes its own beside it and moves it here when it is whole.
+fn make_way(data: &Path) -> Result<(), UpError> {
+    match std::fs::remove_dir(data) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Err(UpError::Damaged {
+            path: data.to_owned(),
+            detail: "it holds files but no PG_VERSION, so it is no database (any more); put it back from a copy, or move it away to begin with an empty one".to_owned(),
+        }),
+        Err(error) => Err(UpError::file(data)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_a_database_is_not_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("postgres");
+        make_way(&data).expect("nothing there");
+        std::fs::create_dir(&data).expect("made");
+        make_way(&data).expect("an empty one");
+        assert!(!data.exists());
+        std::fs::create_dir_all(data.join("base")).expect("made");
+        let refused = make_way(&data).expect_err("something is there");
+        assert!(refused.to_string().contains("no PG_VERSION"), "{refused}");
+        assert!(data.join("base").exists());
     }
 }

@@ -7,16 +7,19 @@ use slipway_protocol::{ClusterAuthority, Role};
 
 use crate::UpError;
 use crate::layout::Layout;
+use crate::postgres::Postgres;
 use crate::settings::{Settings, write_atomically};
 
 /// Makes what is missing: authority, certificates of the three parts, the web certificate, the encryption key, the
 /// admin's password. Returns the password's file when it was made now.
 ///
 /// # Errors
-/// When a file cannot be written or an existing one is damaged.
+/// When a file cannot be written or an existing one is damaged; when the encryption key of an existing database is gone.
 pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
     let (certificate, key) = (layout.state("tls/ca.pem"), layout.state("tls/ca.key"));
-    let authority = if certificate.exists() && key.exists() {
+    // Whoever lost the authority has certificates that it cannot vouch for any more: they are all made again.
+    let lost = !(certificate.exists() && key.exists());
+    let authority = if !lost {
         ClusterAuthority::load(settings.cluster_id, &certificate, &key)?
     } else {
         let (authority, key_pem) = ClusterAuthority::generate(settings.cluster_id)?;
@@ -30,13 +33,17 @@ pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
         ("router", Role::Router, settings.router_id),
     ] {
         let directory = layout.tls(part);
-        if !directory.join("key.pem").exists() {
+        if lost || !directory.join("key.pem").exists() {
             authority.issue(role, id, &["127.0.0.1".to_owned()])?.save(&directory)?;
         }
     }
-    web_certificate(layout, settings, &authority)?;
+    web_certificate(layout, settings, &authority, lost)?;
     let encryption = layout.state("encryption.key");
     if !encryption.exists() {
+        if Postgres::has_data(layout) {
+            // A new one would open nothing of what is there: no environment, no credentials, no spec of any app.
+            return Err(UpError::KeyLost(encryption));
+        }
         let key: [u8; 32] = rand::rng().random();
         write_atomically(&encryption, hex::encode(key).as_bytes(), 0o600)?;
     }
@@ -47,12 +54,17 @@ pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
     Ok(())
 }
 
-/// The certificate for end users; made again when the domain changes.
-fn web_certificate(layout: &Layout, settings: &Settings, authority: &ClusterAuthority) -> Result<(), UpError> {
+/// The certificate for end users; made again when the domain or the authority changes.
+fn web_certificate(
+    layout: &Layout,
+    settings: &Settings,
+    authority: &ClusterAuthority,
+    again: bool,
+) -> Result<(), UpError> {
     let names = [settings.domain.clone(), format!("*.{}", settings.domain)];
     let marker = layout.state("tls/web/names");
     let wanted = names.join("\n");
-    if std::fs::read_to_string(&marker).is_ok_and(|names| names == wanted) {
+    if !again && std::fs::read_to_string(&marker).is_ok_and(|names| names == wanted) {
         return Ok(());
     }
     let (certificate, key) = authority.issue_web(&names)?;
@@ -81,4 +93,49 @@ pub fn password_file(layout: &Layout) -> std::path::PathBuf {
 /// When it cannot be read.
 pub fn read(path: &Path) -> Result<String, UpError> {
     Ok(std::fs::read_to_string(path).map_err(UpError::file(path))?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_an_existing_database_is_not_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        ensure(&layout, &settings).expect("the first start");
+        let key = layout.state("encryption.key");
+        // Before there is a database, nothing is lost.
+        std::fs::remove_file(&key).expect("removed");
+        ensure(&layout, &settings).expect("the first start, again");
+        std::fs::create_dir(layout.state("postgres")).expect("made");
+        std::fs::write(layout.state("postgres/PG_VERSION"), "17").expect("written");
+        let before = read(&key).expect("a key");
+        ensure(&layout, &settings).expect("a later start");
+        assert_eq!(read(&key).expect("a key"), before);
+        std::fs::remove_file(&key).expect("removed");
+        let refused = ensure(&layout, &settings).expect_err("no key");
+        assert!(matches!(&refused, UpError::KeyLost(path) if *path == key), "{refused}");
+        assert!(!key.exists());
+    }
+
+    #[test]
+    fn who_lost_the_authority_gets_certificates_that_fit_the_new_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        ensure(&layout, &settings).expect("the first start");
+        let shown = || std::fs::read_to_string(layout.state("tls/web/cert.pem")).expect("the certificate of the web");
+        let part = || std::fs::read_to_string(layout.tls("cell").join("ca.pem")).expect("the authority of a part");
+        let (web, cell) = (shown(), part());
+        ensure(&layout, &settings).expect("a later start");
+        assert_eq!((shown(), part()), (web.clone(), cell.clone()));
+        std::fs::remove_file(layout.state("tls/ca.key")).expect("removed");
+        ensure(&layout, &settings).expect("with a new authority");
+        let authority = std::fs::read_to_string(layout.state("tls/ca.pem")).expect("the authority");
+        assert_eq!(part(), authority);
+        assert_ne!(part(), cell);
+        assert!(shown().ends_with(&authority) && shown() != web);
+    }
 }
