@@ -21,7 +21,7 @@ pub(super) fn hold<'a>(input: &Snapshot, stranded: impl Iterator<Item = &'a Plac
     let third = input.cells.len().div_ceil(3).max(2);
     if zones.len() > 1 || gone.len() >= third {
         return Some(format!(
-            "{} of {} cells in {} zone(s) have no session: nothing is replaced until some return, or an operator fences them",
+            "{} of {} cells in {} zone(s) have no session: nothing is replaced until some return",
             gone.len(),
             input.cells.len(),
             zones.len()
