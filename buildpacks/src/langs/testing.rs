@@ -111,6 +111,7 @@ impl Builds {
             runner: &runner,
             own,
             env,
+            last: true,
         };
         self.builtin.build(&work, &Directory(self.at("home/app"))).map(drop)
     }
