@@ -68,8 +68,6 @@ codes! {
     UnprocessableEntity = 10008, "CF-UnprocessableEntity", 422;
     /// No such resource, or not visible.
     ResourceNotFound = 10010, "CF-ResourceNotFound", 404;
-    /// Too many requests.
-    RateLimitExceeded = 10013, "CF-RateLimitExceeded", 429;
     /// A part that is needed is away.
     ServiceUnavailable = 10015, "CF-ServiceUnavailable", 503;
     /// The organization is suspended.
@@ -82,14 +80,8 @@ codes! {
     ServiceFetchInstanceParametersNotSupported = 120004, "CF-ServiceFetchInstanceParametersNotSupported", 400;
     /// A second finished upload of a package.
     PackageBitsAlreadyUploaded = 150004, "CF-PackageBitsAlreadyUploaded", 400;
-    /// Staging could not begin.
-    StagingError = 170001, "CF-StagingError", 400;
-    /// There is no droplet.
-    NotStaged = 170002, "CF-NotStaged", 400;
     /// Another staging of the package runs.
     StagingInProgress = 170017, "CF-StagingInProgress", 422;
-    /// Nobody can run the task.
-    TaskWorkersUnavailable = 170020, "CF-TaskWorkersUnavailable", 503;
     /// A job found the buildpack's name taken.
     BuildpackNameStackLifecycleTaken = 290000, "CF-BuildpackNameStackLifecycleTaken", 422;
     /// A job found the buildpack unusable.

@@ -59,7 +59,7 @@ impl Runner {
         command.stdout(writer.try_clone().map_err(|error| platform(command, &error))?).stderr(writer);
         let left = Arc::clone(&self.left);
         let (status, end) = self.supervise(command, move |sent| {
-            let end = copy(reader, &left);
+            let end = copy(reader, &left, to_stdout);
             // The receiver may have stopped waiting.
             let _ = sent.send(end);
         })?;
@@ -79,7 +79,7 @@ impl Runner {
         let (told, end) = mpsc::channel();
         std::thread::spawn(move || {
             // The receiver may have stopped waiting.
-            let _ = told.send(copy(errors, &left));
+            let _ = told.send(copy(errors, &left, to_stdout));
         });
         let (status, bytes) = self.supervise(command, move |sent| {
             let mut bytes = Vec::new();
@@ -200,8 +200,11 @@ fn last_lines(end: &[u8]) -> String {
     lines.join("\n")
 }
 
-/// Passes everything on, up to what is left, and gives back the end of it.
-fn copy(mut reader: impl Read, left: &AtomicU64) -> Vec<u8> {
+/// Said once, where the output of a build ends before the build does.
+const CUT: &str = "\n-----> The output of this build is cut here: it is larger than is kept. The build goes on.\n";
+
+/// Passes on what a program prints, as long as there is room for it, and reads the rest past. Gives back the end of it.
+fn copy(mut reader: impl Read, left: &AtomicU64, show: impl Fn(&[u8])) -> Vec<u8> {
     let mut buffer = [0; 16 << 10];
     let mut end = Vec::new();
     while let Ok(read) = reader.read(&mut buffer) {
@@ -214,16 +217,18 @@ fn copy(mut reader: impl Read, left: &AtomicU64) -> Vec<u8> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(read as u64)))
             .unwrap_or(0);
         let shown = usize::try_from(before).unwrap_or(usize::MAX).min(read);
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(&buffer[..shown]).and_then(|()| out.flush());
         if before > 0 && before <= read as u64 {
-            let _ = writeln!(
-                out,
-                "\n-----> The output of this build is cut here: it is larger than is kept. The build goes on."
-            );
+            show(&[&buffer[..shown], CUT.as_bytes()].concat());
+        } else if shown > 0 {
+            show(&buffer[..shown]);
         }
     }
     end
+}
+
+fn to_stdout(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
 #[cfg(test)]
@@ -302,6 +307,13 @@ mod tests {
         assert!(runner.run(&mut sh(&script)).unwrap().0.success());
         assert!(done.exists());
         assert_eq!(runner.left.load(Ordering::Relaxed), 0);
+
+        // What is seen of it: as much as there is room for, and once that the rest is missing.
+        let (left, seen) = (AtomicU64::new(40_000), std::cell::RefCell::new(Vec::new()));
+        for _ in 0..2 {
+            copy(io::repeat(b'x').take(30_000), &left, |bytes| seen.borrow_mut().extend_from_slice(bytes));
+        }
+        assert_eq!(String::from_utf8(seen.into_inner()).unwrap(), "x".repeat(40_000) + CUT);
     }
 
     #[test]

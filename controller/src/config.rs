@@ -91,6 +91,9 @@ pub struct Limits {
     /// How long a request waits for a connection to the database before it is answered with 503, seconds. Shorter refuses
     /// requests when the database is only busy; longer keeps clients waiting for one that is away.
     pub database_wait_s: u64,
+    /// Nobody may begin a deployment, as during work on the platform that deployments would disturb. Those that are under
+    /// way go on.
+    pub temporary_disable_deployments: bool,
 }
 
 impl Default for Limits {
@@ -109,6 +112,7 @@ impl Default for Limits {
             cell_lost_after_s: 30,
             unplaced_timeout_s: 60,
             database_wait_s: 3,
+            temporary_disable_deployments: false,
         }
     }
 }

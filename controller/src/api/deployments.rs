@@ -6,7 +6,7 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use slipway_api_types::{MetadataPatch, Page, Ref, Timestamp};
+use slipway_api_types::{ErrorCode, MetadataPatch, Page, Ref, Timestamp};
 use uuid::Uuid;
 
 use super::Router;
@@ -147,6 +147,10 @@ async fn create(
     base: BaseUrl,
     JsonBody(body): JsonBody<CreateBody>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
+    if context.config.limits.temporary_disable_deployments {
+        let detail = "Deployments cannot be created due to manifest property 'temporary_disable_deployments'";
+        return Err(ApiError::new(ErrorCode::DeploymentsDisabled, detail));
+    }
     let app = body.relationships.find_to_run(&context, &caller).await?;
     let row = deployments::create(&context, &caller.actor(), app.guid, body.wish()?).await?;
     Ok((StatusCode::CREATED, Json(view(&base, &row)?)))

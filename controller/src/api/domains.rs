@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,7 +21,8 @@ use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::permissions::OrgAction;
 use super::proof::prove;
-use super::{guid, jobs};
+use super::query::Query;
+use super::{domain_sharing, guid, jobs};
 use crate::context::Context;
 use crate::domain::domains::check_name_tx;
 use crate::domain::metadata::{MetadataChange, metadata_of};
@@ -42,8 +43,7 @@ pub fn routes() -> Router<Context> {
         .route("/v3/domains", get(list).post(create))
         .route("/v3/domains/{guid}", get(one).patch(patch).delete(remove))
         .route("/v3/domains/{guid}/route_reservations", get(reservations))
-        .route("/v3/domains/{guid}/relationships/shared_organizations", post(share))
-        .route("/v3/domains/{guid}/relationships/shared_organizations/{org}", delete(unshare))
+        .merge(domain_sharing::routes())
 }
 
 /// Domains as shown to somebody who sees these organizations.
@@ -97,7 +97,7 @@ async fn present(context: &Context, caller: &Caller, base: &BaseUrl, row: Domain
 }
 
 /// A domain that the caller may see: shared ones by everybody, private ones by who works in an organization that uses it.
-async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
+pub(super) async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
     let missing = || ApiError::not_found("Domain");
     let row = context.store.domain_get(guid(text, "Domain")?).await?.ok_or_else(missing)?;
     let Some(owner) = row.org_guid else { return Ok(row) };
@@ -110,7 +110,7 @@ async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<D
 }
 
 /// A domain that the caller may change: shared ones by admins, private ones by managers of their organization.
-async fn writable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
+pub(super) async fn writable(context: &Context, caller: &Caller, text: &str) -> ApiResult<DomainRow> {
     let row = readable(context, caller, text).await?;
     match row.org_guid {
         None => caller.require_admin()?,
@@ -227,10 +227,16 @@ async fn create(
     if internal && owner.is_some() {
         return Err(ApiError::unprocessable("Internal can not be true when organization is set."));
     }
+    let shared = relationships.shared_organizations.unwrap_or_default();
+    if owner.is_none() && !shared.data.is_empty() {
+        return Err(ApiError::unprocessable(
+            "Relationships cannot contain shared_organizations without an owning organization.",
+        ));
+    }
     let name = body.name.to_lowercase();
     check_domain_name(&name)?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let shares = shared_orgs(&context, &caller, owner, relationships.shared_organizations.unwrap_or_default()).await?;
+    let shares = domain_sharing::shared_orgs(&context, &caller, owner, shared).await?;
     let mut tx = context.store.pool().begin().await?;
     // First, because it locks the organization: whoever makes routes locks it before the names too.
     if let Some(org) = owner {
@@ -243,37 +249,6 @@ async fn create(
     store::domain_share_tx(&mut tx, row.guid, &shares).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
-}
-
-/// Organizations with which a private domain shall be shared: visible ones, other than the owner.
-async fn shared_orgs(context: &Context, caller: &Caller, owner: Option<Uuid>, wanted: ToMany) -> ApiResult<Vec<Uuid>> {
-    if wanted.data.is_empty() {
-        return Ok(Vec::new());
-    }
-    let Some(owner) = owner else {
-        return Err(ApiError::unprocessable(
-            "Domains can not be shared with other organizations unless they are scoped to an organization.",
-        ));
-    };
-    let visible = caller.visible_orgs(context).await?;
-    let mut orgs = Vec::new();
-    for reference in wanted.data {
-        let bad = || {
-            ApiError::unprocessable(format!(
-                "Organization with guid '{}' does not exist, or you do not have access to it.",
-                reference.guid.chars().take(80).collect::<String>()
-            ))
-        };
-        let org: Uuid = reference.guid.parse().map_err(|_| bad())?;
-        if org == owner {
-            return Err(ApiError::unprocessable("Domain cannot be shared with owning organization."));
-        }
-        if !visible.contains(org) || context.store.organization_get(org).await?.is_none() {
-            return Err(bad());
-        }
-        orgs.push(org);
-    }
-    Ok(orgs)
 }
 
 #[derive(Deserialize)]
@@ -345,45 +320,4 @@ async fn reservations(
     let mut connection = context.store.pool().acquire().await?;
     let found = route_at_tx(&mut connection, row.guid, &address.host, &address.path).await?;
     Ok(Json(json!({ "matching_route": found.is_some() })))
-}
-
-async fn share(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(domain): Path<String>,
-    JsonBody(body): JsonBody<ToMany>,
-) -> ApiResult<Json<ToMany>> {
-    let row = writable(&context, &caller, &domain).await?;
-    let orgs = shared_orgs(&context, &caller, row.org_guid, body).await?;
-    let mut tx = context.store.pool().begin().await?;
-    store::domain_get_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Domain"))?;
-    store::domain_share_tx(&mut tx, row.guid, &orgs).await?;
-    tx.commit().await?;
-    let visible = caller.visible_orgs(&context).await?;
-    let shares = context.store.domain_shares(&[row.guid]).await?;
-    let data = shares.into_iter().filter(|(_, org)| visible.contains(*org)).map(|(_, org)| Ref::to(org)).collect();
-    Ok(Json(ToMany { data }))
-}
-
-async fn unshare(
-    State(context): State<Context>,
-    caller: Caller,
-    Path((domain, org)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
-    let row = writable(&context, &caller, &domain).await?;
-    let org = guid(&org, "Organization")?;
-    let mut tx = context.store.pool().begin().await?;
-    store::domain_lock_tx(&mut tx, row.guid).await?;
-    if !store::domain_unshare_tx(&mut tx, row.guid, org).await? {
-        return Err(ApiError::unprocessable(format!(
-            "Unable to unshare domain from organization with guid '{org}': it is not shared with it."
-        )));
-    }
-    if store::domain_has_routes_in_tx(&mut tx, row.guid, org).await? {
-        return Err(ApiError::unprocessable(
-            "This domain has associated routes in this organization. Delete the routes before unsharing.",
-        ));
-    }
-    tx.commit().await?;
-    Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Multipart, Path, Query, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Multipart, Path, RawQuery, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
@@ -22,6 +22,7 @@ use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::of_app::{self, Listed, Relabelled, Shown, by_guid, listed, of_app};
 use super::permissions::SpaceAction;
+use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
 use crate::domain::metadata::metadata_of;

@@ -16,6 +16,7 @@ pub mod builds;
 pub mod catalog;
 pub mod deployments;
 pub mod destinations;
+mod domain_sharing;
 pub mod domains;
 pub mod download;
 pub mod droplets;
@@ -39,6 +40,7 @@ pub mod permissions;
 pub mod present;
 pub mod processes;
 pub mod proof;
+pub mod query;
 pub mod quotas;
 pub mod revisions;
 pub mod roles;
@@ -113,6 +115,7 @@ pub fn router(context: Context) -> axum::Router {
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(middleware::panicked))
+        .layer(axum::middleware::from_fn(query::well_formed))
         .layer(axum::middleware::from_fn(middleware::trace))
         .with_state(context)
 }

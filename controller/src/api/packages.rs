@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Multipart, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Multipart, Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
@@ -24,6 +24,7 @@ use super::links::BaseUrl;
 use super::list::ListSpec;
 use super::of_app::{self, Relabelled, Shown, by_guid, listed, of_app};
 use super::permissions::SpaceAction;
+use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
 use crate::domain::lifecycle::{lock, record};

@@ -122,14 +122,16 @@ fn roll(state: &State) -> Step {
     if state.paused {
         return Step::Scale { old: before, new: state.new.desired };
     }
-    let acked = state.new.acked();
     let (goal, total, enough) = match state.canary {
         Some(step) => (step.new, step.new.saturating_add(step.old), step.enough),
         None => (state.wanted, state.wanted, state.wanted),
     };
+    // The developer may want fewer than before, see [`rescale`]: those beyond the goal do not stay.
+    let acked = count(state.new.acked.range(..state.new.desired.min(goal)));
     let grown = acked.saturating_add(state.max_in_flight.max(1));
     // A crash does not take back what was begun.
-    let new = state.new.desired.max(grown).min(goal);
+    let new =
+        if state.new.desired > goal { lower(state, goal, enough) } else { state.new.desired.max(grown).min(goal) };
     if state.canary.is_none() && acked >= goal && before.iter().all(|count| *count == 0) {
         return Step::Finish;
     }
@@ -140,6 +142,42 @@ fn roll(state: &State) -> Step {
         return Step::Pause;
     }
     Step::Scale { old, new }
+}
+
+/// The new process with fewer instances, down to `goal` as long as enough serve.
+fn lower(state: &State, goal: u32, enough: u32) -> u32 {
+    let old: u32 = state.old.iter().map(|side| side.serving_below(side.desired)).sum();
+    let mut new = state.new.desired;
+    while new > goal {
+        let last = new - 1;
+        if state.new.routable.contains(&last) && old.saturating_add(state.new.serving_below(last)) < enough {
+            break;
+        }
+        new = last;
+    }
+    new
+}
+
+/// The developer wants `after` instances in place of `before` while the deployment goes on. `counts` are those of the old
+/// processes and, last, of the new one; never empty. More are wanted of what is known to work at once; fewer are left to
+/// the steps, which know what serves, unless nothing has been rolled yet.
+pub fn rescale(counts: &mut [u32], before: u32, after: u32) {
+    let Some((new, old)) = counts.split_last_mut() else { return };
+    if after > before {
+        // Where the new ones have replaced all others, they are what is known to work.
+        let rolled = before > 0 && *new >= before && old.iter().all(|count| *count == 0);
+        match old.first_mut() {
+            Some(own) if !rolled => *own = own.saturating_add(after - before),
+            _ => *new = after.max(*new),
+        }
+    } else if after < before && *new == 0 {
+        let mut over = old.iter().sum::<u32>().saturating_sub(after);
+        for count in old.iter_mut().rev() {
+            let less = over.min(*count);
+            *count -= less;
+            over -= less;
+        }
+    }
 }
 
 fn cancel(state: &State) -> Step {

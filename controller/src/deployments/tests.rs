@@ -154,6 +154,34 @@ fn an_abandoned_canary_goes_as_soon_as_the_others_are_enough() {
     assert_eq!(step(&state), Step::Scale { old: vec![3, 0], new: 1 });
 }
 
+#[test]
+fn another_number_is_wanted_while_it_rolls() {
+    for (why, counts, before, after, now) in [
+        ("its turn has not come", vec![2, 0], 2, 5, vec![5, 0]),
+        ("its turn has not come", vec![4, 0], 4, 1, vec![1, 0]),
+        ("what a superseded one left goes first", vec![2, 2, 0], 4, 1, vec![1, 0, 0]),
+        ("half way, up: of what is known to work", vec![1, 2], 2, 5, vec![4, 2]),
+        ("half way, down: the steps know what serves", vec![2, 2], 3, 1, vec![2, 2]),
+        ("rolled", vec![0, 3], 3, 5, vec![0, 5]),
+        ("rolled, down: the steps know what serves", vec![0, 3], 3, 1, vec![0, 3]),
+        ("nothing was wanted", vec![0, 0], 0, 2, vec![2, 0]),
+        ("the same", vec![2, 1, 0], 2, 2, vec![2, 1, 0]),
+    ] {
+        let mut counts = counts;
+        rescale(&mut counts, before, after);
+        assert_eq!(counts, now, "{why}: from {before} to {after}");
+    }
+    // Fewer are wanted, but the new one that would stay does not serve.
+    for (old, new, next) in [
+        (side(1, 0..1), side(3, [1, 2]), scale(1, 1)),
+        (side(0, []), side(3, [1, 2]), scale(0, 2)),
+        (side(0, []), side(3, 0..3), Step::Finish),
+    ] {
+        let state = rolling(1, old, new);
+        assert_eq!(step(&state), next, "{state:?}");
+    }
+}
+
 /// Applies a step; indexes beyond what is desired leave the table.
 fn apply(state: &mut State, old: &[u32], new: u32) {
     for (side, count) in state.old.iter_mut().zip(old).chain([(&mut state.new, &new)]) {
@@ -263,14 +291,35 @@ fn advance(state: &mut State, steps: &mut Vec<Option<u32>>) -> Result<bool, Test
     }
 }
 
+/// Types other than `web` may be scaled; they have no canary steps.
+fn want_another_number(state: &mut State, after: u32) -> Result<(), TestCaseError> {
+    if state.canary.is_some() || state.wanted != state.restore {
+        return Ok(());
+    }
+    let (served, before) = (serving(state), state.wanted);
+    let mut counts: Vec<u32> = state.old.iter().chain([&state.new]).map(|side| side.desired).collect();
+    rescale(&mut counts, before, after);
+    let new = counts.pop().unwrap_or_default();
+    if after >= before {
+        prop_assert!(state.old.iter().zip(&counts).all(|(side, count)| *count >= side.desired), "{counts:?}");
+        prop_assert!(new >= state.new.desired);
+    }
+    (state.wanted, state.restore) = (after, after);
+    apply(state, &counts, new);
+    prop_assert!(after < before || serving(state) >= served, "{served} served, now {state:?}");
+    Ok(())
+}
+
 proptest! {
     /// Whatever happens, a step never takes what serves below the wanted number, never starts more than allowed, asks
     /// for nothing when it is asked again, leaves the old ones alone while nothing new serves, and the deployment ends
-    /// once its instances stay up: rolling, through all steps of a canary, or back when it is cancelled at any moment.
+    /// once its instances stay up: rolling, through all steps of a canary, or back when it is cancelled at any moment;
+    /// also when the developer wants another number in the middle of it.
     #[test]
     fn capacity_never_falls_and_it_ends(
         (wanted, before, max_in_flight, left, mut steps) in wish(),
         abandoned in any::<bool>(), events in events(), cancel_at in prop::option::of(0_usize..60),
+        another in prop::option::of((0_usize..60, 0_u32..6)),
     ) {
         let mut state = State {
             wanted,
@@ -284,6 +333,11 @@ proptest! {
         let mut over = false;
         for (place, (new, index, event)) in events.into_iter().enumerate() {
             state.cancelling |= cancel_at == Some(place);
+            if let Some((at, after)) = another
+                && at == place
+            {
+                want_another_number(&mut state, after)?;
+            }
             over = advance(&mut state, &mut steps)?;
             if over {
                 break;

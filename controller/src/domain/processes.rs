@@ -169,7 +169,7 @@ pub async fn scale(
         "instances": scale.instances, "memory_in_mb": scale.memory_mb, "disk_in_mb": scale.disk_mb,
         "log_rate_limit_in_bytes_per_second": scale.log_rate,
     });
-    change(context, actor, app, process, Disturbance::Scale, request, |row| scale.apply(row)).await
+    change(context, actor, app, process, Change::Scale(scale), request).await
 }
 
 /// Changes one process.
@@ -186,7 +186,35 @@ pub async fn update(
     // A command may hold a secret; an event does not.
     let request =
         json!({ "health_check": update.health, "command": update.command.as_ref().map(|_| "[PRIVATE DATA HIDDEN]") });
-    change(context, actor, app, process, Disturbance::Update, request, |row| update.apply(row)).await
+    change(context, actor, app, process, Change::Update(update), request).await
+}
+
+enum Change {
+    Scale(Scale),
+    Update(ProcessUpdate),
+}
+
+impl Change {
+    fn apply(&self, process: &mut ProcessRow) -> DomainResult<()> {
+        match self {
+            Self::Scale(scale) => scale.apply(process),
+            Self::Update(update) => update.apply(process),
+        }
+    }
+
+    fn disturbance(&self) -> Disturbance {
+        match self {
+            Self::Scale(_) => Disturbance::Scale,
+            Self::Update(_) => Disturbance::Update,
+        }
+    }
+
+    fn event(&self) -> &'static str {
+        match self {
+            Self::Scale(_) => "audit.app.process.scale",
+            Self::Update(_) => "audit.app.process.update",
+        }
+    }
 }
 
 async fn change(
@@ -194,30 +222,36 @@ async fn change(
     actor: &Party,
     app: Uuid,
     process: Uuid,
-    disturbance: Disturbance,
+    change: Change,
     request: Value,
-    apply: impl FnOnce(&mut ProcessRow) -> DomainResult<()> + Send,
 ) -> DomainResult<ProcessRow> {
     let mut tx = context.store.pool().begin().await?;
     let app = lock(&mut tx, app).await?;
     let rolling = deployments::rolling_types(&mut tx, app.guid).await?;
-    if !rolling.is_empty() {
-        let all = processes_with_interim_tx(&mut tx, app.guid).await?;
-        let row = all.iter().find(|row| row.guid == process).ok_or(DomainError::NotFound("Process"))?;
-        deployments::refuse_change(&rolling, &row.kind, disturbance)?;
-    }
-    let mut all = processes_of_app_tx(&mut tx, app.guid).await?;
-    let row = all.iter_mut().find(|row| row.guid == process).ok_or(DomainError::NotFound("Process"))?;
-    apply(row)?;
-    let row = row.clone();
-    save_tx(&mut tx, &app, &all, &[process]).await?;
-    let data = json!({ "process_guid": process, "process_type": row.kind, "request": request });
-    let kind = match disturbance {
-        Disturbance::Scale => "audit.app.process.scale",
-        Disturbance::Update => "audit.app.process.update",
+    let mut all = match rolling.is_empty() {
+        true => processes_of_app_tx(&mut tx, app.guid).await?,
+        false => processes_with_interim_tx(&mut tx, app.guid).await?,
     };
-    record(&mut tx, kind, actor, &app, data).await?;
-    finish(context, tx, &app, std::slice::from_ref(&row)).await?;
+    let found = all.iter().find(|row| row.guid == process).ok_or(DomainError::NotFound("Process"))?;
+    deployments::refuse_change(&rolling, &found.kind, change.disturbance())?;
+    let mut row = found.clone();
+    change.apply(&mut row)?;
+    let changed = match &change {
+        Change::Scale(scale) if rolling.contains(&row.kind) => {
+            deployments::rescale_tx(&mut tx, &app, &row.kind, scale).await?
+        }
+        _ => {
+            all.retain(|one| one.deployment_guid.is_none());
+            for one in all.iter_mut().filter(|one| one.guid == process) {
+                one.clone_from(&row);
+            }
+            save_tx(&mut tx, &app, &all, &[process]).await?;
+            vec![row.clone()]
+        }
+    };
+    let data = json!({ "process_guid": process, "process_type": row.kind, "request": request });
+    record(&mut tx, change.event(), actor, &app, data).await?;
+    finish(context, tx, &app, &changed).await?;
     Ok(row)
 }
 

@@ -32,9 +32,9 @@ pub async fn check(
     demands: &[Demand],
     running: bool,
 ) -> DomainResult<()> {
-    let cell = largest_cell_tx(tx).await?;
+    let cell = largest_cell_tx(tx, space).await?;
     let figures = quota_figures_tx(tx, space, app).await?;
-    match refusal(&figures, cell, demands, running) {
+    match refusal(&figures, &cell, demands, running) {
         Some(detail) => Err(DomainError::Invalid(detail)),
         None => Ok(()),
     }
@@ -51,7 +51,7 @@ pub async fn check_extra(
     demand: Demand,
     task: bool,
 ) -> DomainResult<()> {
-    let cell = largest_cell_tx(tx).await?;
+    let cell = largest_cell_tx(tx, space).await?;
     // Nothing is replaced, so everything that runs counts.
     let mut figures = quota_figures_tx(tx, space, Uuid::nil()).await?;
     if task {
@@ -69,12 +69,12 @@ pub async fn check_extra(
     // Tasks and builds are not instances.
     let counted = Demand { instances: 1, ..demand };
     let (org, space_limit) = (figures.org_instances.take(), figures.space_instances.take());
-    let refused = refusal(&figures, cell, std::slice::from_ref(&counted), true);
+    let refused = refusal(&figures, &cell, std::slice::from_ref(&counted), true);
     (figures.org_instances, figures.space_instances) = (org, space_limit);
     refused.map_or(Ok(()), |detail| Err(DomainError::Invalid(detail)))
 }
 
-fn refusal(figures: &QuotaFigures, cell: LargestCell, demands: &[Demand], running: bool) -> Option<String> {
+fn refusal(figures: &QuotaFigures, cell: &LargestCell, demands: &[Demand], running: bool) -> Option<String> {
     // What nobody runs is judged when it is scaled up: a droplet may bring a process type that the app never uses.
     for demand in demands.iter().filter(|demand| demand.instances > 0) {
         let what = &demand.what;
@@ -82,8 +82,10 @@ fn refusal(figures: &QuotaFigures, cell: LargestCell, demands: &[Demand], runnin
             [("memory", demand.memory_mb, cell.memory_mb), ("disk", demand.disk_mb, cell.disk_mb)]
         {
             if let Some(largest) = largest.filter(|largest| asked > *largest) {
+                let place = cell.segment.as_ref().map(|name| format!(" of the isolation segment {name:?}"));
+                let place = place.unwrap_or_default();
                 return Some(format!(
-                    "{what} asks for {asked} MiB of {name}, but the largest cell has {largest} MiB. Ask for less, or add a larger cell."
+                    "{what} asks for {asked} MiB of {name}, but the largest cell{place} has {largest} MiB. Ask for less, or add a larger cell."
                 ));
             }
         }
@@ -210,20 +212,23 @@ mod tests {
             ..QuotaFigures::default()
         };
         let none = LargestCell::default();
-        let cell = LargestCell { memory_mb: Some(512), disk_mb: Some(512) };
-        assert!(refusal(&figures, cell, &[demand(1, 400)], true).is_none());
-        let text = refusal(&figures, cell, &[demand(1, 513)], false).expect("beyond any cell");
+        let cell = LargestCell { segment: None, memory_mb: Some(512), disk_mb: Some(512) };
+        assert!(refusal(&figures, &cell, &[demand(1, 400)], true).is_none());
+        let text = refusal(&figures, &cell, &[demand(1, 513)], false).expect("beyond any cell");
         assert!(text.contains("513 MiB") && text.contains("512 MiB"), "{text}");
         let large = Demand { disk_mb: 513, ..demand(1, 1) };
-        let text = refusal(&figures, cell, &[large], false).expect("its disk is beyond any cell");
+        let text = refusal(&figures, &cell, &[large], false).expect("its disk is beyond any cell");
         assert!(text.contains("513 MiB of disk") && text.contains("512 MiB"), "{text}");
-        let text = refusal(&figures, none, &[demand(2, 201)], true).expect("beyond the quota");
+        let isolated = LargestCell { segment: Some("secure".to_owned()), ..cell };
+        let text = refusal(&figures, &isolated, &[demand(1, 513)], false).expect("beyond any cell of the segment");
+        assert!(text.contains("the largest cell of the isolation segment \"secure\" has 512 MiB"), "{text}");
+        let text = refusal(&figures, &none, &[demand(2, 201)], true).expect("beyond the quota");
         assert!(text.contains("600 MiB") && text.contains("402 MiB") && text.contains("acme"), "{text}");
-        assert!(refusal(&figures, none, &[demand(2, 201)], false).is_none(), "a stopped app uses nothing");
-        let text = refusal(&figures, none, &[demand(3, 1)], true).expect("instances");
+        assert!(refusal(&figures, &none, &[demand(2, 201)], false).is_none(), "a stopped app uses nothing");
+        let text = refusal(&figures, &none, &[demand(3, 1)], true).expect("instances");
         assert!(text.contains("2 instances:"), "{text}");
-        assert!(refusal(&figures, none, &[demand(1, 1001)], false).is_some(), "one instance alone is too large");
-        assert!(refusal(&figures, none, &[demand(0, 1001)], true).is_none(), "no instance uses nothing");
+        assert!(refusal(&figures, &none, &[demand(1, 1001)], false).is_some(), "one instance alone is too large");
+        assert!(refusal(&figures, &none, &[demand(0, 1001)], true).is_none(), "no instance uses nothing");
     }
 
     #[test]
@@ -235,7 +240,7 @@ mod tests {
             ..QuotaFigures::default()
         };
         let none = LargestCell::default();
-        let ask = |log_rate, running| refusal(&figures, none, &[Demand { log_rate, ..demand(2, 1) }], running);
+        let ask = |log_rate, running| refusal(&figures, &none, &[Demand { log_rate, ..demand(2, 1) }], running);
         assert!(ask(300, true).is_none());
         let text = ask(301, true).expect("too much");
         assert!(text.contains("1000 bytes per second") && text.contains("602 bytes"), "{text}");

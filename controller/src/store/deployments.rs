@@ -170,6 +170,17 @@ pub async fn deployment_step_tx(tx: &mut PgConnection, guid: Uuid, step: &Value)
     Ok(())
 }
 
+/// Changes what a deployment remembers of its beginning. The caller holds the app's row.
+///
+/// # Errors
+/// When the database fails.
+pub async fn deployment_snapshot_tx(tx: &mut PgConnection, guid: Uuid, snapshot: &Value) -> sqlx::Result<()> {
+    sqlx::query!("update deployment set snapshot = $2, updated_at = now() where guid = $1", guid, snapshot)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 /// All processes of an app, with those of deployments: of each type the app's own first, then oldest first.
 ///
 /// # Errors

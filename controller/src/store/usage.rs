@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Store;
+use super::segments::SHARED;
 
 /// Limits (`None` = none) and what counts against them, for a space and its organization. Memory in MiB. Running
 /// processes of other apps, and tasks and builds that go on, count; `except_app`'s own processes do not.
@@ -34,8 +35,10 @@ pub struct QuotaFigures {
 }
 
 /// What the largest cell offers, MiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LargestCell {
+    /// The isolation segment that it is in; `None` = the shared one.
+    pub segment: Option<String>,
     /// For instances.
     pub memory_mb: Option<i64>,
     /// For instances.
@@ -123,14 +126,25 @@ pub async fn domain_figures_tx(tx: &mut PgConnection, org: Uuid) -> sqlx::Result
     .await
 }
 
-/// What the largest cells offer; nothing while no cell has ever registered.
+/// What the largest cells offer on which apps of this space may run: those of its isolation segment. Nothing while there
+/// is none. Segments are compared as the planner compares them: without regard to case.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn largest_cell_tx(tx: &mut PgConnection) -> sqlx::Result<LargestCell> {
+pub async fn largest_cell_tx(tx: &mut PgConnection, space: Uuid) -> sqlx::Result<LargestCell> {
     sqlx::query_as!(
         LargestCell,
-        "select max(memory_mb) as memory_mb, max(disk_mb) as disk_mb from cell where state in ('connected', 'suspect')"
+        r#"with here as (
+               select case when g.guid <> $2 then g.name end as segment
+               from space s join organization o on o.guid = s.org_guid
+               left join isolation_segment g
+                   on g.guid = coalesce(s.isolation_segment_guid, o.default_isolation_segment_guid)
+               where s.guid = $1)
+           select (select segment from here) as segment, max(memory_mb) as memory_mb, max(disk_mb) as disk_mb
+           from cell where state in ('connected', 'suspect')
+             and lower(isolation_segment) is not distinct from lower((select segment from here))"#,
+        space,
+        SHARED
     )
     .fetch_one(tx)
     .await

@@ -7,6 +7,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use slipway_test_support::{PATIENCE, eventually};
 
+use crate::errors::{expected, failed};
 use crate::support::apps::refused;
 use crate::support::{TestClient, TestController};
 
@@ -90,15 +91,13 @@ async fn an_upload_is_judged_by_its_job() {
     let with = |stack: &str| archive(&[("bin/compile", "#!/bin/sh"), ("manifest.yml", &format!("stack: {stack}\n"))]);
 
     let (job, body) = upload(&admin, &mine, b"no zip at all".to_vec()).await;
-    assert_eq!((&job["state"], &job["errors"][0]["code"]), (&json!("FAILED"), &json!(390_013)), "{job}");
+    failed(&job, &expected(422, 390_013, "CF-BuildpackZipError", "Buildpack zip error: ZIP"));
     assert_eq!(body["state"], "AWAITING_UPLOAD");
     let (job, _) = upload(&admin, &mine, archive(&[("../evil", "x")])).await;
-    assert_eq!(job["errors"][0]["code"], 290_003, "{job}");
+    failed(&job, &expected(400, 290_003, "CF-BuildpackInvalid", "Buildpack is invalid: CLIMB"));
     let (job, _) = upload(&admin, &mine, with("plan9")).await;
-    assert_eq!(
-        (&job["errors"][0]["code"], &job["errors"][0]["title"]),
-        (&json!(390_012), &json!("CF-BuildpackStackDoesNotExist"))
-    );
+    let words = "Uploaded buildpack stack (plan9) does not exist";
+    failed(&job, &expected(422, 390_012, "CF-BuildpackStackDoesNotExist", words));
 
     let (job, body) = upload(&admin, &mine, with("cflinuxfs4")).await;
     assert_eq!(job["state"], "COMPLETE", "{job}");
@@ -107,13 +106,15 @@ async fn an_upload_is_judged_by_its_job() {
         (&json!("READY"), &json!("cflinuxfs4"), &json!("pack-v1.zip"))
     );
     let (job, body) = upload(&admin, &mine, with("debian12")).await;
-    assert_eq!(job["errors"][0]["code"], 390_011, "{job}");
+    let words = "Uploaded buildpack stack (debian12) does not match cflinuxfs4";
+    failed(&job, &expected(422, 390_011, "CF-BuildpackStacksDontMatch", words));
     assert_eq!(body["stack"], "cflinuxfs4", "the old archive stays");
 
     // Another one of the same name becomes the same by its upload.
     let twin = made(&admin, "mine", json!({})).await;
     let (job, _) = upload(&admin, &twin, with("cflinuxfs4")).await;
-    assert_eq!(job["errors"][0]["code"], 290_000, "{job}");
+    let words = "The buildpack name mine is already in use for the stack cflinuxfs4 and the lifecycle buildpack";
+    failed(&job, &expected(422, 290_000, "CF-BuildpackNameStackLifecycleTaken", words));
     let again = admin.post("/v3/buildpacks", json!({ "name": "mine" })).await;
     refused(&again, 422, &["Buildpack with name 'mine'", "unassigned stack already exists"]);
 

@@ -1,5 +1,6 @@
 //! Domains of organizations: their shares, and what goes when they go.
 
+use crate::errors::{expected, told, unprocessable};
 use crate::support::apps::refused;
 use crate::support::{TestClient, TestController};
 use reqwest::StatusCode;
@@ -74,7 +75,8 @@ async fn an_organization_stays_while_others_use_its_domains() {
     assert_eq!(admin.get(&format!("/v3/routes/{route}")).await.0, StatusCode::OK);
     admin.delete_job(&format!("/v3/routes/{route}")).await;
     assert_eq!(world.unshare().await.0, StatusCode::NO_CONTENT);
-    refused(&world.unshare().await, 422, &["it is not shared with it"]);
+    let words = "Unable to unshare domain from organization with name 'other'. Ensure the domain is shared to this organization.";
+    told(&world.unshare().await, &unprocessable(words));
 
     // A route of another organization that an older program left there goes with the domain, and routers hear of it.
     let left = Uuid::new_v4();
@@ -171,4 +173,64 @@ async fn lists_include_only_what_the_caller_sees() {
     let auditor = world.controller.user_with("audrey", "organization_auditor").await;
     let (_, page) = auditor.get(path).await;
     assert_eq!(page["included"]["organizations"][0]["guid"], json!(world.org), "{page}");
+}
+
+/// An organization gets a domain only from somebody who manages it, and may give it back itself.
+#[tokio::test]
+async fn a_domain_is_shared_by_who_manages_both_and_unshared_by_either() {
+    let world = World::build().await;
+    let admin = &world.admin;
+    let third = make(admin, "/v3/organizations", json!({ "name": "third" })).await;
+    let manager = world.controller.user_with("mia", "organization_manager").await;
+    let role = async |user: &str, kind: &str, org: Uuid| {
+        let relationships = json!({ "organization": to_one(org), "user": { "data": { "username": user } } });
+        make(admin, "/v3/roles", json!({ "type": kind, "relationships": relationships })).await
+    };
+    let orgs = format!("/v3/domains/{}/relationships/shared_organizations", world.domain);
+    let with = json!({ "data": [{ "guid": third }] });
+    let unseen = format!("Organization with guid '{third}' does not exist, or you do not have access to it.");
+    told(&manager.post(&orgs, with.clone()).await, &unprocessable(unseen));
+    // Seeing it is not enough, with whatever role.
+    let unmanaged = unprocessable("You do not have sufficient permissions for organization 'third' to share domain.");
+    for kind in ["organization_user", "organization_auditor", "organization_billing_manager"] {
+        role("mia", kind, third).await;
+        told(&manager.post(&orgs, with.clone()).await, &unmanaged);
+    }
+    let relationships = json!({ "organization": to_one(world.org), "shared_organizations": with });
+    let body = json!({ "name": "new.example", "relationships": relationships });
+    told(&manager.post("/v3/domains", body).await, &unmanaged);
+    assert_eq!(admin.get("/v3/domains?names=new.example").await.1["pagination"]["total_results"], 0);
+    role("mia", "organization_manager", third).await;
+    let own = json!({ "data": [{ "guid": world.org }] });
+    told(&manager.post(&orgs, own).await, &unprocessable("Domain cannot be shared with owning organization."));
+    let suspend = async |suspended: bool| {
+        let body = json!({ "suspended": suspended });
+        assert_eq!(admin.patch(&format!("/v3/organizations/{third}"), body).await.0, StatusCode::OK);
+    };
+    suspend(true).await;
+    told(&manager.post(&orgs, with.clone()).await, &unprocessable("Organization 'third' is suspended."));
+    suspend(false).await;
+    let shares = async || {
+        admin.get(&format!("/v3/domains/{}", world.domain)).await.1["relationships"]["shared_organizations"]["data"]
+            .as_array()
+            .map(Vec::len)
+    };
+    assert_eq!(shares().await, Some(1), "nothing was shared so far");
+    assert_eq!(manager.post(&orgs, with.clone()).await.0, StatusCode::OK);
+    assert_eq!(shares().await, Some(2));
+
+    // Only the manager of the organization that it was shared with; what belongs to others stays.
+    let taker = world.controller.user("tom").await;
+    role("tom", "organization_manager", third).await;
+    let forbidden = expected(403, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action");
+    told(&taker.post(&orgs, with.clone()).await, &forbidden);
+    told(&taker.delete(&format!("{orgs}/{}", world.other)).await, &forbidden);
+    suspend(true).await;
+    let suspended = expected(403, 10017, "CF-OrgSuspended", "The organization is suspended");
+    told(&taker.delete(&format!("{orgs}/{third}")).await, &suspended);
+    suspend(false).await;
+    assert_eq!(taker.delete(&format!("{orgs}/{third}")).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(shares().await, Some(1));
+    assert_eq!(manager.post(&orgs, with).await.0, StatusCode::OK);
+    assert_eq!(manager.delete(&format!("{orgs}/{third}")).await.0, StatusCode::NO_CONTENT);
 }

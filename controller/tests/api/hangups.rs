@@ -1,6 +1,6 @@
 //! Clients that hang up in the middle of a call that changes something: it has happened wholly, or not at all.
+//! `tests/roles/hangups.rs` does it to every call there is; here it is looked at closely what a few have left.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::apps::{app_of, package, upload, zip_of};
-use crate::support::{TestClient, TestController};
+use crate::support::{TestClient, TestController, raw};
 
 const LIMIT: Duration = slipway_test_support::PATIENCE;
 
@@ -23,36 +23,9 @@ fn request(client: &TestClient, method: &str, path: &str, kind: &str, body: &[u8
     [head.as_bytes(), body].concat()
 }
 
-/// Bytes that the other end of a loopback connection has been sent and has not read.
-fn unread(stream: &TcpStream) -> u64 {
-    let end = |address: std::io::Result<SocketAddr>| match address.expect("an address") {
-        SocketAddr::V4(address) => {
-            format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port())
-        }
-        SocketAddr::V6(address) => panic!("tests listen on 127.0.0.1, not on {address}"),
-    };
-    let (theirs, ours) = (end(stream.peer_addr()), end(stream.local_addr()));
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's connections");
-    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = row.into_iter().find(|row| row.get(1) == Some(&&*theirs) && row.get(2) == Some(&&*ours));
-    let queues = row.and_then(|row| row.get(4).map(|queues| (*queues).to_owned())).expect("the server's end");
-    let (_, read) = queues.split_once(':').expect("two queues");
-    u64::from_str_radix(read, 16).expect("a number")
-}
-
 impl TestController {
-    /// Sends bytes and hangs up without reading.
     async fn send_and_leave(&self, bytes: &[u8]) {
-        let mut stream = TcpStream::connect(self.address).await.expect("connect");
-        stream.write_all(bytes).await.expect("send");
-        // The server has read what came: its kernel holds nothing for it any more.
-        slipway_test_support::eventually("the server reads", LIMIT, || async {
-            let left = unread(&stream);
-            if left == 0 { Ok(()) } else { Err(left) }
-        })
-        .await;
-        // A reset, not a farewell: the server must not take the end of the stream for patience.
-        stream.set_zero_linger().expect("linger");
+        raw::send_and_leave(self.address, bytes).await;
     }
 
     async fn number(&self, sql: &str) -> i64 {
@@ -60,17 +33,8 @@ impl TestController {
         sqlx::query_scalar(sql).fetch_one(&self.database.pool).await.expect("a number")
     }
 
-    /// Every transaction has ended, so what a call has done can be looked at.
     async fn settled(&self) {
-        slipway_test_support::eventually("no transaction is open", LIMIT, || async {
-            let open = "select count(*) from pg_stat_activity where datname = current_database()
-                        and pid <> pg_backend_pid() and (state = 'active' or state like 'idle in transaction%')";
-            match self.number(open).await {
-                0 => Ok(()),
-                open => Err(open),
-            }
-        })
-        .await;
+        raw::settled(&self.database.pool).await;
     }
 }
 
@@ -168,14 +132,7 @@ async fn a_client_that_leaves_before_the_answer_leaves_nothing_half_done() {
         }
     })
     .await;
-    let jobs = "select count(*) from job where state not in ('COMPLETE', 'FAILED')";
-    slipway_test_support::eventually("no job is stuck", LIMIT, || async {
-        match controller.number(jobs).await {
-            0 => Ok(()),
-            left => Err(left),
-        }
-    })
-    .await;
+    raw::no_job_is_open(&controller.database.pool).await;
 }
 
 fn request_of(client: &TestClient, method: &str, path: &str, body: &Value) -> Vec<u8> {

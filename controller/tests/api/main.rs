@@ -31,5 +31,6 @@ mod services;
 mod sidecars;
 mod together;
 mod tokens;
+mod traps;
 mod uploads;
 mod users;

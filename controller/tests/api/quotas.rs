@@ -115,3 +115,49 @@ async fn what_no_cell_could_hold_is_refused_with_figures() {
     refused(&client.post("/v3/builds", build).await, 422, &["4096 MiB", "2048 MiB"]);
     assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
 }
+
+/// Apps of an isolated space run on the cells of its segment only: the largest of the others says nothing.
+#[tokio::test]
+async fn what_no_cell_of_the_segment_could_hold_is_refused_with_figures() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let admin = controller.admin().await;
+    let app = controller.pushed(&client, "web").await;
+    let (org, space) = controller.dev().await;
+    for (memory_mb, segment) in [(2048, None), (1024, Some("secure"))] {
+        sqlx::query("insert into cell (id, zone, memory_mb, disk_mb, slots, isolation_segment) values ($1, 'z', $2, $2, 10, $3)")
+            .bind(Uuid::new_v4())
+            .bind(i64::from(memory_mb))
+            .bind(segment)
+            .execute(&controller.database.pool)
+            .await
+            .expect("a cell");
+    }
+    let (_, made) = admin.post("/v3/isolation_segments", json!({ "name": "Secure" })).await;
+    let segment = made["guid"].as_str().expect("a guid");
+    let entitle = format!("/v3/isolation_segments/{segment}/relationships/organizations");
+    assert_eq!(admin.post(&entitle, json!({ "data": [{ "guid": org }] })).await.0, 200);
+    let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
+    let deploy = |memory: u32| json!({ "options": { "memory_in_mb": memory }, "relationships": { "app": { "data": { "guid": app } } } });
+    let texts = ["3000 MiB of memory", "but the largest cell has 2048 MiB"];
+    refused(&client.post("/v3/deployments", deploy(3000)).await, 422, &texts);
+
+    let of_space = format!("/v3/spaces/{space}/relationships/isolation_segment");
+    assert_eq!(admin.patch(&of_space, json!({ "data": { "guid": segment } })).await.0, 200);
+    let texts = ["1500 MiB of memory", "the largest cell of the isolation segment \"Secure\" has 1024 MiB"];
+    refused(&client.post("/v3/deployments", deploy(1500)).await, 422, &texts);
+    refused(&client.post(&scale, json!({ "memory_in_mb": 1500 })).await, 422, &texts);
+    let task = json!({ "command": "true", "memory_in_mb": 1500 });
+    refused(&client.post(&format!("/v3/apps/{app}/tasks"), task).await, 422, &texts);
+    assert_eq!(client.get("/v3/deployments").await.1["pagination"]["total_results"], 0);
+    assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+
+    // The organization's default, from which the space can step back into the shared one.
+    assert_eq!(admin.patch(&of_space, json!({ "data": null })).await.0, 200);
+    let default = format!("/v3/organizations/{org}/relationships/default_isolation_segment");
+    assert_eq!(admin.patch(&default, json!({ "data": { "guid": segment } })).await.0, 200);
+    refused(&client.post("/v3/deployments", deploy(1500)).await, 422, &texts);
+    assert_eq!(admin.patch(&default, json!({ "data": null })).await.0, 200);
+    let (status, body) = client.post("/v3/deployments", deploy(1500)).await;
+    assert_eq!(status, 201, "{body}");
+}

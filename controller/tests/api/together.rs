@@ -7,6 +7,7 @@ use slipway_api_types::AssignmentId;
 use slipway_controller::domain::outcomes;
 use uuid::Uuid;
 
+use crate::errors::{Expected, expected, told, unprocessable};
 use crate::support::apps::{app_of, build, build_result, catalogue, manifest, package, ready_package, upload, zip_of};
 use crate::support::{TestClient, TestController, error};
 
@@ -21,13 +22,12 @@ async fn at_once(client: &TestClient, method: Method, path: &str, body: &Value) 
     join_all((0..CLIENTS).map(|_| client.send(client.request(method.clone(), path).json(body)))).await
 }
 
-/// One has made it; all others are told these words.
-fn one_wins(what: &str, answers: &[(StatusCode, Value)], made: StatusCode, words: &str) {
+/// One has made it; all others are told this.
+fn one_wins(what: &str, answers: &[(StatusCode, Value)], made: StatusCode, expected: &Expected) {
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == made);
     assert_eq!(won.len(), 1, "{what}: {answers:?}");
-    for (status, body) in lost {
-        assert_eq!(*status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {body}");
-        assert!(error(body).1.contains(words), "{what}: {body}");
+    for answer in lost {
+        told(answer, expected);
     }
 }
 
@@ -59,16 +59,26 @@ async fn the_same_name_is_given_once() {
             "route",
             "/v3/routes",
             json!({ "host": "same", "relationships": { "space": to_one(space), "domain": to_one(&domain) } }),
-            "Route already exists",
+            "Route already exists with host 'same' for domain 'apps.slipway.test'.",
         ),
-        ("domain", "/v3/domains", json!({ "name": "same.example.com" }), "already"),
+        (
+            "domain",
+            "/v3/domains",
+            json!({ "name": "same.example.com" }),
+            "The domain name \"same.example.com\" is already in use",
+        ),
         ("role", "/v3/roles", member, "User 'twin' already has 'organization_user' role in organization 'dev'."),
-        ("quota", "/v3/organization_quotas", json!({ "name": "same" }), "Quota 'same' already exists."),
+        ("quota", "/v3/organization_quotas", json!({ "name": "same" }), "Organization Quota 'same' already exists."),
         ("group", "/v3/security_groups", json!({ "name": "same" }), "Security group with name 'same' already exists."),
-        ("segment", "/v3/isolation_segments", json!({ "name": "same" }), "must be unique"),
+        (
+            "segment",
+            "/v3/isolation_segments",
+            json!({ "name": "same" }),
+            "Isolation Segment names are case insensitive and must be unique",
+        ),
     ] {
         let answers = at_once(&admin, Method::POST, path, &body).await;
-        one_wins(what, &answers, StatusCode::CREATED, words);
+        one_wins(what, &answers, StatusCode::CREATED, &unprocessable(words));
     }
 }
 
@@ -126,17 +136,12 @@ async fn a_package_is_uploaded_once_and_staged_once_at_a_time() {
     let bits = zip_of(&[("a.txt", b"a")]);
     let none = json!([]);
     let answers = join_all((0..CLIENTS).map(|_| upload(&admin, &fresh, &none, Some(bits.clone())))).await;
-    let won = answers.iter().filter(|(status, _)| *status == StatusCode::OK).count();
-    assert_eq!(won, 1, "{answers:?}");
-    for (_, body) in answers.iter().filter(|(status, _)| *status != StatusCode::OK) {
-        assert_eq!(error(body).0, 150_004, "{body}");
-    }
+    let words = "Bits may be uploaded only once. Create a new package to upload different bits.";
+    let taken = expected(400, 150_004, "CF-PackageBitsAlreadyUploaded", words);
+    one_wins("bits", &answers, StatusCode::OK, &taken);
     let answers = at_once(&admin, Method::POST, "/v3/builds", &json!({ "package": { "guid": fresh } })).await;
-    let won = answers.iter().filter(|(status, _)| *status == StatusCode::CREATED).count();
-    assert_eq!(won, 1, "{answers:?}");
-    for (status, body) in answers.iter().filter(|(status, _)| *status != StatusCode::CREATED) {
-        assert_eq!((*status, error(body).0), (StatusCode::UNPROCESSABLE_ENTITY, 170_017), "{body}");
-    }
+    let words = "Only one build can be STAGING at a time per application.";
+    one_wins("build", &answers, StatusCode::CREATED, &expected(422, 170_017, "CF-StagingInProgress", words));
 }
 
 /// The cell says that the build went well, until that is taken: while the app goes away it may be told to come again.

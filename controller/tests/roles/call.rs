@@ -1,9 +1,10 @@
 //! One call of one row by one caller.
 
 use reqwest::multipart::{Form, Part};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
+use crate::shape;
 use crate::table::{Row, Sign};
 use crate::world::World;
 
@@ -19,6 +20,8 @@ pub(crate) struct Answer {
     body: Value,
     /// The thing that a list must hold, or lack.
     sought: Option<String>,
+    /// What clients could not read.
+    shape: Vec<String>,
 }
 
 impl<'w> Caller<'w> {
@@ -28,29 +31,35 @@ impl<'w> Caller<'w> {
 
     /// Makes the call. Only who may change something gets a thing of its own to change.
     pub(crate) async fn make(&self, row: &Row, sign: Sign) -> Answer {
-        let fresh = row.changes() && sign == Sign::Allowed;
+        let request = self.prepare(row, row.changes() && sign == Sign::Allowed).await;
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.expect("a body");
+        let good = status.is_success() || status.is_redirection();
+        let shape = if good { shape::problems(&row.path, status, &headers, &bytes) } else { Vec::new() };
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).chars().take(300).collect()));
+        let sought = row.option("shows").map(|kind| self.world.base(kind));
+        Answer { status, body, sought, shape }
+    }
+
+    /// The call; `fresh` = about a thing made for it.
+    pub(crate) async fn prepare(&self, row: &Row, fresh: bool) -> RequestBuilder {
         let (path, thing) = self.path(row, fresh).await;
         let method = Method::from_bytes(row.method.as_bytes()).expect("a method");
-        let mut request = self.world.request(self.name, method, &path);
+        let request = self.world.request(self.name, method, &path);
         let body = match &row.body {
             Some(body) => Some(self.world.fill(body, thing.as_deref()).await),
             None => None,
         };
-        request = match (row.option("type"), body) {
+        match (row.option("type"), body) {
             (Some("yaml"), Some(body)) => request.header("content-type", "application/x-yaml").body(body),
             (Some("upload"), _) => request
                 .multipart(Form::new().part("bits", Part::bytes(b"no archive".to_vec()).file_name("application.zip"))),
             (None, Some(body)) => request.header("content-type", "application/json").body(body),
             (None, None) => request,
             other => panic!("{other:?} is no way to send a body"),
-        };
-        let response = request.send().await.expect("an answer");
-        let status = response.status();
-        let bytes = response.bytes().await.expect("a body");
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).chars().take(300).collect()));
-        let sought = row.option("shows").map(|kind| self.world.base(kind));
-        Answer { status, body, sought }
+        }
     }
 
     /// The path with guids and names in place of its parameters, and the guid of the first.
@@ -120,6 +129,9 @@ impl Answer {
         let says = said.is_none_or(|text| self.body["errors"][0]["detail"] == text);
         if !wanted || (sign == Sign::Allowed && !says) {
             return Err(format!("{sign:?} was expected, but the answer is {status}: {}", self.body));
+        }
+        if !self.shape.is_empty() {
+            return Err(format!("clients cannot read it: {}", self.shape.join("; ")));
         }
         let Some(sought) = self.sought.as_ref().filter(|_| matches!(sign, Sign::Allowed | Sign::Empty)) else {
             return Ok(());

@@ -1,9 +1,12 @@
-//! Every endpoint, called by every role and by nobody: what comes back is what `table.txt` says.
+//! Every endpoint, called by every role and by nobody: what comes back is what `table.txt` says. And every call that
+//! changes something, by a client that hangs up.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod call;
+mod hangups;
+mod shape;
 mod table;
 mod world;
 

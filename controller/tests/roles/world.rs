@@ -1,6 +1,7 @@
 //! A platform with one of everything, somebody of every role, and copies of everything on demand.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use reqwest::redirect::Policy;
@@ -85,7 +86,11 @@ impl World {
         world
     }
 
-    fn pool(&self) -> &PgPool {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.controller.address
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
         &self.controller.database.pool
     }
 

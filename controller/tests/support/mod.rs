@@ -5,6 +5,7 @@
 
 pub mod apps;
 pub mod client;
+pub mod raw;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::LOCATION;
 use http::request::Parts;
@@ -14,6 +14,7 @@ use super::error::UaaError;
 use super::token::SSH_CLIENT;
 use crate::api::auth_extract::{Caller, SCOPE_ADMIN, bearer};
 use crate::api::links::BaseUrl;
+use crate::api::query::Query;
 use crate::auth::tokens::{self, Claims};
 use crate::context::Context;
 

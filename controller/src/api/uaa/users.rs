@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use http::StatusCode;
 use http::request::Parts;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::error::UaaError;
 use super::session::claims;
 use crate::api::auth_extract::{Caller, SCOPE_ADMIN};
 use crate::api::body::JsonBody;
+use crate::api::query::Query;
 use crate::auth::login::{self, Login};
 use crate::auth::password::{self, MAX_PASSWORD};
 use crate::context::Context;

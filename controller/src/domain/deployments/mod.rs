@@ -8,6 +8,7 @@
 mod create;
 mod drive;
 mod options;
+mod scale;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 pub use create::create;
 pub use drive::{Driven, drive};
 pub use options::{DeploymentCreate, Options, Source, Strategy};
+pub use scale::{refuse_change, rescale_tx};
 
 use super::audit::Party;
 use super::lifecycle::{finish, lock, record};
@@ -224,10 +226,10 @@ pub async fn refuse_stop(tx: &mut PgConnection, app: Uuid) -> DomainResult<()> {
 pub async fn refuse_droplet(tx: &mut PgConnection, app: Uuid) -> DomainResult<()> {
     match deployment_active_tx(tx, app).await? {
         None => Ok(()),
-        Some(active) => Err(DomainError::invalid(format!(
-            "The deployment {} is under way: wait for its end, cancel it, or deploy the droplet.",
-            active.guid
-        ))),
+        Some(_) => Err(DomainError::invalid(
+            "Unable to assign current droplet while the app has a deployment in progress. Wait for the deployment to \
+             complete or cancel it.",
+        )),
     }
 }
 
@@ -250,24 +252,4 @@ pub async fn rolling_types(tx: &mut PgConnection, app: Uuid) -> DomainResult<Vec
     }
     let processes = processes_with_interim_tx(tx, app).await?;
     Ok(processes.into_iter().filter(|process| process.deployment_guid.is_some()).map(|row| row.kind).collect())
-}
-
-/// Refuses to scale or change a process of a type that is being deployed.
-///
-/// # Errors
-/// [`ErrorCode::ScaleDisabledDuringDeployment`], [`ErrorCode::ProcessUpdateDisabledDuringDeployment`].
-pub fn refuse_change(rolling: &[String], kind: &str, change: Disturbance) -> DomainResult<()> {
-    if !rolling.iter().any(|rolling| rolling == kind) {
-        return Ok(());
-    }
-    Err(match change {
-        Disturbance::Scale => DomainError::refused(
-            ErrorCode::ScaleDisabledDuringDeployment,
-            "Cannot scale this process while a deployment is in flight.",
-        ),
-        Disturbance::Update => DomainError::refused(
-            ErrorCode::ProcessUpdateDisabledDuringDeployment,
-            "Cannot update this process while a deployment is in flight.",
-        ),
-    })
 }

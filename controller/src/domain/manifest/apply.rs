@@ -97,6 +97,12 @@ async fn one(
             }
         }
     }
+    for process in wish.processes.iter().filter(|process| rolling.contains(&process.kind)) {
+        if Scale::default() != process.scale {
+            let scaled = deployments::rescale_tx(tx, &app, &process.kind, &process.scale).await?;
+            changes.extend(scaled.into_iter().map(|row| (ChangeKind::Process, row.guid)));
+        }
+    }
     let mut all = processes_of_app_tx(tx, app.guid).await?;
     let mut changed = Vec::new();
     for process in wish.processes.iter().filter(|process| !rolling.contains(&process.kind)) {

@@ -15,7 +15,7 @@ use crate::store::change_log::ChangeKind;
 use crate::store::events::event_record_tx;
 use crate::store::services::bindings::{binding_delete_tx, bindings_in_space_tx};
 use crate::store::services::instances::{ServiceInstanceRow, instance_lock_tx};
-use crate::store::services::shares::{name_in_space_tx, share_add_tx, share_remove_tx};
+use crate::store::services::shares::{name_in_space_tx, share_add_tx, share_remove_tx, shared_spaces_tx};
 
 /// A space to share with.
 #[derive(Clone, Debug)]
@@ -67,6 +67,7 @@ pub async fn share_tx(
         return Err(DomainError::invalid("User-provided services cannot be shared."));
     }
     let name = &row.name;
+    let shared_with = shared_spaces_tx(tx, row.guid).await?;
     for target in targets {
         if target.guid == row.space_guid {
             return Err(DomainError::invalid(format!(
@@ -82,7 +83,8 @@ pub async fn share_tx(
                 target.name
             )));
         }
-        if shared {
+        // Cloud Foundry counts the instance itself as well: `cf share-service` takes the refusal as done.
+        if shared || shared_with.contains(&target.guid) {
             return Err(DomainError::invalid(format!(
                 "A service instance called {name} has already been shared with {}.",
                 target.name

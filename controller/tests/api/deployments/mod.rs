@@ -2,8 +2,10 @@
 
 mod canary;
 mod races;
+mod refusals;
 mod revisions;
 mod rolling;
+mod scaling;
 mod workers;
 
 use std::time::Duration;

@@ -16,13 +16,6 @@ async fn workers_roll_after_web_one_by_one() {
     let (status, deployment) = site.deploy(json!({ "droplet": { "guid": site.droplets[1] } })).await;
     assert_eq!(status, StatusCode::CREATED, "{deployment}");
     assert_eq!(site.counts_of("worker").await, [2], "its turn has not come");
-    for (kind, change) in [("worker", json!({ "instances": 9 })), ("web", json!({ "instances": 9 }))] {
-        let path = format!("/v3/apps/{}/processes/{kind}/actions/scale", site.app);
-        let (status, answer) = site.client.post(&path, change).await;
-        let told = "Cannot scale this process while a deployment is in flight.";
-        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(error(&answer), (390_016, told.to_owned()));
-    }
     let mut seen = Vec::new();
     while site.status(&deployment).await.0 == "ACTIVE" {
         site.settle().await;

@@ -1,0 +1,243 @@
+//! What `cf` and cloudfoundry-client stumble over, as far as no other test has come by it. What every answer must look
+//! like is in `tests/roles/shape.rs`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use slipway_protocol::v1;
+use uuid::Uuid;
+
+use crate::support::apps::{app_of, manifest};
+use crate::support::{ADMIN_PASSWORD, TestClient, TestController};
+
+fn decoded(token: &str, part: usize) -> Value {
+    let part = token.split('.').nth(part).expect("three parts");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).expect("base64")).expect("json")
+}
+
+/// The client takes the token apart itself, strips `bearer ` from its type, and renews it a minute before its end.
+#[tokio::test]
+async fn tokens_are_as_the_clients_parse_them() {
+    let controller = TestController::start().await;
+    let password = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD), ("scope", "")];
+    let (_, first) = controller.token(&password).await;
+    let refresh = first["refresh_token"].as_str().expect("a refresh token");
+    let (_, second) =
+        controller.token(&[("grant_type", "refresh_token"), ("refresh_token", refresh), ("scope", "")]).await;
+    for answer in [first.clone(), second] {
+        assert_eq!(answer["token_type"], "bearer");
+        assert!(answer["refresh_token"].is_string(), "{answer}");
+        let token = answer["access_token"].as_str().expect("a token");
+        assert_eq!(decoded(token, 0)["alg"], "RS256");
+        let claims = decoded(token, 1);
+        assert!(claims["user_name"].is_string() && claims["user_id"].is_string() && claims["origin"].is_string());
+        let life = claims["exp"].as_i64().expect("a time") - chrono::Utc::now().timestamp();
+        assert!(life > 120, "{life} s are renewed before every call");
+        assert!(claims["scope"].as_array().is_some_and(|scopes| !scopes.is_empty()), "{claims}");
+    }
+    let (_, login) = controller.client(None).get("/login").await;
+    for (name, prompt) in login["prompts"].as_object().expect("prompts") {
+        let prompt: Vec<&str> = prompt.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        assert!(matches!(prompt[..], ["text" | "password", _]), "{name}: {prompt:?}");
+    }
+    let (_, root) = controller.client(None).get("/").await;
+    let log_cache = root["links"]["log_cache"]["href"].as_str().expect("a URL");
+    assert_eq!(url::Url::parse(log_cache).expect("a URL").path(), "/", "a path there is dropped");
+}
+
+/// A header about a body that is not there is sent with every call.
+#[tokio::test]
+async fn a_content_type_without_a_body_is_no_harm() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let app = controller.pushed(&admin, "web").await;
+    let bare = async |method: Method, path: &str| {
+        let request = admin.request(method, path).header("content-type", "application/json");
+        admin.send(request).await
+    };
+    let (status, task) = admin.post(&format!("/v3/apps/{app}/tasks"), json!({ "command": "true" })).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{task}");
+    let task = task["guid"].as_str().expect("a guid");
+    for (method, path, wanted) in [
+        (Method::GET, format!("/v3/apps/{app}"), 200),
+        (Method::POST, format!("/v3/apps/{app}/actions/stop"), 200),
+        (Method::POST, format!("/v3/apps/{app}/actions/start"), 200),
+        (Method::POST, format!("/v3/apps/{app}/actions/restart"), 200),
+        (Method::PUT, format!("/v3/tasks/{task}/cancel"), 202),
+        (Method::DELETE, format!("/v3/apps/{app}/processes/web/instances/7"), 404),
+        (Method::DELETE, format!("/v3/apps/{app}"), 202),
+    ] {
+        let (status, body) = bare(method.clone(), &path).await;
+        assert_eq!(status.as_u16(), wanted, "{method} {path}: {body}");
+    }
+}
+
+/// A client that lost an answer asks again: what it asked for is so, whoever has done it.
+#[tokio::test]
+async fn changes_and_removals_may_be_sent_again() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let path = format!("/v3/apps/{app}");
+    for change in [
+        json!({ "name": "b", "metadata": { "labels": { "x": "y", "gone": null } } }),
+        json!({ "lifecycle": { "type": "buildpack", "data": { "buildpacks": ["nodejs_buildpack"], "stack": null } } }),
+    ] {
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let (status, mut body) = admin.patch(&path, change.clone()).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            body["updated_at"] = Value::Null;
+            seen.push(body);
+        }
+        assert!(seen.iter().all(|body| *body == seen[0]), "{seen:?}");
+    }
+    assert_eq!(admin.delete_job(&path).await["state"], "COMPLETE");
+    assert_eq!(admin.delete(&path).await.0, StatusCode::NOT_FOUND);
+}
+
+/// Groups of 200 guids make a query of more than 7 KB; a whole page is 5000.
+#[tokio::test]
+async fn long_queries_are_answered() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "  default-route: true\n").await;
+    let guids: Vec<String> = (0..199).map(|_| Uuid::new_v4().to_string()).chain([app]).collect();
+    for separator in [",", "%2C"] {
+        let guids = guids.join(separator);
+        for list in ["apps?guids", "routes?app_guids", "processes?app_guids", "service_route_bindings?route_guids"] {
+            let (status, page) = admin.get(&format!("/v3/{list}={guids}&per_page=5000")).await;
+            assert_eq!(status, StatusCode::OK, "{list}: {page}");
+            let found = page["pagination"]["total_results"].as_u64();
+            assert_eq!(found, Some(u64::from(!list.starts_with("service"))), "{list}");
+        }
+    }
+}
+
+/// What the client writes into a manifest, or leaves in it, is not the platform's business.
+#[tokio::test]
+async fn manifests_may_hold_what_only_the_client_knows() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dora", "space_developer").await;
+    let (_, space) = controller.dev().await;
+    let text = "---\napplications:\n- name: a\n  path: ./somewhere\n  default-route: true\n  disk-quota: 128M\n  \
+                health-check-type: process\n  cnb-credentials: {registry: {user: x}}\n  no-such-thing: [1, {a: b}]\n";
+    let diff = client.request(Method::POST, &format!("/v3/spaces/{space}/manifest_diff"));
+    let (status, body) = client.send(diff.header("content-type", "application/x-yaml").body(text)).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    assert!(body["diff"].is_array());
+    let job = client.job(manifest(&client, space, text)).await;
+    assert_eq!((&job["state"], &job["errors"]), (&json!("COMPLETE"), &json!([])), "{job}");
+    let app = crate::support::apps::app_named(&client, "a").await;
+    let (_, process) = client.get(&format!("/v3/apps/{app}/processes/web")).await;
+    assert_eq!((&process["disk_in_mb"], &process["health_check"]["type"]), (&json!(128), &json!("process")));
+}
+
+/// Names in paths arrive percent-encoded.
+#[tokio::test]
+async fn names_in_paths_are_decoded() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "  processes:\n  - {type: 'web worker+1', instances: 0}\n").await;
+    let path = format!("/v3/apps/{app}/processes/web%20worker%2B1");
+    assert_eq!(admin.get(&path).await.1["type"], "web worker+1");
+    let (status, body) = admin.post(&format!("{path}/actions/scale"), json!({ "memory_in_mb": 77 })).await;
+    assert_eq!((status, &body["memory_in_mb"]), (StatusCode::ACCEPTED, &json!(77)), "{body}");
+    assert_eq!(admin.get(&format!("/v3/apps/{app}/features/%73sh")).await.1["name"], "ssh");
+}
+
+/// No row counts as healthy, so a wanted instance has one before anything runs; asking is never an error.
+#[tokio::test]
+async fn instances_that_are_wanted_have_a_row() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let app = controller.pushed(&admin, "web").await;
+    let rows = async || {
+        let (status, stats) = admin.get(&format!("/v3/processes/{app}/stats")).await;
+        assert_eq!(status, StatusCode::OK, "{stats}");
+        stats["resources"].as_array().expect("rows").clone()
+    };
+    let scale = |instances: u32| {
+        let (admin, path) = (admin.clone(), format!("/v3/apps/{app}/processes/web/actions/scale"));
+        async move { assert_eq!(admin.post(&path, json!({ "instances": instances })).await.0, StatusCode::ACCEPTED) }
+    };
+    scale(3).await;
+    let down = rows().await;
+    assert_eq!(down.iter().map(|row| row["index"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
+    assert!(down.iter().all(|row| row["state"] == "DOWN" && row["type"] == "web"), "{down:?}");
+    scale(0).await;
+    assert!(rows().await.is_empty());
+    scale(2).await;
+    assert_eq!(admin.act(&format!("/v3/apps/{app}/actions/stop")).await.0, StatusCode::OK);
+    assert!(rows().await.iter().all(|row| row["state"] == "DOWN"));
+}
+
+/// `cf org` and `cf space` follow these wherever they lead.
+#[tokio::test]
+async fn an_unset_relationship_is_there_and_empty() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (org, space) = controller.dev().await;
+    for path in [
+        format!("/v3/organizations/{org}/relationships/default_isolation_segment"),
+        format!("/v3/spaces/{space}/relationships/isolation_segment"),
+    ] {
+        let (status, body) = admin.get(&path).await;
+        assert_eq!((status, body.get("data")), (StatusCode::OK, Some(&Value::Null)), "{path}: {body}");
+    }
+    let (_, org) = admin.get(&format!("/v3/organizations/{org}")).await;
+    let quota = org["relationships"]["quota"]["data"]["guid"].as_str().expect("every organization has a quota");
+    assert_eq!(admin.get(&format!("/v3/organization_quotas/{quota}")).await.0, StatusCode::OK);
+    let (status, page) = admin.get("/v3/service_route_bindings?include=service_instance&route_guids=x").await;
+    assert_eq!((status, &page["resources"]), (StatusCode::OK, &json!([])), "{page}");
+}
+
+/// The client's decoder ends at the first member that it does not know.
+#[tokio::test]
+async fn log_envelopes_hold_what_the_decoder_knows_and_nothing_else() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dora", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let read = async |client: &TestClient, query: &str| client.get(&format!("/api/v1/read/{app}?{query}")).await;
+    let recent = "descending=true&envelope_types=LOG&limit=1000&start_time=-6795364578871345152";
+    assert_eq!(read(&client, recent).await, (StatusCode::OK, json!({ "envelopes": { "batch": [] } })));
+    let tag = v1::EnvVar { name: "process_type".to_owned(), value: "web".to_owned() };
+    controller.cells.lines.lock().expect("lock").push(v1::LogLine {
+        unix_ns: 7,
+        text: "hello\n".into(),
+        source_type: "APP/PROC/WEB".into(),
+        instance_id: "0".into(),
+        tags: vec![tag],
+        ..v1::LogLine::default()
+    });
+    let (_, body) = read(&client, recent).await;
+    assert_eq!(
+        body["envelopes"]["batch"],
+        json!([{
+            "timestamp": "7", "source_id": app, "instance_id": "0", "deprecated_tags": {},
+            "tags": { "source_type": "APP/PROC/WEB", "instance_id": "0", "process_type": "web" },
+            "log": { "payload": "aGVsbG8=", "type": "OUT" },
+        }])
+    );
+    let stranger = controller.user("stranger").await;
+    assert_eq!(read(&stranger, recent).await.0, StatusCode::NOT_FOUND);
+}
+
+/// A decoded archive would be saved under the name of the encoded one.
+#[tokio::test]
+async fn archives_are_downloaded_as_they_are() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let app = controller.pushed(&admin, "web").await;
+    let (_, droplet) = admin.get(&format!("/v3/apps/{app}/droplets/current")).await;
+    let path = format!("/v3/droplets/{}/download", droplet["guid"].as_str().expect("a guid"));
+    let request = admin.request(Method::GET, &path).header("accept-encoding", "gzip, zstd");
+    let response = request.send().await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("content-encoding"));
+    assert_eq!(&response.bytes().await.expect("bytes")[..], b"a droplet");
+}
