@@ -196,7 +196,7 @@ impl BlobStore {
     }
 
     async fn remove_if_unused(&self, digest: &BlobDigest) -> Result<(), BlobError> {
-        let mut tx = self.notes.pool().begin().await?;
+        let mut tx = self.notes.begin().await?;
         // From here to the commit nobody can say that it is putting this content.
         if !blob_suspect_tx(&mut tx, digest, SETTLE_S).await? {
             return Ok(tx.commit().await?);

@@ -135,7 +135,7 @@ async fn create(
     check(&context, &body.name, body.stack.as_deref(), body.position).await?;
     let position = body.position.unwrap_or(1);
     let change = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut row =
         buildpack_insert_tx(&mut tx, &body.name, body.stack.as_deref(), Some(position), body.enabled, body.locked)
             .await
@@ -174,7 +174,7 @@ async fn update(
         "locked": body.locked,
     });
     let change = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if body.position.is_some() {
         buildpack_order_lock_tx(&mut tx).await?;
     }
@@ -309,7 +309,7 @@ async fn keep(
     let (digest, size) =
         context.blobs.put_file(uploaded.bits).await.map_err(|error| error.while_doing("storing a buildpack"))?;
     let size = i64::try_from(size).unwrap_or(i64::MAX);
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     // It may have been changed while the upload came.
     let row = buildpack_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Buildpack"))?;
     if row.locked {

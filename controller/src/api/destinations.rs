@@ -215,7 +215,7 @@ async fn add(
         ));
     }
     check_apps(&context, &caller, &row, &new).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let added = add_destinations_tx(&mut tx, row.guid, &new).await?;
     let added: Vec<_> = added.iter().map(|new| (new.app_guid, new.process_type.clone())).collect();
     record(&mut tx, &caller, "audit.app.map-route", &row, &access, &added).await?;
@@ -244,7 +244,7 @@ async fn replace(
         }
     }
     check_apps(&context, &caller, &row, &new).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let (added, removed) = store::destinations_replace_tx(&mut tx, row.guid, &new).await?;
     let removed: Vec<_> = removed.into_iter().map(|old| (old.app_guid, old.process_type)).collect();
@@ -297,7 +297,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let destination: Uuid = destination.parse().map_err(|_| no_destination())?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let old = store::destinations_tx(&mut tx, row.guid).await?;
     let old = old.into_iter().find(|old| old.guid == destination).ok_or_else(no_destination)?;

@@ -76,7 +76,7 @@ async fn share(
 ) -> ApiResult<Json<ToMany>> {
     let row = writable(&context, &caller, &domain).await?;
     let orgs = shared_orgs(&context, &caller, row.org_guid, body).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::domain_get_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Domain"))?;
     store::domain_share_tx(&mut tx, row.guid, &orgs).await?;
     tx.commit().await?;
@@ -109,7 +109,7 @@ async fn unshare(
     if !caller.visible_orgs(&context).await?.contains(guid) {
         return Err(bad());
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::domain_lock_tx(&mut tx, row.guid).await?;
     if !store::domain_unshare_tx(&mut tx, row.guid, guid).await? {
         return Err(ApiError::unprocessable(format!(

@@ -237,7 +237,7 @@ async fn create(
     check_domain_name(&name)?;
     let metadata = MetadataChange::check(body.metadata)?;
     let shares = domain_sharing::shared_orgs(&context, &caller, owner, shared).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     // First, because it locks the organization: whoever makes routes locks it before the names too.
     if let Some(org) = owner {
         quota::check_domain(&mut tx, org).await?;
@@ -278,7 +278,7 @@ async fn remove(
     Path(domain): Path<String>,
 ) -> ApiResult<Response> {
     let row = writable(&context, &caller, &domain).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::domain_lock_tx(&mut tx, row.guid).await? {
         return Err(ApiError::not_found("Domain"));
     }

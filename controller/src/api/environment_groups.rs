@@ -59,7 +59,7 @@ async fn update(
     caller.require_admin()?;
     // Values are often secrets: an event holds names only.
     let names: Vec<String> = body.var.keys().cloned().collect();
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     environment_groups::merge_tx(&context, &mut tx, &name, body.var).await?;
     let target = Party::new("environment_variable_group", &name, &name);
     let event = NewEvent::new("audit.environment_variable_group.update", caller.actor(), target)

@@ -108,7 +108,7 @@ async fn update(
     if let Some(Some(message)) = &body.custom_error_message {
         check_length("Custom error message", message, MAX_MESSAGE)?;
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let message = body.custom_error_message.as_ref().map(Option::as_deref);
     let row = feature_flag_set_tx(&mut tx, &name, body.enabled, message).await?.ok_or_else(missing)?;
     let event = NewEvent::new("audit.feature_flag.update", caller.actor(), Party::new("feature_flag", &name, &name))

@@ -123,7 +123,7 @@ async fn create(
     }
     check_name("Name", &body.name)?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::organization_insert_tx(&mut tx, &body.name, body.suspended, &metadata)
         .await
         .map_err(refuse("organization_name_key", || format!("Organization '{}' already exists.", body.name)))?;
@@ -165,7 +165,7 @@ async fn patch(
         check_name("Name", name)?;
     }
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let name = body.name.as_deref();
     let row = store::organization_patch_tx(&mut tx, row.guid, name, body.suspended, &metadata)
         .await
@@ -190,7 +190,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = require(&context, &caller, &org, OrgAction::Read).await?;
     caller.require_admin()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let job = match job_open_for_tx(&mut tx, "organization.delete", row.guid).await? {
         Some(job) => job,
         None => {

@@ -143,7 +143,7 @@ async fn create(
         return Err(ApiError::unprocessable("Data must be empty if provided for bits packages"));
     }
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app.guid).await?;
     let unready = || ApiError::unprocessable("Source package is not ready to be copied.");
     let source = match source {

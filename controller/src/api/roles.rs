@@ -231,7 +231,7 @@ async fn create(
     let (org, space, place) = find_place(&context, &caller, kind, &body.relationships).await?;
     let user = find_user(&context, &caller, &body.relationships.user.data).await?;
     let name = user.username.clone().unwrap_or_else(|| user.guid.clone());
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if space.is_some() && !store::user_in_org_tx(&mut tx, &user.guid, org).await? {
         return Err(ApiError::unprocessable(
             "Users cannot be assigned roles in a space if they do not have a role in that space's organization.",
@@ -272,7 +272,7 @@ async fn remove(
         Some(space) => drop(caller.require_space(&context, space, "Role", SpaceAction::Manage).await?),
         None => drop(caller.require_org(&context, row.org_guid, "Role", OrgAction::Manage).await?),
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if row.kind == "organization_user" && store::user_in_spaces_of_tx(&mut tx, &row.user_guid, row.org_guid).await? {
         return Err(ApiError::unprocessable(
             "Cannot delete organization_user role while user has roles in spaces in that organization.",

@@ -150,7 +150,7 @@ async fn share(
             row.space_guid
         )));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     route_share_tx(&mut tx, row.guid, &spaces).await?;
     record(&mut tx, &caller, "audit.route.share", &row, &access, ("target_space_guids", json!(spaces))).await?;
@@ -174,7 +174,7 @@ async fn unshare(
              them."
         )));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     route_unshare_tx(&mut tx, row.guid, target).await?;
     record(&mut tx, &caller, "audit.route.unshare", &row, &access, ("target_space_guid", json!(target))).await?;
     tx.commit().await?;
@@ -194,7 +194,7 @@ async fn transfer(
     let what = |problem: &str| format!("Unable to transfer owner of route '{url}' to space '{space}'. {problem}");
     let target = accessible(&context, &caller, space, what).await?.standing;
     let answer = Json(json!({ "status": "ok" })).into_response();
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     if !domain_usable_in_tx(&mut tx, row.domain_guid, target.org_guid).await? {
         return Err(ApiError::unprocessable(what("Target space does not have access to route's domain")));

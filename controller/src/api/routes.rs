@@ -261,7 +261,7 @@ async fn create(
     }
     let options = check_options(body.options.unwrap_or_default())?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let domain = domain_get_tx(&mut tx, domain).await?.ok_or_else(bad_domain)?;
     let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let new = NewRoute {
@@ -311,7 +311,7 @@ async fn patch(
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let options = body.options.map(check_options).transpose()?.map(Value::Object);
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::route_patch_tx(&mut tx, row.guid, options.as_ref(), &metadata).await?;
     let mut event = NewEvent::new("audit.route.update", caller.actor(), party(&row))
         .in_space(row.space_guid, access.standing.org_guid);
@@ -332,7 +332,7 @@ async fn remove(
     Path(route): Path<String>,
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::route_delete_tx(&mut tx, row.guid).await? {
         return Err(ApiError::not_found("Route"));
     }

@@ -243,7 +243,7 @@ async fn create(
     let staging_spaces = body.relationships.staging_spaces.unwrap_or_default();
     let running_spaces = spaces_of(&context, &Visible::All, &running_spaces, ".").await?;
     let staging_spaces = spaces_of(&context, &Visible::All, &staging_spaces, ".").await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let (running, staging) = (running.unwrap_or(false), staging.unwrap_or(false));
     let row = store::security_group_insert_tx(&mut tx, &body.name, &rules, running, staging)
         .await
@@ -285,7 +285,7 @@ async fn update(
         check_rules(rules)?;
     }
     let (running, staging) = globally(body.globally_enabled.as_ref())?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let name = body.name.as_deref();
     let row = store::security_group_patch_tx(&mut tx, row.guid, name, body.rules.as_ref(), running, staging)
         .await
@@ -328,7 +328,7 @@ async fn bind(
         caller.require_space(&context, *space, "Space", SpaceAction::Manage).await?;
     }
     let spaces = context.store.spaces_by_guid(&guids).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::security_group_bind_tx(&mut tx, row.guid, &guids, phase.as_str()).await?;
     for space in spaces {
         let event = NewEvent::new("audit.security_group.bind", caller.actor(), party(&row))
@@ -366,7 +366,7 @@ async fn unbind(
         Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad()),
         access => access?,
     };
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::security_group_unbind_tx(&mut tx, row.guid, found, phase.as_str()).await? {
         return Err(bad());
     }

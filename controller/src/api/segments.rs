@@ -128,7 +128,7 @@ async fn create(
     caller.require_admin()?;
     check_segment_name(&body.name)?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::isolation_segment_insert_tx(&mut tx, &body.name, &metadata).await?;
     let event = NewEvent::new("audit.isolation_segment.create", caller.actor(), party(&row))
         .with_request(json!({ "name": row.name }));
@@ -162,7 +162,7 @@ async fn update(
     if row.guid == SHARED {
         return Err(ApiError::unprocessable("Cannot update the shared Isolation Segment"));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::isolation_segment_lock_tx(&mut tx, row.guid).await? {
         return Err(missing());
     }
@@ -184,7 +184,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(segment): P
     if row.guid == SHARED {
         return Err(ApiError::unprocessable("Cannot delete the shared Isolation Segment"));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::isolation_segment_lock_tx(&mut tx, row.guid).await?;
     let used = store::isolation_segment_assigned_tx(&mut tx, row.guid).await?;
     if used || store::isolation_segment_entitles_tx(&mut tx, row.guid).await? {
@@ -268,7 +268,7 @@ async fn entitle(
             bad.join(", ")
         )));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::isolation_segment_lock_tx(&mut tx, row.guid).await? {
         return Err(missing());
     }
@@ -291,7 +291,7 @@ async fn revoke(
     let row = find(&context, &segment).await?;
     let org = guid(&org, "Organization")?;
     let org = context.store.organization_get(org).await?.ok_or_else(|| ApiError::not_found("Organization"))?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::isolation_segment_lock_tx(&mut tx, row.guid).await?;
     if org.default_isolation_segment_guid == Some(row.guid) {
         return Err(ApiError::unprocessable(
@@ -357,7 +357,7 @@ async fn set_of_organization(
     JsonBody(body): JsonBody<ToOne>,
 ) -> ApiResult<Json<Value>> {
     let row = organizations::require(&context, &caller, &org, OrgAction::Manage).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let segment = wanted(&mut tx, &body, row.guid, "").await?;
     store::organization_set_segment_tx(&mut tx, row.guid, segment).await?;
     let event =
@@ -393,7 +393,7 @@ async fn set_of_space(
 ) -> ApiResult<Json<Value>> {
     let row = spaces::require(&context, &caller, &space, SpaceAction::Read).await?;
     caller.require_org(&context, row.org_guid, "Space", OrgAction::Manage).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let segment = wanted(&mut tx, &body, row.org_guid, " that this space belongs to").await?;
     store::space_set_segment_tx(&mut tx, row.guid, segment).await?;
     let event = NewEvent::new("audit.space.update", caller.actor(), Party::new("space", row.guid, &row.name))

@@ -145,7 +145,7 @@ async fn create(
     };
     check_name("Name", &body.name)?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let guid = store::space_insert_tx(&mut tx, org, &body.name, &metadata)
         .await
         .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
@@ -179,7 +179,7 @@ async fn patch(
         check_name("Name", name)?;
     }
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::space_patch_tx(&mut tx, row.guid, body.name.as_deref(), None, &metadata)
         .await
         .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
@@ -201,7 +201,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = require(&context, &caller, &space, SpaceAction::Read).await?;
     caller.require_org(&context, row.org_guid, "Space", OrgAction::Manage).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let job = match job_open_for_tx(&mut tx, "space.delete", row.guid).await? {
         Some(job) => job,
         None => {
@@ -235,7 +235,7 @@ async fn remove_unmapped_routes(
         return Err(ApiError::bad_query("The query parameter is invalid: unmapped must be 'true'"));
     }
     let row = require(&context, &caller, &space, SpaceAction::Support).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let removed = routes_delete_unmapped_tx(&mut tx, row.guid).await?;
     for route in &removed {
         let target = Party::new("route", route, "");
@@ -305,7 +305,7 @@ async fn set_feature(
         return Err(ApiError::not_found("Feature"));
     }
     let nothing = MetadataChange::check(None)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::space_patch_tx(&mut tx, row.guid, None, Some(body.enabled), &nothing).await?;
     let event = NewEvent::new("audit.space.update", caller.actor(), party(&row))
         .in_space(row.guid, row.org_guid)

@@ -114,7 +114,7 @@ async fn create(
     check_length("Description", &description, 250)?;
     check_state(body.state.as_deref(), body.state_reason.as_deref())?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let state = body.state.as_deref().unwrap_or("ACTIVE");
     let row = store::stack_insert_tx(&mut tx, &body.name, &description, state, body.state_reason.as_deref(), &metadata)
         .await
@@ -150,7 +150,7 @@ async fn update(
     check_state(body.state.as_deref(), reason)?;
     let metadata = MetadataChange::check(body.metadata)?;
     let warns = found.name == DEFAULT && body.state.is_some();
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut row = store::stack_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
     row.state = body.state.unwrap_or(row.state);
     row.state_reason = body.state_reason.unwrap_or(row.state_reason);
@@ -171,7 +171,7 @@ async fn update(
 async fn remove(State(context): State<Context>, caller: Caller, Path(stack): Path<String>) -> ApiResult<StatusCode> {
     let row = find(&context, &stack).await?;
     caller.require_admin()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !store::stack_delete_tx(&mut tx, row.guid).await? {
         return Err(ApiError::unprocessable(format!(
             "Cannot delete stack '{}' because apps are currently using the stack.",

@@ -116,7 +116,7 @@ async fn app(
 
 async fn reseed_apps(State(context): State<Context>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     app_usage_reseed_tx(&mut tx).await?;
     tx.commit().await?;
     Ok(Json(json!({})))
@@ -157,7 +157,7 @@ async fn service(
 
 async fn reseed_services(State(context): State<Context>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     service_usage_reseed_tx(&mut tx).await?;
     tx.commit().await?;
     Ok(Json(json!({})))

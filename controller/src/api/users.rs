@@ -163,7 +163,7 @@ async fn create(
             _ => format!("User with guid '{guid}' already exists."),
         }));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !user_enter_api_tx(&mut tx, &guid, &metadata).await? {
         let shown: String = guid.chars().take(80).collect();
         return Err(ApiError::unprocessable(format!(
@@ -205,7 +205,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = readable(&context, &caller, &user).await?;
     caller.require_admin()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     user_leave_api_tx(&mut tx, &row.guid).await?;
     let job = NewJob {
         operation: "user.delete",

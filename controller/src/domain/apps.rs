@@ -99,7 +99,7 @@ pub async fn create_tx(
 /// # Errors
 /// As [`create_tx`].
 pub async fn create(context: &Context, actor: &Party, app: AppCreate) -> DomainResult<AppRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = create_tx(context, &mut tx, actor, app).await?;
     finish(context, tx, &row, &[]).await?;
     Ok(row)
@@ -170,7 +170,7 @@ pub async fn update(
     change: AppUpdate,
     request: Value,
 ) -> DomainResult<AppRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     update_tx(&mut tx, &mut app, change).await?;
     record(&mut tx, "audit.app.update", actor, &app, json!({ "request": request })).await?;
@@ -277,7 +277,7 @@ pub async fn set_environment(
     guid: Uuid,
     change: Map<String, Value>,
 ) -> DomainResult<Map<String, Value>> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     let environment = set_environment_tx(context, &mut tx, &mut app, change).await?;
     // Values are secrets: an event does not hold them.
@@ -292,7 +292,7 @@ pub async fn set_environment(
 /// # Errors
 /// [`DomainError::NotFound`].
 pub async fn delete(context: &Context, actor: &Party, guid: Uuid) -> DomainResult<Uuid> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if let Some(job) = job_open_for_tx(&mut tx, "app.delete", guid).await? {
         return Ok(job);
     }
@@ -345,7 +345,7 @@ pub async fn delete_job(context: Context, job: ClaimedJob) -> DomainResult<JobOu
         return Ok(JobOutcome::Wait(DELETE_PAUSE, false));
     }
     let blobs = context.store.blobs_of_app(guid).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut changes = vec![(ChangeKind::App, guid)];
     changes.extend(routes_of_app_tx(&mut tx, guid).await?.into_iter().map(|route| (ChangeKind::Route, route)));
     app_delete_tx(&mut tx, guid).await?;

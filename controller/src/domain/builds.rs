@@ -99,7 +99,7 @@ pub async fn create(
     let (Some(blob), Some(blob_size), "READY") = (&package.blob, package.blob_size, package.state.as_str()) else {
         return Err(DomainError::BadRequest("Bad request: Cannot stage package whose state is not ready.".to_owned()));
     };
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, package.app_guid).await?;
     if build_is_open_tx(&mut tx, app.guid).await? {
         return Err(DomainError::refused(

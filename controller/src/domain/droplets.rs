@@ -60,7 +60,7 @@ pub async fn create(
 ) -> DomainResult<DropletRow> {
     let process_types = process_types.unwrap_or_default();
     check_process_types(process_types.keys())?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let source = match source {
         // It stays until the copy is there, and with it the blob.
@@ -127,7 +127,7 @@ pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &
         layers: json!(found.layers),
         sonames: None,
     };
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
     if !droplet_uploaded_tx(&mut tx, row.guid, &new).await? {
         return Err(DomainError::invalid("Droplet may be uploaded only once. Create a new droplet to upload bits."));

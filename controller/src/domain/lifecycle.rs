@@ -33,7 +33,7 @@ pub enum Action {
 /// # Errors
 /// [`DomainError::Invalid`] without a droplet, beyond a quota, without a command or layer.
 pub async fn act(context: &Context, actor: &Party, guid: Uuid, action: Action) -> DomainResult<AppRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     let processes = processes_of_app_tx(&mut tx, guid).await?;
     let already = match action {
@@ -123,7 +123,7 @@ pub fn demands(processes: &[ProcessRow]) -> Vec<Demand> {
 /// # Errors
 /// [`DomainError::Invalid`] when the droplet is not there, not this app's, or not staged.
 pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, droplet: Uuid) -> DomainResult<AppRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     deployments::refuse_droplet(&mut tx, guid).await?;
     let row = droplet_get_tx(&mut tx, droplet).await?.filter(|row| row.app_guid == app.guid);

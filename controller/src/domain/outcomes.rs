@@ -57,7 +57,7 @@ pub async fn build_completed(
             "StagingError - The droplet was announced but did not reach the object store; push again.".to_owned()
         });
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let Some(row) = open_build(&mut tx, build, attempt).await? else { return Ok(()) };
     let made = match (missing, result) {
         (Some(error), _) => Err(error),
@@ -179,7 +179,7 @@ fn exit_error(exit: Option<&v1::ExitRecord>) -> String {
 /// # Errors
 /// When the database fails.
 pub async fn build_failed(context: &Context, build: Uuid, attempt: u32, error: &str) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let Some(row) = open_build(&mut tx, build, attempt).await? else { return Ok(()) };
     build_end_tx(&mut tx, build, None, Some(error), &json!({})).await?;
     build_event(&mut tx, &row, "audit.app.build.failed", failure(error)).await?;
@@ -219,7 +219,7 @@ pub async fn task_ended(
     attempt: Option<u32>,
     failure: Option<&str>,
 ) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let Some(row) = task_lock_tx(&mut tx, task).await? else { return Ok(()) };
     let of_attempt = attempt.is_none_or(|attempt| i64::from(row.attempt) == i64::from(attempt));
     if !of_attempt || matches!(row.state.as_str(), "SUCCEEDED" | "FAILED") {

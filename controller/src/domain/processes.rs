@@ -225,7 +225,7 @@ async fn change(
     change: Change,
     request: Value,
 ) -> DomainResult<ProcessRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let rolling = deployments::rolling_types(&mut tx, app.guid).await?;
     let mut all = match rolling.is_empty() {
@@ -266,7 +266,7 @@ pub async fn restart_instance(
     process: &ProcessRow,
     index: i32,
 ) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let data = json!({ "process_guid": process.guid, "process_type": process.kind, "process_index": index });
     record(&mut tx, "audit.app.process.terminate_instance", actor, &app, data).await?;

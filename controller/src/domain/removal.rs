@@ -59,7 +59,7 @@ async fn write(
     kind: &'static str,
     guid: Uuid,
 ) -> DomainResult<Uuid> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     // Of two requests at once the second finds the job of the first.
     job_lock_tx(&mut tx, operation, guid).await?;
     if let Some(job) = job_open_for_tx(&mut tx, operation, guid).await? {
@@ -104,7 +104,7 @@ pub async fn job(context: Context, job: ClaimedJob) -> DomainResult<JobOutcome> 
         "organization_quota.delete" | "space_quota.delete" | "security_group.delete" => None,
         other => return Err(DomainError::invalid(format!("{other:?} is not a deletion"))),
     };
-    let mut tx = store.pool().begin().await?;
+    let mut tx = store.begin().await?;
     match job.operation.as_str() {
         "package.delete" => package_delete_tx(&mut tx, guid).await?,
         "droplet.delete" => droplet_delete_tx(&mut tx, guid).await?,

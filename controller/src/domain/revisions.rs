@@ -104,7 +104,7 @@ pub fn environment(context: &Context, row: &RevisionRow) -> DomainResult<Map<Str
 /// When they cannot be opened, or the app is going.
 pub async fn show_environment(context: &Context, actor: &Party, row: &RevisionRow) -> DomainResult<Map<String, Value>> {
     let environment = environment(context, row)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
     let data = json!({ "revision_guid": row.guid, "revision_version": row.version });
     record(&mut tx, "audit.app.revision.environment_variables.show", actor, &app, data).await?;

@@ -36,7 +36,7 @@ pub struct SidecarChange {
 /// # Errors
 /// [`DomainError::Invalid`] naming what is wrong.
 pub async fn create(context: &Context, app: Uuid, change: SidecarChange) -> DomainResult<SidecarRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let now = chrono::Utc::now();
     let row = SidecarRow {
@@ -61,7 +61,7 @@ pub async fn create(context: &Context, app: Uuid, change: SidecarChange) -> Doma
 /// # Errors
 /// [`DomainError::Invalid`] naming what is wrong.
 pub async fn update(context: &Context, row: SidecarRow, change: SidecarChange) -> DomainResult<SidecarRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
     // As it is now that nobody else changes it.
     let all = sidecars_of_app_tx(&mut tx, app.guid).await?;
@@ -81,7 +81,7 @@ pub async fn update(context: &Context, row: SidecarRow, change: SidecarChange) -
 /// # Errors
 /// When the database fails.
 pub async fn delete(context: &Context, row: &SidecarRow) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
     sidecar_delete_tx(&mut tx, row.guid).await?;
     finish(context, tx, &app, &[]).await

@@ -47,7 +47,7 @@ pub struct TaskCreate {
 /// # Errors
 /// [`DomainError::Invalid`] without a droplet or command, or beyond a quota or any cell.
 pub async fn create(context: &Context, actor: &Party, app: Uuid, wish: TaskCreate) -> DomainResult<TaskRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let droplet = match wish.droplet.or(app.droplet_guid) {
         Some(guid) => droplet_get_tx(&mut tx, guid).await?.filter(|droplet| droplet.app_guid == app.guid),
@@ -125,7 +125,7 @@ pub async fn create(context: &Context, actor: &Party, app: Uuid, wish: TaskCreat
 pub async fn cancel(context: &Context, actor: &Party, task: Uuid) -> DomainResult<TaskRow> {
     let missing = DomainError::NotFound("Task");
     let Some(seen) = context.store.task_get(task).await? else { return Err(missing) };
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     // The app first, as everywhere: whoever deletes the app holds it when it ends the tasks.
     let Some(app) = app_lock_tx(&mut tx, seen.app_guid).await? else { return Err(missing) };
     let Some(row) = task_lock_tx(&mut tx, task).await? else { return Err(missing) };

@@ -30,7 +30,7 @@ fn actor(job: &ClaimedJob) -> Party {
 
 /// Asks for the deletion of a space, unless that is asked for already.
 async fn ask_for_space(context: &Context, job: &ClaimedJob, space: Uuid) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if job_open_for_tx(&mut tx, "space.delete", space).await?.is_none() {
         let new = NewJob {
             operation: "space.delete",
@@ -65,7 +65,7 @@ pub async fn delete_space(context: Context, job: ClaimedJob) -> DomainResult<Job
         }
         return Ok(JobOutcome::Wait(LOOK, false));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let routes = space_delete_tx(&mut tx, space).await?;
     let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
     change_log::commit(tx, &changes).await?;
@@ -89,7 +89,7 @@ pub async fn delete_organization(context: Context, job: ClaimedJob) -> DomainRes
         }
         return Ok(JobOutcome::Wait(LOOK, false));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     refuse_shared_domains_tx(&mut tx, org).await?;
     let routes = routes_of_own_domains_delete_tx(&mut tx, org).await?;
     organization_delete_tx(&mut tx, org).await?;

@@ -107,7 +107,7 @@ fn dns() -> Value {
 /// # Errors
 /// When the database fails; nothing has been added then.
 pub async fn apply(pool: &PgPool, defaults: &Defaults) -> sqlx::Result<Uuid> {
-    let mut tx = pool.begin().await?;
+    let mut tx = super::begin(pool).await?;
     sqlx::query!("select pg_advisory_xact_lock($1) as locked", LOCK).fetch_one(&mut *tx).await?;
     let fresh =
         sqlx::query!("insert into store_identity (cluster_id) values ($1) on conflict do nothing", defaults.cluster_id)

@@ -25,7 +25,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn controller_put(&self, row: &ControllerRow) -> sqlx::Result<()> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         let changed = sqlx::query!(
             "insert into controller (id, api_address, cluster_address) values ($1, $2, $3)
              on conflict (id) do update set api_address = excluded.api_address,
@@ -56,7 +56,7 @@ impl Store {
         if seen.execute(self.pool()).await?.rows_affected() == 0 {
             self.controller_put(row).await?;
         }
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         let gone =
             sqlx::query_scalar!("delete from controller where seen_at < now() - interval '10 minutes' returning id")
                 .fetch_all(&mut *tx)
@@ -114,7 +114,7 @@ impl Store {
         let meta = &entry.meta;
         let manifest = serde_json::to_value(entry).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
         let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query!(
             "insert into layer (digest, blob, blob_size, size, kind, name, line, version, architecture, built_over,
                                 manifest)

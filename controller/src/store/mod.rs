@@ -49,7 +49,23 @@ pub mod usage;
 pub mod usage_events;
 pub mod users;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
+
+/// Begins a transaction, also when nobody waits for it any more.
+///
+/// The future of [`sqlx::Pool::begin`] must not be dropped while `BEGIN` is on its way, as it is when a client hangs up:
+/// the connection goes back into the pool, in a transaction that nobody knows of. What others write on it after that is
+/// acknowledged to them, and taken back with the next transaction that fails there. So the beginning runs in a task of
+/// its own, to its end; a transaction that nobody takes is rolled back.
+///
+/// # Errors
+/// When the database fails.
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "this is where it runs to its end")]
+    let begun = tokio::spawn(async move { pool.begin().await });
+    begun.await.unwrap_or_else(|error| Err(sqlx::Error::Io(std::io::Error::other(error))))
+}
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,6 +78,14 @@ impl Store {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
+    }
+
+    /// Begins a transaction, see [`begin`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        begin(&self.pool).await
     }
 
     /// The pool, for the methods in this module's children.

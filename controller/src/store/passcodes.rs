@@ -8,7 +8,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn passcode_create(&self, hash: &[u8], user: &str, life_s: f64) -> sqlx::Result<()> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query!("delete from passcode where user_guid = $1 and expires_at < now()", user)
             .execute(&mut *tx)
             .await?;

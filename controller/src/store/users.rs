@@ -177,7 +177,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn account_set_password(&self, guid: &str, hash: &str) -> sqlx::Result<()> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query!(
             "update user_account set password_hash = $2, failed_logins = 0, locked_until = null, updated_at = now()
              where guid = $1",

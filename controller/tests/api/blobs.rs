@@ -128,7 +128,7 @@ async fn the_cache_of_an_older_build_is_removed_when_another_takes_its_place() {
     let (_, space) = controller.dev().await;
     let app: uuid::Uuid = app_of(&client, space, "a", "").await.parse().expect("a guid");
     let keep = async |cache: &BlobDigest| {
-        let mut tx = controller.database.pool.begin().await.expect("a transaction");
+        let mut tx = slipway_controller::store::begin(&controller.database.pool).await.expect("a transaction");
         app_build_cache_tx(&mut tx, app, cache, 1).await.expect("kept");
         tx.commit().await.expect("committed");
     };
@@ -157,7 +157,7 @@ async fn a_put_waits_for_the_removal_of_the_same_content() {
     let controller = TestController::start().await;
     let digest = controller.put_blob(b"x").await;
     // A removal that is under way holds the note of the blob.
-    let mut removal = controller.database.pool.begin().await.expect("a transaction");
+    let mut removal = controller.context.store.begin().await.expect("a transaction");
     sqlx::query("delete from blob where digest = $1").bind(&digest[..]).execute(&mut *removal).await.expect("held");
     let put = controller.put_blob(b"x");
     tokio::pin!(put);
@@ -197,7 +197,7 @@ async fn a_copy_keeps_the_blob_of_a_package_that_is_deleted() {
 
     // A copy that has begun holds its source: the removal comes after it and sees it.
     let source = ready_package(&client, &app).await;
-    let mut copying = controller.database.pool.begin().await.expect("a transaction");
+    let mut copying = controller.context.store.begin().await.expect("a transaction");
     let guid = source.parse().expect("a guid");
     let row = slipway_controller::store::blobs::package_keep_tx(&mut copying, guid).await.expect("an answer");
     assert!(row.is_some());

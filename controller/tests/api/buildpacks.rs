@@ -148,7 +148,7 @@ async fn changes_at_once_all_count() {
         ),
     ] {
         // Another change is under way when this one comes.
-        let mut tx = pool.begin().await.expect("a transaction");
+        let mut tx = slipway_controller::store::begin(pool).await.expect("a transaction");
         sqlx::query(sqlx::AssertSqlSafe(other)).execute(&mut *tx).await.expect("changed");
         let change = tokio::spawn({
             let (admin, path) = (admin.clone(), path.clone());

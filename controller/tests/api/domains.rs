@@ -105,7 +105,7 @@ async fn a_domain_goes_with_every_route_on_it() {
 
     // A route that comes while the domain goes: one waits for the other, and routers hear of the route's end.
     let pool = &world.controller.database.pool;
-    let mut tx = pool.begin().await.expect("a transaction");
+    let mut tx = slipway_controller::store::begin(pool).await.expect("a transaction");
     let late = Uuid::new_v4();
     sqlx::query("insert into route (guid, space_guid, domain_guid, host) values ($1, $2, $3, 'late')")
         .bind(late)

@@ -154,3 +154,40 @@ async fn the_server_goes_on_after_a_client_that_only_listens() {
     idle.read_exact(&mut answer).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 401");
 }
+
+/// A caller that is dropped at any moment gives its connection back as it got it. Otherwise what others write on that
+/// connection is acknowledged to them and then taken back with the transaction that nobody knows of.
+#[tokio::test]
+async fn a_transaction_that_begins_for_nobody_is_not_left_to_others() {
+    let controller = TestController::start().await;
+    let store = &controller.context.store;
+    for polls in 0..200 {
+        let mut begin = Box::pin(store.begin());
+        for _ in 0..polls % 20 {
+            if futures::poll!(begin.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    controller.settled().await;
+    let (org, _) = controller.dev().await;
+    for _ in 0..20 {
+        let name = uuid::Uuid::new_v4().to_string();
+        sqlx::query("update organization set name = $1 where guid = $2")
+            .bind(&name)
+            .bind(org)
+            .execute(&controller.database.pool)
+            .await
+            .expect("written");
+        // Seen from a connection of its own, so it is committed.
+        let mut own =
+            <sqlx::PgConnection as sqlx::Connection>::connect(&controller.database.url).await.expect("a connection");
+        let found: String = sqlx::query_scalar("select name from organization where guid = $1")
+            .bind(org)
+            .fetch_one(&mut own)
+            .await
+            .expect("a name");
+        assert_eq!(found, name);
+    }
+}

@@ -33,7 +33,7 @@ async fn a_delete_that_is_sent_again_is_the_same() {
         let guid = made(&admin, kind, body).await;
         let path = format!("/v3/{kind}/{guid}");
         // The row is held, so that the job lasts.
-        let mut held = pool.begin().await.expect("a transaction");
+        let mut held = slipway_controller::store::begin(pool).await.expect("a transaction");
         sqlx::query(sqlx::AssertSqlSafe(format!("select 1 from {table} where guid::text = $1 for update")))
             .bind(&guid)
             .execute(&mut *held)

@@ -126,7 +126,7 @@ async fn a_domain_waits_for_routes_that_are_being_made() {
     let (org, space) = controller.dev().await;
     let shared: Uuid = domain_guid(&admin, "apps.slipway.test").await.parse().expect("a guid");
     let pool = &controller.database.pool;
-    let mut tx = pool.begin().await.expect("a transaction");
+    let mut tx = slipway_controller::store::begin(pool).await.expect("a transaction");
     address_lock_tx(&mut tx, "racy.apps.slipway.test").await.expect("the lock");
     sqlx::query("insert into route (guid, space_guid, domain_guid, host) values ($1, $2, $3, 'racy')")
         .bind(Uuid::new_v4())

@@ -214,7 +214,7 @@ impl Harness {
     pub(crate) async fn app(&self, name: &str, instances: i32, memory_mb: i64) -> (Uuid, Uuid) {
         let (app, process, route) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         let digest = self.spec(name, memory_mb).await;
-        let mut tx = self.pool().begin().await.expect("begin");
+        let mut tx = slipway_controller::store::begin(self.pool()).await.expect("begin");
         let statements = [
             format!(
                 "insert into app (guid, space_guid, name, state) select '{app}', guid, '{name}', 'STARTED' from space limit 1"
@@ -259,7 +259,7 @@ impl Harness {
 
     /// Runs a statement that changes desired state.
     pub(crate) async fn desire(&self, statement: &str, kind: ChangeKind, id: Uuid) {
-        let mut tx = self.pool().begin().await.expect("begin");
+        let mut tx = slipway_controller::store::begin(self.pool()).await.expect("begin");
         sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut *tx).await.expect("statement");
         change_log::commit(tx, &[(kind, id)]).await.expect("commit");
     }

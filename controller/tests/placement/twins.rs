@@ -79,7 +79,7 @@ impl Desired for PgTwin {
     }
 
     async fn want(&self, wanted: Wanted) {
-        let mut tx = self.database.pool.begin().await.expect("begin");
+        let mut tx = slipway_controller::store::begin(&self.database.pool).await.expect("begin");
         sqlx::query("insert into spec (digest, kind, body, memory_mb, disk_mb) values ($1, 'lrp', '', $2, $3) on conflict do nothing")
             .bind(&wanted.spec[..])
             .bind(i64::try_from(wanted.memory_mb).expect("memory"))
@@ -110,7 +110,7 @@ impl Desired for PgTwin {
     }
 
     async fn unwant(&self, group: Uuid) {
-        let mut tx = self.database.pool.begin().await.expect("begin");
+        let mut tx = slipway_controller::store::begin(&self.database.pool).await.expect("begin");
         sqlx::query("update app set state = 'STOPPED' where guid = (select app_guid from process where guid = $1)")
             .bind(group)
             .execute(&mut *tx)

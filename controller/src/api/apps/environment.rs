@@ -32,7 +32,7 @@ async fn env(State(context): State<Context>, caller: Caller, Path(guid): Path<St
     let app = find(&context, &caller, &guid, SpaceAction::ReadEnvironment).await?;
     require_visible(&context, &caller).await?;
     let secrets = caller.require_space(&context, app.space_guid, "App", SpaceAction::Read).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let running = compose::app_facts(&context, &mut tx, &app, Phase::Running).await?;
     let staging = compose::app_facts(&context, &mut tx, &app, Phase::Staging).await?;
     let vcap = vcap_application(&running, None, None, app.guid);

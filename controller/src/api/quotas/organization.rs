@@ -119,7 +119,7 @@ async fn create(
     let orgs = organizations(&context, &wanted, ", or you do not have access to them.").await?;
     let mut quota = QuotaRow::unlimited(None);
     change.apply(&mut quota);
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::organization_quota_save_tx(&mut tx, &quota)
         .await
         .map_err(refuse("organization_quota_name_key", || taken(&quota.name)))?;
@@ -164,7 +164,7 @@ async fn update(
         return Err(ApiError::unprocessable("Unknown field(s): 'relationships'"));
     }
     let found = find(&context, &quota).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut row = store::organization_quota_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
     if change.limits_logs() {
         let pairs = context.store.organizations_of_quotas(&[row.guid]).await?;
@@ -212,7 +212,7 @@ async fn apply(
     caller.require_admin()?;
     let row = find(&context, &quota).await?;
     let orgs = organizations(&context, &body, "").await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::organization_quota_lock_tx(&mut tx, row.guid).await?.ok_or_else(missing)?;
     if row.log_rate_limit_in_bytes_per_second.is_some()
         && !store::organizations_with_unlimited_logs_tx(&mut tx, &orgs).await?.is_empty()

@@ -150,7 +150,7 @@ async fn create(
     }
     let mut quota = QuotaRow::unlimited(Some(org));
     change.apply(&mut quota);
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::space_quota_save_tx(&mut tx, &quota)
         .await
         .map_err(refuse("space_quota_name_key", || taken(&quota.name)))?;
@@ -189,7 +189,7 @@ async fn update(
     if body.contains_key("relationships") {
         return Err(ApiError::unprocessable("Unknown field(s): 'relationships'"));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut row = store::space_quota_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
     if change.limits_logs() {
         let spaces: Vec<Uuid> =
@@ -246,7 +246,7 @@ async fn apply(
     if found.iter().any(|space| space.org_guid != org) {
         return Err(ApiError::unprocessable("Space quotas cannot be applied outside of their owning organization."));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let row = store::space_quota_lock_tx(&mut tx, row.guid).await?.ok_or_else(missing)?;
     if row.log_rate_limit_in_bytes_per_second.is_some()
         && !store::spaces_with_unlimited_logs_tx(&mut tx, &guids).await?.is_empty()
@@ -288,7 +288,7 @@ async fn unapply(
     if found.is_none_or(|space| space.quota_guid != Some(row.guid)) {
         return Err(bad());
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     store::space_quota_apply_tx(&mut tx, None, &[guid]).await?;
     let event = NewEvent::new("audit.space_quota.remove", caller.actor(), party("space_quota", &row))
         .in_space(guid, org)

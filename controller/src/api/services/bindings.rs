@@ -256,7 +256,7 @@ async fn create(
         access => access?,
     };
     let wish = BindingWish { name, strategy, metadata };
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     // The app first: whoever binds or deletes takes the locks in this order.
     let app = match lifecycle::lock(&mut tx, app.guid).await {
         Err(DomainError::NotFound(_)) => return Err(unknown()),
@@ -293,7 +293,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(binding): P
     let found = find(&context, &caller, &binding).await?;
     let action = if found.row.kind == "key" { SpaceAction::Develop } else { SpaceAction::Support };
     caller.require_space(&context, found.space, BINDING, action).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     domain::unbind_tx(&mut tx, &caller.actor(), &found.row, &found.instance).await?;
     let changes = found.row.app_guid.map(|app| drain_changes(&found.instance, app)).unwrap_or_default();
     instances::commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await

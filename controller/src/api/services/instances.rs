@@ -255,7 +255,7 @@ async fn update(
         }
     }
     let wish = body.wish()?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let org = access.standing.org_guid;
     let changed = domain::update_tx(&context, &mut tx, &caller.actor(), org, row.guid, wish).await?;
     let answer = Json(view(&base, &changed.row)).into_response();
@@ -281,7 +281,7 @@ pub(super) async fn commit(
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(instance): Path<String>) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &instance, SpaceAction::Develop).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let changes = domain::delete_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid).await?;
     commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await
 }

@@ -101,7 +101,7 @@ async fn relabel(
         return Err(ApiError::unprocessable(format!("The {what} is being deleted")));
     }
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     relabel_tx(&mut tx, Labelled::ServiceBinding, row.guid, &metadata).await?;
     record(&mut tx, event, &caller.actor(), row, instance).await?;
     tx.commit().await?;

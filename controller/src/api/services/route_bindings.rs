@@ -176,7 +176,7 @@ async fn create(
             "Binding parameters are not supported for user-provided service instances",
         ));
     }
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let route = route_lock_tx(&mut tx, route.guid).await?.ok_or_else(unknown)?;
     let gone = || ApiError::unprocessable(format!("The service instance could not be found: {}", instance.guid));
     let held = instance_hold_tx(&mut tx, instance.guid).await?.ok_or_else(gone)?;
@@ -200,7 +200,7 @@ async fn update(
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(binding): Path<String>) -> ApiResult<Response> {
     let found = find(&context, &caller, &binding, SpaceAction::Support).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     unbind_tx(&mut tx, &caller.actor(), &found.row, &found.instance).await?;
     let answer = StatusCode::NO_CONTENT.into_response();
     instances::commit(&context, tx, vec![(ChangeKind::Route, found.route.guid)], answer).await

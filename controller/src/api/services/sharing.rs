@@ -122,7 +122,7 @@ async fn share(
     feature_flags::require(&context, "service_instance_sharing").await?;
     let (row, access) = require(&context, &caller, &instance, SpaceAction::Develop).await?;
     let targets = targets(&context, &caller, &row.name, &body).await?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     domain::share_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid, &targets).await?;
     tx.commit().await?;
     Ok(Json(view(&context, &base, row.guid).await?.0))
@@ -141,7 +141,7 @@ async fn unshare(
     };
     let target: Uuid = space.parse().map_err(|_| missing())?;
     context.store.space_get(target).await?.ok_or_else(missing)?;
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let changes = domain::unshare_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid, target).await?;
     instances::commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await
 }

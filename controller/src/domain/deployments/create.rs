@@ -53,7 +53,7 @@ pub async fn create(
     app: Uuid,
     wish: DeploymentCreate,
 ) -> DomainResult<DeploymentRow> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, app).await?;
     let target = target(context, &mut tx, actor, &mut app, wish.source).await?;
     let (row, processes) = if app.is_started() {

@@ -45,7 +45,7 @@ struct Standing {
 /// # Errors
 /// When the database fails; the next round does it again.
 pub async fn drive(context: &Context, term: i64, app: Uuid) -> DomainResult<Driven> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     if !hold_term(&mut tx, term).await? {
         return Ok(Driven::Fenced);
     }

@@ -165,7 +165,7 @@ fn refused(row: &DeploymentRow, what: &str) -> DomainError {
 /// # Errors
 /// [`DomainError::Invalid`] when the deployment is over.
 pub async fn cancel(context: &Context, actor: &Party, deployment: &DeploymentRow) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let (mut app, active) = active(&mut tx, deployment, "cancel").await?;
     if active.status_reason == "CANCELING" {
         return Ok(());
@@ -187,7 +187,7 @@ pub async fn cancel(context: &Context, actor: &Party, deployment: &DeploymentRow
 /// # Errors
 /// [`DomainError::Invalid`] unless it is paused.
 pub async fn proceed(context: &Context, actor: &Party, deployment: &DeploymentRow) -> DomainResult<()> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let (app, active) = active(&mut tx, deployment, "continue").await?;
     if active.status_reason != "PAUSED" {
         return Err(refused(&active, "continue"));

@@ -38,7 +38,7 @@ pub async fn apply(
     manifest: &Manifest,
     no_new_routes: Option<String>,
 ) -> DomainResult<Uuid> {
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let before = route_figures_tx(&mut tx, space).await?.space_routes;
     let mut changes = Vec::new();
     for wish in &manifest.apps {

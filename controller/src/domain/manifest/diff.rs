@@ -37,7 +37,7 @@ pub async fn diff(context: &Context, space: Uuid, document: &Value) -> DomainRes
     for (place, wish) in document["applications"].as_array().into_iter().flatten().enumerate() {
         // The document has been found good: an app is a mapping with a name.
         let (Some(wish), Some(name)) = (wish.as_object(), wish["name"].as_str()) else { continue };
-        let mut tx = context.store.pool().begin().await?;
+        let mut tx = context.store.begin().await?;
         let app = app_lock_by_name_tx(&mut tx, space, name).await?;
         // Only read: nothing is to be held meanwhile.
         drop(tx);

@@ -35,7 +35,7 @@ pub async fn entry(context: &Context, app: &AppRow) -> DomainResult<Map<String, 
     entry.insert("features".to_owned(), Value::Object(features));
     let routes = routes(context, app).await?;
 
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let services: Vec<Value> = service_names_of_app_tx(&mut tx, app.guid)
         .await?
         .into_iter()

@@ -91,7 +91,7 @@ pub async fn finish(
     let (digest, size) = context.blobs.put_file(&source).await.map_err(blob)?;
     remember(context, &judged).await?;
 
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     // The app first, as everywhere: whoever deletes it holds it when its packages go.
     let app = app_lock_tx(&mut tx, package.app_guid).await?;

@@ -169,7 +169,7 @@ pub async fn create(
     let now = Utc::now();
     let operation = LastOperation::begin(&Value::Null, Kind::Create, &name, now)?
         .answered(Answer::Done(Some("Operation succeeded".to_owned())), now);
-    let mut tx = context.store.pool().begin().await?;
+    let mut tx = context.store.begin().await?;
     refuse_clash(&mut tx, space, &name, guid).await?;
     let (drain, route_service) = (wish.syslog_drain_url.flatten(), wish.route_service_url.flatten());
     let new = NewInstance {

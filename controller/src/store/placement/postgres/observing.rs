@@ -27,7 +27,7 @@ struct Before {
 
 impl PgPlacement {
     pub(super) async fn record_observations(&self, batches: &[CellBatch]) -> Result<Recorded> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         let current = current_sessions(&mut tx, batches).await?;
         let valid: Vec<&CellBatch> = batches.iter().filter(|batch| is_current(&current, batch)).collect();
         restart_journals(&mut tx, &valid).await?;

@@ -11,7 +11,7 @@ use crate::store::placement::{CellRegistration, CellState, Result, RouterProgres
 
 impl PgPlacement {
     pub(super) async fn register_cell(&self, cell: &CellRegistration) -> Result<u64> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         // The epoch must not rise between its being read here and the commit.
         change_log::lock(&mut tx).await?;
         let info = serde_json::json!({
@@ -58,7 +58,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn write_cell_states(&self, term: i64, states: &[(CellId, CellState)]) -> Result<bool> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         if !planning::hold_term(&mut tx, term).await? {
             return Ok(false);
         }
@@ -82,7 +82,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn register_router(&self, router: &RouterRegistration) -> Result<()> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         // What it says it holds is the truth: a router that lost its disk holds less than it once acknowledged.
         sqlx::query!(
             "insert into router (id, zone, session, query_address, applied_epoch, applied_seq, durable_epoch,
@@ -162,7 +162,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn forget_routers(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         let ids: Vec<Uuid> = routers.iter().map(|router| router.0).collect();
         let mut gone = sqlx::query_scalar!(
             "delete from router where id = any($1) and seen_at < now() - make_interval(secs => $2) returning id",

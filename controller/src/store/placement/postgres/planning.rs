@@ -18,7 +18,7 @@ const RELEASE_AT_ONCE: i64 = 1_000;
 
 impl PgPlacement {
     pub(super) async fn raise_epoch(&self, shown: Version) -> Result<Version> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         change_log::lock(&mut tx).await?;
         let version = change_log::current(&mut *tx).await?;
         if version >= shown {
@@ -33,7 +33,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn take_lease(&self, holder: ControllerId, expires: Duration) -> Result<LeaseOutcome> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         let first = sqlx::query_scalar!(
             "insert into lease (name, term, holder) select $1, coalesce(max(term), 0) + 1, $2 from lease
              on conflict do nothing returning term",
@@ -91,7 +91,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn apply_plan(&self, term: i64, expected: Version, changes: &PlanChanges) -> Result<ApplyOutcome> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         if !hold_term(&mut tx, term).await? {
             return Ok(ApplyOutcome::Fenced);
         }
@@ -116,7 +116,7 @@ impl PgPlacement {
     }
 
     pub(super) async fn release_slots(&self) -> Result<Released> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = crate::store::begin(&self.pool).await?;
         let mut released = sqlx::query_scalar!(
             "update assignment set released_at = now(), tombstone_at = now()
              where id in (
