@@ -83,6 +83,22 @@ async fn the_app_cannot_mount_unshare_or_make_devices_not_even_as_root() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_agent_inherited_is_not_passed_on() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cell = Cell::new().await;
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(outside.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(outside.path().join("outside"), "").unwrap();
+    // As a shell or a supervisor leaves files open for whatever it starts.
+    let flags = rustix::fs::OFlags::DIRECTORY;
+    let inherited = rustix::fs::open(outside.path(), flags, rustix::fs::Mode::empty()).unwrap();
+    let ask = "for fd in $(seq 0 99); do [ -e /proc/self/fd/$fd/outside ] && echo BAD $fd; done; echo end";
+    assert!(std::os::fd::AsRawFd::as_raw_fd(&inherited) < 100, "the script does not look that far");
+    let (_, output) = cell.run(cell.script(0, ask)).await;
+    assert_eq!(output, "end\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_sees_or_signals_others() {
     let cell = Cell::new().await;
     let neighbour = cell.script(0, "echo up; sleep 1000");

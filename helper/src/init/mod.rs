@@ -77,6 +77,7 @@ pub(crate) fn main() -> i32 {
 /// Moves the report away from standard output and leaves nothing of the agent's open but it and the order.
 fn take_report() -> io::Result<Report> {
     nix::sys::prctl::set_dumpable(false)?;
+    close_inherited()?;
     let report = nix::fcntl::fcntl(io::stdout(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: the descriptor was made by the line above and belongs to nobody else.
     let report = unsafe { OwnedFd::from_raw_fd(report) };
@@ -84,6 +85,15 @@ fn take_report() -> io::Result<Report> {
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
     Ok(Report(File::from(report)))
+}
+
+/// Whoever started the agent may have left files open for all that follow it, and the app is one of those: a directory of
+/// the host would be a way out of the sandbox.
+fn close_inherited() -> io::Result<()> {
+    // SAFETY: nothing of this program is open yet but its standard streams.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    nix::errno::Errno::result(closed)?;
+    Ok(())
 }
 
 fn read_spec() -> Result<InitSpec, Failure> {
