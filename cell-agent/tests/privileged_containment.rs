@@ -99,6 +99,32 @@ async fn what_the_agent_inherited_is_not_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_kernel_counts_for_all_is_bounded_for_each() {
+    let cell = Cell::new().await;
+    let mut spec = cell.script(
+        0,
+        "cat /proc/sys/user/max_inotify_instances /proc/sys/user/max_inotify_watches; \
+         for i in $(seq 1 80); do (exec 3<>/dev/ptmx; echo terminal; exec sleep 1000) & done; sleep 1000",
+    );
+    spec.limits.pids = 200;
+    cell.runtime.start(spec.clone()).await.unwrap();
+    // Each of those that ask for a terminal says that it has one, or why not.
+    privileged::eventually("eighty answers", privileged::LIMIT, || async {
+        let output = cell.output(spec.id);
+        if output.lines().count() == 82 { Ok(()) } else { Err(output) }
+    })
+    .await;
+    let output = cell.output(spec.id);
+    assert!(output.starts_with("128\n65536\n"), "{output}");
+    assert_eq!(output.lines().filter(|line| *line == "terminal").count(), 64, "{output}");
+    // All sandboxes together stay within what the host has.
+    for (name, each) in [("max_user_instances", 128), ("max_user_watches", 65_536)] {
+        let text = std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).unwrap();
+        assert!(text.trim().parse::<u64>().unwrap() > each * u64::from(cell.config.slots), "{name}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_sees_or_signals_others() {
     let cell = Cell::new().await;
     let neighbour = cell.script(0, "echo up; sleep 1000");

@@ -15,6 +15,12 @@ pub const EXIT_FILE: &str = "exit.json";
 /// Where [`InitSpec::files`] stand, inside.
 pub const FILES_ROOT: &str = "/etc/cf-service-bindings";
 
+/// Most inotify instances of one sandbox: what a kernel gives a user by default.
+pub const INOTIFY_INSTANCES: u32 = 128;
+
+/// Most inotify watches of one sandbox: enough for the tree of a large app; each takes a kilobyte of its memory limit.
+pub const INOTIFY_WATCHES: u32 = 65_536;
+
 /// Signal that makes `init` kill everything and record the end.
 pub const KILL_SIGNAL: i32 = libc::SIGUSR1;
 

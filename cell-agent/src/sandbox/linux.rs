@@ -18,7 +18,7 @@ use super::records::{self, Records};
 use super::scratch::Scratch;
 use super::{
     Adopted, EgressRule, Exit, HostFacts, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
-    SandboxUsage, helper_file, host, listeners, network, probe, seccomp, start,
+    SandboxUsage, helper_file, host, listeners, network, probe, seccomp, shared, start,
 };
 
 /// What preparation found and made; everything a start needs of the host.
@@ -161,6 +161,7 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     let (scratch, more) = Scratch::open(&config.state_directory, config.disk_bytes)?;
     warnings.extend(more);
     network::prepare(config)?;
+    warnings.extend(shared::prepare(config.slots));
     let (kept, broken) = records.list()?;
     let live: Vec<_> = kept
         .iter()

@@ -4,7 +4,8 @@
 //! [`LinuxRuntime`] is the real one. Its parts: `cgroup` (limits, both cgroup versions), `scratch` and `btrfs` (writable
 //! layers with quotas), `network` (bridge, interfaces), `firewall` and `elements` (rules, and their cheap changes), `seccomp`
 //! (filters), `helper_file` (the embedded static program), `records` (what outlives the agent), `start` (one start, step by
-//! step), `probe` (checks from the host), `listeners` (where its programs listen).
+//! step), `probe` (checks from the host), `listeners` (where its programs listen), `shared` (what all sandboxes share of the
+//! kernel).
 
 pub mod api;
 mod btrfs;
@@ -20,6 +21,7 @@ mod records;
 mod scratch;
 mod seccomp;
 mod settings;
+mod shared;
 mod start;
 
 pub use api::*;

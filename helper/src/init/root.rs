@@ -187,7 +187,9 @@ impl Root {
         }
         onto(&dev, &self.directory(Path::new("/dev"))?).map_err(at("mount /dev"))?;
         let terminals = (self.base + 5).to_string();
-        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", terminals.as_str())];
+        // Terminals are counted for all sandboxes together, 4,096 of them by default: without a bound one takes all.
+        let options =
+            [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", terminals.as_str()), ("max", "64")];
         let pts = filesystem("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOEXEC).map_err(at("make /dev/pts"))?;
         attach(&pts, &dev, "pts").map_err(at("mount /dev/pts"))?;
         // Its pages count for whoever writes them, so the memory limit holds here too.
