@@ -4,6 +4,8 @@
 //! may be reached), the map `egress` leads an address to the chain of its rules. Instances with the same rules share a
 //! chain, so a start adds one element and no rule.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -12,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::elements::Elements;
-use super::settings::{APP_PORT, FIRST_PORT, RuntimeConfig};
+use super::settings::RuntimeConfig;
 use super::{EgressRule, SandboxError, host, run};
 
 /// Traffic of the agent's own checks passes the gate. Only root of the host can set a mark.
@@ -45,7 +47,7 @@ impl Firewall {
         let table = Self::table(config);
         let open: Vec<Ipv4Addr> =
             ready(&table)?.into_iter().filter(|address| live.iter().any(|(used, _)| used == address)).collect();
-        let text = rules(config, &table, live, &open);
+        let text = table::rules(config, &table, live, &open);
         run("nft", &["-f", "-"], &text).map_err(host(format!("load nftables table {table}")))?;
         let elements = Elements::open(&table).map_err(host("open netlink for nftables"))?;
         let used: BTreeMap<_, _> = live.iter().map(|(address, rules)| (*address, chain_name(rules))).collect();
@@ -213,111 +215,6 @@ fn chain_text(name: &str, rules: &[EgressRule]) -> String {
     format!("  chain {name} {{\n{lines}    reject with icmp type admin-prohibited\n  }}\n")
 }
 
-/// The whole table, replacing an earlier one in the same transaction.
-fn rules(config: &RuntimeConfig, table: &str, live: &[(Ipv4Addr, Vec<EgressRule>)], open: &[Ipv4Addr]) -> String {
-    let bridge = config.bridge();
-    let network = config.network;
-    let chains: BTreeSet<String> = live.iter().map(|(_, rules)| chain_text(&chain_name(rules), rules)).collect();
-    let egress: Vec<String> =
-        live.iter().map(|(address, rules)| format!("{address} : jump {}", chain_name(rules))).collect();
-    let open: Vec<String> = open.iter().map(ToString::to_string).collect();
-    let resolvers: String = config
-        .resolvers
-        .iter()
-        .map(|resolver| format!("    ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept\n"))
-        .collect();
-    let platform: String = config
-        .platform
-        .iter()
-        .map(|peer| format!("    ip daddr {} tcp dport {} reject with tcp reset\n", peer.ip(), peer.port()))
-        .collect();
-    let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
-    format!(
-        r#"add table ip {table}
-delete table ip {table}
-table ip {table} {{
-  set ready {{ type ipv4_addr; {open} }}
-{chains}  map egress {{ type ipv4_addr : verdict; {egress} }}
-{ports}
-  chain to_instance {{
-    # Late or damaged packets of a connection that lives: an answer to one would end the connection.
-    ct state invalid drop
-    ct state established,related accept
-    ip daddr @ready accept
-    meta l4proto tcp reject with tcp reset
-    reject
-  }}
-  chain from_instance {{
-    ct state invalid drop
-    ct state established,related accept
-{resolvers}    oifname "{bridge}" reject with icmp type admin-prohibited
-    ip daddr {{ {network}, 169.254.0.0/16 }} reject with icmp type admin-prohibited
-{platform}    ip saddr vmap @egress
-    reject with icmp type admin-prohibited
-  }}
-  chain to_host {{
-    ct state invalid drop
-    ct state established,related accept
-{resolvers}    meta l4proto tcp reject with tcp reset
-    reject with icmp type admin-prohibited
-  }}
-  chain output {{
-    type filter hook output priority filter; policy accept;
-    # By address: a translated packet still carries the interface it had before.
-    ip daddr {network} ip daddr != {gateway} meta mark {PROBE_MARK} accept
-    ip daddr {network} ip daddr != {gateway} jump to_instance
-  }}
-  chain input {{
-    type filter hook input priority filter; policy accept;
-    iifname "{bridge}" jump to_host
-  }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    iifname "{bridge}" jump from_instance
-    oifname "{bridge}" ct state invalid drop
-    oifname "{bridge}" ct status dnat jump to_instance
-    oifname "{bridge}" ct state established,related accept
-    oifname "{bridge}" reject with icmp type admin-prohibited
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr {network} oifname != "{bridge}" masquerade
-  }}
-{translate}}}
-"#,
-        gateway = config.gateway(),
-        open = elements(&open),
-        egress = elements(&egress),
-        chains = chains.into_iter().collect::<String>(),
-    )
-}
-
-fn elements(list: &[String]) -> String {
-    if list.is_empty() { String::new() } else { format!("elements = {{ {} }};", list.join(", ")) }
-}
-
-/// The translation of host ports, for all slots at once: a start need not touch it.
-fn host_ports(config: &RuntimeConfig, bridge: &str) -> (String, String) {
-    let entry = |slot: u32| {
-        let port = u32::from(FIRST_PORT) + slot;
-        format!("{port} : {} . {APP_PORT}", config.address(slot))
-    };
-    let entries: Vec<String> = (0..config.slots).map(entry).collect();
-    let map = format!("  map ports {{ type inet_service : ipv4_addr . inet_service; {} }}\n", elements(&entries));
-    let chains = format!(
-        r#"  chain prerouting {{
-    type nat hook prerouting priority dstnat; policy accept;
-    iifname != "{bridge}" fib daddr type local dnat ip to tcp dport map @ports
-  }}
-  chain output_nat {{
-    type nat hook output priority -100; policy accept;
-    fib daddr type local dnat ip to tcp dport map @ports
-  }}
-"#
-    );
-    (map, chains)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,27 +275,5 @@ mod tests {
         }
         let tables = json(r#"{"nftables":[{"metainfo":{}},{"table":{"family":"ip","name":"slipway_a"}}]}"#);
         assert!(has_table(&tables, "slipway_a") && !has_table(&tables, "slipway_b"));
-    }
-
-    #[test]
-    fn what_belongs_to_no_connection_is_dropped_before_anything_answers_it() {
-        let config = RuntimeConfig {
-            name: "t".into(),
-            state_directory: "/state".into(),
-            run_directory: "/run".into(),
-            network: "10.9.0.0/24".parse().unwrap(),
-            slots: 2,
-            disk_bytes: 0,
-            host_ports: true,
-            resolvers: vec![],
-            platform: vec![],
-            fail_at: None,
-        };
-        let text = rules(&config, "slipway_t", &[], &[]);
-        for chain in ["to_instance", "from_instance", "to_host"] {
-            let (_, body) = text.split_once(&format!("chain {chain} {{\n")).unwrap();
-            let first = body.lines().map(str::trim).find(|line| !line.starts_with('#')).unwrap();
-            assert_eq!(first, "ct state invalid drop", "{chain}");
-        }
     }
 }
