@@ -232,3 +232,33 @@ async fn other_rules_hold_although_the_old_ones_cannot_be_removed() {
     let map = nft(&["list", "map", "ip", &table, "egress"]);
     assert!(map.contains("jump egress_") && !map.contains(old), "{map}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_a_sandbox_are_forgotten_with_it() {
+    let cell = Cell::new().await;
+    let world = World::new();
+    let address = world.address;
+    // Questions that nobody answers: the kernel waits half a minute for what belongs to them.
+    let ask = |slot| {
+        let ask =
+            format!("nslookup -timeout=1 -retry=1 example.test {address} >/dev/null 2>&1; echo asked; sleep 1000");
+        let mut spec = cell.script(slot, &ask);
+        spec.egress = everything();
+        spec
+    };
+    let (leaves, stays) = (ask(2), ask(3));
+    for spec in [&leaves, &stays] {
+        cell.runtime.start(spec.clone()).await.unwrap();
+        cell.until_output(spec.id, "asked").await;
+    }
+    let connections = |slot| {
+        let table = std::fs::read_to_string("/proc/net/nf_conntrack").unwrap();
+        let own = format!("src={} ", cell.runtime.address(slot));
+        table.lines().filter(|line| line.contains(&own)).count()
+    };
+    assert!(connections(2) > 0 && connections(3) > 0);
+    cell.runtime.stop(leaves.id, Duration::ZERO).await.unwrap();
+    cell.runtime.destroy(leaves.id).await.unwrap();
+    assert_eq!(connections(2), 0, "the next sandbox with the address would have them");
+    assert!(connections(3) > 0, "the neighbour keeps its own");
+}

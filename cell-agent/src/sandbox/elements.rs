@@ -24,6 +24,16 @@ const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 const JUMP: i32 = -3;
 
+/// Of the kernel's table of connections.
+const DELETE_CONNECTIONS: u16 = (1 << 8) | 2;
+const CONNECTION_MARK: u16 = 8;
+const CONNECTION_MARK_MASK: u16 = 21;
+
+/// The mark of connections that an address began, as the rules set it.
+pub(super) fn mark(address: Ipv4Addr) -> u32 {
+    address.into()
+}
+
 /// Adds and removes elements of one table's sets.
 #[derive(Debug)]
 pub(super) struct Elements {
@@ -62,6 +72,15 @@ impl Elements {
         self.send(&[(NEW_ELEMENT, CREATE), (DELETE_ELEMENT, 0)], set, address, None)
     }
 
+    /// Forgets all connections that an address began. What comes for them would reach the next sandbox with the address,
+    /// and what that one sends on them would pass whatever its rules say.
+    pub(super) fn forget_connections(&self, address: Ipv4Addr) -> io::Result<()> {
+        let message = Message::new(DELETE_CONNECTIONS, 0, &[IPV4, 0, 0, 0])
+            .attribute(CONNECTION_MARK, &mark(address).to_be_bytes())
+            .attribute(CONNECTION_MARK_MASK, &u32::MAX.to_be_bytes());
+        self.converse(vec![message])
+    }
+
     /// One batch: all of the changes or none.
     fn send(&self, changes: &[(u16, u16)], set: &str, address: Ipv4Addr, jump: Option<&str>) -> io::Result<()> {
         let [high, low] = NFTABLES.to_be_bytes();
@@ -83,6 +102,10 @@ impl Elements {
         let mut messages = vec![Message::silent(BATCH_BEGIN, &batch)];
         messages.extend(changes.iter().map(change));
         messages.push(Message::silent(BATCH_END, &batch));
+        self.converse(messages)
+    }
+
+    fn converse(&self, messages: Vec<Message>) -> io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = socket.request(messages);
         if let Err(error) = &answer

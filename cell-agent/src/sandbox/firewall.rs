@@ -99,6 +99,11 @@ impl Firewall {
         self.elements.remove("egress", address).map_err(host(format!("refuse {address}")))?;
         // Not before the element is gone: a chain that it leads to cannot be removed.
         chains.used.remove(&address);
+        // After the rules: nothing begins another connection any more.
+        if let Err(error) = self.elements.forget_connections(address) {
+            // They end by themselves after a while, which is no reason to keep the slot for ever.
+            tracing::warn!(%error, %address, "the connections of an ended sandbox were not forgotten");
+        }
         gate
     }
 

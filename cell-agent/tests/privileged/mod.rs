@@ -217,7 +217,7 @@ fn make_layer(layer: &Path) {
     let applets = [
         "sh", "rm", "id", "cat", "echo", "sleep", "kill", "ps", "mount", "umount", "nc", "wget", "dd", "ls", "head",
         "tail", "true", "touch", "hostname", "unshare", "chroot", "seq", "grep", "mknod", "ping", "wc", "chmod",
-        "httpd", "stat", "taskset",
+        "httpd", "stat", "taskset", "nslookup",
     ];
     for applet in applets {
         std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();

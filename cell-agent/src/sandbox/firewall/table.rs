@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::super::EgressRule;
+use super::super::elements::mark;
 use super::super::settings::{APP_PORT, FIRST_PORT, RuntimeConfig};
 use super::{PROBE_MARK, chain_name, chain_text};
 
@@ -35,6 +36,8 @@ pub(super) fn rules(
         .iter()
         .map(|peer| format!("    ip daddr {} tcp dport {} reject with tcp reset\n", peer.ip(), peer.port()))
         .collect();
+    let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
+    let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
     format!(
         r#"add table ip {table}
@@ -43,6 +46,8 @@ table ip {table} {{
   set ready {{ type ipv4_addr; {open} }}
 {chains}  map egress {{ type ipv4_addr : verdict; {egress} }}
 {ports}
+  # Connections are found again by the address that began them: they are forgotten with its sandbox.
+  map marks {{ type ipv4_addr : mark; {marks} }}
   chain to_instance {{
     # Late or damaged packets of a connection that lives: an answer to one would end the connection.
     ct state invalid drop
@@ -54,6 +59,7 @@ table ip {table} {{
   chain from_instance {{
     ct state invalid drop
     ct state established,related accept
+    ct mark set ip saddr map @marks
 {resolvers}    oifname "{bridge}" reject with icmp type admin-prohibited
     ip daddr {{ {network}, 169.254.0.0/16, {metadata} }} reject with icmp type admin-prohibited
 {platform}    ip saddr vmap @egress
@@ -93,6 +99,7 @@ table ip {table} {{
         metadata = METADATA.map(|address| address.to_string()).join(", "),
         open = elements(&open),
         egress = elements(&egress),
+        marks = elements(&marks),
         chains = chains.into_iter().collect::<String>(),
     )
 }
