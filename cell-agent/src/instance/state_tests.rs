@@ -298,9 +298,13 @@ fn the_end_of_a_task_is_told_once_when_nothing_is_left() {
     let mut life: Life = serde_json::from_str(&journal).expect("read");
     let actions = step(&mut life, Event::Recovered(Found::Ended(exit(3))));
     assert_eq!(reports(&actions)[0].exit.as_ref().map(|(exit, _)| exit.code), Some(3));
-    // Without a record its outcome is unknown, and it does not run again.
+    // The record goes with what is left of the sandbox; then the journal tells it.
     let mut life: Life = serde_json::from_str(&journal).expect("read");
     let actions = step(&mut life, Event::Recovered(Found::Gone));
+    let told = reports(&actions)[0].clone();
+    assert_eq!((told.exit.map(|(exit, _)| exit.code), told.refusal), (Some(3), None));
+    // Where nobody saw the end its outcome is unknown, and it does not run again.
+    let actions = step(&mut reread(&running_once(WorkloadKind::Task)), Event::Recovered(Found::Gone));
     assert_eq!(reports(&actions)[0].refusal, Some(Refusal::AttemptSpent));
     // The next attempt waits for the removal of the last one, which is told first.
     let mut life = running_once(WorkloadKind::Task);
@@ -354,4 +358,9 @@ fn a_gate_that_fails_is_tried_again_for_as_long_as_the_check_says_ready() {
     assert_eq!(step(&mut life, Event::Readiness(false)), []);
     assert_eq!(step(&mut life, Event::Timer), []);
     assert_eq!(step(&mut life, Event::Readiness(true))[0], Action::Gate(true));
+}
+
+/// What the journal gives back.
+fn reread(life: &Life) -> Life {
+    serde_json::from_slice(&serde_json::to_vec(life).expect("written")).expect("read")
 }

@@ -332,6 +332,11 @@ impl Runner {
                         }
                     }
                     Action::Destroy => {
+                        if !written && self.entry.life.once() {
+                            // The sandbox's record of how it ended goes with it.
+                            self.persist().await;
+                            written = true;
+                        }
                         let removed = self.destroy().await;
                         next = Some(if removed { Event::Removed } else { Event::NotRemoved });
                     }

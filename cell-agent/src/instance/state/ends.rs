@@ -145,6 +145,7 @@ impl Life {
     }
 
     pub(super) fn completed(&mut self, exit: Exit) -> Vec<Action> {
+        self.ended = Some(exit.clone());
         let fault = match (exit.platform_fault, exit.code) {
             (true, _) => Fault::Platform,
             (false, 0) => Fault::None,

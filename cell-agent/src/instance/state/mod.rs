@@ -12,6 +12,8 @@ mod words;
 use serde::{Deserialize, Serialize};
 use slipway_protocol::v1::{InstanceState, Intent, Refusal, WorkloadKind};
 use words::observe;
+
+use crate::sandbox::Exit;
 pub use words::{Action, Event, Found, Report, StartFault, Wanted};
 
 /// Cell faults in a row after which the cell says that it cannot run this.
@@ -115,7 +117,10 @@ pub struct Life {
     nonce: u64,
     /// Unix milliseconds of becoming healthy; five minutes later earlier crashes are forgotten.
     healthy_since_ms: Option<i64>,
-    /// How a task or build ended, until its slot is free. Not in the journal: the sandbox's own record tells it again.
+    /// How a task ended, until that was told: the sandbox's own record goes with what is left of the sandbox.
+    #[serde(default)]
+    ended: Option<Exit>,
+    /// What is told of a task or build once its slot is free. Not in the journal: made again from `ended`.
     #[serde(skip)]
     told_when_removed: Vec<Action>,
     /// Its check says "ready" and the gate could not be opened. Not in the journal: an adopted instance is asked again.
@@ -138,6 +143,7 @@ impl Life {
             spent: false,
             nonce: wanted.nonce,
             healthy_since_ms: None,
+            ended: None,
             told_when_removed: Vec::new(),
             gate_failed: false,
         }
@@ -158,6 +164,7 @@ impl Life {
             spent: true,
             nonce: 0,
             healthy_since_ms: None,
+            ended: None,
             told_when_removed: Vec::new(),
             gate_failed: false,
         }
@@ -187,7 +194,9 @@ impl Life {
         matches!(self.phase, Phase::Starting | Phase::Running { .. } | Phase::Stopping(_))
     }
 
-    fn once(&self) -> bool {
+    /// It runs at most once in an attempt.
+    #[must_use]
+    pub fn once(&self) -> bool {
         self.kind() != WorkloadKind::Lrp
     }
 
@@ -266,6 +275,7 @@ impl Life {
         self.incarnation += 1;
         self.spent = true;
         self.healthy_since_ms = None;
+        self.ended = None;
         self.gate_failed = false;
         let mut actions = vec![Action::Gate(false), observe(InstanceState::Starting), Action::Start];
         if self.kind() == WorkloadKind::Lrp {

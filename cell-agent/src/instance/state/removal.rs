@@ -67,9 +67,13 @@ impl Life {
 
     /// The agent came back in the middle of a removal.
     pub(super) fn recovered_removal(&mut self, after: &AfterRemoval, found: Found) -> Vec<Action> {
-        match (after, found) {
+        let ended = match found {
             // The record of the end is still there.
-            (AfterRemoval::Completed { told: false }, Found::Ended(exit)) if self.kind() == WorkloadKind::Task => {
+            Found::Ended(exit) => Some(exit),
+            _ => self.ended.clone(),
+        };
+        match (after, ended) {
+            (AfterRemoval::Completed { told: false }, Some(exit)) if self.kind() == WorkloadKind::Task => {
                 self.completed(exit)
             }
             _ => vec![Action::Destroy],
