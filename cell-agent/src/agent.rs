@@ -209,6 +209,9 @@ struct Agent {
     in_force: watch::Sender<InForce>,
     /// While something was found that no set has named, nobody knows which layers it uses.
     hold: Option<Hold>,
+    /// Some instance's part of a set did not get into the journal, so the header must not say that the set is held: a
+    /// controller does not send again what is held. Until the agent's next start, which asks for it.
+    incomplete: bool,
 }
 
 impl Agent {
@@ -234,7 +237,7 @@ impl Agent {
         });
         let core = Reconciler::new(version, digest.clone().into(), services.config.slots, held.collect());
         let in_force = watch::Sender::new(InForce { version, digest: digest.into() });
-        Self { services, core, runners: BTreeMap::new(), notices, noticed, in_force, hold: None }
+        Self { services, core, runners: BTreeMap::new(), notices, noticed, in_force, hold: None, incomplete: false }
     }
 
     /// Gives every journal entry and every sandbox on the host an owner.
@@ -405,8 +408,18 @@ impl Agent {
                 Action::Warn(text) => tracing::warn!(text, "a controller's message was not followed"),
                 Action::InForce(version, digest) => {
                     let all = join_all(writing.drain(..));
-                    if tokio::time::timeout(WRITE_LIMIT, all).await.is_err() {
-                        tracing::error!("instances did not take their assignments within {WRITE_LIMIT:?}");
+                    match tokio::time::timeout(WRITE_LIMIT, all).await {
+                        Ok(written) if written.iter().all(Result::is_ok) => {}
+                        Ok(_) => {
+                            tracing::error!(
+                                "an assignment is not in the journal; the next start asks for the set again"
+                            );
+                            self.incomplete = true;
+                        }
+                        Err(_) => {
+                            tracing::error!("instances did not take their assignments within {WRITE_LIMIT:?}");
+                            self.incomplete = true;
+                        }
                     }
                     self.in_force.send_replace(InForce { version, digest });
                     self.write_header().await;
@@ -456,11 +469,13 @@ impl Agent {
 
     async fn write_header(&self) {
         let in_force = self.in_force.borrow().clone();
+        let (seq, digest) =
+            if self.incomplete { (0, Vec::new()) } else { (in_force.version.seq, in_force.digest.to_vec()) };
         let header = Header {
             cluster: self.services.config.cluster_id,
             epoch: in_force.version.epoch,
-            seq: in_force.version.seq,
-            digest: in_force.digest.to_vec(),
+            seq,
+            digest,
             boot_id: host::boot_id(),
             counter: self.services.outbox.last(),
         };

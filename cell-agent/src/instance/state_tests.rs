@@ -364,3 +364,25 @@ fn a_gate_that_fails_is_tried_again_for_as_long_as_the_check_says_ready() {
 fn reread(life: &Life) -> Life {
     serde_json::from_slice(&serde_json::to_vec(life).expect("written")).expect("read")
 }
+
+#[test]
+fn what_is_found_was_started_whatever_the_journal_says() {
+    for earlier in [vec![], vec![Event::Begin]] {
+        let begun = || {
+            let mut life = Life::new(wanted(WorkloadKind::Task, Intent::Run));
+            for event in earlier.clone() {
+                step(&mut life, event);
+            }
+            life
+        };
+        let mut life = begun();
+        let actions = step(&mut life, Event::Recovered(Found::Ended(exit(0))));
+        assert_eq!(states(&actions), [InstanceState::Completed]);
+        assert_eq!(reports(&actions)[0].exit.as_ref().map(|(exit, _)| exit.code), Some(0));
+
+        let mut life = begun();
+        assert!(step(&mut life, Event::Recovered(Found::Running)).contains(&Action::Follow));
+        let actions = step(&mut reread(&life), Event::Recovered(Found::Gone));
+        assert_eq!(reports(&actions)[0].refusal, Some(Refusal::AttemptSpent), "it may have done its work");
+    }
+}

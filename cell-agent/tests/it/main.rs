@@ -4,4 +4,5 @@ mod build_caches;
 mod builds;
 mod fake_controller;
 mod instances;
+mod journal;
 mod world;

@@ -18,12 +18,15 @@ use uuid::Uuid;
 
 use crate::instance::health::Watched;
 use crate::instance::prepare::{Prepared, prepare};
-use crate::instance::state::{Action, Event, Found, Life, Phase, Wanted};
+use crate::instance::state::{Action, Event, Found, Life, Phase, StartFault, Wanted};
 use crate::sandbox::SandboxId;
 use crate::services::{Live, Services, now_ms};
 use crate::store::Entry;
 
-/// What the agent asks of an instance. The sender is answered once the journal holds it.
+/// Pause before a journal that could not be written is written again: a full disk has room again one day.
+const JOURNAL_RETRY: Duration = Duration::from_secs(5);
+
+/// What the agent asks of an instance. The sender is answered once the journal holds it, and dropped when it cannot.
 #[derive(Debug)]
 pub enum Command {
     /// The assignment was changed.
@@ -41,7 +44,7 @@ pub enum Command {
 /// How an instance begins.
 #[derive(Debug)]
 pub enum Origin {
-    /// A new assignment; answered once the journal holds it.
+    /// A new assignment; answered once the journal holds it, dropped when it cannot.
     New(Assignment, oneshot::Sender<()>),
     /// A new assignment that this cell cannot run.
     Refused(Assignment, Refusal, String, oneshot::Sender<()>),
@@ -106,6 +109,8 @@ struct Runner {
     started_with: Bytes,
     /// Id of the egress policy in force, which builds follow while they run.
     policy: watch::Sender<Bytes>,
+    /// The journal does not hold what is true now.
+    unwritten: bool,
     gone: bool,
 }
 
@@ -154,6 +159,7 @@ pub async fn run(
         said: None,
         started_with: Bytes::new(),
         policy: watch::Sender::default(),
+        unwritten: false,
         gone: false,
     };
     runner.begin(origin).await;
@@ -169,6 +175,10 @@ pub async fn run(
             }
             Some(prepared) = ready.recv() => Inner::Prepared(prepared),
             Some(signal) = heard.recv() => Inner::Signal(signal),
+            () = tokio::time::sleep(JOURNAL_RETRY), if runner.unwritten => {
+                runner.persist().await;
+                continue;
+            }
         };
         runner.inner(inner).await;
     }
@@ -180,15 +190,18 @@ impl Runner {
             Origin::New(assignment, written) => {
                 self.entry.life = Life::new(wanted(&assignment));
                 self.entry.assignment = assignment;
-                self.persist().await;
-                written.send(()).ok();
+                if self.persist().await {
+                    written.send(()).ok();
+                }
                 self.step(Event::Begin).await;
             }
             Origin::Refused(assignment, refusal, reason, written) => {
                 self.entry.life = Life::new(wanted(&assignment));
                 self.entry.assignment = assignment;
                 self.step(Event::Refused(refusal, reason)).await;
-                written.send(()).ok();
+                if !self.unwritten {
+                    written.send(()).ok();
+                }
             }
             Origin::Journal(entry, found) => {
                 self.entry = entry;
@@ -245,8 +258,9 @@ impl Runner {
                 if changed && !self.entry.life.has_sandbox() {
                     self.prepared = None;
                 }
-                self.persist().await;
-                written.send(()).ok();
+                if self.persist().await {
+                    written.send(()).ok();
+                }
                 if repolicied {
                     self.permit().await;
                 }
@@ -315,9 +329,14 @@ impl Runner {
                 match action {
                     Action::Start => {
                         // "Started" must be on disk before it is true: a task never starts twice.
-                        self.persist().await;
                         written = true;
-                        self.start().await;
+                        if self.persist().await || !self.entry.life.once() {
+                            self.start().await;
+                        } else {
+                            let fault =
+                                "the cell's journal cannot be written: nothing would keep it from running twice";
+                            next = Some(Event::StartFailed(StartFault::Host(fault.to_owned())));
+                        }
                     }
                     Action::Observe(_) | Action::Say(_) if silent => {}
                     Action::Observe(report) => {

@@ -47,13 +47,16 @@ impl Runner {
         services.outbox.withdraw(&superfluous);
     }
 
-    /// A journal that cannot be written is no reason to stop serving or to be silent.
-    pub(super) async fn persist(&self) {
+    /// Answers whether it is on disk. A journal that cannot be written is no reason to stop serving or to be silent; it is
+    /// tried again.
+    pub(super) async fn persist(&mut self) -> bool {
         let (journal, id, entry) = (Arc::clone(&self.services.journal), self.id, self.entry.clone());
         let written = tokio::task::spawn_blocking(move || journal.write_entry(id, &entry)).await;
+        self.unwritten = !matches!(written, Ok(Ok(())));
         if let Ok(Err(error)) = written {
             tracing::error!(error = %slipway_chassis::chain(&error), assignment.id = %self.id, "the journal was not written");
         }
+        !self.unwritten
     }
 
     /// Tells the developer something, in the instance's log.

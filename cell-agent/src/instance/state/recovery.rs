@@ -6,10 +6,12 @@ use super::{Action, AfterRemoval, AfterStop, Found, Life, Phase};
 
 impl Life {
     pub(super) fn recovered(&mut self, found: Found, now_ms: i64, random: f64) -> Vec<Action> {
+        // What was found has been started, also where the journal could not be written and does not say so.
+        self.spent |= found != Found::Gone;
         match (&self.phase, found) {
-            (Phase::New, _) => self.begin(),
+            (Phase::New, Found::Gone) => self.begin(),
             (Phase::Preparing, Found::Gone) => self.prepare(),
-            (Phase::Starting | Phase::Preparing, Found::Running) => {
+            (Phase::New | Phase::Starting | Phase::Preparing, Found::Running) => {
                 self.phase = Phase::Starting;
                 let mut actions = vec![Action::Follow];
                 if self.kind() != WorkloadKind::Unspecified {
@@ -36,7 +38,8 @@ impl Life {
                 let after = after.clone();
                 self.recovered_removal(&after, found)
             }
-            (Phase::Preparing, Found::Ended(_)) => vec![self.remove(AfterRemoval::Start)],
+            (Phase::New | Phase::Preparing, Found::Ended(exit)) if self.once() => self.completed(exit),
+            (Phase::New | Phase::Preparing, Found::Ended(_)) => vec![self.remove(AfterRemoval::Start)],
             (
                 Phase::Starting | Phase::Running { .. } | Phase::Stopping(AfterStop::Restart | AfterStop::Crash(_)),
                 Found::Gone,

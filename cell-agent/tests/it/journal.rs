@@ -1,0 +1,94 @@
+//! What a journal that cannot be written, or was not written to the end, costs.
+
+use slipway_cell_agent::sim::Program;
+use slipway_cell_agent::store::Journal;
+use slipway_protocol::v1::{InstanceState, Intent, Refusal, Version, WorkloadKind};
+use uuid::Uuid;
+
+use crate::world::{LIMIT, World, assignment, eventually};
+
+impl World {
+    /// Waits until the cell has a set without assignments in force.
+    async fn idle(&self) {
+        let version = self.controller.desire(vec![]);
+        eventually("applied", LIMIT, || async { (self.controller.applied() == Some(version)).then_some(()).ok_or(()) })
+            .await;
+    }
+
+    /// Nothing can be written about assignments, as on a full disk, until the answer is dropped.
+    async fn break_journal(&self) -> BrokenJournal {
+        self.idle().await;
+        let directory = self.config.state_directory.join("journal/assignments");
+        let aside = directory.with_extension("aside");
+        std::fs::rename(&directory, &aside).expect("aside");
+        std::fs::write(&directory, "in the way").expect("in the way");
+        BrokenJournal { directory, aside }
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::open(&self.config.state_directory).expect("journal")
+    }
+}
+
+struct BrokenJournal {
+    directory: std::path::PathBuf,
+    aside: std::path::PathBuf,
+}
+
+impl Drop for BrokenJournal {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.directory).expect("out of the way");
+        std::fs::rename(&self.aside, &self.directory).expect("back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_not_started_when_nothing_would_keep_it_from_starting_twice() {
+    let world = World::new(|_, _| Program::Serve).await;
+    let _broken = world.break_journal().await;
+    let id = Uuid::new_v4();
+    let mut spec = world.web();
+    spec.kind = WorkloadKind::Task.into();
+    let digest = world.controller.put_spec(&spec);
+    world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Run)]);
+    let refused = world.state(id, InstanceState::Refused).await;
+    assert_eq!(refused.refusal(), Refusal::CellBroken, "{}", refused.reason);
+    assert!(refused.reason.contains("journal"), "{}", refused.reason);
+    assert!(world.runtime.started().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_is_not_in_the_journal_is_asked_for_again() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    let (id, spec) = (Uuid::new_v4(), world.web());
+    let digest = world.controller.put_spec(&spec);
+    let broken = world.break_journal().await;
+    let version = world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Run)]);
+    world.observed("it serves all the same", |seen| seen.ready).await;
+    eventually("applied", LIMIT, || async { (world.controller.applied() == Some(version)).then_some(()).ok_or(()) })
+        .await;
+    world.kill().await;
+    drop(broken);
+    let header = world.journal().load().expect("load").header.expect("header");
+    assert_eq!((header.version(), header.digest), (Version::new(1, 0), vec![]), "the header must not claim the set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_written_is_written_when_there_is_room_again() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    let (id, spec) = (Uuid::new_v4(), world.web());
+    let digest = world.controller.put_spec(&spec);
+    let broken = world.break_journal().await;
+    world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Run)]);
+    world.observed("ready", |seen| seen.ready).await;
+    drop(broken);
+    let journal = world.journal();
+    eventually("written", LIMIT, || async {
+        let loaded = journal.load().expect("load");
+        let slots: Vec<_> =
+            loaded.entries.iter().map(|entry| (entry.assignment.slot, entry.life.incarnation)).collect();
+        if slots == [(0, 1)] { Ok(()) } else { Err(slots) }
+    })
+    .await;
+    world.kill().await;
+}
