@@ -92,3 +92,23 @@ async fn what_could_not_be_written_is_written_when_there_is_room_again() {
     .await;
     world.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_was_written_and_not_yet_followed_is_followed_by_the_next_agent() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    let (id, spec) = (Uuid::new_v4(), world.web());
+    let digest = world.controller.put_spec(&spec);
+    world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Run)]);
+    world.observed("ready", |seen| seen.ready).await;
+    world.kill().await;
+    // As when the agent is killed between the two writings: the assignment is there, what followed from it is not.
+    let stop = assignment(id, 0, &spec, &digest, Intent::Stop);
+    let journal = world.journal();
+    let mut entry = journal.load().expect("load").entries.remove(0);
+    entry.assignment = stop.clone();
+    journal.write_entry(id, &entry).expect("write");
+    world.controller.desire(vec![stop]);
+    world.start();
+    world.state(id, InstanceState::Stopped).await;
+    assert_eq!(world.runtime.leftovers(), 0);
+}

@@ -213,6 +213,10 @@ impl Runner {
                 for observation in self.entry.unacked.iter().filter(|observation| observation.counter <= earlier) {
                     self.services.outbox.publish(observation.clone());
                 }
+                let wanted = wanted(&self.entry.assignment);
+                if !self.entry.life.has_heard(&wanted) {
+                    self.step(Event::Assigned(wanted)).await;
+                }
             }
             Origin::Unknown { slot, incarnation, found } => {
                 self.entry.life = Life::unknown(incarnation);

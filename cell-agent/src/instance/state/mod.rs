@@ -200,6 +200,15 @@ impl Life {
         self.kind() != WorkloadKind::Lrp
     }
 
+    /// Whether all of this has been taken in. The journal may hold an assignment that the life has not heard of: the agent
+    /// was killed in between, and no set will tell it again.
+    #[must_use]
+    pub fn has_heard(&self, wanted: &Wanted) -> bool {
+        (wanted.intent == Intent::Unspecified || wanted.intent == self.intent())
+            && wanted.attempt <= self.attempt
+            && (wanted.nonce <= self.nonce || self.once())
+    }
+
     /// The state as it would be reported now, without details.
     #[must_use]
     pub fn report(&self) -> Report {
