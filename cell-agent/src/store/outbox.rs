@@ -6,9 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use prost::Message as _;
 use slipway_protocol::v1::Observation;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+/// Bytes of observations that go together. The result of one build may be tens of megabytes; a message with several of
+/// them would be refused by the controller, and be sent again for ever.
+const TOGETHER: usize = 4 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -78,7 +83,7 @@ impl Outbox {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// At most `limit` observations above `after` that may be sent now, in order.
+    /// At most `limit` observations above `after` that may be sent now, in order; few enough for one message.
     #[must_use]
     pub fn after(&self, after: u64, limit: usize) -> Vec<Observation> {
         let inner = self.inner();
@@ -86,7 +91,14 @@ impl Outbox {
         if after.saturating_add(1) >= bound {
             return Vec::new();
         }
-        inner.pending.range(after + 1..bound).take(limit).map(|(_, observation)| observation.clone()).collect()
+        let mut bytes = 0;
+        let fits = |observation: &&Observation| {
+            let first = bytes == 0;
+            bytes += observation.encoded_len();
+            first || bytes <= TOGETHER
+        };
+        let sendable = inner.pending.range(after + 1..bound).take(limit).map(|(_, observation)| observation);
+        sendable.take_while(fits).cloned().collect()
     }
 
     /// Everything up to `counter` is recorded. Returns whose observations went.
@@ -150,5 +162,19 @@ mod tests {
         assert_eq!(counters(&outbox, 0), [5]);
         assert_eq!(outbox.last(), 5);
         assert_eq!(outbox.ack(5).len(), 1);
+    }
+
+    #[test]
+    fn large_observations_go_alone_and_small_ones_together() {
+        let outbox = Outbox::new(0);
+        let with = |counter, size: usize| Observation { reason: "x".repeat(size), ..observation(counter) };
+        for size in [10, TOGETHER * 2, TOGETHER * 2, TOGETHER / 3, TOGETHER / 3, 10] {
+            let counter = outbox.reserve();
+            outbox.publish(with(counter, size));
+        }
+        assert_eq!(counters(&outbox, 0), [1]);
+        assert_eq!(counters(&outbox, 1), [2]);
+        assert_eq!(counters(&outbox, 2), [3]);
+        assert_eq!(counters(&outbox, 3), [4, 5, 6]);
     }
 }
