@@ -146,7 +146,8 @@ pub async fn run_with(
         controllers: Arc::clone(&controllers),
         logs: Arc::clone(&logs),
         live: LiveTable::default(),
-        staging_lines: broadcast::channel(1024).0,
+        // Of some hundred kilobytes each: what a session that does not keep up would have to hold.
+        staging_lines: broadcast::channel(256).0,
         runtime,
         journal,
         config,

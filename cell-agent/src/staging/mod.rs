@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_buildpacks::contract::{BuildOutcome, BuildPlan, CACHE_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE};
-use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, StagingLines};
+use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, LogLine, StagingLines};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,9 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const TAIL: Duration = Duration::from_millis(100);
 /// Lines of one message.
 const MOST_LINES: usize = 500;
+/// Bytes of output that are passed on at once. What waits for a slow controller is held in memory, and foreign code decides
+/// how much it prints.
+const TAIL_BYTES: usize = 256 << 10;
 /// Where the volume is inside.
 const VOLUME: &str = "/slipway";
 
@@ -120,15 +123,31 @@ async fn tail(services: Arc<Services>, id: Uuid, ended: CancellationToken) {
             let logs = Arc::clone(&services.logs);
             let read = tokio::task::spawn_blocking(move || logs.since(id, next, MOST_LINES)).await;
             let Ok(Ok(lines)) = read else { break };
+            let lines = first_bytes(lines, TAIL_BYTES);
             let Some(last) = lines.last() else { break };
             next = last.seq + 1;
             // Without a session nobody listens; the ring keeps the lines.
             services.staging_lines.send(StagingLines { assignment_id: id.to_string(), lines }).ok();
+            // One piece a turn while it prints; at the end there are as many as the ring holds.
+            if !over {
+                break;
+            }
         }
         if over {
             return;
         }
     }
+}
+
+/// The first lines, of so many bytes together; one at least.
+fn first_bytes(mut lines: Vec<LogLine>, most: usize) -> Vec<LogLine> {
+    let mut bytes = 0;
+    let kept = lines.iter().take_while(|line| {
+        bytes += line.text.len();
+        bytes <= most
+    });
+    lines.truncate(kept.count().max(1));
+    lines
 }
 
 /// What both phases share.
@@ -400,4 +419,19 @@ impl Build<'_> {
 /// Layers of the catalogue, by hexadecimal digest.
 fn from_catalogue<'a>(spec: &'a BuildSpec, digest: &str) -> Option<&'a Layer> {
     spec.catalogue.iter().find(|layer| hex::encode(&layer.digest) == digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_passed_on_in_bounded_pieces() {
+        let line = |size: usize| LogLine { text: vec![b'x'; size].into(), ..LogLine::default() };
+        let kept = |sizes: &[usize]| first_bytes(sizes.iter().map(|size| line(*size)).collect(), 100).len();
+        assert_eq!(kept(&[40, 60, 1, 1]), 2);
+        assert_eq!(kept(&[1000, 1]), 1, "a line that is too long goes alone");
+        assert_eq!(kept(&[1; 3]), 3);
+        assert_eq!(kept(&[]), 0);
+    }
 }
