@@ -138,8 +138,10 @@ impl Logs {
         let mut ended = Vec::new();
         for entry in std::fs::read_dir(&self.root)? {
             let path = entry?.path();
-            if let Some(at) = Self::owner(&path).and_then(|owner| owner.ended_ms) {
-                ended.push((at, path));
+            match Self::owner(&path) {
+                Some(owner) => ended.extend(owner.ended_ms.map(|at| (at, path))),
+                // Of something that was refused before it had an owner: as old as its last line.
+                None => ended.extend(last_change_ms(&path).filter(|at| now_ms - at > keep).map(|at| (at, path))),
             }
         }
         ended.sort();
@@ -202,6 +204,15 @@ impl Logs {
 fn segments(directory: &Path) -> BTreeMap<PathBuf, u64> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len()))).collect()
+}
+
+/// When the last line was written in one of an instance's rings, as the file system tells it.
+fn last_change_ms(directory: &Path) -> Option<i64> {
+    let rings = [directory.to_owned(), directory.join("out"), directory.join("cell")];
+    let files = rings.iter().flat_map(|ring| segments(ring).into_keys()).chain([directory.to_owned()]);
+    let changed = files.filter_map(|path| path.metadata().ok()?.modified().ok()).max()?;
+    let since = changed.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_millis()).ok()
 }
 
 fn ring_bytes(directory: &Path) -> u64 {
@@ -312,6 +323,19 @@ mod tests {
         let (command, proxy, agent) = ("APP/PROC/WEB", "APP/PROC/WEB/SIDECAR/PROXY", "APP/PROC/WEB/SIDECAR/AGENT");
         assert_eq!(types, [command, proxy, agent, command], "a number without a name is the command's");
         assert!(lines.iter().all(|line| line.stderr));
+    }
+
+    #[test]
+    fn what_was_refused_before_it_had_an_owner_goes_as_well() {
+        let root = tempfile::tempdir().expect("directory");
+        let logs = logs(root.path());
+        let refused = Uuid::from_u128(1);
+        logs.say(refused, "this cell cannot run it");
+        logs.ended(refused);
+        logs.sweep_to(now_ms(), 0).expect("sweep");
+        assert!(logs.directory(refused).exists(), "it was said just now");
+        logs.sweep(now_ms() + 2 * 3_600_000).expect("sweep");
+        assert!(!logs.directory(refused).exists());
     }
 
     #[test]
