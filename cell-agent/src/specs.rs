@@ -92,6 +92,8 @@ impl SpecBook {
     /// Forgets bodies that no assignment names.
     pub fn retain(&self, wanted: &BTreeSet<Vec<u8>>) {
         lock(&self.known).retain(|digest, _| wanted.contains(&digest[..]));
+        // Nor is asked for any more: one that no controller has would be asked for for ever, and before others.
+        lock(&self.wanted).retain(|digest| wanted.contains(&digest[..]));
         if let Err(error) = self.journal.retain_specs(wanted) {
             tracing::warn!(error = %chain(&error), "specs that are no longer needed were not removed");
         }
@@ -152,5 +154,23 @@ impl SpecBook {
         }
         self.arrived.send_modify(|version| *version += 1);
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_no_assignment_names_is_not_asked_for_any_more() {
+        let state = tempfile::tempdir().expect("directory");
+        let book = SpecBook::new(Arc::new(Journal::open(state.path()).expect("journal")));
+        let (lost, needed) = (Bytes::from(vec![1; 32]), Bytes::from(vec![2; 32]));
+        for digest in [&lost, &needed] {
+            let waits = tokio::time::timeout(Duration::from_millis(10), book.get(digest)).await;
+            assert!(waits.is_err(), "nobody has it");
+        }
+        book.retain(&BTreeSet::from([needed.to_vec()]));
+        assert_eq!(*lock(&book.wanted), BTreeSet::from([needed]));
     }
 }
