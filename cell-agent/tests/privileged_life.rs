@@ -240,14 +240,51 @@ async fn a_full_disk_refuses_with_figures_and_leaves_nothing() {
     assert_eq!(cell.run(spec).await.1, "fine\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_droplet_that_becomes_large_leaves_the_journal_its_room() {
+    use slipway_cell_agent::cache::{Cache, CacheError};
+    use slipway_cell_agent::controllers::Controllers;
+    use slipway_protocol::{ClusterAuthority, Role, v1::Blob};
+    let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).unwrap();
+    let credentials = authority.issue(Role::Cell, Uuid::new_v4(), &[]).unwrap();
+    let controllers = std::sync::Arc::new(Controllers::new(&[], &credentials).unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let disk = Obstacle::in_directory(home.path(), "size=100m");
+    let cache = Cache::open(&disk.0, 1 << 30, controllers).unwrap();
+    let droplet = |bytes: usize| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append_data(&mut header, "app/zeros", &vec![0; bytes][..]).unwrap();
+        let packed = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
+        let file = home.path().join("droplet");
+        std::fs::write(&file, &packed).unwrap();
+        let digest = slipway_layers::Digest::of(&packed).as_bytes().to_vec().into();
+        (Blob { digest, size: packed.len() as u64, format: "tar.zst".into() }, file)
+    };
+    let (blob, file) = droplet(60 << 20);
+    assert!(blob.size < 1 << 20, "it looks small");
+    let refused = cache.adopt_droplet(&blob, &file).await.unwrap_err();
+    assert!(matches!(refused, CacheError::NoSpace { .. }), "{refused}");
+    assert!(cache.free_bytes() > 95 << 20, "nothing of it is left");
+    let (blob, file) = droplet(10 << 20);
+    let first = cache.adopt_droplet(&blob, &file).await.unwrap();
+    // What nobody uses makes room.
+    drop(first);
+    let (blob, file) = droplet(30 << 20);
+    assert_eq!(cache.adopt_droplet(&blob, &file).await.unwrap().size(), 30 << 20);
+}
+
 /// A mount in the way of whatever would remove the directory around it. Gone with the value.
 struct Obstacle(std::path::PathBuf);
 
 impl Obstacle {
-    fn in_directory(directory: &std::path::Path) -> Self {
+    fn in_directory(directory: &std::path::Path, options: &str) -> Self {
         let path = directory.join("in-the-way");
         std::fs::create_dir_all(&path).unwrap();
-        nix::mount::mount(Some("obstacle"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+        nix::mount::mount(Some("obstacle"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options)).unwrap();
         Self(path)
     }
 }
@@ -291,7 +328,7 @@ async fn a_leftover_that_cannot_be_removed_keeps_no_agent_from_its_work() {
     // A start that was cut off, as far as its record goes.
     let id = cell.script(1, "true").id;
     let directory = cell.config.run_directory.join("sandboxes").join(format!("{}.{}", id.assignment, id.incarnation));
-    let obstacle = Obstacle::in_directory(&directory);
+    let obstacle = Obstacle::in_directory(&directory, "size=64k");
     let again = LinuxRuntime::new(cell.config.clone());
     let facts = again.prepare().await.unwrap();
     let id = id.assignment.to_string();

@@ -158,18 +158,31 @@ impl Cache {
     }
 
     async fn unpack_droplet(&self, key: Key, file: &Path, format: &str) -> Result<Lease, CacheError> {
-        let target = self.index.path(key);
-        let parent = self.index.directory(Kind::Droplet);
-        let (file, format) = (file.to_owned(), format.to_owned());
-        let unpacked = blocking(move || fetch::unpack_droplet(&file, &format, &parent, &target, Limits::default()));
-        match unpacked.await? {
-            Ok(size) => self.index.insert(key, size),
-            Err(ArchiveError::NoSpace { .. }) => Err(self.no_space("the droplet", 0)),
-            Err(ArchiveError::Io { path, source }) => Err(self.io("the droplet", 0, path, source)),
-            Err(error) => Err(CacheError::Unavailable {
-                what: "the droplet".to_owned(),
-                why: slipway_chassis::chain(&error).to_string(),
-            }),
+        let mut may_drop = true;
+        loop {
+            let (target, parent) = (self.index.path(key), self.index.directory(Kind::Droplet));
+            let (file, format) = (file.to_owned(), format.to_owned());
+            // What a droplet becomes is known at its end, and a few hundred kilobytes become gigabytes if somebody wants that:
+            // it gets what the disk has, less what journal and logs need.
+            let most = Limits::default().max_bytes;
+            let free = fetch::free_bytes(&self.root)?.saturating_sub(RESERVE);
+            let limits = Limits { max_bytes: most.min(free), ..Limits::default() };
+            let unpacked = blocking(move || fetch::unpack_droplet(&file, &format, &parent, &target, limits));
+            match unpacked.await? {
+                Ok(size) => return self.index.insert(key, size),
+                Err(ArchiveError::TooLarge { unit: "bytes", .. }) if free < most => {
+                    if !std::mem::take(&mut may_drop) {
+                        return Err(self.no_space("the droplet", free));
+                    }
+                    self.shrink(u64::MAX).await?;
+                }
+                Err(ArchiveError::NoSpace { .. }) => return Err(self.no_space("the droplet", 0)),
+                Err(ArchiveError::Io { path, source }) => return Err(self.io("the droplet", 0, path, source)),
+                Err(error) => {
+                    let (what, why) = ("the droplet".to_owned(), slipway_chassis::chain(&error).to_string());
+                    return Err(CacheError::Unavailable { what, why });
+                }
+            }
         }
     }
 
