@@ -125,6 +125,11 @@ impl FakeController {
         digest
     }
 
+    /// Does not know a spec any more.
+    pub(crate) fn forget_spec(&self, digest: &Bytes) {
+        self.state().specs.remove(digest);
+    }
+
     /// Sends a policy with every set from now on.
     pub(crate) fn put_policy(&self, destination: &str) -> Bytes {
         let rule = EgressRule { protocol: "all".into(), destination: destination.into(), ..EgressRule::default() };

@@ -112,3 +112,27 @@ async fn a_stop_that_was_written_and_not_yet_followed_is_followed_by_the_next_ag
     world.state(id, InstanceState::Stopped).await;
     assert_eq!(world.runtime.leftovers(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_keeps_its_layers_although_its_spec_is_lost() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    let (id, spec) = (Uuid::new_v4(), world.web());
+    let digest = world.controller.put_spec(&spec);
+    let runs = assignment(id, 0, &spec, &digest, Intent::Run);
+    world.controller.desire(vec![runs.clone()]);
+    world.observed("ready", |seen| seen.ready).await;
+    world.kill().await;
+    std::fs::remove_file(world.config.state_directory.join("journal/specs").join(hex::encode(&digest))).expect("lost");
+    world.controller.forget_spec(&digest);
+    world.start();
+    // Another one needs more room than there is: everything that nobody uses goes.
+    let (large, mut wide) = (Uuid::new_v4(), world.web());
+    wide.layers[0] = world.layer("stack", "large");
+    wide.layers[0].size = 1 << 60;
+    let digest = world.controller.put_spec(&wide);
+    world.controller.desire(vec![runs, assignment(large, 1, &wide, &digest, Intent::Run)]);
+    world.state(large, InstanceState::Refused).await;
+    for layer in &world.runtime.started()[0].layers {
+        assert!(layer.is_dir(), "{} is in use", layer.display());
+    }
+}

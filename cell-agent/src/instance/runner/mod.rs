@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use crate::cache::Hold;
 use crate::instance::health::Watched;
 use crate::instance::prepare::{Prepared, prepare};
 use crate::instance::state::{Action, Event, Found, Life, Phase, StartFault, Wanted};
@@ -96,6 +97,8 @@ struct Runner {
     services: Arc<Services>,
     entry: Entry,
     prepared: Option<Prepared>,
+    /// While something runs whose layers are not known.
+    hold: Option<Hold>,
     preparing: Option<AbortOnDropHandle<()>>,
     supervisor: Option<Supervisor>,
     monitor: Option<AbortOnDropHandle<()>>,
@@ -149,6 +152,7 @@ pub async fn run(
         services,
         entry: Entry { assignment: Assignment::default(), life: Life::unknown(0), unacked: Vec::new() },
         prepared: None,
+        hold: None,
         preparing: None,
         supervisor: None,
         monitor: None,
@@ -205,8 +209,8 @@ impl Runner {
             }
             Origin::Journal(entry, found) => {
                 self.entry = entry;
-                self.pin();
                 let found = self.end_build(found).await;
+                self.pin(&found);
                 let earlier = self.entry.unacked.iter().map(|observation| observation.counter).max().unwrap_or(0);
                 self.step(Event::Recovered(found)).await;
                 // Told only after the gate is as the journal says, and only what was not made superfluous by that step.
@@ -222,6 +226,7 @@ impl Runner {
                 self.entry.life = Life::unknown(incarnation);
                 self.entry.assignment =
                     Assignment { id: self.id.to_string(), slot: slot.unwrap_or(u32::MAX), ..Assignment::default() };
+                self.pin(&found);
                 self.step(Event::Recovered(found)).await;
             }
         }
@@ -243,11 +248,14 @@ impl Runner {
     }
 
     /// A running instance's layers must not be dropped from the cache.
-    fn pin(&mut self) {
+    fn pin(&mut self, found: &Found) {
         let digest = &self.entry.assignment.spec_digest;
         if let Ok(Some(spec)) = self.services.specs.here(digest) {
             let layers = self.services.cache.pin(&spec);
             self.prepared = Some(Prepared { spec: Arc::new(spec), layers });
+        } else if *found == Found::Running {
+            // Which ones it runs on is in a spec that must first be fetched.
+            self.hold = Some(self.services.cache.hold());
         }
     }
 
@@ -305,6 +313,7 @@ impl Runner {
             Inner::Prepared(Ok(prepared)) => {
                 self.preparing = None;
                 self.prepared = Some(prepared);
+                self.hold = None;
                 if self.entry.life.phase == Phase::Preparing {
                     self.step(Event::Prepared).await;
                 } else {

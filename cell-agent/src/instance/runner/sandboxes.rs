@@ -134,6 +134,7 @@ impl Runner {
         self.monitor = None;
         self.watch = None;
         self.supervisor = None;
+        self.hold = None;
         self.services.live.remove(self.id);
         if self.entry.life.kind() == WorkloadKind::Build {
             return staging::clean(&self.services, self.id, self.entry.life.incarnation).await;
