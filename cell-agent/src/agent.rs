@@ -29,6 +29,7 @@ use crate::sandbox::{Adopted, SandboxError, SandboxRuntime};
 use crate::services::{LiveTable, Services, now_ms};
 use crate::session::{self, InForce, Incoming};
 use crate::specs::SpecBook;
+use crate::staging;
 use crate::store::outbox::Outbox;
 use crate::store::sealed::FileError;
 use crate::store::{Header, Journal, Loaded};
@@ -123,6 +124,9 @@ pub async fn run_with(
     if let Some(found) = loaded.header.as_ref().map(|header| header.cluster).filter(|found| *found != config.cluster_id)
     {
         return Err(RunError::OtherCluster { directory: state, found, cluster: config.cluster_id });
+    }
+    if let Err(error) = staging::forget_settings(&state) {
+        tracing::warn!(%error, "registry settings of earlier builds were not removed");
     }
     let facts = runtime.prepare().await?;
     for warning in &facts.warnings {

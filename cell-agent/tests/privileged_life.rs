@@ -277,6 +277,15 @@ async fn a_droplet_that_becomes_large_leaves_the_journal_its_room() {
     assert_eq!(cache.adopt_droplet(&blob, &file).await.unwrap().size(), 30 << 20);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_of_builds_go_with_the_agent_that_made_them() {
+    let cell = Cell::new().await;
+    let path = cell.runtime.volume(Uuid::new_v4(), 1 << 20).await.unwrap();
+    std::fs::write(path.join("file"), "x").unwrap();
+    cell.restarted().await;
+    assert!(!path.exists());
+}
+
 /// A mount in the way of whatever would remove the directory around it. Gone with the value.
 struct Obstacle(std::path::PathBuf);
 

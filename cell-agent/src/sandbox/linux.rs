@@ -97,7 +97,7 @@ impl LinuxRuntime {
         Self { config, host: RwLock::new(None), known: Mutex::new(BTreeMap::new()), tenants: Arc::default() }
     }
 
-    /// Takes everything of this cell off the host: sandboxes, groups, rules, bridge, mounts. Volumes stay on disk.
+    /// Takes everything of this cell off the host: sandboxes, groups, rules, bridge, mounts.
     ///
     /// # Errors
     /// The first thing that could not be removed; the others are tried all the same.
@@ -186,7 +186,7 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     Ok((on, facts))
 }
 
-/// Removes what a crash or power cut left: whatever belongs to no record. Answers, in words, what could not be removed:
+/// Removes what a crash or power cut left: whatever belongs to no record, and all volumes of builds. Answers, in words, what could not be removed:
 /// that is no reason to leave alone what runs.
 fn sweep(on: &Host, kept: &[records::Record], broken: Vec<SandboxId>) -> Vec<String> {
     let mut results: Vec<Result<(), SandboxError>> = broken.into_iter().map(|id| remove(on, id, None)).collect();
@@ -194,6 +194,7 @@ fn sweep(on: &Host, kept: &[records::Record], broken: Vec<SandboxId>) -> Vec<Str
     let unknown = |found: Vec<String>| found.into_iter().filter(|name| !names.contains(name));
     results.extend(unknown(on.cgroups.list()).map(|name| on.cgroups.remove(&name)));
     results.extend(unknown(on.scratch.instances()).map(|name| on.scratch.remove_instance(&name)));
+    results.extend(on.scratch.remove_volumes().into_iter().map(Err));
     let used: Vec<String> = kept.iter().map(|record| on.config.interface(record.slot)).collect();
     let interfaces = network::interfaces(&on.config).into_iter().filter(|name| !used.contains(name));
     results.extend(interfaces.map(|name| network::remove_interface(&name)));

@@ -114,6 +114,12 @@ impl Scratch {
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }
 
+    /// Removes all staging volumes: their builds went with the agent that made them. Answers what could not be removed.
+    pub(super) fn remove_volumes(&self) -> Vec<SandboxError> {
+        let Ok(entries) = std::fs::read_dir(self.root.join("v")) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| self.remove(&entry.path()).err()).collect()
+    }
+
     /// Path of a staging volume, made when absent, with this quota. It belongs to the sandbox's `vcap`.
     pub(super) fn volume(&self, volume: Uuid, bytes: u64) -> Result<PathBuf, SandboxError> {
         let path = self.root.join("v").join(volume.to_string());

@@ -49,6 +49,8 @@ const MOST_LINES: usize = 500;
 /// Bytes of output that are passed on at once. What waits for a slow controller is held in memory, and foreign code decides
 /// how much it prints.
 const TAIL_BYTES: usize = 256 << 10;
+/// Where the registry settings of builds are, below the state directory.
+const SETTINGS: &str = "staging";
 /// Where the volume is inside.
 const VOLUME: &str = "/slipway";
 
@@ -110,8 +112,16 @@ pub async fn clean(services: &Services, id: Uuid, incarnation: u64) -> bool {
     true
 }
 
+/// Removes the registry settings of builds of an earlier agent, whatever became of them: they hold the host's credentials.
+pub fn forget_settings(state: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(state.join(SETTINGS)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn settings_directory(services: &Services, id: Uuid) -> PathBuf {
-    services.config.state_directory.join("staging").join(id.to_string())
+    services.config.state_directory.join(SETTINGS).join(id.to_string())
 }
 
 /// Passes new lines of the output on as they come, and the last ones at once when the build has ended.

@@ -136,3 +136,17 @@ async fn what_runs_keeps_its_layers_although_its_spec_is_lost() {
         assert!(layer.is_dir(), "{} is in use", layer.display());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_builds_go_with_the_agent_that_wrote_them() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    world.idle().await;
+    world.kill().await;
+    // Of a build whose entry in the journal is lost.
+    let settings = world.config.state_directory.join("staging").join(Uuid::new_v4().to_string());
+    std::fs::create_dir_all(&settings).expect("directory");
+    std::fs::write(settings.join("npmrc"), "_authToken=secret").expect("file");
+    world.start();
+    world.idle().await;
+    assert!(!settings.exists());
+}
