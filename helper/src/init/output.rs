@@ -139,26 +139,35 @@ impl Log {
         self.limited > 0
     }
 
-    /// Writes the notices that still wait.
+    /// Writes the notices that still wait: whoever opens the ring next goes on after its last line, and a hole behind that
+    /// one is seen by nobody.
     pub(super) fn close(&mut self) {
         self.report_limited();
+        self.report_refused();
     }
 
-    fn append(&mut self, flags: u8, text: &[u8]) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+    /// Says what the disk refused. Answers whether nothing more is to be said.
+    fn report_refused(&mut self) -> bool {
         if self.refused > 0 {
             let notice = format!("{} lines were lost: the cell's disk refused them", self.refused);
-            if self.ring.append(now, NOTICE, notice.as_bytes()).is_err() {
-                self.refused += 1;
-                return;
+            if self.ring.append(now_ns(), NOTICE, notice.as_bytes()).is_err() {
+                return false;
             }
             self.refused = 0;
         }
-        if self.ring.append(now, flags, text).is_err() {
+        true
+    }
+
+    fn append(&mut self, flags: u8, text: &[u8]) {
+        if !self.report_refused() || self.ring.append(now_ns(), flags, text).is_err() {
             self.refused += 1;
         }
     }
+}
+
+fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -209,5 +218,21 @@ mod tests {
         let (flags, notice) = texts.last().unwrap();
         assert_eq!(*flags, NOTICE);
         assert!(String::from_utf8_lossy(notice).contains("lines were dropped"), "{notice:?}");
+    }
+
+    #[test]
+    fn what_the_disk_refused_last_is_told_at_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let ring = home.path().join("ring");
+        let mut log = Log::new(Writer::open(&ring, 1).unwrap(), 0);
+        // A segment is full, and the next one cannot be made.
+        log.line(0, &[b'x'; 4096]);
+        std::fs::rename(&ring, home.path().join("aside")).unwrap();
+        log.line(0, b"lost");
+        std::fs::rename(home.path().join("aside"), &ring).unwrap();
+        log.close();
+        let texts = lines(&ring);
+        let (flags, notice) = texts.last().unwrap();
+        assert_eq!((*flags, String::from_utf8_lossy(notice).starts_with("1 lines were lost")), (NOTICE, true));
     }
 }
