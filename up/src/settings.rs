@@ -2,8 +2,10 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -220,20 +222,32 @@ impl std::str::FromStr for DnsPort {
     }
 }
 
-/// The first /20 below 10.62.0.0/16 (then other second octets) that no route of this host overlaps.
+/// A /20 of [`NETWORKS`], then of [`OTHER_NETWORKS`], that no route of this host overlaps. Any of them, not the first: of two
+/// platforms that are started at once neither has a route yet that the other could see.
 fn free_network() -> Result<String, UpError> {
     let path = Path::new("/proc/net/route");
     let table = std::fs::read_to_string(path).map_err(UpError::file(path))?;
     let taken: Vec<ipnet::Ipv4Net> = table.lines().skip(1).filter_map(route_network).collect();
-    for second in (62..=127).chain(16..62) {
-        for third in (0..=240).step_by(16) {
-            let candidate = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, second, third, 0), 20);
-            if !taken.iter().any(|net| net.contains(&candidate) || candidate.contains(net)) {
-                return Ok(candidate.to_string());
-            }
-        }
-    }
-    Err(UpError::Damaged { path: path.to_owned(), detail: "no free network below 10.0.0.0/8".to_owned() })
+    let begin = rand::rng().random_range(0..NETWORKS.len());
+    choose_network(&taken, begin).map(|network| network.to_string()).ok_or_else(|| UpError::Damaged {
+        path: path.to_owned(),
+        detail: "no free network below 10.0.0.0/8".to_owned(),
+    })
+}
+
+/// Numbers of the /20 networks below 10.0.0.0/8 that a platform may have: 10.62.0.0 to 10.127.255.255. What is below is often
+/// somebody's own.
+const NETWORKS: Range<u32> = 62 * 16..128 * 16;
+/// Where none of them is free.
+const OTHER_NETWORKS: Range<u32> = 16 * 16..62 * 16;
+
+/// The first free one from the `begin`th on, around.
+fn choose_network(taken: &[ipnet::Ipv4Net], begin: usize) -> Option<ipnet::Ipv4Net> {
+    let usual = NETWORKS.cycle().skip(begin).take(NETWORKS.len());
+    usual
+        .chain(OTHER_NETWORKS)
+        .map(|number| ipnet::Ipv4Net::new_assert(((10 << 24) | (number << 12)).into(), 20))
+        .find(|candidate| !taken.iter().any(|net| net.contains(candidate) || candidate.contains(net)))
 }
 
 /// Destination of one line of /proc/net/route; the default route is left out.
@@ -347,6 +361,18 @@ pub(crate) mod tests {
         assert_eq!(route_network(line).expect("network").to_string(), "10.62.0.0/20");
         assert_eq!(route_network("eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0"), None);
         assert_eq!(route_network("rubbish"), None);
+    }
+
+    #[test]
+    fn networks_that_overlap_a_route_are_passed_over() {
+        let net = |text: &str| text.parse::<ipnet::Ipv4Net>().expect("a network");
+        assert_eq!(choose_network(&[], 0), Some(net("10.62.0.0/20")));
+        let last = NETWORKS.len() - 1;
+        assert_eq!(choose_network(&[], last), Some(net("10.127.240.0/20")));
+        assert_eq!(choose_network(&[net("10.127.250.0/24")], last), Some(net("10.62.0.0/20")), "around");
+        assert_eq!(choose_network(&[net("10.62.0.0/16")], 0), Some(net("10.63.0.0/20")));
+        assert_eq!(choose_network(&[net("10.64.0.0/10"), net("10.62.0.0/15")], 7), Some(net("10.16.0.0/20")));
+        assert_eq!(choose_network(&[net("10.0.0.0/8")], 0), None);
     }
 
     #[test]
