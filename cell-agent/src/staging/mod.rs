@@ -11,7 +11,7 @@ pub mod host_settings;
 mod outcome;
 mod request;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
