@@ -91,10 +91,20 @@ async fn an_upload_is_judged_by_its_job() {
     let with = |stack: &str| archive(&[("bin/compile", "#!/bin/sh"), ("manifest.yml", &format!("stack: {stack}\n"))]);
 
     let (job, body) = upload(&admin, &mine, b"no zip at all".to_vec()).await;
-    failed(&job, &expected(422, 390_013, "CF-BuildpackZipError", "Buildpack zip error: ZIP"));
+    failed(
+        &job,
+        &expected(
+            422,
+            390_013,
+            "CF-BuildpackZipError",
+            "Buildpack zip error: invalid Zip archive: Could not find EOCD",
+        ),
+    );
     assert_eq!(body["state"], "AWAITING_UPLOAD");
     let (job, _) = upload(&admin, &mine, archive(&[("../evil", "x")])).await;
-    failed(&job, &expected(400, 290_003, "CF-BuildpackInvalid", "Buildpack is invalid: CLIMB"));
+    let words = "Buildpack is invalid: the archive entry \"../evil\" climbs out of its directory with '..'; package the \
+                 files of one directory, with relative paths";
+    failed(&job, &expected(400, 290_003, "CF-BuildpackInvalid", words));
     let (job, _) = upload(&admin, &mine, with("plan9")).await;
     let words = "Uploaded buildpack stack (plan9) does not exist";
     failed(&job, &expected(422, 390_012, "CF-BuildpackStackDoesNotExist", words));

@@ -53,7 +53,7 @@ pub fn receiving_directory(context: &Context) -> DomainResult<TempDir> {
 pub fn already_uploaded() -> DomainError {
     DomainError::refused(
         ErrorCode::PackageBitsAlreadyUploaded,
-        "Bits have already been uploaded. If you would like to upload new bits, please create a new package.",
+        "Bits may be uploaded only once. Create a new package to upload different bits.",
     )
 }
 
