@@ -142,23 +142,23 @@ fn shapes_that_clients_cannot_read_are_seen() {
     )]);
     let of = |path: &str, body: &str| problems(path, StatusCode::OK, &headers, body.as_bytes());
     for (path, body) in [
-        ("/v3/apps/x", r#"{"links": {"self": null}}"#),
-        ("/v3/apps/x", r#"{"links": {"self": {"href": "/v3/apps/x"}}}"#),
+        ("/v3/apps/{guid}", r#"{"links": {"self": null}}"#),
+        ("/v3/apps/{guid}", r#"{"links": {"self": {"href": "/v3/apps/x"}}}"#),
         ("/v3/apps", r#"{"resources": [{"created_at": "2026-01-02"}]}"#),
         ("/v3/apps", r#"{"resources": [{"relationships": {"space": {"data": []}}}]}"#),
         ("/v3/routes", r#"{"resources": [{"options": {"loadbalancing": null}}]}"#),
-        ("/v3/processes/x", r#"{"memory_in_mb": -1}"#),
-        ("/v3/processes/x", r#"{"instances": 1.0}"#),
-        ("/v3/space_quotas/x", r#"{"services": {}}"#),
+        ("/v3/processes/{guid}", r#"{"memory_in_mb": -1}"#),
+        ("/v3/processes/{guid}", r#"{"instances": 1.0}"#),
+        ("/v3/space_quotas/{guid}", r#"{"services": {}}"#),
         ("/v3/audit_events", r#"{"resources": [{"data": {"request": "x"}}]}"#),
-        ("/v3/security_groups/x", r#"{"globally_enabled": {"running": true}}"#),
+        ("/v3/security_groups/{guid}", r#"{"globally_enabled": {"running": true}}"#),
         ("/v3/apps", "{"),
     ] {
         assert_eq!(of(path, body).len(), 1, "{path}: {body}");
     }
     assert!(of("/", r#"{"links": {"logging": null}}"#).is_empty());
     let good = r#"{"created_at": "2026-01-02T03:04:05Z", "metadata": {"labels": {"links": "x"}}, "uptime": 3}"#;
-    assert!(of("/v3/apps/x", good).is_empty());
+    assert!(of("/v3/apps/{guid}", good).is_empty());
     let mut located = headers.clone();
     located.insert("location", reqwest::header::HeaderValue::from_static("http://x/v3/apps/y"));
     assert_eq!(problems("/v3/apps", StatusCode::CREATED, &located, b"{}").len(), 1);
