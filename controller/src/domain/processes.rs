@@ -186,12 +186,12 @@ pub async fn update(
     // A command may hold a secret; an event does not.
     let request =
         json!({ "health_check": update.health, "command": update.command.as_ref().map(|_| "[PRIVATE DATA HIDDEN]") });
-    change(context, actor, app, process, Change::Update(update), request).await
+    change(context, actor, app, process, Change::Update(Box::new(update)), request).await
 }
 
 enum Change {
     Scale(Scale),
-    Update(ProcessUpdate),
+    Update(Box<ProcessUpdate>),
 }
 
 impl Change {
