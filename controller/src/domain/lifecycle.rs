@@ -1,6 +1,7 @@
 //! Starting, stopping and restarting apps, and giving them a droplet.
 
 use serde_json::{Value, json};
+use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -28,11 +29,16 @@ pub enum Action {
     Restart,
 }
 
-/// Does it; gives the app as it is then.
+/// Does it; gives the app as it is then, and the version of the change unless it was so already.
 ///
 /// # Errors
 /// [`DomainError::Invalid`] without a droplet, beyond a quota, without a command or layer.
-pub async fn act(context: &Context, actor: &Party, guid: Uuid, action: Action) -> DomainResult<AppRow> {
+pub async fn act(
+    context: &Context,
+    actor: &Party,
+    guid: Uuid,
+    action: Action,
+) -> DomainResult<(AppRow, Option<Version>)> {
     let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     let processes = processes_of_app_tx(&mut tx, guid).await?;
@@ -42,7 +48,7 @@ pub async fn act(context: &Context, actor: &Party, guid: Uuid, action: Action) -
         Action::Restart => false,
     };
     if already {
-        return Ok(app);
+        return Ok((app, None));
     }
     if action != Action::Start {
         deployments::refuse_stop(&mut tx, guid).await?;
@@ -68,8 +74,8 @@ pub async fn act(context: &Context, actor: &Party, guid: Uuid, action: Action) -
         Action::Restart => "audit.app.restart",
     };
     record(&mut tx, kind, actor, &app, Value::Null).await?;
-    finish(context, tx, &app, &processes).await?;
-    Ok(app)
+    let version = finish(context, tx, &app, &processes).await?;
+    Ok((app, Some(version)))
 }
 
 /// Composes the specs of all processes that can run.
@@ -216,11 +222,11 @@ pub async fn finish(
     tx: sqlx::Transaction<'static, sqlx::Postgres>,
     app: &AppRow,
     processes: &[ProcessRow],
-) -> DomainResult<()> {
+) -> DomainResult<Version> {
     let mut changes = vec![(ChangeKind::App, app.guid)];
     changes.extend(processes.iter().map(|process| (ChangeKind::Process, process.guid)));
-    change_log::commit(tx, &changes).await?;
+    let version = change_log::commit(tx, &changes).await?;
     context.pokes.planner.notify_one();
     context.pokes.routes.notify_one();
-    Ok(())
+    Ok(version)
 }

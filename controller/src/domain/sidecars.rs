@@ -84,7 +84,8 @@ pub async fn delete(context: &Context, row: &SidecarRow) -> DomainResult<()> {
     let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
     sidecar_delete_tx(&mut tx, row.guid).await?;
-    finish(context, tx, &app, &[]).await
+    finish(context, tx, &app, &[]).await?;
+    Ok(())
 }
 
 /// Writes a sidecar of a manifest, by its name.

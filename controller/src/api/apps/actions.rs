@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slipway_api_types::ToOne;
-use slipway_api_types::views::{AppView, DropletView};
+use slipway_api_types::views::DropletView;
 
 use super::super::Router;
 use super::{find, view};
@@ -16,6 +17,7 @@ use crate::api::droplets;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::permissions::SpaceAction;
+use crate::api::proof::prove;
 use crate::context::Context;
 use crate::domain::lifecycle::{self, Action};
 
@@ -28,16 +30,15 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v3/apps/{guid}/droplets/current", get(current))
 }
 
-async fn act(
-    context: Context,
-    caller: Caller,
-    base: BaseUrl,
-    guid: String,
-    action: Action,
-) -> ApiResult<Json<AppView>> {
+async fn act(context: Context, caller: Caller, base: BaseUrl, guid: String, action: Action) -> ApiResult<Response> {
     let app = find(&context, &caller, &guid, SpaceAction::Support).await?;
-    let row = lifecycle::act(&context, &caller.actor(), app.guid, action).await?;
-    Ok(Json(view::app(&base, row)))
+    let (row, version) = lifecycle::act(&context, &caller.actor(), app.guid, action).await?;
+    let answer = Json(view::app(&base, row)).into_response();
+    // Stopped means that no router sends it requests any more. What starts is told by its instances.
+    Ok(match version.filter(|_| action == Action::Stop) {
+        Some(version) => prove(&context, version, answer).await,
+        None => answer,
+    })
 }
 
 async fn start(
@@ -45,7 +46,7 @@ async fn start(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-) -> ApiResult<Json<AppView>> {
+) -> ApiResult<Response> {
     act(context, caller, base, guid, Action::Start).await
 }
 
@@ -54,7 +55,7 @@ async fn stop(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-) -> ApiResult<Json<AppView>> {
+) -> ApiResult<Response> {
     act(context, caller, base, guid, Action::Stop).await
 }
 
@@ -63,7 +64,7 @@ async fn restart(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-) -> ApiResult<Json<AppView>> {
+) -> ApiResult<Response> {
     act(context, caller, base, guid, Action::Restart).await
 }
 

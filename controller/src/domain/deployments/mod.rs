@@ -179,7 +179,7 @@ pub async fn cancel(context: &Context, actor: &Party, deployment: &DeploymentRow
     deployment_status_tx(&mut tx, active.guid, "ACTIVE", "CANCELING").await?;
     let data = json!({ "deployment_guid": active.guid, "droplet_guid": app.droplet_guid });
     record(&mut tx, "audit.app.deployment.cancel", actor, &app, data).await?;
-    finish(context, tx, &app, &[]).await
+    finish(context, tx, &app, &[]).await.map(drop)
 }
 
 /// Lets a canary that stands at a step go on: to its next step, or, after the last one, to the end.
@@ -202,7 +202,7 @@ pub async fn proceed(context: &Context, actor: &Party, deployment: &DeploymentRo
     deployment_status_tx(&mut tx, active.guid, "ACTIVE", "DEPLOYING").await?;
     let data = json!({ "deployment_guid": active.guid, "droplet_guid": active.droplet_guid });
     record(&mut tx, "audit.app.deployment.continue", actor, &app, data).await?;
-    finish(context, tx, &app, &[]).await
+    finish(context, tx, &app, &[]).await.map(drop)
 }
 
 /// Refuses to stop or restart an app that is being deployed.

@@ -545,7 +545,9 @@ impl PlacementStore for MemoryPlacement {
 
     async fn routing_input(&self) -> Result<RoutingInput> {
         let state = self.state();
-        let endpoints = state.live().filter(|row| row.placed.is_routable()).filter_map(|row| {
+        let wanted = |placed: &Placed| state.wanted.contains_key(&placed.group);
+        let routable = |row: &&Row| row.placed.is_routable() && wanted(&row.placed);
+        let endpoints = state.live().filter(routable).filter_map(|row| {
             let placed = &row.placed;
             let (host, port) = placed.endpoint.clone()?;
             let (cell, _, direct) = state.cells.get(&placed.cell)?;

@@ -116,7 +116,7 @@ async fn workers_beyond_the_quota_are_refused_and_nothing_changes() {
     let (_, deployment) = site.deploy(json!({ "options": { "max_in_flight": 2 } })).await;
     for (change, told) in [
         // Three of web and one in flight, and two workers in flight.
-        (json!({ "instances": 6 }), "allows 8 of instances"),
+        (json!({ "instances": 6 }), "allows 8 instances"),
         (json!({ "instances": -1 }), "Instances must be between 0 and"),
         (json!({ "memory_in_mb": 99_999 }), "the largest cell has 65536 MiB"),
     ] {

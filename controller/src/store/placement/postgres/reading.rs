@@ -125,12 +125,16 @@ impl PgPlacement {
         )
         .fetch_all(&mut *tx)
         .await?;
+        // What is not wanted any more is out of the table at once, not when the planner has come to it: whoever stops an app is
+        // told so when the routers have this version.
         let endpoints = sqlx::query!(
             r#"select a.id, a.group_id, a.index, a.host as "host!", a.port as "port!", c.id as cell, c.zone,
                     c.advertise_mode = 'direct' as "direct!"
              from assignment a join cell c on c.id = a.cell
              where a.tombstone_at is null and a.kind = 'lrp' and a.observed = 'running' and a.ready
                and a.intent = 'run' and a.role <> 'extra' and a.host is not null and a.port is not null
+               and exists (select 1 from process p join app on app.guid = p.app_guid
+                           where p.guid = a.group_id and p.spec is not null and app.state = 'STARTED')
              order by a.id"#
         )
         .fetch_all(&mut *tx)
