@@ -163,6 +163,22 @@ impl Store {
         Ok(())
     }
 
+    /// Makes a client: an account that logs in with its id and a secret, with rights of its own.
+    ///
+    /// # Errors
+    /// When the database fails; a taken id violates `user_account_pkey`.
+    pub async fn client_create(&self, id: &str, secret_hash: &str, scopes: &[String]) -> sqlx::Result<()> {
+        sqlx::query!(
+            "insert into user_account (guid, is_client, password_hash, scopes) values ($1, true, $2, $3)",
+            id,
+            secret_hash,
+            scopes
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Removes an account with its roles and tokens. False when there is none.
     ///
     /// # Errors

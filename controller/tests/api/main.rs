@@ -6,6 +6,7 @@ mod support;
 mod apps;
 mod blobs;
 mod buildpacks;
+mod clients;
 mod deployments;
 mod domains;
 mod drains;

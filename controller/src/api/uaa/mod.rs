@@ -1,5 +1,6 @@
 //! The UAA endpoints that clients use, on the API's own listener and under any host.
 
+mod clients;
 mod error;
 mod passcode;
 mod session;
@@ -30,7 +31,9 @@ pub fn routes() -> Router<Context> {
         .route("/oauth/token", post(token::issue))
         .route("/oauth/token/revoke/{jti}", delete(session::revoke))
         .route("/oauth/authorize", get(session::authorize))
-        .route("/oauth/clients/{id}", get(session::client))
+        .route("/oauth/clients", post(clients::create))
+        .route("/oauth/clients/{id}", get(clients::show).delete(clients::remove))
+        .route("/oauth/clients/{id}/secret", put(clients::set_secret))
         .route("/Users", get(users::find).post(users::create))
         .route("/Users/{guid}", delete(users::remove))
         .route("/Users/{guid}/password", put(users::set_password))

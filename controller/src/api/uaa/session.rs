@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use serde_json::{Value, json};
 
 use super::error::UaaError;
 use super::token::SSH_CLIENT;
-use crate::api::auth_extract::{Caller, SCOPE_ADMIN, bearer};
+use crate::api::auth_extract::bearer;
 use crate::api::links::BaseUrl;
 use crate::api::query::Query;
 use crate::auth::tokens::{self, Claims};
@@ -70,20 +68,4 @@ pub(super) async fn authorize(
     let mut response = StatusCode::FOUND.into_response();
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
-}
-
-/// Whether a client exists; for admins.
-pub(super) async fn client(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    parts: Parts,
-) -> Result<Json<Value>, UaaError> {
-    let caller = Caller::from_claims(claims(&context, &parts).await?);
-    if !caller.has_scope("clients.read") && !caller.has_scope(SCOPE_ADMIN) {
-        return Err(UaaError::scope("clients.read"));
-    }
-    let row = context.store.account_get(&id).await?.filter(|row| row.is_client).ok_or_else(|| {
-        UaaError::new(StatusCode::NOT_FOUND, "not_found", "No client with the requested id was found")
-    })?;
-    Ok(Json(json!({ "client_id": row.guid, "authorities": row.scopes })))
 }

@@ -179,7 +179,7 @@ async fn by_client(context: &Context, client: &Client, form: &Form) -> Result<Va
     let Some(own) = client.scopes.clone() else {
         return Err(UaaError::new(StatusCode::UNAUTHORIZED, "invalid_client", "This client may not act for itself."));
     };
-    let scopes = restricted(base_scopes().into_iter().chain(own).collect(), form)?;
+    let scopes = restricted(own, form)?;
     let subject = Subject { client_id: client.id.clone(), user: None, scopes };
     let claims = tokens::claims(&context.config, &subject, "client_credentials", CLIENT_TOKEN_S);
     let token = tokens::sign(context, &claims).await?;

@@ -23,7 +23,7 @@ use crate::domain::names::{check_length, check_name};
 use crate::store::constraints::violates;
 use crate::store::users::{AccountRow, NewAccount};
 
-async fn caller_with(context: &Context, parts: &Parts, scope: &str) -> Result<Caller, UaaError> {
+pub(super) async fn caller_with(context: &Context, parts: &Parts, scope: &str) -> Result<Caller, UaaError> {
     let caller = Caller::from_claims(claims(context, parts).await?);
     if caller.has_scope(scope) || caller.has_scope(SCOPE_ADMIN) { Ok(caller) } else { Err(UaaError::scope(scope)) }
 }
@@ -125,7 +125,7 @@ struct Email {
     value: String,
 }
 
-fn check_password(password: &str) -> Result<(), UaaError> {
+pub(super) fn check_password(password: &str) -> Result<(), UaaError> {
     let bad = |text: &str| UaaError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_password", text);
     if password.is_empty() {
         return Err(bad("The password must not be empty."));
