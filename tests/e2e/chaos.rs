@@ -65,7 +65,21 @@ fn instances(platform: &Platform) -> anyhow::Result<Vec<Known>> {
         .collect())
 }
 
+/// Three are wanted, and nothing is left of what an earlier scenario replaced: the end of such a one is no crash, and nobody
+/// adopts it.
+async fn only_three_instances(platform: &Platform) -> anyhow::Result<()> {
+    platform.ok(&["scale", APP, "-i", "3"])?;
+    all_three_run(platform).await?;
+    Platform::eventually("what was replaced has ended", LIMIT, || async {
+        let found = instances(platform)?;
+        ensure!(found.len() == 3, "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
 pub(crate) async fn one_instance_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
+    only_three_instances(platform).await?;
     let report = under_load(platform, "kill -9 of one instance", Duration::from_secs(5), || {
         let victim = *instances(platform)?.first().context("no instance found")?;
         victim.signal(Signal::SIGKILL);
@@ -85,10 +99,8 @@ pub(crate) async fn one_instance_is_killed_under_load(platform: &mut Platform) -
 }
 
 pub(crate) async fn the_agent_is_killed_under_load(platform: &mut Platform) -> anyhow::Result<()> {
-    platform.ok(&["scale", APP, "-i", "3"])?;
-    all_three_run(platform).await?;
+    only_three_instances(platform).await?;
     let before: Vec<i32> = instances(platform)?.into_iter().map(|known| known.pid).collect();
-    ensure!(before.len() == 3, "there are not three instances to be adopted: {before:?}");
     let report = killed_under_load(platform, "cell", "kill -9 of the cell agent", Duration::from_secs(5)).await?;
     ensure!(report.failed == 0, "{report}");
     all_three_run(platform).await?;
