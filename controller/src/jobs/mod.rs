@@ -25,7 +25,8 @@ const AT_ONCE: usize = 6;
 /// How long a claim holds without renewal: a dead controller's jobs are taken over after this.
 const LEASE: Duration = Duration::from_secs(60);
 const RENEW: Duration = Duration::from_secs(20);
-/// Tries of a job that fails for reasons of ours. With the pauses below: ten minutes.
+/// Tries of a job that fails for reasons of ours. With the pauses below: ten minutes. Those count too at which the
+/// controller died: a job that kills whoever runs it would otherwise end one controller after the other, for ever.
 const MAX_TRIES: i32 = 10;
 /// A lost poke costs this much.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -97,6 +98,10 @@ pub fn start(context: Context, shutdown: &Shutdown) {
 /// Runs a job once and records how it ended. Gives the pause after which it wants to run again.
 async fn run(context: &Context, holder: Uuid, job: ClaimedJob) -> Option<Duration> {
     let (guid, operation, tries) = (job.guid, job.operation.clone(), job.tries);
+    if tries > MAX_TRIES {
+        bury(context, holder, &job).await;
+        return None;
+    }
     let work = work(context, job);
     let result = tokio::select! {
         // The handler first: a result that is there counts, whatever the lease says.
@@ -143,6 +148,22 @@ async fn run(context: &Context, holder: Uuid, job: ClaimedJob) -> Option<Duratio
         tracing::warn!(job.guid = %guid, operation, error = %chain(&error), "a job's end was not recorded");
     }
     again
+}
+
+/// Ends a job whose last try has begun and never ended: what fails otherwise at its last try is not claimed again.
+async fn bury(context: &Context, holder: Uuid, job: &ClaimedJob) {
+    let (guid, operation, deaths) = (job.guid, &job.operation, job.deaths.max(1));
+    let times = if deaths == 1 { "once".to_owned() } else { format!("{deaths} times") };
+    let reason = format!(
+        "The job {operation} was given up: the controller that ran it died {times} before the job had ended. \
+         What it died of is in the controllers' logs; send the request again once that is mended."
+    );
+    tracing::error!(job.guid = %guid, operation, deaths, "a job was given up: whoever runs it dies");
+    let errors = json!([ErrorCode::ServerError.entry(reason.clone())]);
+    if let Err(error) = context.store.job_fail(guid, holder, &errors, &reason).await {
+        // The lease runs out and the job comes here again.
+        tracing::warn!(job.guid = %guid, operation, error = %chain(&error), "a job's end was not recorded");
+    }
 }
 
 async fn work(context: &Context, job: ClaimedJob) -> Result<JobOutcome, DomainError> {

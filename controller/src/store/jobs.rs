@@ -50,6 +50,8 @@ pub struct ClaimedJob {
     pub payload: Value,
     /// How often it was claimed, this time included.
     pub tries: i32,
+    /// How often whoever had claimed it was gone before it said how the job ended.
+    pub deaths: i32,
     pub created_by: Option<String>,
 }
 
@@ -135,19 +137,21 @@ impl Store {
         .await
     }
 
-    /// Claims up to `limit` jobs whose time has come and that nobody holds.
+    /// Claims up to `limit` jobs whose time has come and that nobody holds. Whoever ends a job or puts it back gives up
+    /// its lease: a lease that ran out is one whose holder died.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn job_claim(&self, holder: Uuid, lease: Duration, limit: i64) -> sqlx::Result<Vec<ClaimedJob>> {
         sqlx::query_as!(
             ClaimedJob,
-            "update job set lease_holder = $1, lease_until = now() + $2, tries = tries + 1, updated_at = now()
+            "update job set lease_holder = $1, lease_until = now() + $2, tries = tries + 1, updated_at = now(),
+                            deaths = deaths + case when lease_until is null then 0 else 1 end
              where guid in (select guid from job
                             where state in ('PROCESSING', 'POLLING') and run_at <= now()
                               and (lease_until is null or lease_until < now())
                             order by run_at limit $3 for update skip locked)
-             returning guid, operation, resource_guid, payload, tries, created_by",
+             returning guid, operation, resource_guid, payload, tries, deaths, created_by",
             holder,
             interval(lease),
             limit

@@ -65,6 +65,11 @@ impl World {
         .await
     }
 
+    async fn deaths(&self, job: Uuid) -> i32 {
+        let deaths = sqlx::query_scalar("select deaths from job where guid = $1").bind(job);
+        deaths.fetch_one(&self.controller.database.pool).await.expect("a job")
+    }
+
     async fn package_is_there(&self) -> bool {
         self.client.get(&format!("/v3/packages/{}", self.package)).await.0 == 200
     }
@@ -130,7 +135,31 @@ async fn the_job_of_a_dead_runner_is_taken_over_and_a_live_ones_is_not() {
     world.until(job, "COMPLETE").await;
     assert!(!world.package_is_there().await);
     // The dead one comes back and finds that it has no say any more.
+    assert_eq!(world.deaths(job).await, 1, "the one that was taken over counts");
+    assert_eq!(world.deaths(other).await, 0);
     assert!(!store.job_renew(job, dead, Duration::from_secs(60)).await.expect("renew"));
     store.job_fail(job, dead, &json!([{}]), "late").await.expect("ignored");
     assert_eq!(world.until(job, "COMPLETE").await["errors"], json!([]));
+}
+
+#[tokio::test]
+async fn a_job_whose_runners_die_is_given_up() {
+    let world = World::start().await;
+    // Ten have claimed it, the last one too is gone.
+    let job = world.job(10, Some(Uuid::new_v4()), 3600.0).await;
+    world.execute("update job set deaths = 9, lease_until = now() - interval '1 second'").await;
+    let dead = world.until(job, "FAILED").await;
+    let detail = dead["errors"][0]["detail"].as_str().expect("a detail");
+    assert!(detail.contains("package.delete") && detail.contains("died 10 times"), "{detail}");
+    let reason = sqlx::query_scalar::<_, String>("select dead_reason from job where guid = $1").bind(job);
+    assert_eq!(reason.fetch_one(&world.controller.database.pool).await.expect("a reason"), detail);
+    assert!(world.package_is_there().await, "it was not run once more");
+}
+
+#[tokio::test]
+async fn the_last_try_of_a_job_is_made() {
+    let world = World::start().await;
+    let job = world.job(9, Some(Uuid::new_v4()), -1.0).await;
+    world.until(job, "COMPLETE").await;
+    assert!(!world.package_is_there().await);
 }
