@@ -1,9 +1,10 @@
 //! The last good table and the deltas after it, on disk, so that a router that starts without any controller routes at
 //! once.
 //!
-//! One file, `table.journal`: a header (magic, cluster id), then records `len u32 | crc32 u32 | kind u8 | payload`, little
-//! endian, where the payload is an encoded snapshot (kind 1, the first record) or delta (kind 2). The file is written
-//! anew, by rename, when the deltas outgrow the table. A torn tail ends the reading; what came before it counts.
+//! One file, `table.journal`: a header (magic, cluster id), then records ([`super::sealed`]), little endian, each with an
+//! encoded snapshot (kind 1, the first record) or delta (kind 2). The file is written anew, by rename, when the deltas
+//! outgrow the table. A torn tail ends the reading; what came before it counts. A file that an earlier version has left in
+//! clear is read, and written anew at once.
 //!
 //! A thread of its own writes: disks stall, and neither the session nor the proxy may wait for them. What waits is
 //! bounded: when the disk falls behind, waiting deltas are replaced by one whole table.
@@ -20,9 +21,12 @@ use slipway_protocol::v1::{TableDelta, TableSnapshot, Version};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::sealed::{Sealer, next_record, replace};
 use crate::table::{Applied, Table};
 
-const MAGIC: &[u8; 8] = b"SLPRTR1\n";
+const MAGIC: &[u8; 8] = b"SLPRTR2\n";
+/// Of the version that sealed nothing.
+const CLEAR: &[u8; 8] = b"SLPRTR1\n";
 const SNAPSHOT: u8 = 1;
 const DELTA: u8 = 2;
 /// Waiting deltas beyond this are replaced by one whole table.
@@ -83,9 +87,11 @@ impl Journal {
         let path = directory.join("table.journal");
         let failed = |source| JournalError { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
-        let (table, clean) = match std::fs::read(&path) {
-            Ok(bytes) => load(&bytes, cluster),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Table::default(), false),
+        let key = directory.join("table.key");
+        let sealer = Sealer::load_or_make(&key, cluster).map_err(|source| JournalError { path: key, source })?;
+        let (table, found) = match std::fs::read(&path) {
+            Ok(bytes) => load(&bytes, cluster, &sealer),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Table::default(), Found::Damaged),
             Err(error) => return Err(failed(error)),
         };
         if let Some(version) = table.version() {
@@ -95,13 +101,15 @@ impl Journal {
         let waiting = Waiting {
             deltas: Vec::new(),
             bytes: 0,
-            whole: !clean,
+            whole: found != Found::Good,
             table: Arc::new(table.clone()),
-            dirty: false,
+            // Secrets in clear do not stay until the table happens to change.
+            dirty: found == Found::Clear,
             stop: false,
         };
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), wake: Condvar::new() });
-        let writer = Writer { path: path.clone(), cluster, file: None, size: 0, base: 0, durable: durable_sender };
+        let writer =
+            Writer { path: path.clone(), cluster, sealer, file: None, size: 0, base: 0, durable: durable_sender };
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("table-journal".to_owned())
@@ -153,6 +161,7 @@ impl Drop for Journal {
 struct Writer {
     path: PathBuf,
     cluster: Uuid,
+    sealer: Sealer,
     file: Option<File>,
     /// Bytes in the file, and how many of them the whole table took.
     size: u64,
@@ -208,7 +217,7 @@ impl Writer {
             Some(file) if !whole && !outgrown => {
                 let mut bytes = Vec::new();
                 for delta in deltas {
-                    record(&mut bytes, DELTA, delta);
+                    self.sealer.record(&mut bytes, DELTA, delta)?;
                 }
                 file.write_all(&bytes)?;
                 file.sync_data()?;
@@ -220,16 +229,11 @@ impl Writer {
     }
 
     fn rewrite(&mut self, table: &Table) -> std::io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
         let mut bytes = Vec::new();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.cluster.as_bytes());
-        record(&mut bytes, SNAPSHOT, &table.to_snapshot().encode_to_vec());
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(directory)?.sync_all()?;
+        self.sealer.record(&mut bytes, SNAPSHOT, &table.to_snapshot().encode_to_vec())?;
+        replace(&self.path, &bytes)?;
         self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
         self.size = bytes.len() as u64;
         self.base = self.size;
@@ -237,39 +241,55 @@ impl Writer {
     }
 }
 
-fn record(bytes: &mut Vec<u8>, kind: u8, payload: &[u8]) {
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(&[kind]);
-    hash.update(payload);
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&hash.finalize().to_le_bytes());
-    bytes.push(kind);
-    bytes.extend_from_slice(payload);
+/// What a file turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Good to its end.
+    Good,
+    /// Readable, but of a version that sealed nothing.
+    Clear,
+    /// Not all of it was good; or there is none.
+    Damaged,
 }
 
-/// The table that the file leads to, and whether all of the file was good.
-fn load(bytes: &[u8], cluster: Uuid) -> (Table, bool) {
+/// The table that the file leads to, and what the file is.
+fn load(bytes: &[u8], cluster: Uuid, sealer: &Sealer) -> (Table, Found) {
     let mut table = Table::default();
-    let Some(mut rest) = bytes.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(cluster.as_bytes())) else {
-        tracing::warn!("the routing table on disk is of another format or another cluster; it is not used");
-        return (table, false);
+    let (clear, rest) = match (bytes.strip_prefix(MAGIC), bytes.strip_prefix(CLEAR)) {
+        (Some(rest), _) => (false, Some(rest)),
+        (None, rest) => (true, rest),
     };
-    while let Some((kind, payload, after)) = next_record(rest) {
-        match apply(&table, kind, payload) {
+    let Some(mut rest) = rest.and_then(|rest| rest.strip_prefix(cluster.as_bytes())) else {
+        tracing::warn!("the routing table on disk is of another format or another cluster; it is not used");
+        return (table, Found::Damaged);
+    };
+    // Whatever is wrong with one in clear, it does not stay.
+    let flawed = if clear { Found::Clear } else { Found::Damaged };
+    while let Some((kind, body, after)) = next_record(rest) {
+        let payload = if clear { Some(body.to_vec()) } else { sealer.open(kind, body) };
+        let Some(payload) = payload else {
+            tracing::warn!(
+                "a record of the routing table on disk was not sealed with this router's key; it and what follows is \
+                 dropped, and comes anew from a controller"
+            );
+            return (table, flawed);
+        };
+        match apply(&table, kind, &payload) {
             Ok(Applied::Changed(next)) => table = next,
             Ok(Applied::Same) => {}
             Err(reason) => {
                 tracing::warn!(reason, "a record of the routing table on disk is not usable; those before it count");
-                return (table, false);
+                return (table, flawed);
             }
         }
         rest = after;
     }
     if !rest.is_empty() {
         tracing::warn!(bytes = rest.len(), "the routing table on disk has a damaged tail; what came before it counts");
+        return (table, flawed);
     }
     // The writer appends only to files of its own making, so a good file, too, is written anew at the next change.
-    (table, rest.is_empty())
+    (table, if clear { Found::Clear } else { Found::Good })
 }
 
 fn apply(table: &Table, kind: u8, payload: &[u8]) -> Result<Applied, String> {
@@ -281,111 +301,6 @@ fn apply(table: &Table, kind: u8, payload: &[u8]) -> Result<Applied, String> {
     applied.map_err(|error| error.to_string())
 }
 
-fn next_record(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let crc = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
-    let content = bytes.get(8..9 + length)?;
-    (crc32fast::hash(content) == crc).then(|| (content[0], &content[1..], &bytes[9 + length..]))
-}
-
 #[cfg(test)]
-mod tests {
-    use slipway_protocol::digest::SetDigest;
-    use slipway_protocol::v1::Route;
-
-    use super::*;
-    use crate::sync::TableStore;
-
-    fn route(number: u64) -> Route {
-        Route { id: format!("r{number}"), host: format!("h{number}.test"), ..Route::default() }
-    }
-
-    /// A store at version 1.`seq`, with `seq` routes: one snapshot, then deltas.
-    async fn grow(directory: &Path, cluster: Uuid, seq: u64) {
-        let store = TableStore::open(directory, cluster).expect("open");
-        let mut digest = SetDigest::default();
-        let version = |seq| Some(Version::new(1, seq));
-        digest.toggle_route(&route(1));
-        let first = TableSnapshot {
-            version: version(1),
-            digest: digest.to_bytes(),
-            routes: vec![route(1)],
-            ..TableSnapshot::default()
-        };
-        store.apply_snapshot(&first).expect("snapshot");
-        let mut durable = store.durable();
-        durable.wait_for(|at| *at == version(1)).await.expect("durable");
-        for number in 2..=seq {
-            digest.toggle_route(&route(number));
-            let delta = TableDelta {
-                from: version(number - 1),
-                to: version(number),
-                digest: digest.to_bytes(),
-                upsert_routes: vec![route(number)],
-                ..TableDelta::default()
-            };
-            store.apply_delta(&delta).expect("delta");
-            durable.wait_for(|at| *at == version(number)).await.expect("durable");
-        }
-        store.close();
-    }
-
-    fn held(directory: &Path, cluster: Uuid) -> Option<u64> {
-        let store = TableStore::open(directory, cluster).expect("open");
-        let table = store.current().load();
-        assert_eq!(table.digest(), table.digest_anew());
-        table.version().map(|version| version.seq)
-    }
-
-    #[tokio::test]
-    async fn a_table_survives_and_a_torn_tail_costs_the_tail() {
-        let directory = tempfile::tempdir().expect("directory");
-        let (cluster, file) = (Uuid::new_v4(), directory.path().join("table.journal"));
-        assert_eq!(held(directory.path(), cluster), None);
-        grow(directory.path(), cluster, 4).await;
-        assert_eq!(held(directory.path(), cluster), Some(4));
-
-        let good = std::fs::read(&file).expect("read");
-        std::fs::write(&file, &good[..good.len() - 3]).expect("tear");
-        assert_eq!(held(directory.path(), cluster), Some(3));
-
-        let mut flipped = good.clone();
-        let last = flipped.len() - 10;
-        flipped[last] ^= 1;
-        std::fs::write(&file, flipped).expect("flip");
-        assert_eq!(held(directory.path(), cluster), Some(3));
-
-        for cut in 0..good.len() {
-            std::fs::write(&file, &good[..cut]).expect("cut");
-            let seq = load(&std::fs::read(&file).expect("read"), cluster).0.version().map_or(0, |version| version.seq);
-            assert!(seq < 4, "{cut} bytes gave {seq}");
-        }
-    }
-
-    #[tokio::test]
-    async fn another_clusters_table_is_not_used() {
-        let directory = tempfile::tempdir().expect("directory");
-        grow(directory.path(), Uuid::new_v4(), 1).await;
-        assert_eq!(held(directory.path(), Uuid::new_v4()), None);
-    }
-
-    #[tokio::test]
-    async fn goes_on_after_a_restart() {
-        let directory = tempfile::tempdir().expect("directory");
-        let cluster = Uuid::new_v4();
-        grow(directory.path(), cluster, 2).await;
-        let store = TableStore::open(directory.path(), cluster).expect("open");
-        let mut digest = store.current().load().digest();
-        digest.toggle_route(&route(3));
-        let delta = TableDelta {
-            from: Some(Version::new(1, 2)),
-            to: Some(Version::new(1, 3)),
-            digest: digest.to_bytes(),
-            upsert_routes: vec![route(3)],
-            ..TableDelta::default()
-        };
-        store.apply_delta(&delta).expect("delta");
-        store.close();
-        assert_eq!(held(directory.path(), cluster), Some(3));
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

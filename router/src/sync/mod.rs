@@ -2,6 +2,7 @@
 //! force. The proxy never waits for any of it; without a controller the last table stands.
 
 mod journal;
+mod sealed;
 mod session;
 mod store;
 
