@@ -43,8 +43,8 @@ pub struct ControllerConfig {
     /// Networks that syslog drains may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name the
     /// addresses of drains, and the controller connects to them; so loopback, link-local, private and other special
     /// networks are refused unless they stand here. On a cluster name only networks of log servers, never one of this
-    /// platform (cells, controllers, databases). `slipway up` allows loopback and the private networks that it does
-    /// not take for itself.
+    /// platform (cells, controllers, databases). `slipway up` begins with loopback and the private networks that it
+    /// does not take for itself, and leaves what stands here afterwards.
     #[serde(default)]
     pub drain_networks: Vec<String>,
     /// Zone label.

@@ -33,8 +33,9 @@ pub struct RouterConfig {
     /// Networks that route services may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name their
     /// URLs, and the router connects to them; so loopback, link-local, private and other special networks are refused
     /// unless they stand here. On a cluster never name a network of this platform (cells, controllers, databases);
-    /// services that run on it are reached by the address at which clients reach the routers. `slipway up` allows
-    /// loopback and the private networks that it does not take for itself.
+    /// services that run on it are reached by the address at which clients reach the routers. `slipway up` begins with
+    /// that address, loopback and the private networks that it does not take for itself, and leaves what stands here
+    /// afterwards; only that address follows it to another `--listen`.
     #[serde(default)]
     pub route_service_networks: Vec<String>,
     /// gRPC of the controllers; tried in turn.

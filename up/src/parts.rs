@@ -39,6 +39,38 @@ fn own_networks(router: IpAddr) -> Vec<String> {
     OWN_NETWORKS.map(str::to_owned).into_iter().chain([IpNet::from(router).to_string()]).collect()
 }
 
+/// What the operator has made of the default. The router's own address in it follows the platform to another `--listen`.
+fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>, UpError> {
+    let default = own_networks(router);
+    let Some(mut kept) = kept(&layout.config(ROUTER), "route_service_networks")? else { return Ok(default) };
+    let before = match router_config(layout).ok().and_then(|config| config.http_listen.first().copied()) {
+        Some(listen) => own_networks(crate::settings::reached_at(listen.ip())),
+        None => return Ok(kept),
+    };
+    if let (Some(old), Some(new)) = (before.last(), default.last())
+        && let Some(place) = kept.iter().position(|network| network == old)
+    {
+        kept[place].clone_from(new);
+    }
+    Ok(kept)
+}
+
+/// What an operator may change in a configuration: it stays when the others are written anew at each start.
+fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+    let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(UpError::file(path)(error)),
+    };
+    // Written anew, what was meant would be lost.
+    let advice = "mend it, or remove it to begin with the defaults";
+    let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
+    let Some(value) = table.remove(key) else { return Ok(None) };
+    let networks = value.clone().try_into::<Vec<String>>();
+    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from(Ipv4Addr::LOCALHOST), port)
 }
@@ -63,7 +95,8 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         app_domain: settings.domain.clone(),
         public_url: settings.api_url(),
         ready_file: Some(layout.ready("controller")),
-        drain_networks: OWN_NETWORKS.map(str::to_owned).to_vec(),
+        drain_networks: kept(&layout.config("controller"), "drain_networks")?
+            .unwrap_or_else(|| OWN_NETWORKS.map(str::to_owned).to_vec()),
         zone: "local".to_owned(),
         limits: Limits::default(),
     };
@@ -104,7 +137,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         certificate_key: Some(layout.state("tls/web/key.pem")),
         // A route service may be an app of this platform; its certificate is of the platform's own authority.
         trusted_authorities: Some(layout.state("tls/ca.pem")),
-        route_service_networks: own_networks(settings.reached_at()),
+        route_service_networks: route_service_networks(layout, settings.reached_at())?,
         controllers: vec![loopback(settings.cluster_port)],
         tls_directory: layout.tls(ROUTER),
         state_directory: layout.state(ROUTER),
@@ -200,5 +233,59 @@ mod tests {
         let shown = std::fs::read_to_string(layout.state("tls/web/cert.pem")).expect("the certificate of the web");
         let authority = std::fs::read_to_string(trusted).expect("the authority that is trusted");
         assert!(shown.ends_with(&authority), "it signed what the router itself shows");
+    }
+
+    #[test]
+    fn what_an_operator_has_changed_stays() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let mut settings = crate::settings::tests::example();
+        let start = |settings: &Settings| write_configs(&layout, settings, Path::new("/layers"));
+        let drains = || -> Vec<String> {
+            let config: ControllerConfig =
+                slipway_chassis::config::load(&layout.config("controller")).expect("a config");
+            config.drain_networks
+        };
+        let services = || router_config(&layout).expect("a config").route_service_networks;
+        let change = |part: &str, key: &str, value: Option<&[&str]>| {
+            let path = layout.config(part);
+            let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).expect("read")).expect("toml");
+            match value {
+                Some(value) => drop(table.insert(key.to_owned(), value.to_vec().into())),
+                None => drop(table.remove(key)),
+            }
+            std::fs::write(path, toml::to_string(&table).expect("toml")).expect("written");
+        };
+        start(&settings).expect("the first start");
+        let router = own_networks(settings.reached_at()).pop().expect("the router");
+        assert_eq!(drains(), OWN_NETWORKS);
+        assert_eq!(services(), own_networks(settings.reached_at()));
+
+        change("controller", "drain_networks", Some(&["10.8.0.0/16"]));
+        change(ROUTER, "route_service_networks", Some(&["10.9.0.0/16", &router]));
+        let port = settings.http_port + 1;
+        settings.http_port = port;
+        start(&settings).expect("the second start");
+        assert_eq!(drains(), ["10.8.0.0/16"]);
+        assert_eq!(services(), ["10.9.0.0/16", &router]);
+        assert_eq!(router_config(&layout).expect("a config").http_listen[0].port(), port, "the rest is written anew");
+
+        // None at all is a choice too. The router has moved, and with it what was meant by its address.
+        change("controller", "drain_networks", Some(&[]));
+        settings.listen = "127.0.0.9".parse().expect("an address");
+        start(&settings).expect("the third start");
+        assert!(drains().is_empty());
+        assert_eq!(services(), ["10.9.0.0/16", "127.0.0.9/32"]);
+
+        change("controller", "drain_networks", None);
+        start(&settings).expect("the fourth start");
+        assert_eq!(drains(), OWN_NETWORKS);
+
+        for (text, told) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
+            std::fs::write(layout.config("controller"), text).expect("written");
+            let refused = start(&settings).expect_err(text).to_string();
+            assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");
+            assert_eq!(std::fs::read_to_string(layout.config("controller")).expect("read"), text);
+        }
     }
 }

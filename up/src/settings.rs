@@ -184,7 +184,7 @@ impl Settings {
 }
 
 /// The address itself, or the one from which this machine reaches others when it means all addresses.
-fn reached_at(listen: IpAddr) -> IpAddr {
+pub(crate) fn reached_at(listen: IpAddr) -> IpAddr {
     if !listen.is_unspecified() {
         return listen;
     }
