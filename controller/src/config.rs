@@ -30,7 +30,8 @@ pub struct ControllerConfig {
     pub tls_directory: PathBuf,
     /// 64 hex digits: seals what is secret in the database.
     pub encryption_key_file: PathBuf,
-    /// Password of `admin`, applied when that user does not exist yet.
+    /// Password of `admin`, applied when that user does not exist yet. Another one is set by writing it beside this
+    /// file, with `.new` after the name: the controller that starts next sets it and then puts it here.
     pub admin_password_file: PathBuf,
     /// `slipway.localhost`: the API is `api.` of it, apps get names below it.
     pub system_domain: String,

@@ -49,6 +49,9 @@ fn prepare_at(mut command: DeveloperCommand, layout: &Layout) -> anyhow::Result<
                 chain(error)
             )
         })?;
+        if let Some(advice) = slipway_up::secrets::password_advice(layout) {
+            anyhow::bail!("`--local` needs the password of admin, which `slipway login -u admin` asks for: {advice}");
+        }
         let password = slipway_up::secrets::read(&running.password_file)?;
         login.api.get_or_insert_with(|| running.api.clone());
         login.user.get_or_insert_with(|| running.user.clone());
@@ -83,5 +86,24 @@ mod tests {
         let text = error.to_string();
         let place = directory.path().display().to_string();
         assert!(text.contains(&place) && text.contains("SLIPWAY_STATE") && text.contains("slipway up"), "{text}");
+    }
+
+    #[test]
+    fn a_login_without_the_password_file_says_how_to_set_one() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let running = serde_json::json!({
+            "api": "http://api.slipway.localhost", "user": "admin", "password_file": layout.state("admin-password"),
+            "authority": "", "http_port": 80, "https_port": 443, "started": true,
+        });
+        std::fs::write(layout.state("public.json"), running.to_string()).expect("written");
+        let login = || {
+            let line = Line::try_parse_from(["slipway", "login", "--local"]).expect("a command");
+            prepare_at(line.command, &layout)
+        };
+        let Err(error) = login() else { panic!("there is no password") };
+        assert!(error.to_string().contains("admin-password.new"), "{error}");
+        std::fs::write(layout.state("admin-password"), "secret").expect("written");
+        assert!(login().is_ok());
     }
 }

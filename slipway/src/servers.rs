@@ -185,11 +185,24 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&running)?);
         return Ok(());
     }
-    let state = options.layout().state;
+    let layout = options.layout();
+    let state = &layout.state;
     eprintln!("{}", if running.started { "The platform is up." } else { "The platform is running already." });
     eprintln!("  API    {}", running.api);
-    eprintln!("  log in slipway login --local            (as root, on this machine)");
-    eprintln!("         cf login -a {} -u admin -p \"$(cat {})\"", running.api, running.password_file.display());
+    match slipway_up::secrets::password_advice(&layout) {
+        None => {
+            eprintln!("  log in slipway login --local            (as root, on this machine)");
+            eprintln!(
+                "         cf login -a {} -u admin -p \"$(cat {})\"",
+                running.api,
+                running.password_file.display()
+            );
+        }
+        Some(advice) => {
+            eprintln!("  log in cf login -a {} -u admin", running.api);
+            eprintln!("         {advice}");
+        }
+    }
     for ignored in &running.ignored {
         eprintln!("  note   {ignored}: `slipway down` first, then `slipway up` with it");
     }

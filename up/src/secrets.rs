@@ -11,7 +11,8 @@ use crate::postgres::Postgres;
 use crate::settings::{Settings, write_atomically};
 
 /// Makes what is missing: authority, certificates of the three parts, the web certificate, the encryption key, the
-/// admin's password. Returns the password's file when it was made now.
+/// admin's password. That only for a database that does not exist yet: one that does knows another, which may
+/// have been noted elsewhere and removed here on purpose.
 ///
 /// # Errors
 /// When a file cannot be written or an existing one is damaged; when the encryption key of an existing database is gone.
@@ -47,8 +48,8 @@ pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
         let key: [u8; 32] = rand::rng().random();
         write_atomically(&encryption, hex::encode(key).as_bytes(), 0o600)?;
     }
-    let password = layout.state("admin-password");
-    if !password.exists() {
+    let password = password_file(layout);
+    if !password.exists() && !Postgres::has_data(layout) {
         write_atomically(&password, random_password().as_bytes(), 0o600)?;
     }
     Ok(())
@@ -87,6 +88,21 @@ pub fn password_file(layout: &Layout) -> std::path::PathBuf {
     layout.state("admin-password")
 }
 
+/// What a person does who has no password of the admin, when its file is not there.
+#[must_use]
+pub fn password_advice(layout: &Layout) -> Option<String> {
+    let file = password_file(layout);
+    let waiting = slipway_controller::auth::waiting_password(&file);
+    (!file.exists()).then(|| {
+        format!(
+            "{} is not there; the password of admin is what it was. To set another, write it to {} (for root alone), \
+             then `slipway down` and `slipway up`",
+            file.display(),
+            waiting.display()
+        )
+    })
+}
+
 /// Reads a small secret file.
 ///
 /// # Errors
@@ -118,6 +134,28 @@ mod tests {
         let refused = ensure(&layout, &settings).expect_err("no key");
         assert!(matches!(&refused, UpError::KeyLost(path) if *path == key), "{refused}");
         assert!(!key.exists());
+    }
+
+    #[test]
+    fn a_database_does_not_get_a_password_that_it_does_not_know() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        let file = password_file(&layout);
+        ensure(&layout, &settings).expect("the first start");
+        assert_eq!(read(&file).expect("a password").len(), 24);
+        assert_eq!(password_advice(&layout), None);
+        // Before there is a database, there is nobody whose password it is.
+        std::fs::remove_file(&file).expect("removed");
+        ensure(&layout, &settings).expect("the first start, again");
+        assert!(file.exists());
+        std::fs::create_dir(layout.state("postgres")).expect("made");
+        std::fs::write(layout.state("postgres/PG_VERSION"), "17").expect("written");
+        std::fs::remove_file(&file).expect("removed");
+        ensure(&layout, &settings).expect("a later start");
+        assert!(!file.exists());
+        let advice = password_advice(&layout).expect("advice");
+        assert!(advice.contains("admin-password.new") && advice.contains("slipway up"), "{advice}");
     }
 
     #[test]

@@ -6,4 +6,4 @@ pub mod login;
 pub mod password;
 pub mod tokens;
 
-pub use bootstrap::bootstrap;
+pub use bootstrap::{bootstrap, waiting_password};

@@ -313,3 +313,30 @@ async fn a_database_belongs_to_one_cluster_and_is_prepared_once() {
     let refused = slipway_controller::auth::bootstrap(&other).await.expect_err("another cluster");
     assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_password_of_the_administrator_that_lies_in_wait_is_set_and_kept() {
+    let controller = TestController::start().await;
+    let file = controller.context.config.admin_password_file.clone();
+    let waiting = slipway_controller::auth::waiting_password(&file);
+    let login = async |password: &str| {
+        controller.token(&[("grant_type", "password"), ("username", "admin"), ("password", password)]).await.0
+    };
+    // The file is gone, and what is in force stays.
+    std::fs::remove_file(&file).expect("removed");
+    slipway_controller::auth::bootstrap(&controller.context).await.expect("a start without the file");
+    assert!(!file.exists());
+    assert_eq!(login(ADMIN_PASSWORD).await, StatusCode::OK);
+
+    for useless in [String::new(), "x".repeat(1025)] {
+        std::fs::write(&waiting, useless).expect("written");
+        let refused = slipway_controller::auth::bootstrap(&controller.context).await.expect_err("no password");
+        assert!(refused.to_string().contains("admin-password.new"), "{refused}");
+    }
+    std::fs::write(&waiting, "another one\n").expect("written");
+    slipway_controller::auth::bootstrap(&controller.context).await.expect("a start with a new password");
+    assert_eq!(std::fs::read_to_string(&file).expect("kept"), "another one\n");
+    assert!(!waiting.exists());
+    assert_eq!(login("another one").await, StatusCode::OK);
+    assert_eq!(login(ADMIN_PASSWORD).await, StatusCode::UNAUTHORIZED);
+}
