@@ -1,7 +1,9 @@
 //! The keys that sign and check tokens: RSA-2048, made once, the private half sealed in the store.
 //!
 //! Checking needs a public key for each request; they are kept in memory and read again when a token names an unknown
-//! one, at most once a second, so that forged key names cannot turn into load on the database.
+//! one, at most once a second, so that forged key names cannot turn into load on the database. What is kept is how a key
+//! reads, not whether it is in force: that is asked with each token, in the query that asks whether the token was revoked, and
+//! before each signature. So a key that is retired in the database signs and proves nothing from the next request on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,16 +82,20 @@ impl KeyCache {
     /// # Errors
     /// When the store fails, or holds no usable key.
     pub async fn signer(&self, store: &Store, vault: &Vault) -> DomainResult<Signer> {
-        if let Some(signer) = self.lock().signer.clone() {
+        let in_force = store.signing_key_newest().await?;
+        if let Some(signer) = self.lock().signer.clone().filter(|signer| Some(&signer.kid) == in_force.as_ref()) {
             return Ok(signer);
         }
         self.read(store, vault).await?;
         self.lock().signer.clone().ok_or_else(|| {
-            DomainError::internal("no token can be signed", "the store holds no signing key; was it bootstrapped?")
+            DomainError::internal(
+                "no token can be signed",
+                "no signing key in the store is in force; a controller that starts makes one",
+            )
         })
     }
 
-    /// The key with this name, if the platform made it.
+    /// The key with this name, if the platform made it. It may have been retired since it was read.
     ///
     /// # Errors
     /// When the store fails.
@@ -110,10 +116,10 @@ impl KeyCache {
     async fn read(&self, store: &Store, vault: &Vault) -> DomainResult<()> {
         let rows = store.signing_keys().await?;
         let mut fresh = Inner { read_at: Some(Instant::now()), ..Inner::default() };
-        for row in rows {
+        for row in rows.into_iter().filter(|row| row.retired_at.is_none()) {
             let bad = |error| DomainError::internal(format!("the signing key {} is damaged", row.kid), error);
             let checker = DecodingKey::from_rsa_pem(row.public_pem.as_bytes()).map_err(bad)?;
-            if fresh.signer.is_none() && row.retired_at.is_none() {
+            if fresh.signer.is_none() {
                 let pem = zeroize::Zeroizing::new(vault.open(&place(&row.kid), &row.private_pem)?);
                 let key = EncodingKey::from_rsa_pem(&pem).map_err(bad)?;
                 fresh.signer = Some(Signer { kid: row.kid.clone(), key });

@@ -102,7 +102,11 @@ pub async fn check(context: &Context, token: &str) -> Result<Claims, TokenError>
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     validation.validate_exp = true;
     let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|error| invalid(&error))?.claims;
-    if context.store.token_is_revoked(&claims.jti).await.map_err(DomainError::from)? {
+    let standing = context.store.token_standing(&claims.jti, &kid).await.map_err(DomainError::from)?;
+    if !standing.key_in_force {
+        return Err(invalid(&format!("the key {kid:?} was retired")));
+    }
+    if standing.revoked {
         return Err(invalid(&"revoked"));
     }
     Ok(claims)
@@ -157,7 +161,7 @@ pub struct SubjectUser {
     pub email: String,
 }
 
-/// The public keys as a JWK set, with the PEM in `value`, as verifiers of UAA tokens expect.
+/// The public keys in force as a JWK set, with the PEM in `value`, as verifiers of UAA tokens expect.
 ///
 /// # Errors
 /// When the store fails or a key is damaged.
@@ -167,7 +171,7 @@ pub async fn key_set(context: &Context) -> DomainResult<Value> {
     use rsa::traits::PublicKeyParts as _;
     let encode = |number: &rsa::BigUint| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(number.to_bytes_be());
     let mut keys = Vec::new();
-    for row in context.store.signing_keys().await? {
+    for row in context.store.signing_keys().await?.into_iter().filter(|row| row.retired_at.is_none()) {
         let key = rsa::RsaPublicKey::from_public_key_pem(&row.public_pem)
             .map_err(|error| DomainError::internal(format!("the signing key {} is damaged", row.kid), error))?;
         keys.push(serde_json::json!({
@@ -228,6 +232,10 @@ pub async fn redeem_code(context: &Context, code: &str) -> Result<String, TokenE
     validation.set_audience(&[CODE_AUDIENCE]);
     validation.set_issuer(&[issuer(&context.config)]);
     let code = jsonwebtoken::decode::<Code>(code, &key, &validation).map_err(|error| invalid(&error))?.claims;
+    let standing = context.store.token_standing(&code.jti, &kid).await.map_err(DomainError::from)?;
+    if !standing.key_in_force {
+        return Err(invalid(&format!("the key {kid:?} was retired")));
+    }
     if !context.store.token_revoke(&code.jti, remembered_until(code.exp)).await.map_err(DomainError::from)? {
         return Err(invalid(&"used"));
     }

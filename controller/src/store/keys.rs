@@ -16,6 +16,15 @@ pub struct SigningKeyRow {
     pub retired_at: Option<DateTime<Utc>>,
 }
 
+/// What the store says of a token whose signature is good.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenStanding {
+    /// It was revoked.
+    pub revoked: bool,
+    /// The key that signed it was not retired.
+    pub key_in_force: bool,
+}
+
 /// Stores a new key unless there is one already. The caller holds the bootstrap lock.
 ///
 /// # Errors
@@ -51,14 +60,30 @@ impl Store {
         .await
     }
 
-    /// Whether a token was revoked.
+    /// The key that signs: the newest that is in force.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn token_is_revoked(&self, jti: &str) -> sqlx::Result<bool> {
-        sqlx::query_scalar!(r#"select exists (select 1 from revoked_token where jti = $1) as "revoked!""#, jti)
-            .fetch_one(self.pool())
+    pub async fn signing_key_newest(&self) -> sqlx::Result<Option<String>> {
+        sqlx::query_scalar!("select kid from signing_key where retired_at is null order by created_at desc limit 1")
+            .fetch_optional(self.pool())
             .await
+    }
+
+    /// Whether a token was revoked, and whether the key that signed it is in force.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_standing(&self, jti: &str, kid: &str) -> sqlx::Result<TokenStanding> {
+        sqlx::query_as!(
+            TokenStanding,
+            r#"select exists (select 1 from revoked_token where jti = $1) as "revoked!",
+                      exists (select 1 from signing_key where kid = $2 and retired_at is null) as "key_in_force!""#,
+            jti,
+            kid
+        )
+        .fetch_one(self.pool())
+        .await
     }
 
     /// Revokes a token, to be remembered until this moment, and forgets those whose moment is over. False when it was

@@ -172,7 +172,7 @@ async fn nothing_works_once_more_at_the_end_of_its_life() {
     let other = tokens::claims(&context.config, &subject, "password", 600);
     let client = controller.client(Some(&tokens::sign(context, &other).await.expect("signed")));
     assert_eq!(client.delete(&format!("/oauth/token/revoke/{}", other.jti)).await.0, StatusCode::OK);
-    let remembered = async |jti: &str| context.store.token_is_revoked(jti).await.expect("an answer");
+    let remembered = async |jti: &str| context.store.token_standing(jti, &signer.kid).await.expect("an answer").revoked;
     assert_eq!((remembered(&claims.jti).await, remembered("over").await), (true, false));
 }
 
@@ -249,6 +249,50 @@ async fn a_revoked_token_is_refused_and_its_refresh_token_too() {
         async |token: &str| controller.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await.0;
     assert_eq!(again(&refresh(&answer)).await, StatusCode::UNAUTHORIZED);
     assert_eq!(again(&refresh(&other)).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_retired_key_proves_and_signs_nothing_from_then_on() {
+    let controller = TestController::start().await;
+    let (context, pool) = (&controller.context, &controller.database.pool);
+    let form = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD)];
+    let (_, answer) = controller.token(&form).await;
+    let client = controller.client(answer["access_token"].as_str());
+    assert_eq!(client.get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND);
+    let codes = [tokens::issue_code(context, "one").await, tokens::issue_code(context, "two").await];
+    let [unused, code] = codes.map(|code| code.expect("a code"));
+    assert!(tokens::redeem_code(context, &code).await.is_ok());
+
+    // A second key, as a controller makes one that starts and finds none; then the first is retired.
+    let retired = context.keys.signer(&context.store, &context.vault).await.expect("a key").kid;
+    let (kid, private, public) = tokio::task::spawn_blocking(|| keys::generate().expect("a key")).await.expect("joins");
+    let sealed = context.vault.seal(&keys::place(&kid), private.as_bytes()).expect("sealed");
+    sqlx::query("insert into signing_key (kid, private_pem, public_pem) values ($1, $2, $3)")
+        .bind(&kid)
+        .bind(sealed)
+        .bind(public)
+        .execute(pool)
+        .await
+        .expect("a second key");
+    assert_eq!(client.get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND, "both are in force");
+    sqlx::query("update signing_key set retired_at = now() where kid = $1")
+        .bind(&retired)
+        .execute(pool)
+        .await
+        .expect("retired");
+
+    let (status, body) = client.get("/v3/jobs/x").await;
+    assert_eq!((status, error(&body).0), (StatusCode::UNAUTHORIZED, 1000));
+    assert!(tokens::redeem_code(context, &unused).await.is_err());
+    let published = controller.client(None).get("/token_keys").await.1;
+    let kids: Vec<_> = published["keys"].as_array().expect("keys").iter().map(|key| key["kid"].clone()).collect();
+    assert_eq!(kids, [kid.as_str()]);
+    // Whoever is logged in goes on: the refresh token is no matter of keys.
+    let refresh = [("grant_type", "refresh_token"), ("refresh_token", answer["refresh_token"].as_str().expect("one"))];
+    let (_, answer) = controller.token(&refresh).await;
+    let token = answer["access_token"].as_str().expect("a token");
+    assert_eq!(jsonwebtoken::decode_header(token).expect("a header").kid, Some(kid));
+    assert_eq!(controller.client(Some(token)).get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
