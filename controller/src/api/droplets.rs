@@ -20,11 +20,12 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
-use super::of_app::{self, Listed, Relabelled, Shown, by_guid, listed, of_app};
+use super::of_app::{self, Listed, Relabelled, Shown, by_guid, listed, of_app, with_app};
 use super::permissions::SpaceAction;
 use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
+use crate::domain::lifecycle::{app_event, note};
 use crate::domain::metadata::metadata_of;
 use crate::domain::packages::upload::receiving_directory;
 use crate::domain::{droplets, removal};
@@ -155,23 +156,27 @@ async fn delete(
     base: BaseUrl,
     Path(guid): Path<String>,
 ) -> ApiResult<Response> {
-    let row: DropletRow = by_guid(&context, &caller, &guid, SpaceAction::Develop).await?;
-    let job = removal::request(&context, &caller.actor(), "droplet.delete", "droplet", row.guid).await?;
+    let (row, app) = with_app::<DropletRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
+    let data = json!({ "droplet_guid": row.guid });
+    let event = app_event(&context, "audit.app.droplet.delete", &caller.actor(), &app, data).await?;
+    let job = removal::request_recorded(&context, &event, "droplet.delete", "droplet", row.guid).await?;
     Ok(jobs::accepted(&base, job))
 }
 
 async fn fetch(State(context): State<Context>, caller: Caller, Path(guid): Path<String>) -> ApiResult<Response> {
-    let row: DropletRow = by_guid(&context, &caller, &guid, SpaceAction::Download).await?;
+    let (row, app) = with_app::<DropletRow>(&context, &caller, &guid, SpaceAction::Download).await?;
+    let Some(blob) = &row.blob else {
+        return Err(ApiError::unprocessable("Only staged droplets can be downloaded."));
+    };
     let (kind, extension) = match row.format.as_str() {
         "tar.gz" => ("application/gzip", "tgz"),
         _ => ("application/zstd", "tar.zst"),
     };
-    match &row.blob {
-        Some(blob) => {
-            download::blob(&context, blob, row.blob_size, kind, &format!("droplet_{}.{extension}", row.guid)).await
-        }
-        None => Err(ApiError::unprocessable("Only staged droplets can be downloaded.")),
-    }
+    let name = format!("droplet_{}.{extension}", row.guid);
+    let answer = download::blob(&context, blob, row.blob_size, kind, &name).await?;
+    let data = json!({ "droplet_guid": row.guid });
+    note(&context, "audit.app.droplet.download", &caller.actor(), &app, data).await?;
+    Ok(answer)
 }
 
 async fn receive(

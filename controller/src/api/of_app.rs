@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::domain::list::ListOptions;
 use crate::domain::metadata::MetadataChange;
 use crate::store::Store;
+use crate::store::apps::AppRow;
 use crate::store::list::Visible;
 use crate::store::metadata::Labelled;
 
@@ -121,10 +122,23 @@ pub(super) async fn by_guid<R: OfApp>(
     guid: &str,
     action: SpaceAction,
 ) -> ApiResult<R> {
+    with_app(context, caller, guid, action).await.map(|(row, _)| row)
+}
+
+/// The same with the app.
+///
+/// # Errors
+/// As [`by_guid`].
+pub(super) async fn with_app<R: OfApp>(
+    context: &Context,
+    caller: &Caller,
+    guid: &str,
+    action: SpaceAction,
+) -> ApiResult<(R, AppRow)> {
     let guid = super::guid(guid, R::NAME)?;
     let row = R::get(&context.store, guid).await?.ok_or_else(|| ApiError::not_found(R::NAME))?;
-    owner(context, caller, row.app(), R::NAME, action).await?;
-    Ok(row)
+    let app = owner(context, caller, row.app(), R::NAME, action).await?;
+    Ok((row, app))
 }
 
 /// `GET /v3/<path>`.

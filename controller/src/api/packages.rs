@@ -22,12 +22,12 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::ListSpec;
-use super::of_app::{self, Relabelled, Shown, by_guid, listed, of_app};
+use super::of_app::{self, Relabelled, Shown, by_guid, listed, of_app, with_app};
 use super::permissions::SpaceAction;
 use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
-use crate::domain::lifecycle::{lock, record};
+use crate::domain::lifecycle::{app_event, lock, note, record};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::packages::upload as received;
 use crate::domain::removal;
@@ -171,8 +171,10 @@ async fn delete(
     base: BaseUrl,
     Path(guid): Path<String>,
 ) -> ApiResult<Response> {
-    let row: PackageRow = by_guid(&context, &caller, &guid, SpaceAction::Develop).await?;
-    let job = removal::request(&context, &caller.actor(), "package.delete", "package", row.guid).await?;
+    let (row, app) = with_app::<PackageRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
+    let data = json!({ "package_guid": row.guid });
+    let event = app_event(&context, "audit.app.package.delete", &caller.actor(), &app, data).await?;
+    let job = removal::request_recorded(&context, &event, "package.delete", "package", row.guid).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -204,11 +206,12 @@ async fn receive(
 }
 
 async fn fetch(State(context): State<Context>, caller: Caller, Path(guid): Path<String>) -> ApiResult<Response> {
-    let row: PackageRow = by_guid(&context, &caller, &guid, SpaceAction::ReadSecrets).await?;
-    match &row.blob {
-        Some(blob) => download::blob(&context, blob, row.blob_size, "application/zip", "package.zip").await,
-        None => Err(ApiError::unprocessable("Package has no bits to download.")),
-    }
+    let (row, app) = with_app::<PackageRow>(&context, &caller, &guid, SpaceAction::ReadSecrets).await?;
+    let Some(blob) = &row.blob else { return Err(ApiError::unprocessable("Package has no bits to download.")) };
+    let answer = download::blob(&context, blob, row.blob_size, "application/zip", "package.zip").await?;
+    let data = json!({ "package_guid": row.guid });
+    note(&context, "audit.app.package.download", &caller.actor(), &app, data).await?;
+    Ok(answer)
 }
 
 async fn matches(

@@ -89,8 +89,8 @@ pub async fn create_tx(
     let row = app_insert_tx(tx, &row)
         .await
         .map_err(refuse("app_name_key", || format!("App with the name '{name}' already exists.")))?;
-    make_process(context, tx, guid, "web").await?;
     record(tx, "audit.app.create", actor, &row, json!({ "request": { "name": row.name } })).await?;
+    make_process(context, tx, actor, &row, "web").await?;
     Ok(row)
 }
 

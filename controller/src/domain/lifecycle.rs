@@ -137,7 +137,7 @@ pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, drople
         DomainError::invalid("Unable to assign current droplet. Ensure the droplet exists and belongs to this app.")
     })?;
     compose::droplet_facts(&row)?;
-    make_process_types(context, &mut tx, &app, &row).await?;
+    make_process_types(context, &mut tx, actor, &app, &row).await?;
     app.droplet_guid = Some(droplet);
     let app = app_update_tx(&mut tx, &app).await?;
     record(&mut tx, "audit.app.droplet.mapped", actor, &app, json!({ "droplet_guid": droplet })).await?;
@@ -153,11 +153,12 @@ pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, drople
 pub(super) async fn make_process_types(
     context: &Context,
     tx: &mut PgConnection,
+    actor: &Party,
     app: &AppRow,
     droplet: &DropletRow,
 ) -> DomainResult<()> {
     for kind in droplet.process_types.as_object().into_iter().flat_map(serde_json::Map::keys) {
-        make_process(context, tx, app.guid, kind).await?;
+        make_process(context, tx, actor, app, kind).await?;
     }
     Ok(())
 }
@@ -167,21 +168,27 @@ pub(super) async fn make_process_types(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn make_process(context: &Context, tx: &mut PgConnection, app: Uuid, kind: &str) -> DomainResult<()> {
+pub async fn make_process(
+    context: &Context,
+    tx: &mut PgConnection,
+    actor: &Party,
+    app: &AppRow,
+    kind: &str,
+) -> DomainResult<()> {
     let web = kind == "web";
     let limits = &context.config.limits;
     let check = if web { "port" } else { "process" };
     let health = json!({ "type": check, "data": { "timeout": null, "invocation_timeout": null, "interval": null } });
     let process = NewProcess {
-        app_guid: app,
+        app_guid: app.guid,
         kind,
         instances: i32::from(web),
         memory_in_mb: i64::try_from(limits.default_memory_mb).unwrap_or(i64::MAX),
         disk_in_mb: i64::try_from(limits.default_disk_mb).unwrap_or(i64::MAX),
         health_check: &health,
     };
-    process_insert_tx(tx, &process).await?;
-    Ok(())
+    let Some(guid) = process_insert_tx(tx, &process).await? else { return Ok(()) };
+    record(tx, "audit.app.process.create", actor, app, json!({ "process_guid": guid, "process_type": kind })).await
 }
 
 /// Reads and locks an app that is not being deleted.
@@ -203,13 +210,51 @@ pub async fn record(
     app: &AppRow,
     data: Value,
 ) -> DomainResult<()> {
-    let place = app_place_tx(tx, app.guid).await?;
+    let event = event_of(tx, kind, actor, app, data).await?;
+    event_record_tx(tx, &event).await?;
+    Ok(())
+}
+
+/// An event about an app, to be recorded by others.
+///
+/// # Errors
+/// When the database fails.
+pub async fn app_event(
+    context: &Context,
+    kind: &'static str,
+    actor: &Party,
+    app: &AppRow,
+    data: Value,
+) -> DomainResult<NewEvent> {
+    let mut connection = context.store.pool().acquire().await?;
+    event_of(&mut connection, kind, actor, app, data).await
+}
+
+async fn event_of(
+    connection: &mut PgConnection,
+    kind: &'static str,
+    actor: &Party,
+    app: &AppRow,
+    data: Value,
+) -> DomainResult<NewEvent> {
+    let place = app_place_tx(connection, app.guid).await?;
     let mut event = NewEvent::new(kind, actor.clone(), Party::new("app", app.guid, &app.name))
         .in_space(place.space_guid, place.org_guid);
     if let Value::Object(data) = data {
         event.data.extend(data);
     }
-    event_record_tx(tx, &event).await?;
+    Ok(event)
+}
+
+/// Records that somebody has seen or taken something of an app's that is not for everybody. Nothing changes, so nothing
+/// is locked.
+///
+/// # Errors
+/// When the database fails.
+pub async fn note(context: &Context, kind: &'static str, actor: &Party, app: &AppRow, data: Value) -> DomainResult<()> {
+    let mut tx = context.store.begin().await?;
+    record(&mut tx, kind, actor, app, data).await?;
+    tx.commit().await?;
     Ok(())
 }
 

@@ -46,15 +46,15 @@ pub struct NewProcess<'a> {
     pub health_check: &'a Value,
 }
 
-/// Inserts a process unless the app has one of this type. `web` keeps the app's guid, as on Cloud Foundry.
+/// Inserts a process unless the app has one of this type: `None` then. `web` keeps the app's guid, as on Cloud Foundry.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn process_insert_tx(tx: &mut PgConnection, process: &NewProcess<'_>) -> sqlx::Result<()> {
+pub async fn process_insert_tx(tx: &mut PgConnection, process: &NewProcess<'_>) -> sqlx::Result<Option<Uuid>> {
     let guid = if process.kind == "web" { process.app_guid } else { Uuid::new_v4() };
-    sqlx::query!(
+    sqlx::query_scalar!(
         "insert into process (guid, app_guid, type, instances, memory_in_mb, disk_in_mb, health_check)
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning guid",
         guid,
         process.app_guid,
         process.kind,
@@ -63,9 +63,8 @@ pub async fn process_insert_tx(tx: &mut PgConnection, process: &NewProcess<'_>) 
         process.disk_in_mb,
         process.health_check,
     )
-    .execute(tx)
-    .await?;
-    Ok(())
+    .fetch_optional(tx)
+    .await
 }
 
 /// The app's processes, oldest first, without those of a running deployment.

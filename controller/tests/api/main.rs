@@ -4,6 +4,7 @@
 mod support;
 
 mod apps;
+mod audit;
 mod blobs;
 mod buildpacks;
 mod clients;

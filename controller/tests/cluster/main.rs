@@ -105,7 +105,7 @@ async fn a_crash_is_an_event_and_stays_on_its_cell() {
     let harness = Harness::start().await;
     let router = SimRouter::connect(&harness, Uuid::new_v4()).await;
     let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
-    let (_, process) = harness.app("shaky", 1, 128).await;
+    let (app, process) = harness.app("shaky", 1, 128).await;
     let assigned = cell.assigned(Intent::Run, 1).await;
     cell.run_all(&assigned).await;
     router.routes(process, 1).await;
@@ -126,6 +126,68 @@ async fn a_crash_is_an_event_and_stays_on_its_cell() {
     router.routes(process, 1).await;
     assert_eq!(harness.count("select count(*) from event where type = 'app.crash'").await, 1);
     assert_eq!(harness.count("select count(*) from assignment").await, 1, "the cell restarts it, nobody moves it");
+    // The app tells it, and the process.
+    let actors: Vec<(String, String, String, serde_json::Value)> =
+        sqlx::query_as("select type, actor_type, actor_guid, data from event where type like '%crash' order by type")
+            .fetch_all(harness.pool())
+            .await
+            .expect("events");
+    let [(first, kind, guid, told), (second, second_kind, second_guid, second_told)] = actors.as_slice() else {
+        panic!("one of each: {actors:?}")
+    };
+    assert_eq!((first.as_str(), kind.as_str(), guid), ("app.crash", "app", &app.to_string()));
+    assert_eq!((second.as_str(), second_kind.as_str()), ("audit.app.process.crash", "process"));
+    assert_eq!((second_guid, second_told), (&process.to_string(), told));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_readiness_is_an_event_and_a_failed_check_of_health_is_none() {
+    let harness = Harness::start().await;
+    let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
+    let (_, process) = harness.app("moody", 1, 128).await;
+    let assigned = cell.assigned(Intent::Run, 1).await;
+    let events = async |count: usize| {
+        eventually("events", LIMIT, async || {
+            let events: Vec<(String, String, serde_json::Value)> = sqlx::query_as(
+                "select type, actor_guid, data from event where type like 'audit.app.process.%ready' order by seq",
+            )
+            .fetch_all(harness.pool())
+            .await
+            .expect("events");
+            if events.len() == count { Ok(events) } else { Err(events) }
+        })
+        .await
+    };
+    cell.run_all(&assigned).await;
+    let (kind, actor, data) = events(1).await.remove(0);
+    assert_eq!((kind.as_str(), &actor), ("audit.app.process.ready", &process.to_string()));
+    assert_eq!((data["index"].as_i64(), data["ready"].as_bool()), (Some(0), Some(true)));
+    assert_eq!(data["instance"], assigned[0].id);
+    assert!(data["cell_id"].is_string() && data["version"].is_string(), "{data}");
+
+    let mut unready = cell.observation(&assigned[0].id, InstanceState::Running);
+    unready.ready = false;
+    cell.report(vec![unready.clone()]).await;
+    // Told again, nothing changes.
+    cell.report(vec![unready]).await;
+    let (kind, _, data) = events(2).await.remove(1);
+    assert_eq!((kind.as_str(), data["ready"].as_bool()), ("audit.app.process.not-ready", Some(false)));
+    cell.run_all(&assigned).await;
+    events(3).await;
+
+    let mut sick = cell.observation(&assigned[0].id, InstanceState::Running);
+    sick.ready = false;
+    sick.reason = "the health check failed".into();
+    cell.report(vec![sick]).await;
+    let mut crash = cell.observation(&assigned[0].id, InstanceState::Crashed);
+    crash.crash_event = true;
+    cell.report(vec![crash]).await;
+    eventually("crash event", LIMIT, || async {
+        let count = harness.count("select count(*) from event where type = 'audit.app.process.crash'").await;
+        if count == 1 { Ok(()) } else { Err(count) }
+    })
+    .await;
+    events(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

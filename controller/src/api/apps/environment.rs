@@ -19,6 +19,7 @@ use crate::api::permissions::SpaceAction;
 use crate::context::Context;
 use crate::domain::apps;
 use crate::domain::compose::{self, Phase};
+use crate::domain::lifecycle::{note, record};
 use crate::domain::services::vcap;
 use crate::domain::specs::environment::vcap_application;
 
@@ -36,6 +37,8 @@ async fn env(State(context): State<Context>, caller: Caller, Path(guid): Path<St
     let running = compose::app_facts(&context, &mut tx, &app, Phase::Running).await?;
     let staging = compose::app_facts(&context, &mut tx, &app, Phase::Staging).await?;
     let vcap = vcap_application(&running, None, None, app.guid);
+    record(&mut tx, "audit.app.environment.show", &caller.actor(), &app, json!({})).await?;
+    tx.commit().await?;
     Ok(Json(AppEnvView {
         staging_env_json: staging.group_env,
         running_env_json: running.group_env,
@@ -76,6 +79,7 @@ async fn variables(
     let app = find(&context, &caller, &guid, SpaceAction::ReadEnvironment).await?;
     require_visible(&context, &caller).await?;
     let var = apps::environment_of(&context, &app)?;
+    note(&context, "audit.app.environment_variables.show", &caller.actor(), &app, json!({})).await?;
     Ok(Json(view(&base, app.guid, var)))
 }
 

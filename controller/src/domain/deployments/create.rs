@@ -107,7 +107,7 @@ async fn target(
         }
     };
     compose::droplet_facts(&droplet)?;
-    make_process_types(context, tx, app, &droplet).await?;
+    make_process_types(context, tx, actor, app, &droplet).await?;
     app.droplet_guid = Some(droplet.guid);
     let (revision, commands) = match rollback {
         None => {

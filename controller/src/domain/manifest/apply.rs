@@ -84,7 +84,7 @@ async fn one(
         apps::set_environment_tx(context, tx, &mut app, wish.env.clone()).await?;
     }
     for process in &wish.processes {
-        make_process(context, tx, app.guid, &process.kind).await?;
+        make_process(context, tx, actor, &app, &process.kind).await?;
     }
     let rolling = deployments::rolling_types(tx, app.guid).await?;
     for process in &wish.processes {

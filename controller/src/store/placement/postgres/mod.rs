@@ -1,5 +1,6 @@
 //! The placement store in Postgres.
 
+mod events;
 mod observing;
 mod peers;
 mod planning;

@@ -6,12 +6,10 @@ use slipway_api_types::{AssignmentId, CellId};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use super::events;
 use super::{PgPlacement, signed, signed32, small};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::placement::{CellBatch, CellRecorded, Kind, ObservationRow, Observed, OneShot, Recorded, Result};
-
-/// Namespace of the guids of crash events: the same crash, told twice, is one event.
-const CRASH_EVENTS: Uuid = Uuid::from_u128(0x5a1f_0c3e_7d52_4b1a_9c40_73a5_91d2_6e18);
 
 /// A row before the observation, as far as routing and planning look at it.
 struct Before {
@@ -35,7 +33,9 @@ impl PgPlacement {
         let latest = latest(&valid);
         let before = write_rows(&mut tx, &latest).await?;
         write_refusals(&mut tx, &valid).await?;
-        write_crashes(&mut tx, &valid).await?;
+        let mut told = events::crashes(&valid);
+        told.extend(readiness(&before, &latest));
+        events::write(&mut tx, &told).await?;
         let (one_shots, known) = known(&mut tx, &latest).await?;
         write_counters(&mut tx, &valid).await?;
 
@@ -217,6 +217,21 @@ fn changes(before: &[Before], latest: &Latest<'_>) -> (Vec<(ChangeKind, Uuid)>, 
     (log, routed)
 }
 
+/// Instances that began or ceased to take traffic while they run. One whose check of health failed is about to end, which
+/// its crash tells.
+fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::Told> {
+    let after: BTreeMap<Uuid, (CellId, &ObservationRow)> =
+        latest.iter().map(|((cell, id), (_, row))| (id.0, (*cell, *row))).collect();
+    let turned = |old: &Before| {
+        let (cell, new) = after.get(&old.id)?;
+        let ready = new.state == Observed::Running && new.ready;
+        let turned = (old.observed == Observed::Running.as_str() && old.ready) != ready;
+        let goes_on = ready || (new.state == Observed::Running && new.reason.is_empty());
+        (old.lrp && turned && goes_on).then(|| events::Told::readiness(*cell, new.assignment, ready))
+    };
+    before.iter().filter_map(turned).collect()
+}
+
 async fn write_refusals(tx: &mut Transaction<'_, Postgres>, batches: &[&CellBatch]) -> Result<()> {
     let mut refused: BTreeMap<(CellId, AssignmentId), &ObservationRow> = BTreeMap::new();
     for batch in batches {
@@ -246,51 +261,6 @@ async fn write_refusals(tx: &mut Transaction<'_, Postgres>, batches: &[&CellBatc
         &reasons,
         &whole_cell,
         &counters
-    )
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-/// Crash events, as the contract shows them: actor is the process, target the app.
-async fn write_crashes(tx: &mut Transaction<'_, Postgres>, batches: &[&CellBatch]) -> Result<()> {
-    let (mut guids, mut ids, mut cells, mut data) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for batch in batches {
-        for row in batch.rows.iter().filter(|row| row.crash_event) {
-            let name = format!("{}/{}/{}", row.assignment, row.incarnation, row.since_unix_ms);
-            guids.push(Uuid::new_v5(&CRASH_EVENTS, name.as_bytes()));
-            ids.push(row.assignment.0);
-            cells.push(batch.cell.0);
-            let exit = row.exit.as_ref();
-            data.push(serde_json::json!({
-                "instance": row.assignment.to_string(),
-                "reason": "CRASHED",
-                "exit_description": exit.map_or(row.reason.as_str(), |exit| exit.reason.as_str()),
-                "exit_status": exit.map(|exit| exit.code),
-                "crash_count": row.crashes,
-                "crash_timestamp": exit.map_or(row.since_unix_ms, |exit| exit.at_unix_ms),
-                "cell_id": batch.cell.to_string(),
-            }));
-        }
-    }
-    if guids.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "insert into event (guid, type, actor_guid, actor_type, actor_name, target_guid, target_type, target_name,
-                            data, space_guid, org_guid)
-         select t.guid, 'app.crash', p.guid::text, 'process', p.type, a.guid::text, 'app', a.name,
-                t.data || jsonb_build_object('index', i.index), s.guid, s.org_guid
-         from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::jsonb[]) as t (guid, id, cell, data)
-         join assignment i on i.id = t.id and i.cell = t.cell
-         join process p on p.guid = i.group_id
-         join app a on a.guid = p.app_guid
-         join space s on s.guid = a.space_guid
-         on conflict (guid) do nothing",
-        &guids,
-        &ids,
-        &cells,
-        &data
     )
     .execute(&mut **tx)
     .await?;
