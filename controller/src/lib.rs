@@ -13,6 +13,7 @@ pub mod context;
 pub mod deployments;
 pub mod domain;
 pub mod drains;
+pub mod gzip;
 pub mod jobs;
 pub mod planner;
 pub mod routers;

@@ -112,9 +112,7 @@ pub enum MakeError {
 pub fn pack(root: &Path, target: &Path, options: &PackOptions<'_>) -> Result<Packed, MakeError> {
     let file = File::create(target).map_err(at(target))?;
     let blob = HashingWriter::new(BufWriter::with_capacity(1 << 20, file));
-    let mut encoder = zstd::Encoder::new(blob, ZSTD_LEVEL).map_err(at(target))?;
-    // One worker or more gives the same bytes for any number of them; none gives others.
-    encoder.multithread(ZSTD_WORKERS).map_err(at(target))?;
+    let encoder = compressor(blob).map_err(at(target))?;
     let (encoder, digest, paths, size) = write_tree(root, HashingWriter::new(encoder), options)?;
     let (writer, blob, blob_size) = encoder.finish().map_err(at(target))?.finish();
     let file = writer.into_inner().map_err(|error| at(target)(error.into_error()))?;
@@ -122,6 +120,17 @@ pub fn pack(root: &Path, target: &Path, options: &PackOptions<'_>) -> Result<Pac
         file.sync_all().map_err(at(target))?;
     }
     Ok(Packed { digest, blob, blob_size, size, paths })
+}
+
+/// How every archive is compressed: equal tars give equal blobs.
+///
+/// # Errors
+/// When the encoder cannot be made.
+pub fn compressor<W: Write>(blob: W) -> io::Result<zstd::Encoder<'static, W>> {
+    let mut encoder = zstd::Encoder::new(blob, ZSTD_LEVEL)?;
+    // One worker or more gives the same bytes for any number of them; none gives others.
+    encoder.multithread(ZSTD_WORKERS)?;
+    Ok(encoder)
 }
 
 type Written<W> = (W, Digest, Vec<PathBuf>, u64);

@@ -12,7 +12,7 @@ pub mod meta;
 pub mod store;
 
 pub use archive::{ArchiveError, Limits, LinkPolicy, UnpackedTree, unpack_droplet, unpack_open, unpack_zip};
-pub use canonical::{MakeError, Owners, PackOptions, Packed, Times, pack};
+pub use canonical::{MakeError, Owners, PackOptions, Packed, Times, compressor, pack};
 pub use digest::Digest;
 pub use meta::{LayerEntry, LayerIndex, LayerMeta, Package};
 pub use store::{StoreError, unpack_layer};

@@ -34,6 +34,9 @@ use crate::store::list::Visible;
 use crate::store::metadata::Labelled;
 use crate::store::packages::PackageRow;
 
+/// What clients save as `.tgz`.
+const GZIP: &str = "application/gzip";
+
 /// Endpoints.
 pub fn routes() -> Router<Context> {
     Router::new()
@@ -168,12 +171,11 @@ async fn fetch(State(context): State<Context>, caller: Caller, Path(guid): Path<
     let Some(blob) = &row.blob else {
         return Err(ApiError::unprocessable("Only staged droplets can be downloaded."));
     };
-    let (kind, extension) = match row.format.as_str() {
-        "tar.gz" => ("application/gzip", "tgz"),
-        _ => ("application/zstd", "tar.zst"),
+    let name = format!("droplet_{}.tgz", row.guid);
+    let answer = match row.format.as_str() {
+        "tar.gz" => download::blob(&context, blob, row.blob_size, GZIP, &name).await?,
+        _ => download::as_gzip(&context, blob, GZIP, &name).await?,
     };
-    let name = format!("droplet_{}.{extension}", row.guid);
-    let answer = download::blob(&context, blob, row.blob_size, kind, &name).await?;
     let data = json!({ "droplet_guid": row.guid });
     note(&context, "audit.app.droplet.download", &caller.actor(), &app, data).await?;
     Ok(answer)

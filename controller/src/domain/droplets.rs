@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _};
-use std::path::{Component, Path};
+use std::io::{BufReader, Read, Seek as _, Write as _};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -110,7 +110,11 @@ pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &
     if let Some(types) = process_types.as_object() {
         check_process_types(types.keys())?;
     }
-    let (digest, size) = context.blobs.put_file(bits).await.map_err(|error| error.while_doing("storing a droplet"))?;
+    let kept = match found.format {
+        "tar.gz" => repacked(bits, limit).await?,
+        _ => bits.to_owned(),
+    };
+    let (digest, size) = context.blobs.put_file(&kept).await.map_err(|error| error.while_doing("storing a droplet"))?;
     let new = NewDroplet {
         guid: row.guid,
         app_guid: row.app_guid,
@@ -120,7 +124,7 @@ pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &
         blob: Some(digest.to_vec()),
         blob_size: Some(i64::try_from(size).unwrap_or(i64::MAX)),
         unpacked_size: None,
-        format: found.format.to_owned(),
+        format: "tar.zst".to_owned(),
         stack: found.stack,
         buildpacks: None,
         process_types,
@@ -137,6 +141,33 @@ pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &
     let job = job_done_tx(&mut tx, "droplet.upload", "droplet", row.guid, &json!([]), &actor.guid).await?;
     tx.commit().await?;
     Ok(job)
+}
+
+/// A gzip archive as the Zstandard one that a build makes: a droplet that was downloaded and comes back has the digest that
+/// it had, on cells too. Also the first to read the archive to its end, where its checksum is.
+async fn repacked(bits: &Path, limit: u64) -> DomainResult<PathBuf> {
+    let (from, to) = (bits.to_owned(), bits.with_extension("tar.zst"));
+    let target = to.clone();
+    let repack = move || -> DomainResult<()> {
+        let io = |error| DomainError::internal("packing an uploaded droplet", error);
+        let file = File::open(&from).map_err(io)?;
+        let mut tar = flate2::read::GzDecoder::new(BufReader::new(file)).take(limit.saturating_add(1));
+        let mut encoder = slipway_layers::compressor(File::create(&target).map_err(io)?).map_err(io)?;
+        let mut piece = vec![0; 1 << 17];
+        loop {
+            let read = tar.read(&mut piece).map_err(|error| refused(format!("the archive is damaged ({error})")))?;
+            if read == 0 {
+                break;
+            }
+            encoder.write_all(&piece[..read]).map_err(io)?;
+        }
+        encoder.finish().map_err(io)?;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(repack)
+        .await
+        .map_err(|error| DomainError::internal("packing an uploaded droplet", error))??;
+    Ok(to)
 }
 
 /// What an uploaded archive says of itself.

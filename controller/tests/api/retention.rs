@@ -8,7 +8,7 @@ use slipway_controller::store::Store;
 use slipway_protocol::digest::sha256;
 use sqlx::AssertSqlSafe;
 
-use crate::support::apps::{build, build_result, package, refused, upload, use_droplet, zip_of};
+use crate::support::apps::{build, build_result, droplet, package, refused, upload, use_droplet, zip_of};
 use crate::support::{TestClient, TestController};
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
         .expect("settled");
     controller.context.blobs.sweep().await.expect("swept");
     assert!(!there(1).await && there(0).await && there(2).await);
-    assert!(controller.context.blobs.exists(&sha256(b"a droplet")).await.expect("an answer"), "it runs");
+    assert!(controller.context.blobs.exists(&sha256(&droplet())).await.expect("an answer"), "it runs");
     // What is gone cannot be used.
     let (_, page) = client.get(&format!("/v3/apps/{app}/droplets?order_by=created_at")).await;
     let expired = json!({ "data": { "guid": page["resources"][2]["guid"] } });

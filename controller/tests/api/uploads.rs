@@ -4,7 +4,7 @@ use std::io::{Cursor, Write as _};
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha1::Digest as _;
 use slipway_controller::config::Limits;
 use slipway_test_support::eventually;
@@ -279,4 +279,54 @@ async fn a_droplet_has_a_bearable_number_of_process_types() {
     let path = format!("/v3/droplets/{}", made["guid"].as_str().expect("a guid"));
     refused(&send(&client, &path, form, None).await, 422, &["101 are named"]);
     assert_eq!(client.get(&path).await.1["state"], "AWAITING_UPLOAD");
+}
+
+/// `cf download-droplet` saves it as `.tgz`, and `cf push --droplet` brings it back.
+#[tokio::test]
+async fn a_droplet_is_downloaded_as_tgz_and_comes_back_as_it_was() {
+    let controller = TestController::start().await;
+    let client = controller.admin().await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, before) = client.get(&format!("/v3/apps/{app}/droplets/current")).await;
+    let path = format!("/v3/droplets/{}/download", before["guid"].as_str().expect("a guid"));
+    let response = client.request(Method::GET, &path).send().await.expect("an answer");
+    let header = |name: &str| response.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
+    assert_eq!(header("content-type").as_deref(), Some("application/gzip"));
+    assert_eq!(header("content-length"), None, "it is not known before it is made");
+    assert!(header("content-disposition").is_some_and(|name| name.ends_with(".tgz\"")));
+    let tgz = response.bytes().await.expect("bytes").to_vec();
+    let mut names = Vec::new();
+    for entry in tar::Archive::new(flate2::read::GzDecoder::new(&tgz[..])).entries().expect("a tar") {
+        names.push(entry.expect("an entry").path().expect("a name").display().to_string());
+    }
+    assert_eq!(names, ["app/server.js", "slipway.json"]);
+
+    let waiting = async || {
+        let body = json!({ "relationships": { "app": { "data": { "guid": app } } } });
+        let (status, droplet) = client.post("/v3/droplets", body).await;
+        assert_eq!(status, StatusCode::CREATED, "{droplet}");
+        droplet["guid"].as_str().expect("a guid").to_owned()
+    };
+    let send = async |droplet: &str, bits: Vec<u8>| {
+        let form = Form::new().part("bits", Part::bytes(bits).file_name("droplet.tgz"));
+        let request = client.request(Method::POST, &format!("/v3/droplets/{droplet}/upload"));
+        client.send(request.multipart(form)).await
+    };
+    // Cut off behind what a tar must have: the checksum is missing.
+    let droplet = waiting().await;
+    let (status, body) = send(&droplet, tgz[..tgz.len() - 4].to_vec()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(error(&body).1.contains("the archive is damaged"), "{body}");
+
+    let (status, body) = send(&droplet, tgz).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let (_, after) = client.get(&format!("/v3/droplets/{droplet}")).await;
+    assert_eq!((&after["state"], &after["checksum"]), (&json!("STAGED"), &before["checksum"]), "{after}");
+    let layers = |guid: &Value| {
+        let guid = guid.as_str().expect("a guid").parse::<uuid::Uuid>().expect("a guid");
+        sqlx::query_as::<_, (String, Value)>("select format, layers from droplet where guid = $1").bind(guid)
+    };
+    let pool = &controller.database.pool;
+    let (format, kept) = layers(&after["guid"]).fetch_one(pool).await.expect("a droplet");
+    assert_eq!((format.as_str(), &kept[0]["line"]), ("tar.zst", &json!("node-22")));
 }

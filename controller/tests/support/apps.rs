@@ -105,6 +105,21 @@ pub async fn build(client: &TestClient, package: &str) -> String {
     build["guid"].as_str().expect("guid").to_owned()
 }
 
+/// A droplet as a build makes it. The same bytes each time.
+pub fn droplet() -> Vec<u8> {
+    let own = r#"{"layers":[{"line":"node-22","digest":"ab"}],"process_types":{"web":"node ."},"stack":"debian12"}"#;
+    let encoder = slipway_layers::compressor(Vec::new()).expect("an encoder");
+    let mut builder = tar::Builder::new(encoder);
+    for (name, content) in [("app/server.js", "listen()"), ("slipway.json", own)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append_data(&mut header, name, content.as_bytes()).expect("appended");
+    }
+    builder.into_inner().and_then(zstd::Encoder::finish).expect("a droplet")
+}
+
 /// What a cell says of a build that went well, with a droplet of this content in the object store.
 pub fn build_result(droplet: &[u8]) -> v1::BuildResult {
     v1::BuildResult {

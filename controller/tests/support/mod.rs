@@ -261,11 +261,12 @@ impl TestController {
 
     /// Puts a droplet into the object store and ends a build with it, as its cell would report it.
     pub async fn stage(&self, build: &str) {
-        self.put_blob(b"a droplet").await;
+        let droplet = apps::droplet();
+        self.put_blob(&droplet).await;
         let guid = build.parse().expect("guid");
         for _ in 0..2 {
             // A cell reports until it is acknowledged: the second report changes nothing.
-            let result = apps::build_result(b"a droplet");
+            let result = apps::build_result(&droplet);
             outcomes::build_completed(&self.context, AssignmentId::new(), guid, 1, Some(result), None)
                 .await
                 .expect("recorded");
