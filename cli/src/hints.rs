@@ -134,8 +134,10 @@ fn of_push(error: &PushError) -> String {
                 "The lines above say what the buildpack missed; correct the app and push again.".to_owned()
             }
             "StagingTimeExpired" => "Make the build shorter, or push again: what was fetched is cached.".to_owned(),
-            "InsufficientResources" | "NoCompatibleCell" => {
-                "Stop an app or ask the operator for room, and push again.".to_owned()
+            "InsufficientResources" => "Stop an app or ask the operator for room, and push again.".to_owned(),
+            "NoCompatibleCell" => {
+                "Ask the operator for a cell in the isolation segment of this space, or to put the space elsewhere."
+                    .to_owned()
             }
             _ => format!("`slipway logs {app} --recent` shows the whole staging output; correct the app and push again."),
         },

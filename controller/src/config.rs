@@ -89,6 +89,10 @@ pub struct Limits {
     /// A build or task that no cell can take for this long fails, seconds. Shorter fails pushes during the restart of
     /// the only cell; longer keeps a developer waiting for what will not happen.
     pub unplaced_timeout_s: u64,
+    /// A build or task fails after this long when cells are connected and none of them is of the kind that it needs (its
+    /// isolation segment), seconds. Shorter than the five seconds within which a cell comes back that lost its controller
+    /// fails pushes for a cell that restarts; longer keeps a developer waiting for what only an operator can give.
+    pub no_compatible_cell_after_s: u64,
     /// How long a request waits for a connection to the database before it is answered with 503, seconds. Shorter refuses
     /// requests when the database is only busy; longer keeps clients waiting for one that is away.
     pub database_wait_s: u64,
@@ -112,6 +116,7 @@ impl Default for Limits {
             refresh_token_s: 30 * 24 * 3600,
             cell_lost_after_s: 30,
             unplaced_timeout_s: 60,
+            no_compatible_cell_after_s: 6,
             database_wait_s: 3,
             temporary_disable_deployments: false,
         }

@@ -19,6 +19,7 @@ use crate::store::apptasks::{task_lock_tx, task_state_tx};
 use crate::store::builds::{BuildRow, build_app_tx, build_end_tx, build_lock_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::{NewDroplet, droplet_insert_tx};
+use crate::store::placement::NO_COMPATIBLE_CELL;
 use crate::store::retention::bits_expire_tx;
 
 /// Added to the staging timeout, seconds: the cell ends a build in time by itself and says more about it.
@@ -241,9 +242,18 @@ pub async fn sweep(context: &Context) -> DomainResult<()> {
     let seconds = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX / 2);
     let limits = &context.config.limits;
     let (limit, unplaced_limit) = (seconds(limits.staging_timeout_s), seconds(limits.unplaced_timeout_s));
+    let incompatible_limit = seconds(limits.no_compatible_cell_after_s).min(unplaced_limit);
     for build in context.store.builds_open().await? {
         let attempt = build.attempt.unsigned_abs();
         match (build.unplaced, build.unplaced_s) {
+            (Some(reason), Some(waited))
+                if waited >= incompatible_limit && !build.assigned && reason.starts_with(NO_COMPATIBLE_CELL) =>
+            {
+                // The words by which clients know it, and which kind of cell is missing.
+                let which = reason.strip_prefix(NO_COMPATIBLE_CELL).unwrap_or_default();
+                let error = format!("NoCompatibleCell - Found no compatible cell{which}");
+                build_failed(context, build.guid, attempt, &error).await?;
+            }
             (Some(reason), Some(waited)) if waited > unplaced_limit && !build.assigned => {
                 let error =
                     format!("InsufficientResources - No cell could take the build for {waited} seconds: {reason}");
@@ -256,7 +266,7 @@ pub async fn sweep(context: &Context) -> DomainResult<()> {
             _ => {}
         }
     }
-    for task in context.store.tasks_unplaced(unplaced_limit).await? {
+    for task in context.store.tasks_unplaced(unplaced_limit, incompatible_limit).await? {
         let failure = format!("No cell could take the task: {}", task.reason);
         task_ended(context, task.guid, None, Some(&failure)).await?;
     }

@@ -6,7 +6,9 @@ use slipway_api_types::CellId;
 use uuid::Uuid;
 
 use super::{REFUSAL_MEMORY_MS, cell_name};
-use crate::store::placement::{Cell, CellState, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted};
+use crate::store::placement::{
+    Cell, CellState, NO_COMPATIBLE_CELL, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted,
+};
 
 /// An instance that needs a place.
 pub(super) struct Need<'a> {
@@ -128,14 +130,16 @@ impl<'a> Room<'a> {
             keep(connected, |free| !free.cell.cordoned).ok_or_else(|| "every connected cell is cordoned".to_owned())?;
         let tagged = keep(open, |free| wanted.tags.is_subset(&free.cell.tags)).ok_or_else(|| {
             let tags: Vec<&str> = wanted.tags.iter().map(String::as_str).collect();
-            format!("no connected cell has the tags {}", tags.join(", "))
+            format!("{NO_COMPATIBLE_CELL}: no connected cell has the tags {}", tags.join(", "))
         })?;
         let segment = |of: &Option<String>| of.as_ref().map(|name| name.to_lowercase());
         let own =
             keep(tagged, |free| segment(&free.cell.segment) == segment(&wanted.segment)).ok_or_else(
                 || match &wanted.segment {
-                    Some(name) => format!("no connected cell is in the isolation segment {name:?}"),
-                    None => "no connected cell is in the shared isolation segment".to_owned(),
+                    Some(name) => {
+                        format!("{NO_COMPATIBLE_CELL}: no connected cell is in the isolation segment {name:?}")
+                    }
+                    None => format!("{NO_COMPATIBLE_CELL}: no connected cell is in the shared isolation segment"),
                 },
             )?;
         let refused = self.refused.get(&(wanted.group, wanted.spec));

@@ -104,16 +104,19 @@ fn each_instance_without_a_place_has_one_reason_with_figures() {
     let cordoned = Cell { cordoned: true, ..one() };
     assert_eq!(reason(&snapshot(vec![cordoned], wanted(1, 1))), "every connected cell is cordoned");
     let isolated = || Wanted { segment: Some("Secure".into()), ..wanted(1, 1) };
-    assert_eq!(reason(&snapshot(vec![one()], isolated())), "no connected cell is in the isolation segment \"Secure\"");
+    assert_eq!(
+        reason(&snapshot(vec![one()], isolated())),
+        "found no compatible cell: no connected cell is in the isolation segment \"Secure\""
+    );
     let inside = Cell { segment: Some("secure".into()), ..one() };
     assert_eq!(
         reason(&snapshot(vec![inside.clone()], wanted(1, 1))),
-        "no connected cell is in the shared isolation segment"
+        "found no compatible cell: no connected cell is in the shared isolation segment"
     );
     let placed = plan(&snapshot(vec![inside], isolated()), ids()).changes.placements;
     assert_eq!(placed.len(), 1, "case does not matter");
     let picky = Wanted { tags: BTreeSet::from(["gpu".into()]), ..wanted(1, 1) };
-    assert_eq!(reason(&snapshot(vec![one()], picky)), "no connected cell has the tags gpu");
+    assert_eq!(reason(&snapshot(vec![one()], picky)), "found no compatible cell: no connected cell has the tags gpu");
     let text = "needs 4096 MiB; the largest free is 1000 MiB on cell 00000001";
     assert_eq!(reason(&snapshot(vec![one()], wanted(1, 4096))), text);
     let disk = Wanted { disk_mb: 5000, ..wanted(1, 1) };

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
+use super::placement::NO_COMPATIBLE_CELL;
 use crate::domain::list::ListOptions;
 
 /// A task as stored.
@@ -153,17 +154,22 @@ pub struct UnplacedTask {
 }
 
 impl Store {
-    /// Tasks that have had no place for more than `seconds` and never were on a cell.
+    /// Tasks that have had no place for more than `seconds`, or for `incompatible_s` when no cell is of the kind that they
+    /// need, and never were on a cell.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tasks_unplaced(&self, seconds: i64) -> sqlx::Result<Vec<UnplacedTask>> {
+    pub async fn tasks_unplaced(&self, seconds: i64, incompatible_s: i64) -> sqlx::Result<Vec<UnplacedTask>> {
         sqlx::query_as!(
             UnplacedTask,
             "select t.guid, u.reason from task t join unplaced u on u.group_id = t.guid
-             where t.state in ('PENDING', 'RUNNING') and u.since < now() - make_interval(secs => $1::bigint)
+             where t.state in ('PENDING', 'RUNNING')
+               and u.since < now() - make_interval(secs => case when starts_with(u.reason, $3) then $2::bigint
+                                                           else $1::bigint end)
                and not exists (select 1 from assignment x where x.group_id = t.guid)",
-            seconds
+            seconds,
+            incompatible_s,
+            NO_COMPATIBLE_CELL
         )
         .fetch_all(self.pool())
         .await

@@ -135,6 +135,46 @@ async fn without_a_cell_instances_and_builds_say_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_cell_of_its_kind_a_build_waits_for_a_moment_only() {
+    let harness = Harness::start().await;
+    let mut shared = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
+    let admin = harness.admin().await;
+    let app = staged(&harness, &admin, &mut shared, "web").await;
+    let (_, segment) = admin.post("/v3/isolation_segments", json!({ "name": "gpu" })).await;
+    let place =
+        format!("/v3/isolation_segments/{}/relationships/organizations", segment["guid"].as_str().expect("one"));
+    let (_, page) = admin.get("/v3/spaces").await;
+    let space = &page["resources"][0];
+    let body = json!({ "data": [space["relationships"]["organization"]["data"]] });
+    assert_eq!(admin.post(&place, body).await.0, 200);
+    let own = format!("/v3/spaces/{}/relationships/isolation_segment", space["guid"].as_str().expect("a guid"));
+    assert_eq!(admin.patch(&own, json!({ "data": { "guid": segment["guid"] } })).await.0, 200);
+
+    action(&admin, &app, "start").await;
+    let which = "found no compatible cell: no connected cell is in the isolation segment \"gpu\"";
+    let stats = format!("/v3/processes/{app}/stats");
+    shows(&admin, &stats, "the reason", |body| body["resources"][0]["details"] == which).await;
+    let guid = build(&admin, &ready_package(&admin, &app).await).await;
+    harness.until("select count(*) from unplaced", 2).await;
+    // Less than what a build waits for room, and longer than a cell takes to come back.
+    let aged = "update unplaced set since = since - interval '10 seconds'";
+    sqlx::query(aged).execute(harness.pool()).await.expect("age");
+    let body = shows(&admin, &format!("/v3/builds/{guid}"), "the build fails", |body| body["state"] == "FAILED").await;
+    assert_eq!(body["error"], format!("NoCompatibleCell - F{}", &which[1..]));
+
+    // With a cell of its kind it goes there.
+    let id = Uuid::new_v4();
+    let mut hello = cell_hello(&harness, id, "z1");
+    let info = hello.cell.as_mut().expect("info");
+    // For the app, too, which was started.
+    (info.isolation_segment, info.memory_mb, info.disk_mb) = ("GPU".into(), 4096, 16_384);
+    let own = SimCell::with_hello(&harness, id, hello).await;
+    let guid = build(&admin, &ready_package(&admin, &app).await).await;
+    own.one(v1::WorkloadKind::Build).await;
+    assert_eq!(admin.get(&format!("/v3/builds/{guid}")).await.1["state"], "STAGING");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cell_that_does_not_answer_is_named_in_the_logs() {
     let harness = Harness::start().await;
     let admin = harness.admin().await;

@@ -8,6 +8,10 @@ use uuid::Uuid;
 
 use super::{Cell, Intent, Kind, Placed, Role, RouterSeen, SpecDigest, Wanted};
 
+/// How the reason of one without a place begins when no connected cell is of the kind that is wanted, however much room
+/// there were: only an operator can help. Cloud Foundry's words.
+pub const NO_COMPATIBLE_CELL: &str = "found no compatible cell";
+
 /// One instance that has no place, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unplaced {
