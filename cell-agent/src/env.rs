@@ -29,8 +29,12 @@ pub fn port(spec: &WorkloadSpec) -> u16 {
     spec.ports.first().and_then(|port| u16::try_from(*port).ok()).filter(|port| *port != 0).unwrap_or(8080)
 }
 
+/// Where a program is looked for that no buildpack and no developer has put elsewhere.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The whole environment: the spec's, and what only the cell knows. The cell's facts win, except where a developer may
-/// choose (`MEMORY_LIMIT`, `LANG`).
+/// choose (`MEMORY_LIMIT`, `LANG`, and `PATH` of what runs). A build calls on programs of the stack by their names, so it
+/// has the path on which they are.
 #[must_use]
 pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> {
     let mut env: BTreeMap<String, String> =
@@ -44,7 +48,6 @@ pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> 
     set("USER", "vcap");
     set("TMPDIR", "/home/vcap/tmp");
     set("DEPS_DIR", "/home/vcap/deps");
-    set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     set("CF_STACK", &spec.stack);
     set("CF_INSTANCE_GUID", &place.instance);
     set("INSTANCE_GUID", &place.instance);
@@ -66,6 +69,10 @@ pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> 
         set("CF_INSTANCE_PORT", "");
         set("CF_INSTANCE_ADDR", "");
         set("CF_INSTANCE_PORTS", "[]");
+    }
+    match place.kind {
+        WorkloadKind::Lrp | WorkloadKind::Task => drop(env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned())),
+        _ => drop(env.insert("PATH".to_owned(), PATH.to_owned())),
     }
     env.entry("MEMORY_LIMIT".to_owned()).or_insert_with(|| format!("{}m", spec.memory_mb));
     env.entry("LANG".to_owned()).or_insert_with(|| "en_US.UTF-8".to_owned());
@@ -141,6 +148,21 @@ mod tests {
         assert_eq!(application["port"], 8080);
         assert_eq!(application["host"], "0.0.0.0");
         assert_eq!(application["instance_index"], 3);
+    }
+
+    #[test]
+    fn a_developer_chooses_the_path_of_what_runs() {
+        let path = |spec: &WorkloadSpec, kind| {
+            let env: BTreeMap<_, _> = environment(spec, &place(kind)).into_iter().collect();
+            env["PATH"].clone()
+        };
+        let mut chosen = spec();
+        chosen.env.push(EnvVar { name: "PATH".into(), value: "/home/vcap/app/bin:/bin".into() });
+        for kind in [WorkloadKind::Lrp, WorkloadKind::Task] {
+            assert_eq!(path(&spec(), kind), PATH);
+            assert_eq!(path(&chosen, kind), "/home/vcap/app/bin:/bin");
+        }
+        assert_eq!(path(&chosen, WorkloadKind::Build), PATH);
     }
 
     #[test]

@@ -107,3 +107,37 @@ pub(crate) async fn environment_logs_events_and_routes(platform: &mut Platform) 
     ensure!(status == 200, "started again: {status}");
     Ok(())
 }
+
+/// The start begins with the developer's `PATH`, which does not lead to Node.js; the buildpacks' directories come before it.
+pub(crate) async fn a_developers_path_holds_and_runtimes_are_found(platform: &mut Platform) -> anyhow::Result<()> {
+    for (example, command) in [("node", "node server.js"), ("python", "gunicorn --bind 0.0.0.0:$PORT app:app")] {
+        let app = format!("own-path-{example}");
+        let directory = tempfile::tempdir()?;
+        for file in std::fs::read_dir(Platform::repository().join("examples").join(example))? {
+            let file = file?;
+            if file.file_type()?.is_file() {
+                std::fs::copy(file.path(), directory.path().join(file.file_name()))?;
+            }
+        }
+        let manifest = directory.path().join("manifest.yml");
+        std::fs::write(
+            &manifest,
+            format!(
+                "applications:\n- name: {app}\n  memory: 128M\n  disk_quota: 512M\n  env:\n    PATH: /home/vcap/app/mine:/bin\n  command: 'echo \"the path is $PATH\"; exec {command}'\n"
+            ),
+        )?;
+        platform.ok(&["push", "-p", &directory.path().to_string_lossy(), "-f", &manifest.to_string_lossy()])?;
+        let (status, body) = platform.get(&app, "/").await?;
+        ensure!(status == 200, "{app}: {status} {body}");
+        Platform::eventually("the path is in the log", Duration::from_secs(120), || async {
+            let logs = platform.ok(&["logs", &app, "--recent"])?.stdout;
+            let line = logs.lines().find(|line| line.contains("the path is /")).context("no such line yet")?;
+            ensure!(line.trim_end().ends_with(":/home/vcap/app/mine:/bin"), "{line}");
+            ensure!(line.contains("/home/vcap/deps/0/bin:"), "{line}");
+            Ok(())
+        })
+        .await?;
+        platform.ok(&["delete", &app, "-f", "-r"])?;
+    }
+    Ok(())
+}

@@ -49,6 +49,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     examples::a_binary_is_pushed_served_and_scaled,
     examples::the_same_push_again_uploads_nothing,
     examples::environment_logs_events_and_routes,
+    examples::a_developers_path_holds_and_runtimes_are_found,
     warm::node_modules_of_the_last_build_are_taken,
     warm::python_packages_of_the_last_build_are_taken,
     deployments::a_rolling_deployment_fails_no_request,
