@@ -14,7 +14,9 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::domain::DomainError;
 use crate::store::Store;
-use crate::store::blobs::{blob_clear_tx, blob_forget_tx, blob_is_used_tx, blob_suspect_tx};
+use crate::store::blobs::{
+    blob_clear_tx, blob_forget_tx, blob_is_held_tx, blob_is_used_tx, blob_postpone_tx, blob_suspect_tx,
+};
 
 const CHUNK: usize = 256 * 1024;
 /// For how long a blob that was put may wait for the row that speaks of it, in seconds: several times as long as the
@@ -203,6 +205,11 @@ impl BlobStore {
         }
         if blob_is_used_tx(&mut tx, digest).await? {
             blob_clear_tx(&mut tx, digest).await?;
+            return Ok(tx.commit().await?);
+        }
+        if blob_is_held_tx(&mut tx, digest).await? {
+            // Nobody says when that ends: it is looked at again.
+            blob_postpone_tx(&mut tx, digest).await?;
             return Ok(tx.commit().await?);
         }
         match self.store.delete(&object_path(digest)).await {

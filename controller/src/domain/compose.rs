@@ -168,6 +168,7 @@ pub async fn store_spec(context: &Context, tx: &mut PgConnection, kind: &str, co
             memory_mb: mb(composed.spec.memory_mb),
             disk_mb: mb(composed.spec.disk_mb),
             stack: &composed.spec.stack,
+            blobs: &specs::blobs(&composed.spec),
         },
     )
     .await?;

@@ -10,6 +10,7 @@ use super::audit::{NewEvent, Party};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
 use crate::jobs::JobOutcome;
+use crate::store::apps::app_lock_tx;
 use crate::store::buildpacks::buildpack_delete_tx;
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::droplet_delete_tx;
@@ -97,14 +98,18 @@ pub async fn job(context: Context, job: ClaimedJob) -> DomainResult<JobOutcome> 
     if job.operation == "package.delete" && store.package_is_staged_now(guid).await? {
         return Ok(JobOutcome::Wait(BUILD_PAUSE, false));
     }
-    let blob = match job.operation.as_str() {
-        "package.delete" => store.package_get(guid).await?.and_then(|row| row.blob),
-        "droplet.delete" => store.droplet_get(guid).await?.and_then(|row| row.blob),
-        "buildpack.delete" => store.buildpack_row(guid).await?.and_then(|row| row.blob),
-        "organization_quota.delete" | "space_quota.delete" | "security_group.delete" => None,
+    let (app, blob) = match job.operation.as_str() {
+        "package.delete" => store.package_get(guid).await?.map_or((None, None), |row| (Some(row.app_guid), row.blob)),
+        "droplet.delete" => store.droplet_get(guid).await?.map_or((None, None), |row| (Some(row.app_guid), row.blob)),
+        "buildpack.delete" => (None, store.buildpack_row(guid).await?.and_then(|row| row.blob)),
+        "organization_quota.delete" | "space_quota.delete" | "security_group.delete" => (None, None),
         other => return Err(DomainError::invalid(format!("{other:?} is not a deletion"))),
     };
     let mut tx = store.begin().await?;
+    if let Some(app) = app {
+        // Whoever starts or stages the app meanwhile has either said what it needs of this, or finds it gone.
+        app_lock_tx(&mut tx, app).await?;
+    }
     match job.operation.as_str() {
         "package.delete" => package_delete_tx(&mut tx, guid).await?,
         "droplet.delete" => droplet_delete_tx(&mut tx, guid).await?,

@@ -41,6 +41,35 @@ pub async fn blob_is_used_tx(tx: &mut PgConnection, digest: &[u8]) -> sqlx::Resu
     .await
 }
 
+/// Whether something that is wanted, or on a cell, names a blob that no row of a resource speaks of any more: a droplet
+/// that was deleted while it runs. Its instances may have to start again, on another cell, too.
+///
+/// # Errors
+/// When the database fails.
+pub async fn blob_is_held_tx(tx: &mut PgConnection, digest: &[u8]) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select 1 from spec s where s.blobs @> array[$1::bytea]
+                 and (exists (select 1 from process p where p.spec = s.digest)
+                      or exists (select 1 from build b where b.spec = s.digest)
+                      or exists (select 1 from task t where t.spec = s.digest)
+                      or exists (select 1 from assignment a where a.spec = s.digest and a.tombstone_at is null)))
+               as "held!""#,
+        digest
+    )
+    .fetch_one(tx)
+    .await
+}
+
+/// Leaves a suspect blob alone until it would have settled, had it been put now.
+///
+/// # Errors
+/// When the database fails.
+pub async fn blob_postpone_tx(tx: &mut PgConnection, digest: &[u8]) -> sqlx::Result<()> {
+    sqlx::query!("update blob set put_at = now() where digest = $1", digest).execute(tx).await?;
+    Ok(())
+}
+
 /// Notes that a blob is in use.
 ///
 /// # Errors

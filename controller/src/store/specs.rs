@@ -27,6 +27,8 @@ pub struct NewSpec<'a> {
     pub memory_mb: i64,
     pub disk_mb: i64,
     pub stack: &'a str,
+    /// Digests of the blobs that it names.
+    pub blobs: &'a [Vec<u8>],
 }
 
 /// An app's names and those of its space and organization.
@@ -90,15 +92,16 @@ pub async fn layers_tx(tx: &mut PgConnection) -> sqlx::Result<Vec<LayerRow>> {
 /// When the database fails.
 pub async fn spec_insert_tx(tx: &mut PgConnection, spec: &NewSpec<'_>) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into spec (digest, kind, body, memory_mb, disk_mb, stack) values ($1, $2, $3, $4, $5, $6)
+        "insert into spec (digest, kind, body, memory_mb, disk_mb, stack, blobs) values ($1, $2, $3, $4, $5, $6, $7)
          -- Young again, and locked: what is about to be referred to is not removed as old.
-         on conflict (digest) do update set created_at = now()",
+         on conflict (digest) do update set created_at = now(), blobs = excluded.blobs",
         spec.digest,
         spec.kind,
         spec.body,
         spec.memory_mb,
         spec.disk_mb,
-        spec.stack
+        spec.stack,
+        spec.blobs
     )
     .execute(tx)
     .await?;

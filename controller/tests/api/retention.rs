@@ -8,7 +8,9 @@ use slipway_controller::store::Store;
 use slipway_protocol::digest::sha256;
 use sqlx::AssertSqlSafe;
 
-use crate::support::apps::{build, build_result, droplet, package, refused, upload, use_droplet, zip_of};
+use crate::support::apps::{
+    build, build_result, droplet, package, ready_package, refused, upload, use_droplet, zip_of,
+};
 use crate::support::{TestClient, TestController};
 
 #[tokio::test]
@@ -112,4 +114,52 @@ async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
     let expired = json!({ "data": { "guid": page["resources"][2]["guid"] } });
     let answer = client.patch(&format!("/v3/apps/{app}/relationships/current_droplet"), expired).await;
     refused(&answer, 422, &["is EXPIRED", "push the app again"]);
+}
+
+/// What runs may have to start again on another cell, long after somebody has deleted its droplet.
+#[tokio::test]
+async fn the_bits_of_a_deleted_droplet_stay_while_something_wanted_names_them() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let pool = &controller.database.pool;
+    // Each look at them comes when whoever has just read of them has had their time.
+    let there = async |digest: &[u8; 32]| {
+        sqlx::query("update blob set put_at = put_at - make_interval(secs => $1)")
+            .bind(SETTLE_S)
+            .execute(pool)
+            .await
+            .expect("settled");
+        controller.context.blobs.sweep().await.expect("swept");
+        controller.context.blobs.exists(digest).await.expect("an answer")
+    };
+    let (_, current) = client.get(&format!("/v3/apps/{app}/droplets/current")).await;
+    let first = sha256(&droplet());
+    let gone = client.delete_job(&format!("/v3/droplets/{}", current["guid"].as_str().expect("a guid"))).await;
+    assert_eq!(gone["state"], "COMPLETE", "{gone}");
+    assert!(there(&first).await, "it runs");
+    assert!(there(&first).await, "and goes on to run");
+
+    // A deployment of another droplet, which is deleted while it goes on: both are wanted, the first if it is cancelled.
+    let bits = b"another droplet";
+    let second = controller.put_blob(bits).await;
+    let next = build(&client, &ready_package(&client, &app).await).await;
+    let id = next.parse().expect("a guid");
+    outcomes::build_completed(&controller.context, AssignmentId::new(), id, 1, Some(build_result(bits)), None)
+        .await
+        .expect("recorded");
+    let (_, next) = client.get(&format!("/v3/builds/{next}")).await;
+    let droplet = &next["droplet"]["guid"];
+    let body = json!({
+        "droplet": { "guid": droplet }, "relationships": { "app": { "data": { "guid": app } } },
+    });
+    let (status, deployment) = client.post("/v3/deployments", body).await;
+    assert_eq!(status, 201, "{deployment}");
+    let gone = client.delete_job(&format!("/v3/droplets/{}", droplet.as_str().expect("a guid"))).await;
+    assert_eq!(gone["state"], "COMPLETE", "{gone}");
+    assert!(there(&first).await && there(&second).await);
+
+    // What a stop and the end of a deployment write: nothing wants them any more.
+    sqlx::query("update process set spec = null").execute(pool).await.expect("cleared");
+    assert!(!there(&first).await && !there(&second).await);
 }

@@ -163,6 +163,16 @@ impl Composed {
     }
 }
 
+/// Digests of the blobs that a workload fetches, besides its layers: its droplet, or what a build is made from.
+#[must_use]
+pub fn blobs(spec: &v1::WorkloadSpec) -> Vec<Vec<u8>> {
+    let of_build = spec.build.iter().flat_map(|build| {
+        let uploaded = build.buildpacks.iter().filter_map(|buildpack| buildpack.blob.as_ref());
+        build.package.iter().chain(&build.cache).chain(uploaded)
+    });
+    spec.droplet.iter().chain(of_build).map(|blob| blob.digest.to_vec()).collect()
+}
+
 /// The spec of one process.
 ///
 /// # Errors
