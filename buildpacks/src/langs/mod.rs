@@ -156,15 +156,14 @@ impl Workspace<'_> {
     }
 
     /// Writes a file below this buildpack's deps, with its directories.
-    fn put(&self, path: &str, text: &str, executable: bool) -> Result<PathBuf, Problem> {
+    fn put(&self, path: &str, text: &str) -> Result<PathBuf, Problem> {
         let full = self.deps.join(path);
         let write = || {
             if let Some(parent) = full.parent() {
                 std::fs::create_dir_all(parent)?;
             }
             std::fs::write(&full, text)?;
-            let mode = if executable { 0o755 } else { 0o644 };
-            std::fs::set_permissions(&full, std::os::unix::fs::PermissionsExt::from_mode(mode))
+            std::fs::set_permissions(&full, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         };
         write().map_err(|error| Problem::Platform(format!("{} could not be written: {error}", full.display())))?;
         Ok(full)
@@ -239,7 +238,7 @@ impl Builtin {
     /// # Errors
     /// When a step fails or time is over.
     pub fn build(self, work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
-        work.put("config.yml", &format!("name: {}\nconfig: {{}}\n", self.key()), false)?;
+        work.put("config.yml", &format!("name: {}\nconfig: {{}}\n", self.key()))?;
         match self {
             Self::Staticfile => staticfile::build(work, source),
             Self::Binary => Ok(Vec::new()),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde::Deserialize;
 use serde_norway::Value;
@@ -105,24 +106,30 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
     };
     work.runner.headline(&format!("Serving the files of {root}"));
     let passwords = match source.read("Staticfile.auth") {
-        Some(text) => Some(work.put("staticfile/passwords", &text, false)?),
+        Some(text) => Some(work.put("staticfile/passwords", &text)?),
         None => None,
     };
     let directory = work.app.join(&root);
     let text =
         configuration(&options, &directory.display().to_string(), passwords.map(|path| path.display().to_string()));
-    let template = work.put("staticfile/nginx.conf", &text, false)?;
-    let start = work.put(
-        "staticfile/start",
-        &format!(
-            "#!/bin/sh\nset -eu\ndirectory=\"${{TMPDIR:-/tmp}}/nginx\"\nmkdir -p \"$directory\"\n\
-             sed -e \"s|@PORT@|$PORT|g\" -e \"s|@TMP@|$directory|g\" '{}' > \"$directory/nginx.conf\"\n\
-             exec /usr/sbin/nginx -e stderr -p \"$directory\" -c \"$directory/nginx.conf\"\n",
-            template.display()
-        ),
-        true,
-    )?;
-    Ok(web(start.display().to_string()))
+    let template = work.put("staticfile/nginx.conf", &text)?;
+    // Its name and place are Cloud Foundry's: commands in manifests end with `&& $HOME/boot.sh`. An app's own is replaced there too.
+    let start = work.app.join("boot.sh");
+    if start.is_symlink() {
+        fs::remove_file(&start).map_err(io)?;
+    }
+    fs::write(&start, boot(&template.display().to_string())).map_err(io)?;
+    fs::set_permissions(&start, fs::Permissions::from_mode(0o755)).map_err(io)?;
+    Ok(web("$HOME/boot.sh".to_owned()))
+}
+
+/// The script that makes the configuration of the template and becomes nginx.
+fn boot(template: &str) -> String {
+    format!(
+        "#!/bin/sh\nset -eu\ndirectory=\"${{TMPDIR:-/tmp}}/nginx\"\nmkdir -p \"$directory\"\n\
+         sed -e \"s|@PORT@|$PORT|g\" -e \"s|@TMP@|$directory|g\" '{template}' > \"$directory/nginx.conf\"\n\
+         exec /usr/sbin/nginx -e stderr -p \"$directory\" -c \"$directory/nginx.conf\"\n"
+    )
 }
 
 fn configuration(options: &Options, root: &str, passwords: Option<String>) -> String {
@@ -183,6 +190,8 @@ fn configuration(options: &Options, root: &str, passwords: Option<String>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::langs::Builtin;
+    use crate::langs::testing::Builds;
     use crate::source::Listing;
 
     fn of(text: &str) -> Result<Options, Problem> {
@@ -209,6 +218,25 @@ mod tests {
         let open = configuration(&of("host_dot_files: true").unwrap(), "/x", Some("/p".into()));
         assert!(!open.contains("deny all") && open.contains("auth_basic_user_file /p;"));
         assert_eq!(open.matches('{').count(), open.matches('}').count());
+    }
+
+    /// Manifests of Cloud Foundry call `$HOME/boot.sh` after something of their own.
+    #[test]
+    fn the_start_command_is_that_of_cloud_foundry() {
+        let app = [("Staticfile", ""), ("index.html", "hello"), ("boot.sh", "a file of the site")];
+        let mut builds = Builds::new(Builtin::Staticfile, &app, &[]);
+        let processes = builds.stage().unwrap();
+        assert_eq!((processes[0].kind.as_str(), processes[0].command.as_str()), ("web", "$HOME/boot.sh"));
+        let (script, served) = (builds.at("home/app/boot.sh"), builds.at("home/app/public"));
+        assert!(fs::read_to_string(&script).unwrap().contains("nginx"));
+        assert_eq!(fs::metadata(&script).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_to_string(served.join("index.html")).unwrap(), "hello");
+        assert_eq!(fs::read_to_string(served.join("boot.sh")).unwrap(), "a file of the site");
+
+        builds.file("Staticfile", "root: dist\n");
+        builds.file("dist/index.html", "hello");
+        builds.stage().unwrap();
+        assert!(fs::read_to_string(&script).unwrap().contains("nginx"), "an app's own is replaced");
     }
 
     #[test]

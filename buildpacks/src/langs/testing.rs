@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Builtin, Workspace};
-use crate::contract::{BuildLimits, BuildPaths, BuildRequest, CatalogueLayer};
+use crate::contract::{BuildLimits, BuildPaths, BuildRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
 use crate::run::Runner;
 use crate::source::Directory;
@@ -82,8 +82,8 @@ impl Builds {
         self.calls()
     }
 
-    /// As [`Builds::run`], with the end of the build.
-    pub(super) fn stage(&self) -> Result<(), Problem> {
+    /// As [`Builds::run`], with what the build says.
+    pub(super) fn stage(&self) -> Result<Vec<ProcessType>, Problem> {
         let remove = |path: PathBuf| {
             if path.exists() {
                 fs::remove_dir_all(path).unwrap()
@@ -113,7 +113,7 @@ impl Builds {
             env,
             last: true,
         };
-        self.builtin.build(&work, &Directory(self.at("home/app"))).map(drop)
+        self.builtin.build(&work, &Directory(self.at("home/app")))
     }
 
     pub(super) fn calls(&self) -> Vec<String> {

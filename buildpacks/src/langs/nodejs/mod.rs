@@ -145,7 +145,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
     for program in ["node", "npm", "npx"] {
         work.link(program, &format!("/usr/local/bin/{program}"))?;
     }
-    work.put("profile.d/nodejs.sh", "export NODE_ENV=${NODE_ENV:-production}\nexport NODE_HOME=/usr/local\n", false)?;
+    work.put("profile.d/nodejs.sh", "export NODE_ENV=${NODE_ENV:-production}\nexport NODE_HOME=/usr/local\n")?;
     let starts = package_script(&package, "start").is_some() || source.has("server.js");
     Ok(if starts { web("npm start") } else { Vec::new() })
 }

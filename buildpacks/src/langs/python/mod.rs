@@ -158,7 +158,6 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
             path = path.display(),
             environment = environment.display()
         ),
-        false,
     )?;
     if let Ok(entries) = std::fs::read_dir(&path) {
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
