@@ -58,7 +58,7 @@ pub struct DestinationRow {
     pub created_at: DateTime<Utc>,
 }
 
-/// A route to be made. Host and path are checked and in lower case (the host).
+/// A route to be made. Host and path are checked; the host is in the case in which it was written.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "columns of the table")]
 pub struct NewRoute {

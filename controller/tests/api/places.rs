@@ -164,7 +164,7 @@ async fn routes_are_made_mapped_and_proven() {
     let (org, space) = controller.dev().await;
     let (status, made) = route(&admin, space, "Web").await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    assert_eq!(made["url"], "web.apps.slipway.test");
+    assert_eq!(made["url"], "Web.apps.slipway.test");
     assert!(made.get("options").is_none());
     let (status, body) = route(&admin, space, "web").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);

@@ -99,7 +99,7 @@ async fn a_route_takes_no_name_that_is_used() {
     refused(&route(&system, "apps", "").await, 422, &["Route conflicts with domain 'apps.slipway.test'."]);
     refused(&route(&shared, "taken", "").await, 422, &["Route conflicts with domain 'taken.apps.slipway.test'."]);
     refused(&route(&shared, "victim", "").await, 422, &["Route already exists with host 'victim'"]);
-    let elsewhere = ["host 'victim' for domain 'apps.slipway.test' have been reserved for another space"];
+    let elsewhere = ["host 'Victim' for domain 'apps.slipway.test' have been reserved for another space"];
     refused(&route(&shared, "Victim", "/login").await, 422, &elsewhere);
     refused(&route(&shared, "*", "").await, 422, &["wildcard host on a domain not scoped to an organization"]);
     refused(&route(&shared, "a", "/b?c=d").await, 422, &["Path cannot contain '?'", "/b?c=d"]);
@@ -231,4 +231,46 @@ async fn manifests_make_only_routes_that_the_api_would() {
     refused(&client.send(manifest(&client, space, &text)).await, 422, &["at most 100 destinations"]);
     client.job(manifest(&client, space, "applications: [{name: a, no-route: true}]")).await;
     assert_eq!(client.get(&format!("/v3/routes/{guid}")).await.1["destinations"], json!([]));
+}
+
+/// Clients show a host as it was written and look for it so; requests and other routes know no case.
+#[tokio::test]
+async fn a_host_keeps_its_case_and_no_other_differs_by_case_alone() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let (_, space) = controller.dev().await;
+    let shared = domain_guid(&client, "apps.slipway.test").await;
+    let (status, route) = make_route(&client, space, &shared, "My-Shop", "").await;
+    assert_eq!((status, &route["host"]), (StatusCode::CREATED, &json!("My-Shop")), "{route}");
+    assert_eq!(route["url"], "My-Shop.apps.slipway.test");
+    for host in ["my-shop", "MY-SHOP"] {
+        refused(&make_route(&client, space, &shared, host, "").await, 422, &["already exists"]);
+        let (_, found) = client.get(&format!("/v3/routes?hosts={host}")).await;
+        assert_eq!(found["resources"][0]["guid"], route["guid"], "{host}");
+    }
+
+    // A manifest finds the route in any case, and makes one in that of the app's name.
+    let text =
+        "applications: [{name: MyApp, default-route: true}, {name: b, routes: [{route: my-shop.APPS.slipway.test}]}]";
+    client.job(manifest(&client, space, text)).await;
+    let (_, routes) = client.get("/v3/routes?order_by=created_at").await;
+    let urls: Vec<_> = routes["resources"].as_array().expect("routes").iter().map(|route| &route["url"]).collect();
+    assert_eq!(urls, ["My-Shop.apps.slipway.test", "MyApp.apps.slipway.test"]);
+}
+
+#[tokio::test]
+async fn no_route_wins_over_what_the_manifest_names() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let (_, space) = controller.dev().await;
+    let routes = "routes: [{route: x.apps.slipway.test}]";
+    client.job(manifest(&client, space, &format!("applications: [{{name: a, {routes}}}]"))).await;
+    // `cf push --no-route` leaves the manifest's routes in what it sends.
+    let text = format!("applications: [{{name: a, no-route: true, {}}}]", routes.replace("x.", "y."));
+    client.job(manifest(&client, space, &text)).await;
+    let (_, found) = client.get("/v3/routes").await;
+    assert_eq!((&found["pagination"]["total_results"], &found["resources"][0]["host"]), (&json!(1), &json!("x")));
+    assert_eq!(found["resources"][0]["destinations"], json!([]));
+    let text = "applications: [{name: a, random-route: true, default-route: true}]";
+    refused(&client.send(manifest(&client, space, text)).await, 422, &["may not be used together"]);
 }

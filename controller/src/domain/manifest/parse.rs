@@ -135,12 +135,8 @@ impl Reader {
         if app.name.trim().is_empty() {
             self.problems.push("Name must not be empty".to_owned());
         }
-        if app.no_route && (app.random_route || app.default_route || !app.routes.is_empty()) {
-            // CC lets no-route win over default-route, which the CLI adds by itself.
-            if !app.routes.is_empty() || app.random_route {
-                self.problems
-                    .push("Cannot use the combination of properties: no-route, routes or random-route".to_owned());
-            }
+        if app.random_route && app.default_route {
+            self.problems.push("Random-route and default-route may not be used together".to_owned());
         }
         if web != (ProcessManifest { kind: "web".to_owned(), ..ProcessManifest::default() }) {
             match app.processes.iter().position(|process| process.kind == "web") {
@@ -274,7 +270,7 @@ impl Reader {
                 )),
                 Some(_) => self.problems.push(format!("Route '{address}': protocol must be http1 or http2")),
             }
-            routes.push(RouteManifest { address: address.to_lowercase_host(), protocol, options });
+            routes.push(RouteManifest { address: address.to_owned(), protocol, options });
         }
         routes
     }
@@ -450,20 +446,6 @@ fn over(below: ProcessManifest, above: ProcessManifest) -> ProcessManifest {
     }
 }
 
-/// Hosts have no case; paths do.
-trait LowercaseHost {
-    fn to_lowercase_host(&self) -> String;
-}
-
-impl LowercaseHost for str {
-    fn to_lowercase_host(&self) -> String {
-        match self.split_once('/') {
-            Some((host, path)) => format!("{}/{path}", host.to_ascii_lowercase()),
-            None => self.to_ascii_lowercase(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::yaml;
@@ -483,7 +465,7 @@ mod tests {
         assert_eq!((app.processes[0].scale.memory_mb, app.processes[0].scale.disk_mb), (Some(64), Some(1024)));
         assert_eq!((app.processes[0].scale.instances, app.processes[1].kind.as_str()), (Some(2), "worker"));
         assert_eq!(app.env["N"], "1");
-        assert_eq!(app.routes[0].address, "web.example.com/Path");
+        assert_eq!(app.routes[0].address, "Web.Example.com/Path");
         assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
     }
 

@@ -75,7 +75,7 @@ fn random(name: &str) -> String {
     let word = |words: &[&'static str], rng: &mut rand::rngs::ThreadRng| words.choose(rng).copied().unwrap_or("x");
     let (first, second) = (word(ADJECTIVES, &mut rng), word(ANIMALS, &mut rng));
     let digits: u16 = rand::random_range(0..1000);
-    let plain: String = name.to_lowercase().chars().map(|c| if is_of_host(c) { c } else { '-' }).take(40).collect();
+    let plain: String = name.chars().map(|c| if is_of_host(c) { c } else { '-' }).take(40).collect();
     let plain = match plain.trim_matches('-') {
         "" => "app",
         plain => plain,
@@ -95,7 +95,7 @@ fn host_of(name: &str) -> Result<String, String> {
     } else if !name.chars().all(is_of_host) {
         r#"Host must be either "*" or contain only alphanumeric characters, "_", or "-""#
     } else {
-        return Ok(name.to_ascii_lowercase());
+        return Ok(name.to_owned());
     };
     Err(format!(
         "Failed to create default route from app name: {problem}. Name a route in the manifest, or ask for a random one or \
@@ -110,7 +110,7 @@ fn split<'a>(address: &str, domains: &'a [DomainRow]) -> Option<(&'a DomainRow, 
         None => (address, String::new()),
     };
     let fits = |domain: &&DomainRow| {
-        let name = domain.name.to_ascii_lowercase();
+        let (host, name) = (host.to_ascii_lowercase(), domain.name.to_ascii_lowercase());
         host == name || host.strip_suffix(&name).is_some_and(|rest| rest.ends_with('.'))
     };
     let domain = domains.iter().filter(fits).max_by_key(|domain| domain.name.len())?;
@@ -262,18 +262,19 @@ mod tests {
         let (found, host, path) = split("a.b.apps.example.com/x/y", &domains).expect("fits");
         assert_eq!((found.name.as_str(), host.as_str(), path.as_str()), ("apps.example.com", "a.b", "/x/y"));
         assert_eq!(split("example.com", &domains).expect("fits").1, "");
+        assert_eq!(split("Shop.Example.COM", &domains).expect("fits").1, "Shop");
         assert!(split("badexample.com", &domains).is_none());
     }
 
     #[test]
     fn a_name_is_a_host_or_it_is_not() {
-        assert_eq!(host_of("My_App-2"), Ok("my_app-2".to_owned()));
+        assert_eq!(host_of("My_App-2"), Ok("My_App-2".to_owned()));
         for (name, told) in [("my.app", "alphanumeric"), ("my app", "alphanumeric"), ("ünï", "alphanumeric")] {
             assert!(host_of(name).expect_err(name).contains(told), "{name}");
         }
         assert!(host_of(&"a".repeat(64)).expect_err("long").contains("63 characters"));
         assert!(random("web").starts_with("web-"));
-        assert!(random("My App!").starts_with("my-app-"));
+        assert!(random("My App!").starts_with("My-App-"));
         assert!(random("!").starts_with("app-"));
         assert!(random(&"a".repeat(99)).len() <= 63);
     }
