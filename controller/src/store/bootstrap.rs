@@ -151,9 +151,9 @@ pub async fn apply(pool: &PgPool, defaults: &Defaults) -> sqlx::Result<Uuid> {
 
 async fn platform(tx: &mut PgConnection, app_domain: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into organization_quota (guid, name, is_default, total_memory_in_mb, total_service_instances,
-                                         total_routes, total_reserved_ports)
-         select $1, 'default', true, 102400, 1000, 1000, 100
+        "insert into organization_quota (guid, name, is_default, total_memory_in_mb, total_routes,
+                                         total_reserved_ports)
+         select $1, 'default', true, 102400, 1000, 100
          where not exists (select 1 from organization_quota where is_default) on conflict do nothing",
         Uuid::new_v4()
     )

@@ -26,6 +26,12 @@ async fn an_organization_quota_has_a_life() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, _) = controller.dev().await;
+    let (_, default) = admin.get("/v3/organization_quotas?names=default").await;
+    let default = &default["resources"][0];
+    let limits = (&default["apps"]["total_memory_in_mb"], &default["routes"]["total_routes"]);
+    assert_eq!(limits, (&json!(102_400), &json!(1000)), "as Cloud Foundry is deployed");
+    assert_eq!(default["services"]["total_service_instances"], Value::Null);
+
     let (status, made) = admin
         .post(
             "/v3/organization_quotas",
