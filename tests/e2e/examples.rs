@@ -17,6 +17,8 @@ async fn push_serve_scale(platform: &Platform, example: &str, app: &str) -> anyh
     let (directory, manifest) = (directory.to_string_lossy(), manifest.to_string_lossy());
     let pushed = platform.ok(&["push", "-p", &directory, "-f", &manifest])?;
     ensure!(pushed.all().contains(&Platform::host(app)), "push prints the URL: {}", pushed.all());
+    let uploading = pushed.all().contains("Uploading droplet...");
+    ensure!(uploading, "push tells how far the build is: {}", pushed.all());
     // The URL answers at once: push has seen the routers acknowledge it.
     let (status, body) = platform.get(app, "/").await?;
     ensure!(status == 200, "first answer of {app}: {status} {body}");

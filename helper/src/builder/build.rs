@@ -92,6 +92,8 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     let cache = if unchanged { None } else { pack::cache(request, runner) };
     timings.pack_ms = milliseconds(since);
     runner.detail(&format!("{} MB, unpacked {} MB", (droplet.size >> 20) + 1, (droplet.unpacked >> 20) + 1));
+    // The cell does it, as soon as this program ends. The words are Cloud Foundry's, which scripts wait for.
+    runner.headline("Uploading droplet...");
     Ok(BuildOutcome {
         ok: true,
         error: None,
