@@ -103,7 +103,7 @@ fn taken(name: &str, stack: Option<&str>) -> String {
         Some(stack) => {
             format!("Buildpack with name '{name}', stack '{stack}' and lifecycle 'buildpack' already exists")
         }
-        None => format!("Buildpack with name '{name}', lifecycle 'buildpack' and an unassigned stack already exists"),
+        None => format!("Buildpack with name '{name}' and an unassigned stack already exists"),
     }
 }
 
@@ -182,7 +182,7 @@ async fn update(
     if let (Some(own), Some(other)) = (&row.stack, &body.stack)
         && own != other
     {
-        return Err(ApiError::unprocessable(format!("The stack of a buildpack cannot be changed from '{own}'.")));
+        return Err(ApiError::unprocessable(format!("Buildpack stack cannot be changed from '{own}'.")));
     }
     row.name = body.name.unwrap_or(row.name);
     row.stack = body.stack.or(row.stack);

@@ -199,6 +199,7 @@ async fn receive(
     let bounds = upload::Bounds { bits: droplets::MAX_BYTES, resources: None };
     let parts = upload::receive(form, directory.path(), bounds, &headers).await?;
     let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A droplet file must be uploaded as 'bits'"))?;
-    let job = droplets::receive(&context, &caller.actor(), &row, &bits).await?;
+    let name = parts.filename.as_deref().unwrap_or("The file");
+    let job = droplets::receive(&context, &caller.actor(), &row, &bits, name).await?;
     Ok(jobs::accepted(&base, job))
 }

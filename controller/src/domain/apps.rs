@@ -215,7 +215,9 @@ async fn checked_lifecycle(
         && stack != DEFAULT_STACK
         && stack_state_tx(tx, stack).await?.is_none()
     {
-        return Err(DomainError::invalid(format!("Stack {stack:?} must be an existing stack; cf stacks lists them.")));
+        return Err(DomainError::invalid(format!(
+            "Stack must be an existing stack: {stack:?} is none; cf stacks lists them."
+        )));
     }
     Ok((choice.buildpacks, choice.stack))
 }

@@ -45,20 +45,41 @@ pub fn resolve(names: &[String], known: &[BuildpackRow]) -> DomainResult<Vec<v1:
     names
         .iter()
         .map(|name| {
-            if let Some(row) = known.iter().find(|row| row.name == *name && is_usable(row)) {
-                return Ok(reference(row));
-            }
-            let is_git =
-                ["https://", "http://", "git://", "ssh://", "git@"].iter().any(|scheme| name.starts_with(scheme));
-            if is_git && name.len() <= 2048 && !name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-                return Ok(v1::BuildpackRef { name: name.clone(), url: name.clone(), ..v1::BuildpackRef::default() });
-            }
-            let shown: String = name.chars().take(200).collect();
-            Err(DomainError::invalid(format!(
-                "Buildpack \"{shown}\" must be an existing admin buildpack or a valid git URI"
-            )))
+            find(name, known).ok_or_else(|| {
+                DomainError::invalid(format!(
+                    "Buildpack \"{}\" must be an existing admin buildpack or a valid git URI",
+                    shown(name)
+                ))
+            })
         })
         .collect()
+}
+
+/// Refuses what [`resolve`] refuses, in the words for an app that a manifest is about to make: clients know both.
+///
+/// # Errors
+/// [`DomainError::Invalid`] naming the buildpack.
+pub fn check_for_new_app(names: &[String], known: &[BuildpackRow]) -> DomainResult<()> {
+    names.iter().find(|name| find(name, known).is_none()).map_or(Ok(()), |name| {
+        Err(DomainError::invalid(format!("Specified unknown buildpack name: \"{}\"", shown(name))))
+    })
+}
+
+fn find(name: &str, known: &[BuildpackRow]) -> Option<v1::BuildpackRef> {
+    if let Some(row) = known.iter().find(|row| row.name == name && is_usable(row)) {
+        return Some(reference(row));
+    }
+    let is_git = ["https://", "http://", "git://", "ssh://", "git@"].iter().any(|scheme| name.starts_with(scheme));
+    let fits = name.len() <= 2048 && !name.chars().any(|c| c.is_whitespace() || c.is_control());
+    (is_git && fits).then(|| v1::BuildpackRef {
+        name: name.to_owned(),
+        url: name.to_owned(),
+        ..v1::BuildpackRef::default()
+    })
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(200).collect()
 }
 
 fn is_usable(row: &BuildpackRow) -> bool {

@@ -99,10 +99,16 @@ pub async fn create(
 ///
 /// # Errors
 /// [`DomainError::Invalid`] naming the entry when the archive is refused; the droplet then still waits.
-pub async fn receive(context: &Context, actor: &Party, row: &DropletRow, bits: &Path) -> DomainResult<Uuid> {
-    let path = bits.to_owned();
+pub async fn receive(
+    context: &Context,
+    actor: &Party,
+    row: &DropletRow,
+    bits: &Path,
+    name: &str,
+) -> DomainResult<Uuid> {
+    let (path, name) = (bits.to_owned(), name.chars().take(200).flat_map(char::escape_debug).collect::<String>());
     let limit = context.config.limits.max_package_unpacked_bytes;
-    let found = tokio::task::spawn_blocking(move || inspect(&path, limit))
+    let found = tokio::task::spawn_blocking(move || inspect(&path, &name, limit))
         .await
         .map_err(|error| DomainError::internal("judging a droplet", error))??;
     let mut process_types = found.process_types;
@@ -180,10 +186,10 @@ struct Found {
 }
 
 fn refused(problem: impl std::fmt::Display) -> DomainError {
-    DomainError::invalid(format!("The droplet was refused: {problem}"))
+    DomainError::invalid(format!("Uploaded droplet file is invalid: {problem}"))
 }
 
-fn inspect(path: &Path, limit: u64) -> DomainResult<Found> {
+fn inspect(path: &Path, name: &str, limit: u64) -> DomainResult<Found> {
     let io = |error| DomainError::internal("reading an uploaded droplet", error);
     let mut file = File::open(path).map_err(io)?;
     let mut magic = [0_u8; 4];
@@ -195,7 +201,10 @@ fn inspect(path: &Path, limit: u64) -> DomainResult<Found> {
     } else if read == 4 && magic == [0x28, 0xb5, 0x2f, 0xfd] {
         entries(zstd::Decoder::new(file).map_err(io)?, "tar.zst", limit)
     } else {
-        Err(refused("it is neither a gzip nor a zstd archive; download one with cf download-droplet to see the format"))
+        // Cloud Foundry goes by the ending of the name. What was downloaded here may be zstd under any name.
+        Err(refused(format!(
+            "{name} is not a tgz, nor a zstd archive; download one with cf download-droplet to see the format"
+        )))
     }
 }
 

@@ -126,13 +126,17 @@ async fn an_upload_is_judged_by_its_job() {
     let words = "The buildpack name mine is already in use for the stack cflinuxfs4 and the lifecycle buildpack";
     failed(&job, &expected(422, 290_000, "CF-BuildpackNameStackLifecycleTaken", words));
     let again = admin.post("/v3/buildpacks", json!({ "name": "mine" })).await;
-    refused(&again, 422, &["Buildpack with name 'mine'", "unassigned stack already exists"]);
+    refused(&again, 422, &["Buildpack with name 'mine' and an unassigned stack already exists"]);
 
     assert_eq!(admin.patch(&mine, json!({ "locked": true })).await.0, 200);
     let form = Form::new().part("bits", Part::bytes(with("cflinuxfs4")).file_name("x.zip"));
     let locked = admin.send(admin.request(Method::POST, &format!("{mine}/upload")).multipart(form)).await;
     refused(&locked, 422, &["Buildpack is locked"]);
-    refused(&admin.patch(&mine, json!({ "stack": "debian12" })).await, 422, &["cannot be changed from 'cflinuxfs4'"]);
+    refused(
+        &admin.patch(&mine, json!({ "stack": "debian12" })).await,
+        422,
+        &["Buildpack stack cannot be changed from 'cflinuxfs4'"],
+    );
 }
 
 #[tokio::test]

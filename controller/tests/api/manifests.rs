@@ -15,7 +15,16 @@ async fn manifests_are_applied_whole_or_not_at_all() {
     for (text, status, part) in [
         ("applications:\n- name: a\n- name: b\n  memory: 12 apples\n", 422, "For application 'b': Memory"),
         ("applications:\n- name: a\n- name: a\n", 422, "more than once"),
-        ("applications:\n- name: a\n- name: b\n  buildpacks: [nonsense]\n", 422, "must be an existing admin buildpack"),
+        (
+            "applications:\n- name: a\n- name: b\n  buildpacks: [nonsense]\n",
+            422,
+            r#"For application 'b': Specified unknown buildpack name: \"nonsense\""#,
+        ),
+        (
+            "applications:\n- name: a\n- name: a2\n  stack: nonsense\n",
+            422,
+            "For application 'a2': Stack must be an existing stack",
+        ),
         (
             "applications:\n- name: a\n- name: b\n  routes: [{route: x.nowhere.example}]\n",
             422,
@@ -45,6 +54,10 @@ async fn manifests_are_applied_whole_or_not_at_all() {
     let job = client.job(manifest(&client, space, text)).await;
     assert_eq!(job["state"], "COMPLETE");
     assert!(job["warnings"][0]["detail"].as_str().is_some_and(|text| text.contains("colour")), "{job}");
+    let text = "applications:\n- name: a\n  buildpacks: [nonsense]\n";
+    let (_, body) = client.send(manifest(&client, space, text)).await;
+    let detail = "For application 'a': Buildpack \"nonsense\" must be an existing admin buildpack or a valid git URI";
+    assert_eq!(body["errors"][0]["detail"], detail, "an app that is there is told otherwise: {body}");
     let diff = client
         .request(Method::POST, &format!("/v3/spaces/{space}/manifest_diff"))
         .header("content-type", "application/x-yaml")

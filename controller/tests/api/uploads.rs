@@ -253,7 +253,7 @@ async fn droplets_and_buildpacks_are_compared_with_the_digest_announced() {
 }
 
 #[tokio::test]
-async fn a_droplet_has_a_bearable_number_of_process_types() {
+async fn a_droplet_that_cannot_be_meant_is_refused() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let (_, space) = controller.dev().await;
@@ -278,6 +278,9 @@ async fn a_droplet_has_a_bearable_number_of_process_types() {
     let form = Form::new().part("bits", Part::bytes(bits).file_name("droplet.tgz"));
     let path = format!("/v3/droplets/{}", made["guid"].as_str().expect("a guid"));
     refused(&send(&client, &path, form, None).await, 422, &["101 are named"]);
+    let form = Form::new().part("bits", Part::bytes(&b"text"[..]).file_name("droplet.txt"));
+    let told = "Uploaded droplet file is invalid: droplet.txt is not a tgz";
+    refused(&send(&client, &path, form, None).await, 422, &[told]);
     assert_eq!(client.get(&path).await.1["state"], "AWAITING_UPLOAD");
 }
 

@@ -17,8 +17,9 @@ use crate::domain::metadata::MetadataChange;
 use crate::domain::processes::{ProcessUpdate, Scale, save_tx};
 use crate::domain::services::bindings::{self, BindingWish};
 use crate::domain::services::operation::LastOperation;
-use crate::domain::{DomainError, DomainResult, sidecars};
+use crate::domain::{DomainError, DomainResult, builds, sidecars};
 use crate::store::apps::{AppRow, app_lock_by_name_tx};
+use crate::store::buildpacks::buildpacks_tx;
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::done_jobs::job_done_tx;
 use crate::store::processes::processes_of_app_tx;
@@ -176,6 +177,8 @@ async fn find_or_create(
             Ok(app)
         }
         None => {
+            let names = wish.lifecycle.buildpacks.as_deref().unwrap_or_default();
+            builds::check_for_new_app(names, &buildpacks_tx(tx).await?)?;
             let create = AppCreate {
                 name: wish.name.clone(),
                 space,
