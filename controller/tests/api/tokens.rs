@@ -26,6 +26,7 @@ async fn discovery_needs_no_token_and_follows_the_request() {
     assert_eq!(root["links"]["cloud_controller_v3"]["href"], "https://api.slipway.test:8443/v3");
     assert_eq!(root["links"]["cloud_controller_v3"]["meta"]["version"], "3.211.0");
     let (_, login) = client.get("/login").await;
+    assert_eq!(login["prompts"]["username"], json!(["text", "Email"]));
     assert_eq!(login["prompts"]["password"].as_array().map(Vec::len), Some(2));
     assert_eq!(client.get("/v3/info").await.0, StatusCode::OK);
     assert!(client.get("/v3").await.1["links"]["apps"]["href"].is_string());
@@ -74,6 +75,15 @@ async fn wrong_passwords_are_refused_and_lock_the_account() {
     let (status, body) =
         controller.token(&[("grant_type", "password"), ("username", "nobody"), ("password", "x")]).await;
     assert_eq!((status, body["error"].as_str()), (StatusCode::UNAUTHORIZED, Some("unauthorized")));
+    let hint =
+        [("grant_type", "password"), ("username", "ann"), ("password", "x"), ("login_hint", r#"{"origin":"EA"}"#)];
+    let (status, body) = controller.token(&hint).await;
+    assert_eq!((status, body["error"].as_str()), (StatusCode::UNAUTHORIZED, Some("unauthorized")));
+    let text = body["error_description"].as_str().unwrap_or_default();
+    assert!(
+        text.starts_with("The origin provided in the login_hint does not match an active Identity Provider"),
+        "{text}"
+    );
     let (status, body) = controller.token(&[("grant_type", "telepathy")]).await;
     assert_eq!((status, body["error"].as_str()), (StatusCode::BAD_REQUEST, Some("unsupported_grant_type")));
     let (status, body) = controller.token(&[("grant_type", "refresh_token"), ("refresh_token", "forged")]).await;
@@ -327,6 +337,21 @@ async fn users_are_made_found_and_removed() {
     assert_eq!(found["resources"][0]["id"], ann["id"]);
     assert_eq!(admin.get("/Users?filter=userName").await.0, StatusCode::BAD_REQUEST);
 
+    for (name, origin, text) in [
+        (" ", "uaa", "A username must be provided."),
+        ("", "ldap", "A username must be provided."),
+        ("\u{1f600}", "uaa", r"Username must match pattern: [\p{L}+0-9+\-_.@'!]+"),
+        ("`", "", r"Username must match pattern: [\p{L}+0-9+\-_.@'!]+"),
+    ] {
+        let (status, body) = admin.post("/Users", json!({ "userName": name, "origin": origin })).await;
+        assert_eq!((status, body["error"].as_str()), (StatusCode::BAD_REQUEST, Some("invalid_scim_resource")));
+        assert_eq!(body["error_description"], text);
+    }
+    for (name, origin) in [("Zoë+o'neil-1_@x.test!", "uaa"), ("a b`", "ldap"), ("ann", "ldap")] {
+        let (status, body) = admin.post("/Users", json!({ "userName": name, "origin": origin })).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+    }
+
     let client = controller.login("ann", "one").await;
     assert_eq!(client.get("/Users?filter=").await.0, StatusCode::FORBIDDEN);
     let path = format!("/Users/{}", ann["id"].as_str().expect("a guid"));
@@ -334,6 +359,10 @@ async fn users_are_made_found_and_removed() {
     let put = |body: Value| client.send(client.request(Method::PUT, &format!("{path}/password")).json(&body));
     assert_eq!(put(change("wrong", "two")).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(put(change("one", "")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, body) = put(change("one", "one")).await;
+    assert_eq!((status, &body["error"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("invalid_password")));
+    assert_eq!(body["error_description"], "Your new password cannot be the same as the old password.");
+    assert_eq!(put(change("wrong", "wrong")).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(put(change("one", "two")).await.0, StatusCode::OK);
     controller.login("ann", "two").await;
     let (status, gone) = admin.delete(&path).await;

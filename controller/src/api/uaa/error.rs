@@ -32,8 +32,9 @@ impl UaaError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Bad credentials")
     }
 
+    /// Unknown client or wrong secret: with the text for which the CLI says what to do.
     pub(super) fn bad_client() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "invalid_client", "Bad client credentials")
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_client", "Bad credentials")
     }
 
     pub(super) fn bad_token(text: impl Into<String>) -> Self {

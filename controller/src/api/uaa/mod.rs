@@ -49,7 +49,7 @@ async fn login(State(context): State<Context>, base: BaseUrl) -> Json<Value> {
         "links": { "login": login, "uaa": base.neighbour("uaa", domain), "passcode": format!("{login}/passcode") },
         "zone_name": "uaa",
         "prompts": {
-            "username": ["text", "Username"], "password": ["password", "Password"], "passcode": ["password", passcode],
+            "username": ["text", "Email"], "password": ["password", "Password"], "passcode": ["password", passcode],
         },
     }))
 }

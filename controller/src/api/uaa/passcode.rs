@@ -55,7 +55,7 @@ pub(super) async fn submit(State(context): State<Context>, request: Request) -> 
     let bytes = body::read(request, MAX_FORM).await?;
     let fields: HashMap<String, String> = url::form_urlencoded::parse(&bytes).into_owned().collect();
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    match verified(&context, field("username"), field("password"), None).await {
+    match verified(&context, field("username"), field("password")).await {
         Ok(account) => {
             let code = make(&context, &account.guid).await?;
             let text = format!(

@@ -120,7 +120,15 @@ async fn by_password(context: &Context, client: &Client, form: &Form) -> Result<
         .get("login_hint")
         .and_then(|hint| serde_json::from_str::<Value>(hint).ok())
         .and_then(|hint| hint["origin"].as_str().map(ToOwned::to_owned));
-    let account = verified(context, username, given, origin.as_deref()).await?;
+    // Clients know the text.
+    if origin.as_deref().is_some_and(|origin| origin != "uaa") {
+        return Err(UaaError::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "The origin provided in the login_hint does not match an active Identity Provider, that supports password grant.",
+        ));
+    }
+    let account = verified(context, username, given).await?;
     new_session(context, client, &account, form).await
 }
 
@@ -131,17 +139,12 @@ async fn by_passcode(context: &Context, code: &str) -> Result<AccountRow, UaaErr
     context.store.account_get(&user).await?.filter(|account| !account.locked).ok_or_else(invalid)
 }
 
-/// The user with this name, if that is the password.
+/// The user with this name, if that is the password. Accounts of other origins have none here.
 ///
 /// # Errors
 /// 401; with the text that clients know when the account is locked, which this may bring about.
-pub(super) async fn verified(
-    context: &Context,
-    username: &str,
-    given: &str,
-    origin: Option<&str>,
-) -> Result<AccountRow, UaaError> {
-    let mut accounts = context.store.accounts_named(username, origin).await?;
+pub(super) async fn verified(context: &Context, username: &str, given: &str) -> Result<AccountRow, UaaError> {
+    let mut accounts = context.store.accounts_named(username, Some("uaa")).await?;
     accounts.retain(|account| !account.is_client);
     let account = accounts.into_iter().next();
     match (login::attempt(context, account.as_ref(), given).await?, account) {

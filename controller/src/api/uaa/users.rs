@@ -136,14 +136,27 @@ pub(super) fn check_password(password: &str) -> Result<(), UaaError> {
     Ok(())
 }
 
+/// A name that an account may have, in the words of the UAA, which clients show. What another origin calls its users is that
+/// origin's affair.
+fn check_username(name: &str, origin: &str) -> Result<(), UaaError> {
+    if name.trim().is_empty() {
+        return Err(DomainError::invalid("A username must be provided.").into());
+    }
+    let allowed = |c: char| c.is_alphabetic() || c.is_ascii_digit() || "+-_.@'!".contains(c);
+    if origin == "uaa" && !name.chars().all(allowed) {
+        return Err(DomainError::invalid(r"Username must match pattern: [\p{L}+0-9+\-_.@'!]+").into());
+    }
+    Ok(check_name("userName", name)?)
+}
+
 pub(super) async fn create(
     State(context): State<Context>,
     parts: Parts,
     JsonBody(user): JsonBody<NewUser>,
 ) -> Result<(StatusCode, Json<Value>), UaaError> {
     caller_with(&context, &parts, "scim.write").await?;
-    check_name("userName", &user.user_name)?;
     let origin = user.origin.filter(|origin| !origin.is_empty()).unwrap_or_else(|| "uaa".to_owned());
+    check_username(&user.user_name, &origin)?;
     check_name("origin", &origin)?;
     let email = user.emails.into_iter().next().map(|email| email.value);
     check_length("email", email.as_deref().unwrap_or_default(), 254)?;
@@ -222,6 +235,10 @@ pub(super) async fn set_password(
     if caller.user_guid == guid {
         let refused = |text| Err(UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", text));
         match login::attempt(&context, Some(&row), change.old.as_deref().unwrap_or_default()).await? {
+            Login::Good if change.old.as_ref() == Some(&change.password) => {
+                let text = "Your new password cannot be the same as the old password.";
+                return Err(UaaError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_password", text));
+            }
             Login::Good => {}
             Login::Wrong => return refused("Old password is incorrect"),
             Login::Locked => return refused(super::error::LOCKED),
