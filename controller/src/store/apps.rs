@@ -218,7 +218,7 @@ impl Store {
         listing.texts_any_case("names", "a.name").guids("guids", "a.guid");
         listing.guids("space_guids", "a.space_guid").guids("organization_guids", "s.org_guid");
         listing.texts("stacks", "a.lifecycle_stack").texts("lifecycle_type", "a.lifecycle_type");
-        listing.ordered_by("name", "a.name").ordered_by("state", "a.state");
+        listing.ordered_by("name", "lower(a.name)").ordered_by("state", "a.state");
         listing.fetch(self.pool(), "a.*").await
     }
 

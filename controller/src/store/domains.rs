@@ -290,7 +290,7 @@ impl Store {
         }
         listing.guids("guids", "d.guid").texts_any_case("names", "d.name");
         listing.guids("organization_guids", "d.org_guid");
-        listing.ordered_by("name", "d.name");
+        listing.ordered_by("name", "lower(d.name)");
         listing.fetch(self.pool(), "d.*").await
     }
 

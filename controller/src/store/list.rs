@@ -240,7 +240,7 @@ impl<'a> Listing<'a> {
         self
     }
 
-    /// A column by which clients may order.
+    /// A column by which clients may order. Names are ordered like their indexes, whatever their case.
     pub fn ordered_by(&mut self, name: &'static str, column: &'static str) -> &mut Self {
         self.order.push((name, column));
         self

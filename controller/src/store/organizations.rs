@@ -123,7 +123,7 @@ impl Store {
     ) -> sqlx::Result<(Vec<OrganizationRow>, u64)> {
         let mut listing = Listing::new("organization o", "o", options);
         listing.visible("o.guid", orgs).guids("guids", "o.guid").texts_any_case("names", "o.name");
-        listing.ordered_by("name", "o.name");
+        listing.ordered_by("name", "lower(o.name)");
         listing.fetch(self.pool(), "o.*").await
     }
 

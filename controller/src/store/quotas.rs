@@ -284,7 +284,7 @@ impl Store {
         if let (Visible::Only(orgs), true) = (orgs, options.filter("organization_guids").is_some()) {
             listing.sql("exists (").sql(APPLIED).sql(" = any(").bind_uuids(orgs.clone()).sql("))").done();
         }
-        listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "q.name");
+        listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "lower(q.name)");
         listing.guids_through("organization_guids", APPLIED);
         listing.fetch(self.pool(), "q.*, null::uuid as org_guid").await
     }
@@ -315,7 +315,7 @@ impl Store {
                 .sql("))")
                 .done();
         }
-        listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "q.name");
+        listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "lower(q.name)");
         listing.guids("organization_guids", "q.org_guid");
         listing.guids_through("space_guids", "select 1 from space s where s.quota_guid = q.guid and s.guid");
         listing.fetch(self.pool(), "q.*, null::bigint as total_domains, false as is_default").await

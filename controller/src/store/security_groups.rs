@@ -173,7 +173,7 @@ impl Store {
     ) -> sqlx::Result<(Vec<SecurityGroupRow>, u64)> {
         let mut listing = Listing::new("security_group g", "g", options);
         visible_only(&mut listing, spaces);
-        listing.guids("guids", "g.guid").texts("names", "g.name").ordered_by("name", "g.name");
+        listing.guids("guids", "g.guid").texts("names", "g.name").ordered_by("name", "lower(g.name)");
         listing.guids_through(
             "running_space_guids",
             "select 1 from security_group_space s where s.security_group_guid = g.guid and s.phase = 'running'

@@ -237,7 +237,7 @@ impl Store {
         if let Visible::Only(orgs) = orgs {
             listing.sql("exists (").sql(ENTITLED).sql(" = any(").bind_uuids(orgs.clone()).sql("))").done();
         }
-        listing.guids("guids", "i.guid").texts_any_case("names", "i.name").ordered_by("name", "i.name");
+        listing.guids("guids", "i.guid").texts_any_case("names", "i.name").ordered_by("name", "lower(i.name)");
         listing.guids_through("organization_guids", ENTITLED);
         listing.fetch(self.pool(), "i.*").await
     }

@@ -161,7 +161,7 @@ impl Store {
         let mut listing = Listing::new("space s join organization o on o.guid = s.org_guid", "s", options);
         listing.visible("s.guid", spaces).guids("guids", "s.guid").texts_any_case("names", "s.name");
         listing.guids("organization_guids", "s.org_guid");
-        listing.ordered_by("name", "s.name");
+        listing.ordered_by("name", "lower(s.name)");
         listing.fetch(self.pool(), "s.*, o.suspended").await
     }
 }

@@ -129,7 +129,7 @@ impl Store {
             let condition = if wanted { "s.name = " } else { "s.name <> " };
             listing.sql(condition).bind_text(default).done();
         }
-        listing.guids("guids", "s.guid").texts("names", "s.name").ordered_by("name", "s.name");
+        listing.guids("guids", "s.guid").texts("names", "s.name").ordered_by("name", "lower(s.name)");
         listing.fetch(self.pool(), "s.*").await
     }
 
@@ -150,7 +150,7 @@ impl Store {
         listing.guids("guids", "b.guid").texts("names", "b.name").texts("lifecycle", "b.lifecycle");
         // An empty value asks for those without a stack.
         listing.texts("stacks", "coalesce(b.stack, '')");
-        listing.ordered_by("position", "b.position").ordered_by("name", "b.name");
+        listing.ordered_by("position", "b.position").ordered_by("name", "lower(b.name)");
         listing.insertion_order("b.position, b.created_at");
         listing.fetch(self.pool(), "b.*").await
     }

@@ -24,6 +24,22 @@ async fn route(client: &TestClient, space: Uuid, host: &str) -> (StatusCode, Val
 }
 
 #[tokio::test]
+async fn names_are_ordered_whatever_their_case() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    for name in ["XYZ", "ghi", "abc", "DEF"] {
+        assert_eq!(admin.post("/v3/organizations", json!({ "name": name })).await.0, StatusCode::CREATED);
+    }
+    for (order, expected) in
+        [("name", ["abc", "DEF", "dev", "ghi", "XYZ"]), ("-name", ["XYZ", "ghi", "dev", "DEF", "abc"])]
+    {
+        let (_, list) = admin.get(&format!("/v3/organizations?order_by={order}")).await;
+        let names: Vec<_> = list["resources"].as_array().expect("a list").iter().map(|org| &org["name"]).collect();
+        assert_eq!(names, expected, "{order}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_shown_without_a_token() {
     let controller = TestController::start().await;
     let nobody = controller.client(None);

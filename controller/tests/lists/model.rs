@@ -221,6 +221,7 @@ pub(crate) async fn matches(client: &TestClient, all: &Collections, list: &List,
         for pair in keys.windows(2) {
             let order = match (number(&pair[0]), number(&pair[1])) {
                 (Some(first), Some(second)) => first.cmp(&second),
+                _ if field == "name" => pair[0].to_lowercase().cmp(&pair[1].to_lowercase()),
                 _ => pair[0].cmp(&pair[1]),
             };
             let order = if descending { order.reverse() } else { order };

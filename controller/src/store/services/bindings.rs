@@ -239,7 +239,7 @@ impl Store {
                 listing.sql("false").done();
             }
         }
-        listing.ordered_by("name", "b.name");
+        listing.ordered_by("name", "lower(b.name)");
         listing.fetch(self.pool(), "b.*").await
     }
 

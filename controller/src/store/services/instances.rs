@@ -243,7 +243,7 @@ impl Store {
                 listing.sql("false").done();
             }
         }
-        listing.ordered_by("name", "i.name");
+        listing.ordered_by("name", "lower(i.name)");
         listing.fetch(self.pool(), "i.*").await
     }
 }
