@@ -170,7 +170,7 @@ async fn patch(
     let row = store::organization_patch_tx(&mut tx, row.guid, name, body.suspended, &metadata)
         .await
         .map_err(refuse("organization_name_key", || {
-            format!("Organization '{}' already exists.", name.unwrap_or_default())
+            format!("Organization name '{}' is already taken.", name.unwrap_or_default())
         }))?
         .ok_or_else(|| ApiError::not_found("Organization"))?;
     let event = NewEvent::new("audit.organization.update", caller.actor(), party(&row))

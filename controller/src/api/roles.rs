@@ -150,12 +150,19 @@ struct UserReference {
     origin: Option<String>,
 }
 
-/// The user that is meant, by guid or by name.
-async fn find_user(context: &Context, caller: &Caller, user: &UserReference) -> ApiResult<AccountRow> {
+/// Also for a guid that nobody has: who does not exist has no role in the organization.
+const STRANGER: &str =
+    "Users cannot be assigned roles in a space if they do not have a role in that space's organization.";
+
+/// The user that is meant, by guid or by name, for a role in a space or in an organization.
+async fn find_user(context: &Context, caller: &Caller, user: &UserReference, in_space: bool) -> ApiResult<AccountRow> {
     match (&user.guid, &user.username) {
         (Some(_), Some(_)) => Err(ApiError::unprocessable("User cannot be given by both guid and username.")),
         (Some(guid), None) => context.store.account_get(guid).await?.ok_or_else(|| {
-            ApiError::unprocessable("Invalid user. Ensure that the user exists and you have access to it.")
+            ApiError::unprocessable(match in_space {
+                true => STRANGER,
+                false => "Invalid user. Ensure that the user exists and you have access to it.",
+            })
         }),
         (None, Some(name)) => {
             if !caller.is_admin {
@@ -164,13 +171,16 @@ async fn find_user(context: &Context, caller: &Caller, user: &UserReference) -> 
             let mut found = context.store.accounts_named(name, user.origin.as_deref()).await?;
             found.retain(|account| !account.is_client);
             if found.len() > 1 {
-                let origins: Vec<_> = found.iter().map(|account| format!("'{}'", account.origin)).collect();
+                let origins: Vec<_> = found.iter().map(|account| account.origin.as_str()).collect();
                 return Err(ApiError::unprocessable(format!(
                     "Ambiguous user. User with username '{name}' exists in the following origins: {}. Specify an origin to disambiguate.",
                     origins.join(", ")
                 )));
             }
-            found.pop().ok_or_else(|| ApiError::unprocessable(format!("No user exists with the username '{name}'.")))
+            found.pop().ok_or_else(|| {
+                let origin = user.origin.as_ref().map(|origin| format!(" and origin '{origin}'")).unwrap_or_default();
+                ApiError::unprocessable(format!("No user exists with the username '{name}'{origin}."))
+            })
         }
         (None, None) => Err(ApiError::unprocessable("'relationships.user.data' needs a guid or a username.")),
     }
@@ -229,13 +239,11 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let kind = body.kind.as_str();
     let (org, space, place) = find_place(&context, &caller, kind, &body.relationships).await?;
-    let user = find_user(&context, &caller, &body.relationships.user.data).await?;
+    let user = find_user(&context, &caller, &body.relationships.user.data, space.is_some()).await?;
     let name = user.username.clone().unwrap_or_else(|| user.guid.clone());
     let mut tx = context.store.begin().await?;
     if space.is_some() && !store::user_in_org_tx(&mut tx, &user.guid, org).await? {
-        return Err(ApiError::unprocessable(
-            "Users cannot be assigned roles in a space if they do not have a role in that space's organization.",
-        ));
+        return Err(ApiError::unprocessable(STRANGER));
     }
     let row = match store::role_insert_tx(&mut tx, kind, &user.guid, org, space).await {
         Ok(row) => row,

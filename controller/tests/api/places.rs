@@ -127,6 +127,11 @@ async fn organizations_and_spaces_live_and_die() {
         (StatusCode::UNPROCESSABLE_ENTITY, "Organization 'ACME' already exists.".to_owned())
     );
     let org_guid = org["guid"].as_str().expect("a guid");
+    let (status, body) = admin.patch(&format!("/v3/organizations/{org_guid}"), json!({ "name": "Dev" })).await;
+    assert_eq!(
+        (status, error(&body).1),
+        (StatusCode::UNPROCESSABLE_ENTITY, "Organization name 'Dev' is already taken.".to_owned())
+    );
     let body = json!({ "name": "prod", "relationships": { "organization": to_one(org_guid) } });
     let (status, space) = admin.post("/v3/spaces", body.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{space}");
@@ -285,6 +290,27 @@ async fn roles_decide() {
     let unknown = json!({ "type": "space_developer", "relationships": {
         "space": to_one(space), "user": { "data": { "username": "nobody" } } } });
     assert_eq!(error(&admin.post("/v3/roles", unknown).await.1).1, "No user exists with the username 'nobody'.");
+    let twin = json!({ "userName": "developer", "origin": "ldap" });
+    assert_eq!(admin.post("/Users", twin).await.0, StatusCode::CREATED);
+    for (user, text) in [
+        (
+            json!({ "guid": "nobody" }),
+            "Users cannot be assigned roles in a space if they do not have a role in that space's organization.",
+        ),
+        (
+            json!({ "username": "nobody", "origin": "ldap" }),
+            "No user exists with the username 'nobody' and origin 'ldap'.",
+        ),
+        (
+            json!({ "username": "developer" }),
+            "Ambiguous user. User with username 'developer' exists in the following origins: ldap, uaa. Specify an \
+             origin to disambiguate.",
+        ),
+    ] {
+        let role =
+            json!({ "type": "space_auditor", "relationships": { "space": to_one(space), "user": { "data": user } } });
+        assert_eq!(error(&admin.post("/v3/roles", role).await.1).1, text);
+    }
 
     let (_, roles) = admin.get(&format!("/v3/roles?include=user&types=space_auditor&space_guids={space}")).await;
     assert_eq!(roles["included"]["users"][0]["username"], "auditor");
