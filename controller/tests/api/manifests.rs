@@ -36,6 +36,11 @@ async fn manifests_are_applied_whole_or_not_at_all() {
         ("applications: [&x {name: a}, *x]\n", 400, "Anchors"),
         ("applications: [", 400, "YAML"),
         ("applications:\n- name: a\n- name: b\n  instances: lots\n", 422, "instances"),
+        (
+            "applications:\n- name: a\n  instances: -1\n  health-check-interval: 0\n",
+            422,
+            "For application 'a': Instances must be greater than or equal to 0, not -1",
+        ),
     ] {
         let (found, body) = client.send(manifest(&client, space, text)).await;
         assert_eq!(found.as_u16(), status, "{text}: {body}");

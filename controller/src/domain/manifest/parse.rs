@@ -363,12 +363,22 @@ impl Reader {
 
     fn number(&mut self, key: &str, value: &Value, least: i64) -> Option<i64> {
         let number = value.as_i64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
-        if number.is_none_or(|number| number < least) {
-            let key = key.replace('_', "-");
-            self.problems.push(format!("{key} must be a whole number of at least {least}, not {value}"));
-            return None;
+        match number {
+            Some(number) if number >= least => return Some(number),
+            // The words of Cloud Foundry, and the value.
+            Some(_) => {
+                let mut name = key.replace('_', " ");
+                if let Some(first) = name.get_mut(..1) {
+                    first.make_ascii_uppercase();
+                }
+                self.problems.push(format!("{name} must be greater than or equal to {least}, not {value}"));
+            }
+            None => {
+                let key = key.replace('_', "-");
+                self.problems.push(format!("{key} must be a whole number of at least {least}, not {value}"));
+            }
         }
-        number
+        None
     }
 
     fn seconds(&mut self, key: &str, value: &Value) -> Option<u32> {
