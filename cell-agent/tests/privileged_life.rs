@@ -11,10 +11,12 @@ use uuid::Uuid;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_status_and_environment_arrive() {
     let cell = Cell::new().await;
-    let spec = cell.script(3, "echo out $SECRET; echo err >&2; printf tail; exit 7");
+    // Many programs open their log by name.
+    let by_name = "echo named >/dev/stdout; echo named too >/dev/stderr";
+    let spec = cell.script(3, &format!("echo out $SECRET; echo err >&2; {by_name}; printf tail; exit 7"));
     let (exit, output) = cell.run(spec.clone()).await;
     assert_eq!((exit.code, exit.signal, exit.reason.as_str()), (7, None, ""));
-    for line in ["out geheim\n", "err\n", "tail\n"] {
+    for line in ["out geheim\n", "err\n", "named\n", "named too\n", "tail\n"] {
         assert!(output.contains(line), "{output}");
     }
     // Asked again it says the same, and so does a repeated removal.

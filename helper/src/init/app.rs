@@ -88,7 +88,7 @@ fn become_app(
     }
     unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at("make a cgroup namespace"))?;
     limits(spec)?;
-    streams(pipes)?;
+    streams(pipes, spec.id_base, account)?;
     signals()?;
     nix::unistd::setsid().map_err(at("make a session"))?;
     // Now the users: privileges over the host end here.
@@ -144,7 +144,12 @@ fn limits(spec: &InitSpec) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("limit core files"))
 }
 
-fn streams(pipes: &Pipes) -> Result<(), Failure> {
+/// The app's user owns its pipes: what opens `/dev/stdout` or `/dev/stderr` by name needs that.
+fn streams(pipes: &Pipes, id_base: u32, account: &Account) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(id_base + account.uid), Gid::from_raw(id_base + account.gid));
+    for pipe in [&pipes.out, &pipes.err] {
+        nix::unistd::fchown(pipe, Some(uid), Some(gid)).map_err(at("give the app its output"))?;
+    }
     let null = File::open("/dev/null").map_err(at("open /dev/null"))?;
     nix::unistd::dup2_stdin(&null).map_err(at("connect standard input"))?;
     nix::unistd::dup2_stdout(&pipes.out).map_err(at("connect standard output"))?;
