@@ -25,7 +25,7 @@ use super::{domains, guid, jobs, organizations, spaces};
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::routes::{check_options, create_tx};
+use crate::domain::routes::{check_complete, check_options, create_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::domains::domain_get_tx;
 use crate::store::events::event_record_tx;
@@ -313,6 +313,9 @@ async fn patch(
     let metadata = MetadataChange::check(body.metadata)?;
     let mut tx = context.store.begin().await?;
     store::route_patch_tx(&mut tx, row.guid, options.as_ref(), &metadata).await?;
+    if options.is_some() {
+        check_complete(store::route_lock_tx(&mut tx, row.guid).await?.and_then(|route| route.options).as_ref())?;
+    }
     let mut event = NewEvent::new("audit.route.update", caller.actor(), party(&row))
         .in_space(row.space_guid, access.standing.org_guid);
     if let Some(options) = &options {

@@ -110,7 +110,36 @@ pub fn check_options(mut options: Map<String, Value>) -> DomainResult<Map<String
             return Err(DomainError::invalid(format!("Options '{key}' is not valid: {shown}; {rule}")));
         }
     }
+    if options.get("loadbalancing").is_some_and(|way| way != "hash") {
+        let given = |key: &str| options.get(key).is_some_and(|value| !value.is_null());
+        let wrong: Vec<&str> = [
+            ("hash_header", "Options Hash header can only be set when loadbalancing is hash"),
+            ("hash_balance", "Options Hash balance can only be set when loadbalancing is hash"),
+        ]
+        .into_iter()
+        .filter_map(|(key, text)| given(key).then_some(text))
+        .collect();
+        if !wrong.is_empty() {
+            return Err(DomainError::invalid(wrong.join(", ")));
+        }
+        // What the hash needed goes with it.
+        options.insert("hash_header".to_owned(), Value::Null);
+        options.insert("hash_balance".to_owned(), Value::Null);
+    }
     Ok(options)
+}
+
+/// Checks all options of a route together, as they are after a change.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with what is missing.
+pub fn check_complete(options: Option<&Value>) -> DomainResult<()> {
+    match options {
+        Some(options) if options["loadbalancing"] == "hash" && !options["hash_header"].is_string() => {
+            Err(DomainError::invalid("Hash header must be present when loadbalancing is set to hash."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a route in the caller's transaction: address, domain, quota and uniqueness are checked here, permissions by
@@ -132,6 +161,7 @@ pub async fn create_tx(
         )));
     }
     check_address(domain, system_domain, &route.host, &route.path)?;
+    check_complete(route.options.as_ref())?;
     check_room(&routes::route_figures_tx(tx, route.space_guid).await?)?;
     check_free_tx(tx, domain, &route).await?;
     routes::route_insert_tx(tx, &route)
@@ -292,5 +322,9 @@ mod tests {
         ] {
             assert!(check(bad.clone()).is_err(), "{bad}");
         }
+        let both = json!({"loadbalancing": "round-robin", "hash_header": "x", "hash_balance": 2});
+        let refusal = check(both).expect_err("for a hash only").to_string();
+        assert!(refusal.contains("Hash header can only") && refusal.contains("Hash balance can only"), "{refusal}");
+        assert!(check(json!({"loadbalancing": "round-robin"})).expect("valid")["hash_header"].is_null());
     }
 }

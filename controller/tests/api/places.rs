@@ -250,6 +250,18 @@ async fn routes_are_made_mapped_and_proven() {
     assert_eq!(admin.patch(&self_path, options).await.1["options"]["loadbalancing"], "least-connection");
     let (_, bare) = admin.patch(&self_path, json!({ "options": { "loadbalancing": null } })).await;
     assert!(bare.get("options").is_none(), "{bare}");
+    let set = async |options: Value| admin.patch(&self_path, json!({ "options": options })).await;
+    let missing = "Hash header must be present when loadbalancing is set to hash.";
+    let refused = async |options: Value, text: &str| {
+        let (status, body) = set(options).await;
+        assert_eq!((status, error(&body).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, text));
+    };
+    refused(json!({ "loadbalancing": "hash" }), missing).await;
+    let (_, hashed) = set(json!({ "loadbalancing": "hash", "hash_header": "X-User", "hash_balance": "1.3" })).await;
+    assert_eq!(hashed["options"], json!({ "loadbalancing": "hash", "hash_header": "X-User", "hash_balance": "1.3" }));
+    refused(json!({ "hash_header": null }), missing).await;
+    let (_, plain) = set(json!({ "loadbalancing": "round-robin" })).await;
+    assert_eq!(plain["options"], json!({ "loadbalancing": "round-robin" }), "the header went with the hash");
     assert_eq!(admin.delete_job(&self_path).await["state"], "COMPLETE");
     assert_eq!(admin.get(&self_path).await.0, StatusCode::NOT_FOUND);
 }

@@ -11,13 +11,13 @@ use super::{AppManifest, RouteManifest};
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::MetadataChange;
-use crate::domain::routes::{add_destinations_tx, check_options, create_tx, mapping_record_tx};
+use crate::domain::routes::{add_destinations_tx, check_complete, check_options, create_tx, mapping_record_tx};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
 use crate::store::domains::{DomainRow, domain_default_tx, domain_get_tx, domains_usable_tx};
 use crate::store::events::event_record_tx;
 use crate::store::manifest_routes::{app_has_routes_tx, destinations_clear_tx, route_is_shared_tx, route_leads_to_tx};
-use crate::store::routes::{NewDestination, NewRoute, route_at_tx, route_patch_tx, url_of};
+use crate::store::routes::{NewDestination, NewRoute, route_at_tx, route_lock_tx, route_patch_tx, url_of};
 
 const ADJECTIVES: &[&str] =
     &["brave", "calm", "eager", "fancy", "gentle", "happy", "jolly", "kind", "lucky", "proud", "quick", "wise"];
@@ -187,6 +187,7 @@ impl By<'_> {
                 if !options.is_empty() {
                     let options = Value::Object(options.clone());
                     route_patch_tx(tx, route.guid, Some(&options), &MetadataChange::check(None)?).await?;
+                    check_complete(route_lock_tx(tx, route.guid).await?.and_then(|route| route.options).as_ref())?;
                     let event = self.event("audit.route.update", route.guid, &url);
                     event_record_tx(tx, &event.with_request(json!({ "options": options }))).await?;
                 }
