@@ -132,6 +132,26 @@ async fn a_build_knows_the_start_command() {
 }
 
 #[tokio::test]
+async fn ssh_needs_the_app_and_its_space() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = controller.bare_app(space, "ssh").await;
+    let (space, app) = (format!("/v3/spaces/{space}/features/ssh"), format!("/v3/apps/{app}"));
+    for (for_space, for_app, reason) in [
+        (true, true, ""),
+        (true, false, "ssh is disabled for app"),
+        (false, true, "ssh is disabled for space 'dev'"),
+        (false, false, "ssh is disabled for space 'dev'"),
+    ] {
+        assert_eq!(admin.patch(&space, json!({ "enabled": for_space })).await.0, StatusCode::OK);
+        assert_eq!(admin.patch(&format!("{app}/features/ssh"), json!({ "enabled": for_app })).await.0, StatusCode::OK);
+        let (_, ssh) = admin.get(&format!("{app}/ssh_enabled")).await;
+        assert_eq!(ssh, json!({ "enabled": for_space && for_app, "reason": reason }));
+    }
+}
+
+#[tokio::test]
 async fn a_failed_build_says_why_and_a_task_ends_by_its_exit() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;

@@ -107,8 +107,13 @@ async fn ssh_enabled(
     Path(guid): Path<String>,
 ) -> ApiResult<Json<Value>> {
     let app = find(&context, &caller, &guid, SpaceAction::Read).await?;
-    let reason = if app.ssh_enabled { "" } else { "Disabled for app" };
-    Ok(Json(json!({ "enabled": app.ssh_enabled, "reason": reason })))
+    let space = context.store.space_get(app.space_guid).await?.ok_or_else(|| ApiError::not_found("App"))?;
+    let reason = match (space.allow_ssh, app.ssh_enabled) {
+        (false, _) => format!("ssh is disabled for space '{}'", space.name),
+        (true, false) => "ssh is disabled for app".to_owned(),
+        (true, true) => String::new(),
+    };
+    Ok(Json(json!({ "enabled": reason.is_empty(), "reason": reason })))
 }
 
 async fn permissions(
