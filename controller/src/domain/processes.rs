@@ -99,10 +99,10 @@ impl ProcessUpdate {
             process.command = command.clone();
         }
         if let Some(check) = &self.health {
-            process.health_check = checked("health_check", check, true)?;
+            process.health_check = checked("Health check", check, true)?;
         }
         if let Some(check) = &self.readiness {
-            process.readiness_health_check = checked("readiness_health_check", check, false)?;
+            process.readiness_health_check = checked("Readiness health check", check, false)?;
         }
         apps::merge(&mut process.labels, &self.metadata.labels);
         apps::merge(&mut process.annotations, &self.metadata.annotations);
@@ -121,7 +121,9 @@ fn checked(name: &str, check: &CheckView, with_timeout: bool) -> DomainResult<Va
     if let Some(endpoint) = endpoint
         && (!endpoint.starts_with('/') || endpoint.len() > 1024 || endpoint.chars().any(char::is_whitespace))
     {
-        return Err(DomainError::invalid(format!("{name} endpoint must be a path such as /healthy, not {endpoint:?}")));
+        return Err(DomainError::invalid(format!(
+            "{name} endpoint must be a valid URI path such as /healthy, not {endpoint:?}"
+        )));
     }
     let zero = [check.data.timeout, check.data.invocation_timeout, check.data.interval].contains(&Some(0));
     if zero {

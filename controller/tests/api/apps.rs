@@ -105,6 +105,10 @@ async fn roles_and_bad_bodies_are_refused() {
     assert_eq!(client.post(&scale, json!({ "instances": -1 })).await.0, StatusCode::UNPROCESSABLE_ENTITY);
     let (status, body) = client.post(&scale, json!({ "instances": 3, "memory_in_mb": 32 })).await;
     assert_eq!((status, &body["instances"]), (StatusCode::ACCEPTED, &json!(3)), "{body}");
+    let process = body["guid"].as_str().expect("a guid");
+    let check = json!({ "health_check": { "type": "http", "data": { "endpoint": "healthy" } } });
+    let text = "Health check endpoint must be a valid URI path such as /healthy, not \"healthy\"";
+    refused(&client.patch(&format!("/v3/processes/{process}"), check).await, 422, &[text]);
     let (status, body) = client.delete(&format!("/v3/apps/{guid}/processes/web/instances/9")).await;
     assert_eq!((status, error(&body).1.as_str()), (StatusCode::NOT_FOUND, "Instance not found"));
     let (status, body) = client.get(&format!("/api/v1/read/{guid}?descending=true&limit=1")).await;
