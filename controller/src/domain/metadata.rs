@@ -12,6 +12,8 @@ const MAX_ENTRIES: usize = 200;
 const MAX_PREFIX: usize = 253;
 const MAX_LABEL: usize = 63;
 const MAX_ANNOTATION: usize = 5000;
+/// Most problems that one answer names.
+const MAX_PROBLEMS: usize = 10;
 
 /// A checked change, as two JSON objects in which null removes. SQL applies it with
 /// `labels = jsonb_strip_nulls(labels || $1)`.
@@ -27,17 +29,17 @@ impl MetadataChange {
     /// Checks a change; no change at all is two empty objects.
     ///
     /// # Errors
-    /// [`DomainError::Invalid`] naming the key.
+    /// [`DomainError::Invalid`] naming everything that is wrong, in the words of Cloud Foundry.
     pub fn check(patch: Option<MetadataPatch>) -> DomainResult<Self> {
         let patch = patch.unwrap_or_default();
-        check_entries("label", &patch.labels, check_label_value)?;
-        check_entries("annotation", &patch.annotations, |key, value| {
-            if value.chars().count() > MAX_ANNOTATION {
-                return Err(invalid("annotation", key, &format!("value is greater than {MAX_ANNOTATION} characters")));
-            }
-            Ok(())
-        })?;
-        Ok(Self { labels: object(patch.labels), annotations: object(patch.annotations) })
+        let mut problems = Vec::new();
+        check_entries("label", &patch.labels, label_value, &mut problems);
+        check_entries("annotation", &patch.annotations, annotation_value, &mut problems);
+        if problems.is_empty() {
+            return Ok(Self { labels: object(patch.labels), annotations: object(patch.annotations) });
+        }
+        problems.truncate(MAX_PROBLEMS);
+        Err(DomainError::invalid(problems.join(", ")))
     }
 }
 
@@ -45,29 +47,33 @@ fn object(entries: BTreeMap<String, Option<String>>) -> Value {
     Value::Object(entries.into_iter().map(|(key, value)| (key, value.map_or(Value::Null, Value::String))).collect())
 }
 
-fn invalid(kind: &str, key: &str, problem: &str) -> DomainError {
-    DomainError::invalid(format!("Metadata {kind} key error: '{}' {problem}", key.chars().take(80).collect::<String>()))
-}
-
 fn check_entries(
     kind: &str,
     entries: &BTreeMap<String, Option<String>>,
-    check_value: impl Fn(&str, &str) -> DomainResult<()>,
-) -> DomainResult<()> {
+    value_problem: impl Fn(&str) -> Option<String>,
+    problems: &mut Vec<String>,
+) {
     if entries.len() > MAX_ENTRIES {
-        return Err(DomainError::invalid(format!("Metadata may hold at most {MAX_ENTRIES} {kind}s")));
+        problems.push(format!("Metadata may hold at most {MAX_ENTRIES} {kind}s"));
+        return;
     }
     for (key, value) in entries {
-        check_key(kind, key)?;
-        if let Some(value) = value {
-            check_value(key, value)?;
-        }
+        problems.extend(key_problem(key).map(|problem| format!("Metadata {kind} key error: {problem}")));
+        let problem = value.as_deref().and_then(&value_problem);
+        problems.extend(problem.map(|problem| format!("Metadata {kind} value error: {problem}")));
     }
-    Ok(())
 }
 
-fn check_key(kind: &str, key: &str) -> DomainResult<()> {
+/// A text as it stands in an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+fn key_problem(key: &str) -> Option<String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    if name.contains('/') {
+        return Some("key has more than one '/'".to_owned());
+    }
     if let Some(prefix) = prefix {
         let parts_are_good = prefix.split('.').all(|part| {
             !part.is_empty()
@@ -76,43 +82,42 @@ fn check_key(kind: &str, key: &str) -> DomainResult<()> {
                 && !part.starts_with('-')
                 && !part.ends_with('-')
         });
-        if prefix.len() > MAX_PREFIX || !prefix.contains('.') || !parts_are_good {
-            return Err(invalid(kind, key, "prefix must be in valid dns format"));
+        if !prefix.contains('.') || !parts_are_good {
+            return Some(format!("prefix '{}' must be in valid dns format", shown(prefix)));
+        }
+        if prefix.len() > MAX_PREFIX {
+            return Some(format!("prefix '{}' is greater than {MAX_PREFIX} characters", shown(prefix)));
         }
         if prefix.eq_ignore_ascii_case("cloudfoundry.org") {
-            return Err(invalid(kind, key, "prefix 'cloudfoundry.org' is reserved"));
+            return Some("prefix 'cloudfoundry.org' is reserved".to_owned());
         }
     }
-    if name.is_empty() {
-        return Err(invalid(kind, key, "cannot be empty string"));
-    }
-    if name.contains('/') {
-        return Err(invalid(kind, key, "has more than one '/'"));
-    }
-    if name.chars().count() > MAX_LABEL {
-        return Err(invalid(kind, key, &format!("is greater than {MAX_LABEL} characters")));
-    }
-    if !is_label_text(name) {
-        return Err(invalid(kind, key, "contains invalid characters"));
-    }
-    Ok(())
+    if name.is_empty() { Some("key cannot be empty string".to_owned()) } else { text_problem(name) }
 }
 
-/// Letters, digits, `-_.`, beginning and ending with a letter or digit.
-fn is_label_text(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+fn label_value(value: &str) -> Option<String> {
+    if value.is_empty() { None } else { text_problem(value) }
 }
 
-fn check_label_value(key: &str, value: &str) -> DomainResult<()> {
-    if value.len() > MAX_LABEL {
-        return Err(invalid("label", key, &format!("value is greater than {MAX_LABEL} characters")));
-    }
-    if !value.is_empty() && !is_label_text(value) {
-        return Err(invalid("label", key, "value contains invalid characters"));
-    }
-    Ok(())
+fn annotation_value(value: &str) -> Option<String> {
+    (value.chars().count() > MAX_ANNOTATION)
+        .then(|| format!("'{}' is greater than {MAX_ANNOTATION} characters", shown(value)))
+}
+
+/// What is wrong with a name or a label: letters, digits, `-_.`, beginning and ending with a letter or digit.
+fn text_problem(text: &str) -> Option<String> {
+    let problem = if !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        "contains invalid characters".to_owned()
+    } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !text.ends_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        "starts or ends with invalid characters".to_owned()
+    } else if text.len() > MAX_LABEL {
+        format!("is greater than {MAX_LABEL} characters")
+    } else {
+        return None;
+    };
+    Some(format!("'{}' {problem}", shown(text)))
 }
 
 /// Metadata as stored, for a view. Values that are not strings cannot be stored, and would be left out.
@@ -148,6 +153,12 @@ mod tests {
         assert!(label(&"k".repeat(64), None).is_err());
         assert!(label("k", Some(&"v".repeat(64))).is_err());
         assert!(label("k", Some("a/b")).is_err());
+        let told = label("", Some("108&eb")).expect_err("both are wrong").to_string();
+        assert_eq!(
+            told,
+            "Metadata label key error: key cannot be empty string, Metadata label value error: '108&eb' contains invalid \
+             characters"
+        );
     }
 
     #[test]
