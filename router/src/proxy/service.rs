@@ -60,7 +60,7 @@ pub(crate) async fn handle(
     let mut trip =
         Trip { core: &core, host: &host, wishes, tried, tries: 0, pauses: PAUSES.iter(), last: None, switches };
     match trip.run(head, &mut exchange).await {
-        Ok(Arrived { response, sender, lease }) => Ok(finish(&core, response, sender, lease, exchange, client_side)),
+        Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
         Err(answer) => Ok(answer.into_response(exchange, has_body)),
     }
 }
@@ -137,6 +137,8 @@ enum SendFailure {
     Seen(Box<request::Parts>, Failure),
     /// The endpoint may have acted on it.
     Final(Answer),
+    /// The route's path, below which a session is.
+    path: String,
 }
 
 impl Trip<'_> {
@@ -185,7 +187,7 @@ impl Trip<'_> {
             self.tried.push(state.endpoint.key);
             self.tries += 1;
             match self.attempt(&state, head, exchange).await {
-                Ok(arrived) => return Ok(arrived),
+                Ok(arrived) => return Ok(Arrived { path: route.route.path.clone(), ..arrived }),
                 Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) if self.tries >= MOST_TRIES => {
                     return Err(Answer::EndpointFailure(failure));
                 }
@@ -218,7 +220,7 @@ impl Trip<'_> {
         let sent = self.send(sender, head, exchange).await;
         exchange.upstream_s += began.elapsed().as_secs_f64();
         match sent {
-            Ok((response, sender)) => Ok(Arrived { response, sender, lease: None }),
+            Ok((response, sender)) => Ok(Arrived { response, sender, lease: None, path: String::new() }),
             Err(SendFailure::Final(Answer::EndpointFailure(failure))) => Err(Answer::RouteServiceFailure(failure)),
             Err(SendFailure::Final(answer)) => Err(answer),
             Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) => {
@@ -258,7 +260,7 @@ impl Trip<'_> {
                 Ok((response, sender)) => {
                     state.worked();
                     exchange.upstream_s += began.elapsed().as_secs_f64();
-                    return Ok(Arrived { response, sender, lease: Some(lease) });
+                    return Ok(Arrived { response, sender, lease: Some(lease), path: String::new() });
                 }
                 Err(SendFailure::Unsent(back, _)) if reused => head = *back,
                 Err(SendFailure::Seen(back, _)) if reused && self.tries < MOST_TRIES => {
@@ -326,9 +328,7 @@ impl SendFailure {
 
 fn finish(
     core: &Rc<Core>,
-    response: Response<Incoming>,
-    sender: Sender,
-    lease: Option<Lease>,
+    arrived: Arrived,
     mut exchange: Exchange,
     client_side: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ProxyBody> {
@@ -342,10 +342,11 @@ fn finish(
         };
     }
     let (mut head, body) = response.into_parts();
+    let Arrived { response, sender, lease, path } = arrived;
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
     if let Some(lease) = &lease {
-        sticky::remember(&mut head.headers, lease.assignment_id());
+        sticky::remember(&mut head.headers, lease.assignment_id(), &path);
     }
     head.version = Version::HTTP_11;
     head.extensions.clear();

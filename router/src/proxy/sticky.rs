@@ -25,14 +25,16 @@ pub(crate) fn wanted(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Adds the cookie when the response begins (or changes) a session. It lives as long and is as secure as the session's.
-pub(crate) fn remember(headers: &mut HeaderMap, assignment_id: &str) {
+/// Its path is the route's, so that two apps below paths of one host do not forget each other's instance.
+pub(crate) fn remember(headers: &mut HeaderMap, assignment_id: &str, path: &str) {
+    let path = if path.is_empty() { "/" } else { path };
     let mut cookie = None;
     for value in headers.get_all(SET_COOKIE) {
         let Some(rest) = value.to_str().ok().and_then(|text| text.strip_prefix(SESSION)) else { continue };
         if !rest.starts_with('=') {
             continue;
         }
-        let mut text = format!("{INSTANCE}={assignment_id}; Path=/; HttpOnly");
+        let mut text = format!("{INSTANCE}={assignment_id}; Path={path}; HttpOnly");
         for attribute in rest.split(';').skip(1).map(str::trim) {
             let name = attribute.split('=').next().unwrap_or_default();
             if ["max-age", "expires", "secure", "samesite", "partitioned"]
@@ -72,12 +74,15 @@ mod tests {
     fn a_session_cookie_brings_the_instance_along() {
         let value = HeaderValue::from_static("JSESSIONID=x; Path=/app; Secure; Max-Age=60; Domain=a.b");
         let mut headers = HeaderMap::from_iter([(SET_COOKIE, value)]);
-        remember(&mut headers, "abc");
+        remember(&mut headers, "abc", "");
         let cookies: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
         assert_eq!(cookies.len(), 2);
         assert_eq!(cookies[1], "__VCAP_ID__=abc; Path=/; HttpOnly; Secure; Max-Age=60");
         let mut other = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static("JSESSIONIDX=1"))]);
-        remember(&mut other, "abc");
+        remember(&mut other, "abc", "");
         assert_eq!(other.len(), 1);
+        let mut below = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static("JSESSIONID=1; Path=/"))]);
+        remember(&mut below, "abc", "/shop");
+        assert_eq!(below.get_all(SET_COOKIE).iter().nth(1).expect("cookie"), "__VCAP_ID__=abc; Path=/shop; HttpOnly");
     }
 }
