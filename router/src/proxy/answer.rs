@@ -38,6 +38,10 @@ pub(crate) enum Answer {
     BadInstance,
     /// `X-Cf-App-Instance` names none that this route has: app, index, host.
     UnknownInstance(String, u32, String),
+    /// `X-Cf-Process-Instance` is neither `guid` nor `guid:index`.
+    BadProcess,
+    /// `X-Cf-Process-Instance` names none that this route has: process, index, host.
+    UnknownProcess(String, Option<u32>, String),
 }
 
 impl Answer {
@@ -103,6 +107,11 @@ impl Answer {
                 "invalid_cf_app_instance_header",
                 "400 Bad Request: X-Cf-App-Instance must be the app's guid, a colon and an index.".into(),
             ),
+            Self::BadProcess => (
+                StatusCode::BAD_REQUEST,
+                "invalid_cf_process_instance_header",
+                "400 Bad Request: X-Cf-Process-Instance must be the process's guid, with or without a colon and an index.".into(),
+            ),
             // The word is that of an unknown route, as with Cloud Foundry's router; status and text tell them apart.
             Self::UnknownInstance(app, index, host) => (
                 StatusCode::BAD_REQUEST,
@@ -110,6 +119,15 @@ impl Answer {
                 format!(
                     "400 Bad Request: Requested instance ('{index}') with guid ('{app}') does not exist for route \
                      ('{host}')"
+                ),
+            ),
+            Self::UnknownProcess(process, index, host) => (
+                StatusCode::BAD_REQUEST,
+                "unknown_route",
+                format!(
+                    "400 Bad Request: Requested instance ('{}') with process guid ('{process}') does not exist for \
+                     route ('{host}')",
+                    index.map_or_else(|| "any".to_owned(), |index| index.to_string())
                 ),
             ),
         }

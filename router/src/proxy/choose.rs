@@ -15,6 +15,8 @@ use crate::table::{Balance, Endpoint, EndpointKey, PoolEntry, RouteEntry, Table}
 pub(crate) struct Wishes {
     /// `X-Cf-App-Instance`: app guid and index. Must be met.
     pub(crate) instance: Option<(String, u32)>,
+    /// `X-Cf-Process-Instance`: process guid and perhaps index. Must be met.
+    pub(crate) process: Option<(String, Option<u32>)>,
     /// `__VCAP_ID__`: instance that a sticky session belongs to. Met when that instance is there.
     pub(crate) sticky: Option<String>,
 }
@@ -64,6 +66,21 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
                 return Err(NoDecision::Exhausted);
             }
             return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
+        }
+        if let Some((process, index)) = &asked.wishes.process {
+            let wanted = |one: &Endpoint| index.is_none_or(|index| one.index == index);
+            let mut those = pools().filter(|pool| pool.pool.process_id == *process);
+            let Some(pool) = those.find(|pool| pool.endpoints.iter().any(|one| wanted(one))) else {
+                return Err(answer(Answer::UnknownProcess(process.clone(), *index, asked.host.to_owned())));
+            };
+            let untried = |one: &Endpoint| wanted(one) && !asked.tried.contains(&one.key);
+            let fit = |one: &Endpoint| untried(one) && !core.avoided(one.key, asked.now);
+            let chosen = pick(core, route, &pool.endpoints, asked, fit)
+                .or_else(|| pick(core, route, &pool.endpoints, asked, untried));
+            return match chosen {
+                Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
+                None => Err(NoDecision::Exhausted),
+            };
         }
         if let Some(id) = &asked.wishes.sticky {
             let mut all = pools().flat_map(|pool| &pool.endpoints);

@@ -104,7 +104,17 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
             Some((app.to_owned(), index.parse().map_err(|_| Answer::BadInstance)?))
         }
     };
-    Ok(Wishes { instance, sticky: sticky::wanted(headers) })
+    let process = match headers.get("x-cf-process-instance") {
+        None => None,
+        Some(value) => {
+            let text = value.to_str().ok().filter(|text| !text.is_empty()).ok_or(Answer::BadProcess)?;
+            Some(match text.split_once(':') {
+                None => (text.to_owned(), None),
+                Some((process, index)) => (process.to_owned(), Some(index.parse().map_err(|_| Answer::BadProcess)?)),
+            })
+        }
+    };
+    Ok(Wishes { instance, process, sticky: sticky::wanted(headers) })
 }
 
 /// The way of one request through up to [`MOST_TRIES`] tries.
@@ -127,6 +137,8 @@ struct Arrived {
     sender: Sender,
     /// None when a route service answered.
     lease: Option<Lease>,
+    /// The route's path, below which a session is.
+    path: String,
 }
 
 /// How sending on one connection failed.
@@ -137,8 +149,6 @@ enum SendFailure {
     Seen(Box<request::Parts>, Failure),
     /// The endpoint may have acted on it.
     Final(Answer),
-    /// The route's path, below which a session is.
-    path: String,
 }
 
 impl Trip<'_> {
@@ -332,6 +342,7 @@ fn finish(
     mut exchange: Exchange,
     client_side: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ProxyBody> {
+    let Arrived { response, sender, lease, path } = arrived;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match (client_side, lease) {
             (Some(client_side), Some(lease)) => tunnel(core, response, lease, exchange, client_side),
@@ -342,7 +353,6 @@ fn finish(
         };
     }
     let (mut head, body) = response.into_parts();
-    let Arrived { response, sender, lease, path } = arrived;
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
     if let Some(lease) = &lease {

@@ -95,6 +95,41 @@ async fn a_session_sticks_to_its_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_may_name_its_process() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router().await;
+    let mut backends = Vec::new();
+    for name in ["old-0", "old-1", "new-0"] {
+        backends.push(Backend::start(move |_| async move { reply(name) }).await);
+    }
+    let mut old = pool("old", &[backends[0].address, backends[1].address]);
+    let mut new = pool("new", &[backends[2].address]);
+    (old.process_id, new.process_id) = ("process-old".into(), "process-new".into());
+    let mut both = route("app.test", "old");
+    both.targets.push(slipway_protocol::v1::WeightedPool { pool: "new".into(), weight: 1 });
+    cluster.controller.publish(vec![both], vec![old, new]).await;
+    let asked = async |process: &str| {
+        let request = format!("GET / HTTP/1.0\r\nHost: app.test\r\nX-Cf-Process-Instance: {process}\r\n\r\n");
+        router.raw(request.as_bytes()).await
+    };
+    for _ in 0..20 {
+        assert!(asked("process-new").await.ends_with("new-0"));
+        assert!(asked("process-old:1").await.ends_with("old-1"));
+        let answer = asked("process-old").await;
+        assert!(answer.ends_with("old-0") || answer.ends_with("old-1"), "{answer}");
+    }
+    for (process, told) in [
+        ("process-new:1", "Requested instance ('1') with process guid ('process-new') does not exist"),
+        ("process-none", "Requested instance ('any') with process guid ('process-none') does not exist"),
+        ("process-new:x", "X-Cf-Process-Instance must be the process's guid"),
+    ] {
+        let answer = asked(process).await;
+        assert!(status(&answer) == 400 && answer.contains(told), "{process}: {answer}");
+    }
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weights_and_algorithms_spread_requests() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
