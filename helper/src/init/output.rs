@@ -126,10 +126,8 @@ impl Log {
     fn report_limited(&mut self) {
         if self.limited > 0 {
             let lines = std::mem::take(&mut self.limited);
-            let text = format!(
-                "app instance exceeded its log rate limit of {} bytes/second; {lines} lines were dropped",
-                self.rate
-            );
+            let text =
+                format!("app instance exceeded log rate limit ({} bytes/sec); {lines} lines were dropped", self.rate);
             self.append(NOTICE, text.as_bytes());
         }
     }
@@ -217,7 +215,8 @@ mod tests {
         assert_eq!(texts[0], (0, b"12345678".to_vec()));
         let (flags, notice) = texts.last().unwrap();
         assert_eq!(*flags, NOTICE);
-        assert!(String::from_utf8_lossy(notice).contains("lines were dropped"), "{notice:?}");
+        assert!(String::from_utf8_lossy(notice).starts_with("app instance exceeded log rate limit ("), "{notice:?}");
+        assert!(String::from_utf8_lossy(notice).ends_with("lines were dropped"), "{notice:?}");
     }
 
     #[test]
