@@ -74,7 +74,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     }
     let layers = run_time_layers(request, &plan);
     let manifest = Manifest { version: 1, stack: &request.stack, layers, sonames: &sonames };
-    let detected = plan.buildpacks.last().map(|buildpack| buildpack.detect_output.as_str()).unwrap_or_default();
+    let detected = compiled.used.last().map(|buildpack| buildpack.detect_output.as_str()).unwrap_or_default();
     let start = process_types.first().map(|process| process.command.as_str()).unwrap_or_default();
     let info = StagingInfo { detected_buildpack: detected, start_command: start };
     let write = |name: &str, result: std::io::Result<()>| {
@@ -217,12 +217,10 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
         if last {
             compiled.types = types;
         }
-        compiled.used.push(UsedBuildpack {
-            name: planned.name.clone(),
-            detect_output: planned.detect_output.clone(),
-            buildpack_name: name,
-            version,
-        });
+        // As on Cloud Foundry: nobody asked a buildpack that was named, so for the last one its own name stands there.
+        let detect_output =
+            if last && planned.detect_output.is_empty() { name.clone() } else { planned.detect_output.clone() };
+        compiled.used.push(UsedBuildpack { name: planned.name.clone(), detect_output, buildpack_name: name, version });
     }
     // A foreign finalizer does this itself.
     if last_is_ours {

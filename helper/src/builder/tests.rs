@@ -265,6 +265,35 @@ fn failures_carry_their_name_and_say_what_to_do() {
 }
 
 #[test]
+fn a_buildpack_that_was_named_is_told_by_its_own_name() {
+    let _alone = alone();
+    let says = "mkdir -p $3/$4; printf 'name: words\\nversion: 1.2\\n' > $3/$4/config.yml";
+    let scripts = [
+        ("detect", "echo detected"),
+        ("supply", says),
+        ("finalize", "true"),
+        ("release", "echo 'default_process_types: {web: ./mine}'"),
+    ];
+    let told = |request: fn(&mut Staging)| {
+        let mut staging = foreign(&[("run", "")], &scripts);
+        request(&mut staging);
+        assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
+        let used = staging.outcome().buildpacks;
+        used.into_iter().map(|pack| (pack.detect_output, pack.buildpack_name)).collect::<Vec<_>>()
+    };
+    let pair = |detected: &str, name: &str| (detected.to_owned(), name.to_owned());
+    assert_eq!(told(|_| ()), [pair("detected", "words")]);
+    assert_eq!(told(|staging| staging.request.skip_detect = true), [pair("words", "words")]);
+    // Of several, only the last one speaks.
+    let before = |staging: &mut Staging| {
+        staging.request.skip_detect = true;
+        let mine = staging.request.buildpacks[0].clone();
+        staging.request.buildpacks.push(mine);
+    };
+    assert_eq!(told(before), [pair("", "words"), pair("words", "words")]);
+}
+
+#[test]
 fn only_the_last_buildpack_arranges_the_app() {
     let mut files = binary();
     files[0] = BuildpackRequest {
