@@ -91,7 +91,7 @@ async fn a_route_is_bound_to_its_service() {
 }
 
 /// The route as routers get it.
-async fn the_route(controller: &TestController, guid: &str) -> slipway_protocol::v1::Route {
+pub(super) async fn the_route(controller: &TestController, guid: &str) -> slipway_protocol::v1::Route {
     use slipway_controller::store::placement::PlacementStore as _;
     use slipway_controller::store::placement::postgres::PgPlacement;
     let placement = PgPlacement::new(controller.database.pool.clone());

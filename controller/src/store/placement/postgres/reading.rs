@@ -111,13 +111,15 @@ impl PgPlacement {
         )
         .fetch_all(&mut *tx)
         .await?;
+        // A route to nothing but stopped apps leads nowhere: as on Cloud Foundry, routers answer that it does not exist, and
+        // not that its app is about to come back.
         let destinations = sqlx::query!(
             "select d.route_guid, d.port, d.weight, a.guid as app, a.name as app_name, s.name as space_name,
                     o.name as organization_name, p.guid as process, p.type as process_type
              from route_destination d
              join route r on r.guid = d.route_guid and r.port is null
              join domain m on m.guid = r.domain_guid and not m.internal
-             join app a on a.guid = d.app_guid
+             join app a on a.guid = d.app_guid and a.state = 'STARTED'
              join space s on s.guid = a.space_guid
              join organization o on o.guid = s.org_guid
              join process p on p.app_guid = d.app_guid and p.type = d.process_type
