@@ -237,6 +237,10 @@ async fn usage_is_recorded_wherever_it_changes() {
     assert_eq!(client.get(&format!("/v3/app_usage_events/{since}")).await.0, 404);
     assert_eq!(admin.get(&format!("/v3/app_usage_events/{since}")).await.1["guid"], since);
     let nobody = admin.get(&format!("/v3/app_usage_events?after_guid={}", uuid::Uuid::new_v4())).await;
+    let set = events.iter().find(|event| short(event).1 == "BUILDPACK_SET").expect("what it was built with");
+    let (_, buildpacks) = admin.get("/v3/buildpacks?names=nodejs_buildpack").await;
+    let buildpack = json!({ "guid": buildpacks["resources"][0]["guid"], "name": "nodejs_buildpack" });
+    assert_eq!((&set["buildpack"], &set["app"]["name"]), (&buildpack, &json!("web")), "{set}");
     refused(&nobody, 422, &["After guid filter must be a valid app usage event guid."]);
 
     assert_eq!(action(&client, &app, "start").await, "STARTED");

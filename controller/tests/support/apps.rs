@@ -140,6 +140,10 @@ pub fn build_result(droplet: &[u8]) -> v1::BuildResult {
             v1::ProcessType { r#type: "worker".to_owned(), command: "node worker.js".to_owned() },
         ],
         stack: "debian12".to_owned(),
+        buildpacks: vec![v1::DetectedBuildpack {
+            name: "nodejs_buildpack".to_owned(),
+            ..v1::DetectedBuildpack::default()
+        }],
         ..v1::BuildResult::default()
     }
 }
