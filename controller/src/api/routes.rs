@@ -25,7 +25,7 @@ use super::{domains, guid, jobs, organizations, spaces};
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::routes::{check_complete, check_options, create_tx};
+use crate::domain::routes::{allowed_options_tx, check_complete, create_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::domains::domain_get_tx;
 use crate::store::events::event_record_tx;
@@ -259,7 +259,6 @@ async fn create(
     if body.port.is_some() {
         return Err(ApiError::unprocessable("Routes with protocol 'http' do not support ports."));
     }
-    let options = check_options(body.options.unwrap_or_default())?;
     let metadata = MetadataChange::check(body.metadata)?;
     let mut tx = context.store.begin().await?;
     let domain = domain_get_tx(&mut tx, domain).await?.ok_or_else(bad_domain)?;
@@ -269,6 +268,7 @@ async fn create(
         domain_guid: domain.guid,
         host: body.host.unwrap_or_default(),
         path: body.path.unwrap_or_default(),
+    let options = allowed_options_tx(&mut tx, body.options.unwrap_or_default()).await?;
         options: (!options.is_empty()).then_some(Value::Object(options)),
         metadata,
     };
@@ -309,9 +309,12 @@ async fn patch(
     JsonBody(body): JsonBody<Patch>,
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
-    let options = body.options.map(check_options).transpose()?.map(Value::Object);
     let metadata = MetadataChange::check(body.metadata)?;
     let mut tx = context.store.begin().await?;
+    let options = match body.options {
+        Some(options) => Some(Value::Object(allowed_options_tx(&mut tx, options).await?)),
+        None => None,
+    };
     store::route_patch_tx(&mut tx, row.guid, options.as_ref(), &metadata).await?;
     if options.is_some() {
         check_complete(store::route_lock_tx(&mut tx, row.guid).await?.and_then(|route| route.options).as_ref())?;

@@ -11,6 +11,7 @@ use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_t
 use crate::store::constraints::refuse;
 use crate::store::domains::{DomainRow, domain_usable_in_tx};
 use crate::store::events::event_record_tx;
+use crate::store::feature_flags::feature_flag_get_tx;
 use crate::store::routes::{self, NewDestination, NewRoute, RouteFigures};
 
 const MAX_HOST: usize = 63;
@@ -73,6 +74,9 @@ fn check_path(domain: &DomainRow, path: &str) -> DomainResult<()> {
     let shown: String = path.chars().flat_map(char::escape_debug).take(MAX_PATH).collect();
     Err(DomainError::invalid(format!("{problem}: \"{shown}\"")))
 }
+
+/// The flag that lets routes choose `hash`.
+const HASH: &str = "hash_based_routing";
 
 /// Checks a change of route options; null members remove. Numbers come back as texts, which is how clients read them.
 ///
@@ -140,6 +144,25 @@ pub fn check_complete(options: Option<&Value>) -> DomainResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// As [`check_options`], and refuses `hash` while it is switched off.
+///
+/// # Errors
+/// As [`check_options`].
+pub async fn allowed_options_tx(
+    tx: &mut PgConnection,
+    options: Map<String, Value>,
+) -> DomainResult<Map<String, Value>> {
+    let options = check_options(options)?;
+    let hash = options.get("loadbalancing").is_some_and(|value| value == "hash");
+    if hash && !feature_flag_get_tx(tx, HASH).await?.is_some_and(|flag| flag.enabled) {
+        return Err(DomainError::invalid(format!(
+            "Options 'loadbalancing' is not valid: \"hash\"; it must be one of 'round-robin', 'least-connection', because \
+             the feature flag '{HASH}' is off"
+        )));
+    }
+    Ok(options)
 }
 
 /// Makes a route in the caller's transaction: address, domain, quota and uniqueness are checked here, permissions by

@@ -49,13 +49,14 @@ impl Store {
     }
 }
 
-/// Feature flags with Cloud Foundry's defaults.
+/// Feature flags with Cloud Foundry's defaults, but for `hash_based_routing`: routers here have always known it.
 const FLAGS: &[(&str, bool)] = &[
     ("app_bits_upload", true),
     ("app_scaling", true),
     ("diego_cnb", false),
     ("diego_docker", false),
     ("env_var_visibility", true),
+    ("hash_based_routing", true),
     ("hide_marketplace_from_unauthenticated_users", false),
     ("private_domain_creation", true),
     ("resource_matching", true),

@@ -40,15 +40,24 @@ pub async fn feature_flag_set_tx(
     .await
 }
 
+/// Reads a flag, also within a transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn feature_flag_get_tx(
+    executor: impl sqlx::PgExecutor<'_>,
+    name: &str,
+) -> sqlx::Result<Option<FeatureFlagRow>> {
+    sqlx::query_as!(FeatureFlagRow, "select * from feature_flag where name = $1", name).fetch_optional(executor).await
+}
+
 impl Store {
     /// One flag.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn feature_flag_get(&self, name: &str) -> sqlx::Result<Option<FeatureFlagRow>> {
-        sqlx::query_as!(FeatureFlagRow, "select * from feature_flag where name = $1", name)
-            .fetch_optional(self.pool())
-            .await
+        feature_flag_get_tx(self.pool(), name).await
     }
 
     /// A page of flags by name, and how many there are.

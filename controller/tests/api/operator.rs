@@ -52,6 +52,29 @@ async fn switch(admin: &TestClient, flag: &str, enabled: bool, message: Option<&
 }
 
 #[tokio::test]
+async fn routes_choose_hash_while_the_flag_is_on() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let (_, domains) = admin.get("/v3/domains").await;
+    let one = |guid: &Value| json!({ "data": { "guid": guid } });
+    let to = json!({ "space": one(&json!(space)), "domain": one(&domains["resources"][0]["guid"]) });
+    let options = json!({ "loadbalancing": "hash", "hash_header": "x-who" });
+    let body = |host: &str| json!({ "host": host, "relationships": to, "options": options });
+    let text =
+        "applications:\n- name: a\n  routes:\n  - {route: m.apps.slipway.test, options: {loadbalancing: hash}}\n";
+    let (status, route) = admin.post("/v3/routes", body("a")).await;
+    assert_eq!((status.as_u16(), &route["options"]["loadbalancing"]), (201, &json!("hash")), "{route}");
+    switch(&admin, "hash_based_routing", false, None).await;
+    refused(&admin.post("/v3/routes", body("b")).await, 422, &["hash_based_routing", "'least-connection'"]);
+    let path = format!("/v3/routes/{}", route["guid"].as_str().expect("a guid"));
+    refused(&admin.patch(&path, json!({ "options": options })).await, 422, &["hash_based_routing"]);
+    let other = json!({ "options": { "loadbalancing": "round-robin" } });
+    assert_eq!(admin.patch(&path, other).await.0, 200);
+    refused(&admin.send(manifest(&admin, space, text)).await, 422, &["hash_based_routing", "'m.apps.slipway.test'"]);
+}
+
+#[tokio::test]
 async fn flags_that_are_off_refuse_everybody_but_administrators() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
@@ -214,6 +237,10 @@ async fn usage_is_recorded_wherever_it_changes() {
     let staged: Vec<_> =
         events.iter().map(|event| short(event).1).filter(|state| state.starts_with("STAGING")).collect();
     assert_eq!(staged, ["STAGING_STARTED", "STAGING_STOPPED"]);
+    let set = events.iter().find(|event| short(event).1 == "BUILDPACK_SET").expect("what it was built with");
+    let (_, buildpacks) = admin.get("/v3/buildpacks?names=nodejs_buildpack").await;
+    let buildpack = json!({ "guid": buildpacks["resources"][0]["guid"], "name": "nodejs_buildpack" });
+    assert_eq!((&set["buildpack"], &set["app"]["name"]), (&buildpack, &json!("web")), "{set}");
     let last = events.last().expect("events");
     assert_eq!(last["app"]["name"], "web");
     let started = ("STOPPED".to_owned(), "STARTED".to_owned(), "web".to_owned(), 1);
@@ -237,10 +264,6 @@ async fn usage_is_recorded_wherever_it_changes() {
     assert_eq!(client.get(&format!("/v3/app_usage_events/{since}")).await.0, 404);
     assert_eq!(admin.get(&format!("/v3/app_usage_events/{since}")).await.1["guid"], since);
     let nobody = admin.get(&format!("/v3/app_usage_events?after_guid={}", uuid::Uuid::new_v4())).await;
-    let set = events.iter().find(|event| short(event).1 == "BUILDPACK_SET").expect("what it was built with");
-    let (_, buildpacks) = admin.get("/v3/buildpacks?names=nodejs_buildpack").await;
-    let buildpack = json!({ "guid": buildpacks["resources"][0]["guid"], "name": "nodejs_buildpack" });
-    assert_eq!((&set["buildpack"], &set["app"]["name"]), (&buildpack, &json!("web")), "{set}");
     refused(&nobody, 422, &["After guid filter must be a valid app usage event guid."]);
 
     assert_eq!(action(&client, &app, "start").await, "STARTED");

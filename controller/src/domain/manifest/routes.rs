@@ -11,7 +11,7 @@ use super::{AppManifest, RouteManifest};
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::MetadataChange;
-use crate::domain::routes::{add_destinations_tx, check_complete, check_options, create_tx, mapping_record_tx};
+use crate::domain::routes::{add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
 use crate::store::domains::{DomainRow, domain_default_tx, domain_get_tx, domains_usable_tx};
@@ -177,7 +177,7 @@ impl By<'_> {
         wish: &RouteManifest,
     ) -> DomainResult<Option<Uuid>> {
         let url = url_of(&host, &domain.name, &path);
-        let options = check_options(wish.options.clone().unwrap_or_default())?;
+        let options = allowed_options_tx(tx, wish.options.clone().unwrap_or_default()).await?;
         let (route, mut changed) = match route_at_tx(tx, domain.guid, &host, &path).await? {
             Some(route) => {
                 let own = route.space_guid == self.app.space_guid;
