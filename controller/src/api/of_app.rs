@@ -43,8 +43,16 @@ pub(super) trait Shown: OfApp {
     /// As clients see it.
     type View: Serialize + Send;
 
+    /// Whether a list of one app shows more to those who may read the app's secrets ([`Shown::show_whole`]).
+    const HAS_SECRETS: bool = false;
+
     /// As clients see it.
     fn show(self, base: &BaseUrl) -> ApiResult<Self::View>;
+
+    /// With the secrets.
+    fn show_whole(self, base: &BaseUrl) -> ApiResult<Self::View> {
+        self.show(base)
+    }
 }
 
 /// One that is listed, over all apps and within one.
@@ -149,7 +157,7 @@ pub(super) async fn list<R: Listed>(
     RawQuery(query): RawQuery,
 ) -> ApiResult<Json<Page<R::View>>> {
     let visible = caller.visible_spaces(&context).await?;
-    page::<R>(&context, &base, query.as_deref(), &format!("/v3/{}", R::PATH), &visible, None).await
+    page::<R>(&context, &base, query.as_deref(), &format!("/v3/{}", R::PATH), &visible, None, R::show).await
 }
 
 /// `GET /v3/apps/{guid}/<path>`.
@@ -162,7 +170,13 @@ pub(super) async fn list_of_app<R: Listed>(
 ) -> ApiResult<Json<Page<R::View>>> {
     let app = find(&context, &caller, &guid, SpaceAction::Read).await?;
     let path = format!("/v3/apps/{}/{}", app.guid, R::PATH);
-    page::<R>(&context, &base, query.as_deref(), &path, &Visible::All, Some(app.guid)).await
+    let whole = R::HAS_SECRETS
+        && caller
+            .require_space(&context, app.space_guid, "App", SpaceAction::Read)
+            .await?
+            .allows(SpaceAction::ReadSecrets);
+    let show = if whole { R::show_whole } else { R::show };
+    page::<R>(&context, &base, query.as_deref(), &path, &Visible::All, Some(app.guid), show).await
 }
 
 async fn page<R: Listed>(
@@ -172,10 +186,11 @@ async fn page<R: Listed>(
     path: &str,
     visible: &Visible,
     app: Option<Uuid>,
+    show: fn(R, &BaseUrl) -> ApiResult<R::View>,
 ) -> ApiResult<Json<Page<R::View>>> {
     let query = ListQuery::parse(query, &R::LIST)?;
     let (rows, total) = R::page(&context.store, &query.options, visible, app).await?;
-    let views = rows.into_iter().map(|row| row.show(base)).collect::<ApiResult<_>>()?;
+    let views = rows.into_iter().map(|row| show(row, base)).collect::<ApiResult<_>>()?;
     Ok(Json(query.page(base, path, total, views)))
 }
 
@@ -202,5 +217,6 @@ pub(super) async fn relabel<R: Relabelled>(
     let change = MetadataChange::check(body.metadata)?;
     context.store.relabel(R::TABLE, row.guid(), &change).await?;
     let row = R::get(&context.store, row.guid()).await?.ok_or_else(|| ApiError::not_found(R::NAME))?;
-    row.show(&base).map(Json)
+    // Who may change it may read it.
+    row.show_whole(&base).map(Json)
 }

@@ -18,19 +18,20 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::ListSpec;
-use super::of_app::{self, Shown, by_guid, listed, of_app};
+use super::of_app::{self, Relabelled, Shown, by_guid, listed, of_app};
 use super::permissions::SpaceAction;
 use crate::context::Context;
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::specs::USER;
 use crate::domain::tasks::{self, TaskCreate};
 use crate::store::apptasks::TaskRow;
+use crate::store::metadata::Labelled;
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/v3/tasks", get(of_app::list::<TaskRow>))
-        .route("/v3/tasks/{guid}", get(one))
+        .route("/v3/tasks/{guid}", get(one).patch(of_app::relabel::<TaskRow>))
         .route("/v3/tasks/{guid}/cancel", put(cancel).post(cancel))
         .route("/v3/tasks/{guid}/actions/cancel", post(cancel))
         .route("/v3/apps/{guid}/tasks", get(of_app::list_of_app::<TaskRow>).post(create))
@@ -38,13 +39,22 @@ pub fn routes() -> Router<Context> {
 
 of_app!(TaskRow, "Task", task_get);
 
-/// In lists, without its command.
+/// In lists without its command, but for the list of one app, as on Cloud Foundry.
 impl Shown for TaskRow {
     type View = Value;
+    const HAS_SECRETS: bool = true;
 
     fn show(self, base: &BaseUrl) -> ApiResult<Value> {
         Ok(view(base, &self, false))
     }
+
+    fn show_whole(self, base: &BaseUrl) -> ApiResult<Value> {
+        Ok(view(base, &self, true))
+    }
+}
+
+impl Relabelled for TaskRow {
+    const TABLE: Labelled = Labelled::Task;
 }
 
 listed!(

@@ -226,7 +226,7 @@ pub async fn task_ended(
     if !of_attempt || matches!(row.state.as_str(), "SUCCEEDED" | "FAILED") {
         return Ok(());
     }
-    let failure = if row.state == "CANCELING" { Some("The task was cancelled.") } else { failure };
+    let failure = if row.state == "CANCELING" { Some(super::tasks::CANCELLED) } else { failure };
     let state = if failure.is_none() { "SUCCEEDED" } else { "FAILED" };
     task_state_tx(&mut tx, task, state, failure).await?;
     change_log::commit(tx, &[(ChangeKind::Task, task)]).await?;

@@ -118,6 +118,9 @@ pub async fn create(context: &Context, actor: &Party, app: Uuid, wish: TaskCreat
     Ok(row)
 }
 
+/// Why a cancelled task failed, in Cloud Foundry's words: clients compare them.
+pub const CANCELLED: &str = "task was cancelled";
+
 /// Cancels a task: one that no cell has ends at once, another when its cell reports its end.
 ///
 /// # Errors
@@ -135,7 +138,7 @@ pub async fn cancel(context: &Context, actor: &Party, task: Uuid) -> DomainResul
             return Err(DomainError::invalid(format!("Task state is {} and therefore cannot be canceled", row.state)));
         }
         _ if group_is_assigned_tx(&mut tx, task).await? => task_state_tx(&mut tx, task, "CANCELING", None).await?,
-        _ => task_state_tx(&mut tx, task, "FAILED", Some("The task was cancelled.")).await?,
+        _ => task_state_tx(&mut tx, task, "FAILED", Some(CANCELLED)).await?,
     };
     record(&mut tx, "audit.app.task.cancel", actor, &app, json!({ "task_guid": task })).await?;
     change_log::commit(tx, &[(ChangeKind::Task, task)]).await?;

@@ -21,6 +21,8 @@ pub enum Labelled {
     Revision,
     /// Bindings of services to apps, routes and keys.
     ServiceBinding,
+    /// Tasks.
+    Task,
 }
 
 impl Labelled {
@@ -32,6 +34,7 @@ impl Labelled {
             Self::Package => "package",
             Self::Revision => "revision",
             Self::ServiceBinding => "service_binding",
+            Self::Task => "task",
         }
     }
 }

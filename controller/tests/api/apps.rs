@@ -189,6 +189,46 @@ async fn a_failed_build_says_why_and_a_task_ends_by_its_exit() {
 }
 
 #[tokio::test]
+async fn commands_of_tasks_are_listed_with_their_app_and_a_cancelled_task_says_so() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let auditor = controller.user_with("auditor@example.com", "space_auditor").await;
+    let app = controller.pushed(&client, "web").await;
+    let tasks = format!("/v3/apps/{app}/tasks");
+    let mut guids = Vec::new();
+    for _ in 0..2 {
+        let (status, task) = client.post(&tasks, json!({ "command": "sleep 9" })).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{task}");
+        guids.push(task["guid"].as_str().expect("guid").parse::<Uuid>().expect("guid"));
+    }
+    let command = async |who: &crate::support::TestClient, path: &str| {
+        let (status, list) = who.get(path).await;
+        assert_eq!((status, &list["pagination"]["total_results"]), (StatusCode::OK, &json!(2)), "{list}");
+        list["resources"][0].get("command").cloned()
+    };
+    assert_eq!(command(&client, &tasks).await, Some(json!("sleep 9")));
+    assert_eq!(command(&auditor, &tasks).await, None, "a command may hold secrets");
+    assert_eq!(command(&client, "/v3/tasks").await, None);
+    let labels = json!({ "metadata": { "labels": { "env": "dev" } } });
+    let (status, task) = client.patch(&format!("/v3/tasks/{}", guids[0]), labels.clone()).await;
+    assert_eq!((status, &task["command"]), (StatusCode::OK, &json!("sleep 9")), "{task}");
+    assert_eq!(task["metadata"]["labels"], labels["metadata"]["labels"]);
+    // Before a cell has it, and after.
+    let cancelled = async |guid: Uuid| client.get(&format!("/v3/tasks/{guid}")).await.1;
+    assert_eq!(client.act(&format!("/v3/tasks/{}/actions/cancel", guids[0])).await.0, StatusCode::ACCEPTED);
+    assert_eq!(cancelled(guids[0]).await["result"]["failure_reason"], "task was cancelled");
+    sqlx::query("update task set state = 'CANCELING' where guid = $1")
+        .bind(guids[1])
+        .execute(&controller.database.pool)
+        .await
+        .expect("being cancelled");
+    let exit = v1::ExitRecord { code: 143, reason: "stopped".to_owned(), ..v1::ExitRecord::default() };
+    outcomes::task_completed(&controller.context, AssignmentId::new(), guids[1], 1, Some(exit)).await.expect("ends");
+    let task = cancelled(guids[1]).await;
+    assert_eq!((&task["state"], &task["result"]["failure_reason"]), (&json!("FAILED"), &json!("task was cancelled")));
+}
+
+#[tokio::test]
 async fn one_build_of_an_app_at_a_time_and_only_of_what_is_there() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
