@@ -51,8 +51,8 @@ struct Destination {
     protocol: Option<String>,
 }
 
+/// Clients send an app as they got it, with members that mean nothing here; Cloud Foundry reads these two only.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct DestinationApp {
     guid: String,
     #[serde(default)]
@@ -60,7 +60,6 @@ struct DestinationApp {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct DestinationProcess {
     #[serde(rename = "type")]
     kind: String,

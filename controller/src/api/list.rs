@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use slipway_api_types::{Link, Page, Pagination};
 
@@ -113,6 +114,17 @@ impl ListQuery {
         Ok(Self { options, other, repeated })
     }
 
+    /// The query of one resource, where `include` is all that there is: the list of this one, with the same parents.
+    /// `None` when nothing is to be included.
+    ///
+    /// # Errors
+    /// As [`ListQuery::parse`].
+    pub fn of_one(query: Option<&str>, list: &ListSpec, guid: uuid::Uuid) -> ApiResult<Option<Self>> {
+        let mut query = Self::parse(query, &ListSpec { include: list.include, ..ListSpec::PLAIN })?;
+        query.options.filters.insert("guids".to_owned(), vec![guid.to_string()]);
+        Ok((!query.options.include.is_empty()).then_some(query))
+    }
+
     /// The page that answers this query, with absolute links that repeat every parameter.
     #[must_use]
     pub fn page<T>(&self, base: &BaseUrl, path: &str, total: u64, resources: Vec<T>) -> Page<T> {
@@ -136,6 +148,30 @@ impl ListQuery {
             resources,
             included: None,
         }
+    }
+}
+
+/// One resource, with the parents that were asked for.
+#[derive(Debug, Serialize)]
+pub struct One<T> {
+    #[serde(flatten)]
+    resource: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    included: Option<BTreeMap<String, Vec<Value>>>,
+}
+
+impl<T> One<T> {
+    /// Without parents.
+    #[must_use]
+    pub fn alone(resource: T) -> Self {
+        Self { resource, included: None }
+    }
+
+    /// The one of this page, if it is still there.
+    #[must_use]
+    pub fn of(page: Page<T>) -> Option<Self> {
+        let included = page.included;
+        page.resources.into_iter().next().map(|resource| Self { resource, included })
     }
 }
 

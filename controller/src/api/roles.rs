@@ -15,7 +15,7 @@ use super::auth_extract::Caller;
 use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
-use super::list::{ListQuery, ListSpec, add_included};
+use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations, spaces, users};
 use crate::context::Context;
@@ -73,28 +73,32 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> ApiResult<Json<Page<Value>>> {
     let query = ListQuery::parse(query.as_deref(), &SPEC)?;
-    let (orgs, visible) = (caller.visible_orgs(&context).await?, caller.visible_spaces(&context).await?);
+    Ok(Json(page(&context, &caller, &base, &query).await?))
+}
+
+async fn page(context: &Context, caller: &Caller, base: &BaseUrl, query: &ListQuery) -> ApiResult<Page<Value>> {
+    let (orgs, visible) = (caller.visible_orgs(context).await?, caller.visible_spaces(context).await?);
     let (rows, total) = context.store.role_list(&query.options, &orgs, &visible).await?;
-    let views = rows.iter().map(|row| view(&base, row)).collect();
-    let mut page = query.page(&base, "/v3/roles", total, views);
+    let views = rows.iter().map(|row| view(base, row)).collect();
+    let mut page = query.page(base, "/v3/roles", total, views);
     if query.options.includes("user") {
         let guids: Vec<String> = rows.iter().map(|row| row.user_guid.clone()).collect();
         let parents = context.store.users_by_guid(&guids).await?;
-        add_included(&mut page, "users", parents.iter().map(|row| users::view(&base, row)).collect());
+        add_included(&mut page, "users", parents.iter().map(|row| users::view(base, row)).collect());
     }
     if query.options.includes("organization") {
         let guids: Vec<Uuid> = rows.iter().filter(|row| row.space_guid.is_none()).map(|row| row.org_guid).collect();
         let parents = context.store.organizations_by_guid(&guids).await?;
-        let views: Vec<_> = parents.into_iter().map(|row| organizations::view(&base, row)).collect();
+        let views: Vec<_> = parents.into_iter().map(|row| organizations::view(base, row)).collect();
         add_included(&mut page, "organizations", super::values(views)?);
     }
     if query.options.includes("space") {
         let guids: Vec<Uuid> = rows.iter().filter_map(|row| row.space_guid).collect();
         let parents = context.store.spaces_by_guid(&guids).await?;
-        let views: Vec<_> = parents.into_iter().map(|row| spaces::view(&base, row)).collect();
+        let views: Vec<_> = parents.into_iter().map(|row| spaces::view(base, row)).collect();
         add_included(&mut page, "spaces", super::values(views)?);
     }
-    Ok(Json(page))
+    Ok(page)
 }
 
 async fn readable(context: &Context, caller: &Caller, text: &str) -> ApiResult<RoleRow> {
@@ -111,8 +115,16 @@ async fn one(
     caller: Caller,
     base: BaseUrl,
     Path(role): Path<String>,
-) -> ApiResult<Json<Value>> {
-    Ok(Json(view(&base, &readable(&context, &caller, &role).await?)))
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<One<Value>>> {
+    let row = readable(&context, &caller, &role).await?;
+    match ListQuery::of_one(query.as_deref(), &SPEC, row.guid)? {
+        Some(query) => {
+            let page = page(&context, &caller, &base, &query).await?;
+            One::of(page).map(Json).ok_or_else(|| ApiError::not_found("Role"))
+        }
+        None => Ok(Json(One::alone(view(&base, &row)))),
+    }
 }
 
 #[derive(Deserialize)]

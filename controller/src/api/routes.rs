@@ -18,7 +18,7 @@ use super::auth_extract::Caller;
 use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
-use super::list::{ListQuery, ListSpec, add_included};
+use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::SpaceAction;
 use super::proof::prove;
 use super::{domains, guid, jobs, organizations, spaces};
@@ -209,9 +209,16 @@ async fn one(
     caller: Caller,
     base: BaseUrl,
     Path(route): Path<String>,
-) -> ApiResult<Json<RouteView>> {
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<One<RouteView>>> {
     let (row, _) = require(&context, &caller, &route, SpaceAction::ReadRoutes).await?;
-    Ok(Json(present(&context, &base, row.guid).await?))
+    match ListQuery::of_one(query.as_deref(), &SPEC, row.guid)? {
+        Some(query) => {
+            let page = page(&context, &caller, &base, &query, "/v3/routes", None).await?;
+            One::of(page).map(Json).ok_or_else(|| ApiError::not_found("Route"))
+        }
+        None => Ok(Json(One::alone(present(&context, &base, row.guid).await?))),
+    }
 }
 
 #[derive(Deserialize)]
@@ -261,6 +268,7 @@ async fn create(
     }
     let metadata = MetadataChange::check(body.metadata)?;
     let mut tx = context.store.begin().await?;
+    let options = allowed_options_tx(&mut tx, body.options.unwrap_or_default()).await?;
     let domain = domain_get_tx(&mut tx, domain).await?.ok_or_else(bad_domain)?;
     let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let new = NewRoute {
@@ -268,7 +276,6 @@ async fn create(
         domain_guid: domain.guid,
         host: body.host.unwrap_or_default(),
         path: body.path.unwrap_or_default(),
-    let options = allowed_options_tx(&mut tx, body.options.unwrap_or_default()).await?;
         options: (!options.is_empty()).then_some(Value::Object(options)),
         metadata,
     };

@@ -18,7 +18,7 @@ use super::auth_extract::Caller;
 use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
-use super::list::{ListQuery, ListSpec, add_included};
+use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations};
 use crate::context::Context;
@@ -93,17 +93,21 @@ async fn list(
     RawQuery(query): RawQuery,
 ) -> ApiResult<Json<Page<SpaceView>>> {
     let query = ListQuery::parse(query.as_deref(), &SPEC)?;
-    let visible = caller.visible_spaces(&context).await?;
+    Ok(Json(page(&context, &caller, &base, &query).await?))
+}
+
+async fn page(context: &Context, caller: &Caller, base: &BaseUrl, query: &ListQuery) -> ApiResult<Page<SpaceView>> {
+    let visible = caller.visible_spaces(context).await?;
     let (rows, total) = context.store.space_list(&query.options, &visible).await?;
     let orgs: Vec<Uuid> = rows.iter().map(|row| row.org_guid).collect();
-    let views = rows.into_iter().map(|row| view(&base, row)).collect();
-    let mut page = query.page(&base, "/v3/spaces", total, views);
+    let views = rows.into_iter().map(|row| view(base, row)).collect();
+    let mut page = query.page(base, "/v3/spaces", total, views);
     if query.options.includes("organization") {
         let rows = context.store.organizations_by_guid(&orgs).await?;
-        let views: Vec<_> = rows.into_iter().map(|row| organizations::view(&base, row)).collect();
+        let views: Vec<_> = rows.into_iter().map(|row| organizations::view(base, row)).collect();
         add_included(&mut page, "organizations", super::values(views)?);
     }
-    Ok(Json(page))
+    Ok(page)
 }
 
 async fn one(
@@ -111,8 +115,16 @@ async fn one(
     caller: Caller,
     base: BaseUrl,
     Path(space): Path<String>,
-) -> ApiResult<Json<SpaceView>> {
-    Ok(Json(view(&base, require(&context, &caller, &space, SpaceAction::Read).await?)))
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<One<SpaceView>>> {
+    let row = require(&context, &caller, &space, SpaceAction::Read).await?;
+    match ListQuery::of_one(query.as_deref(), &SPEC, row.guid)? {
+        Some(query) => {
+            let page = page(&context, &caller, &base, &query).await?;
+            One::of(page).map(Json).ok_or_else(|| ApiError::not_found("Space"))
+        }
+        None => Ok(Json(One::alone(view(&base, row)))),
+    }
 }
 
 #[derive(Deserialize)]

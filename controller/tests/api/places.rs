@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use crate::support::apps::{action, refused};
 use crate::support::{TestClient, TestController, error};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -375,5 +376,74 @@ async fn another_name_of_a_space_or_organization_is_another_version_of_the_table
         let (status, body) = admin.patch(&path, json!({ "name": "renamed" })).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         assert!(version().await > before, "{path}");
+    }
+}
+
+/// As on Cloud Foundry: routers say of a stopped app's route that it does not exist.
+#[tokio::test]
+async fn a_route_to_stopped_apps_leads_nowhere() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, routes) = client.get(&format!("/v3/apps/{app}/routes")).await;
+    let guid = routes["resources"][0]["guid"].as_str().expect("a route").to_owned();
+    let targets = async || super::route_bindings::the_route(&controller, &guid).await.targets.len();
+    assert_eq!(targets().await, 1, "started, though nothing runs yet");
+    assert_eq!(action(&client, &app, "stop").await, "STOPPED");
+    assert_eq!(targets().await, 0);
+    let (_, route) = client.get(&format!("/v3/routes/{guid}")).await;
+    assert_eq!(route["destinations"][0]["app"]["guid"], app.as_str(), "it is mapped all the same");
+    assert_eq!(action(&client, &app, "start").await, "STARTED");
+    assert_eq!(targets().await, 1);
+}
+
+/// Clients send the app of a destination as they got it; what decides is its guid and the process.
+#[tokio::test]
+async fn destinations_may_hold_what_only_the_client_knows() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, space) = controller.dev().await;
+    let (_, made) = route(&client, space, "second").await;
+    let path = format!("/v3/routes/{}/destinations", made["guid"].as_str().expect("a guid"));
+    let body = json!({ "destinations": [{
+        "app": { "guid": app, "name": "", "links": { "self": { "href": "" } }, "process": { "type": "web", "x": 1 } },
+        "port": 7777,
+    }] });
+    let (status, body) = client.post(&path, body).await;
+    assert_eq!((status, &body["destinations"][0]["port"]), (StatusCode::OK, &json!(7777)), "{body}");
+    let strange = json!({ "destinations": [{ "app": { "guid": app }, "colour": "red" }] });
+    refused(&client.post(&path, strange).await, 422, &["colour"]);
+}
+
+/// `include` of a list does the same for one of it.
+#[tokio::test]
+async fn one_resource_comes_with_its_parents() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, space) = controller.dev().await;
+    let (_, routes) = client.get(&format!("/v3/apps/{app}/routes")).await;
+    let route = routes["resources"][0]["guid"].as_str().expect("a route").to_owned();
+    let (_, roles) = client.get(&format!("/v3/roles?space_guids={space}")).await;
+    let role = roles["resources"][0]["guid"].as_str().expect("a role").to_owned();
+    for (path, include, names) in [
+        (format!("/v3/apps/{app}"), "space", &["spaces"] as &[&str]),
+        (format!("/v3/apps/{app}"), "space.organization", &["organizations", "spaces"]),
+        (format!("/v3/spaces/{space}"), "organization", &["organizations"]),
+        (format!("/v3/routes/{route}"), "domain", &["domains"]),
+        (format!("/v3/routes/{route}"), "domain,space.organization", &["domains", "organizations", "spaces"]),
+        (format!("/v3/roles/{role}"), "user,space", &["spaces", "users"]),
+    ] {
+        let (status, plain) = client.get(&path).await;
+        assert_eq!((status, plain.get("included")), (StatusCode::OK, None), "{plain}");
+        let (status, mut whole) = client.get(&format!("{path}?include={include}")).await;
+        assert_eq!(status, StatusCode::OK, "{path} {include}: {whole}");
+        let included = whole.as_object_mut().expect("an object").remove("included").expect("parents");
+        let told: Vec<&str> = included.as_object().expect("by name").keys().map(String::as_str).collect();
+        assert_eq!(told, names, "{path} {include}");
+        assert!(names.iter().all(|name| included[name][0]["guid"].is_string()), "{included}");
+        assert_eq!(whole, plain, "the resource itself is the same");
+        refused(&client.get(&format!("{path}?include=nonsense")).await, 400, &["nonsense"]);
     }
 }

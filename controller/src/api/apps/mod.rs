@@ -20,7 +20,7 @@ use super::auth_extract::Caller;
 use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
-use super::list::{ListQuery, ListSpec, add_included};
+use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::SpaceAction;
 use super::{jobs, present};
 use crate::context::Context;
@@ -98,6 +98,16 @@ pub(super) async fn page(
     if let Some(stack) = stack {
         query.options.filters.insert("stacks".to_owned(), vec![stack]);
     }
+    answer(context, caller, base, &query, path).await.map(Json)
+}
+
+async fn answer(
+    context: &Context,
+    caller: &Caller,
+    base: &BaseUrl,
+    query: &ListQuery,
+    path: &str,
+) -> ApiResult<Page<AppView>> {
     let visible = caller.visible_spaces(context).await?;
     let (rows, total) = context.store.app_list(&query.options, &visible).await?;
     let mut spaces: Vec<uuid::Uuid> = rows.iter().map(|row| row.space_guid).collect();
@@ -114,7 +124,7 @@ pub(super) async fn page(
             add_included(&mut page, "organizations", orgs);
         }
     }
-    Ok(Json(page))
+    Ok(page)
 }
 
 async fn one(
@@ -122,9 +132,16 @@ async fn one(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-) -> ApiResult<Json<AppView>> {
+    RawQuery(query): RawQuery,
+) -> ApiResult<Json<One<AppView>>> {
     let app = find(&context, &caller, &guid, SpaceAction::Read).await?;
-    Ok(Json(view::app(&base, app)))
+    match ListQuery::of_one(query.as_deref(), &LIST, app.guid)? {
+        Some(query) => {
+            let page = answer(&context, &caller, &base, &query, "/v3/apps").await?;
+            One::of(page).map(Json).ok_or_else(|| ApiError::not_found("App"))
+        }
+        None => Ok(Json(One::alone(view::app(&base, app)))),
+    }
 }
 
 #[derive(Debug, Deserialize)]
