@@ -85,7 +85,7 @@ fn refusal(figures: &QuotaFigures, cell: &LargestCell, demands: &[Demand], runni
                 let place = cell.segment.as_ref().map(|name| format!(" of the isolation segment {name:?}"));
                 let place = place.unwrap_or_default();
                 return Some(format!(
-                    "{what} asks for {asked} MiB of {name}, but the largest cell{place} has {largest} MiB. Ask for less, or add a larger cell."
+                    "{what} asks for {asked} MiB of {name}, but the largest cell{place} has {largest} MiB (insufficient resources). Ask for less, or add a larger cell."
                 ));
             }
         }
@@ -216,6 +216,7 @@ mod tests {
         assert!(refusal(&figures, &cell, &[demand(1, 400)], true).is_none());
         let text = refusal(&figures, &cell, &[demand(1, 513)], false).expect("beyond any cell");
         assert!(text.contains("513 MiB") && text.contains("512 MiB"), "{text}");
+        assert!(text.contains("insufficient"), "the word that scripts look for: {text}");
         let large = Demand { disk_mb: 513, ..demand(1, 1) };
         let text = refusal(&figures, &cell, &[large], false).expect("its disk is beyond any cell");
         assert!(text.contains("513 MiB of disk") && text.contains("512 MiB"), "{text}");
