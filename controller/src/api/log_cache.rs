@@ -50,7 +50,7 @@ async fn read(
         }
         false => LogAnswer::default(),
     };
-    Ok(Json(json!({ "envelopes": { "batch": batch(&app.guid.to_string(), answer, wish.descending) } })))
+    Ok(Json(json!({ "envelopes": { "batch": batch((&app.guid.to_string(), &app.name), answer, wish.descending) } })))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -91,8 +91,8 @@ fn parse(query: Option<&str>) -> ApiResult<Wish> {
     Ok(wish)
 }
 
-fn batch(source_id: &str, answer: LogAnswer, descending: bool) -> Vec<Value> {
-    let mut batch: Vec<Value> = answer.lines.iter().map(|line| envelope(source_id, line)).collect();
+fn batch(app: (&str, &str), answer: LogAnswer, descending: bool) -> Vec<Value> {
+    let mut batch: Vec<Value> = answer.lines.iter().map(|line| envelope(app, line)).collect();
     if answer.unanswered.is_empty() {
         return batch;
     }
@@ -113,7 +113,7 @@ fn batch(source_id: &str, answer: LogAnswer, descending: bool) -> Vec<Value> {
         instance_id: "0".to_owned(),
         ..v1::LogLine::default()
     };
-    let marker = envelope(source_id, &line);
+    let marker = envelope(app, &line);
     match descending {
         true => batch.insert(0, marker),
         false => batch.push(marker),
@@ -121,11 +121,19 @@ fn batch(source_id: &str, answer: LogAnswer, descending: bool) -> Vec<Value> {
     batch
 }
 
-fn envelope(source_id: &str, line: &v1::LogLine) -> Value {
+/// Which component of Cloud Foundry such a line comes from; readers tell by it what a line is about.
+fn origin(source_type: &str) -> &'static str {
+    if source_type == "RTR" { "gorouter" } else { "rep" }
+}
+
+fn envelope((source_id, app_name): (&str, &str), line: &v1::LogLine) -> Value {
     let mut tags: Map<String, Value> =
         line.tags.iter().map(|tag| (tag.name.clone(), Value::String(tag.value.clone()))).collect();
     tags.insert("source_type".to_owned(), line.source_type.clone().into());
     tags.insert("instance_id".to_owned(), line.instance_id.clone().into());
+    tags.insert("origin".to_owned(), origin(&line.source_type).into());
+    // An instance knows the name that its app had when it was started.
+    tags.insert("app_name".to_owned(), app_name.into());
     let kind = if line.stderr { "ERR" } else { "OUT" };
     let text = line.text.strip_suffix(b"\n").unwrap_or(&line.text);
     json!({
@@ -162,10 +170,11 @@ mod tests {
             ..v1::LogLine::default()
         };
         let answer = LogAnswer { lines: vec![line(1, "a\n"), line(2, "b")], unanswered: vec!["cell 7".to_owned()] };
-        let batch = batch("app", answer, false);
+        let batch = batch(("app", "shop"), answer, false);
         assert_eq!(batch.len(), 3);
         assert_eq!(batch[0]["log"], json!({ "payload": "YQ==", "type": "OUT" }));
         assert_eq!(batch[0]["tags"]["source_type"], "APP/PROC/WEB");
+        assert_eq!((&batch[0]["tags"]["origin"], &batch[0]["tags"]["app_name"]), (&json!("rep"), &json!("shop")));
         assert_eq!((&batch[2]["tags"]["source_type"], &batch[2]["log"]["type"]), (&json!("CELL"), &json!("ERR")));
         assert_eq!(batch[2]["timestamp"], "2");
     }

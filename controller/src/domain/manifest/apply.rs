@@ -128,6 +128,9 @@ async fn one(
     for service in &wish.services {
         bind(tx, actor, &app, service).await?;
     }
+    // As on Cloud Foundry: a manifest changes the app, and says that it was the one.
+    let update = json!({ "manifest_triggered": true, "request": { "name": app.name } });
+    record(tx, "audit.app.update", actor, &app, update).await?;
     record(tx, "audit.app.apply_manifest", actor, &app, json!({})).await
 }
 
