@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// `{"guid": "…"}`.
@@ -23,7 +23,20 @@ impl Ref {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToOne {
     /// The other resource, if there is one.
+    #[serde(default, deserialize_with = "ref_or_nothing")]
     pub data: Option<Ref>,
+}
+
+/// Some clients empty a relationship by `{"guid": null}`, which Cloud Foundry takes for `null`.
+fn ref_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ref>, D::Error> {
+    #[derive(Deserialize)]
+    struct MaybeRef {
+        // Null, but not absent: who names nothing may have meant something.
+        #[serde(deserialize_with = "Option::deserialize")]
+        guid: Option<String>,
+    }
+    let data = Option::<MaybeRef>::deserialize(deserializer)?;
+    Ok(data.and_then(|data| data.guid).map(|guid| Ref { guid }))
 }
 
 impl ToOne {
@@ -135,4 +148,21 @@ pub struct Page<T> {
     /// Whole parents asked for with `include`, by plural name.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub included: Option<BTreeMap<String, Vec<Value>>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relationship_is_emptied_in_two_ways() {
+        let read = |text: &str| serde_json::from_str::<ToOne>(text);
+        for empty in [r#"{"data": null}"#, r#"{"data": {"guid": null}}"#, "{}"] {
+            assert_eq!(read(empty).expect(empty), ToOne::default());
+        }
+        assert_eq!(read(r#"{"data": {"guid": "a"}}"#).expect("a guid").guid(), Some("a"));
+        for bad in [r#"{"data": {}}"#, r#"{"data": {"guid": 1}}"#, r#"{"data": "a"}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 }

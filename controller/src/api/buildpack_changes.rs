@@ -69,6 +69,7 @@ async fn find(context: &Context, caller: &Caller, guid: &str) -> ApiResult<Build
 struct CreateBody {
     name: String,
     stack: Option<String>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     position: Option<i32>,
     #[serde(default = "yes")]
     enabled: bool,
@@ -154,6 +155,7 @@ async fn create(
 struct UpdateBody {
     name: Option<String>,
     stack: Option<String>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     position: Option<i32>,
     enabled: Option<bool>,
     locked: Option<bool>,

@@ -93,9 +93,11 @@ fn view(base: &BaseUrl, row: BuildRow) -> BuildView {
 struct CreateBody {
     package: Ref,
     lifecycle: Option<LifecycleBody>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     staging_memory_in_mb: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     staging_disk_in_mb: Option<i64>,
-    #[serde(rename = "staging_log_rate_limit_bytes_per_second")]
+    #[serde(default, rename = "staging_log_rate_limit_bytes_per_second", deserialize_with = "super::numbers::whole")]
     _log_rate: Option<i64>,
     metadata: Option<MetadataPatch>,
 }

@@ -33,6 +33,7 @@ pub mod log_cache;
 pub mod manifests;
 pub mod members;
 pub mod middleware;
+pub mod numbers;
 mod of_app;
 pub mod organizations;
 pub mod packages;
@@ -63,6 +64,7 @@ pub mod warnings;
 use serde::Serialize;
 use serde_json::Value;
 use slipway_api_types::ToOne;
+use tower_http::normalize_path::NormalizePath;
 use uuid::Uuid;
 
 use crate::context::Context;
@@ -110,6 +112,12 @@ pub fn endpoints() -> Router<Context> {
 
 /// What answers requests: every endpoint, and what stands around them.
 pub fn router(context: Context) -> axum::Router {
+    // A slash at the end of a path says nothing, as on Cloud Foundry. It goes before anything is matched, which no layer
+    // of the router that matches could do.
+    axum::Router::new().fallback_service(NormalizePath::trim_trailing_slash(matching(context)))
+}
+
+fn matching(context: Context) -> axum::Router {
     endpoints()
         .into_inner()
         .fallback(unknown)

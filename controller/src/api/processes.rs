@@ -225,8 +225,11 @@ struct CheckBody {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CheckDataBody {
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     timeout: Option<u32>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     invocation_timeout: Option<u32>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     interval: Option<u32>,
     endpoint: Option<String>,
 }
@@ -288,9 +291,13 @@ async fn update_of_app(
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScaleBody {
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     instances: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     memory_in_mb: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     disk_in_mb: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     log_rate_limit_in_bytes_per_second: Option<i64>,
 }
 

@@ -95,7 +95,7 @@ struct SidecarBody {
     name: Option<String>,
     command: Option<String>,
     process_types: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "super::body::present")]
+    #[serde(default, deserialize_with = "super::numbers::whole_present")]
     memory_in_mb: Option<Option<i64>>,
 }
 

@@ -117,8 +117,11 @@ async fn one(
 struct CreateBody {
     command: Option<String>,
     name: Option<String>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     memory_in_mb: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     disk_in_mb: Option<i64>,
+    #[serde(default, deserialize_with = "super::numbers::whole")]
     log_rate_limit_in_bytes_per_second: Option<i64>,
     droplet_guid: Option<Uuid>,
     template: Option<Template>,

@@ -9,7 +9,7 @@ use slipway_protocol::v1;
 use uuid::Uuid;
 
 use crate::support::apps::{app_of, manifest};
-use crate::support::{ADMIN_PASSWORD, TestClient, TestController};
+use crate::support::{ADMIN_PASSWORD, TestClient, TestController, error};
 
 fn decoded(token: &str, part: usize) -> Value {
     let part = token.split('.').nth(part).expect("three parts");
@@ -136,6 +136,17 @@ async fn manifests_may_hold_what_only_the_client_knows() {
     assert_eq!((&process["disk_in_mb"], &process["health_check"]["type"]), (&json!(128), &json!("process")));
 }
 
+/// Who watches an app's events sees that a push changed it.
+#[tokio::test]
+async fn a_manifest_is_a_change_of_the_app() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let (_, events) = admin.get(&format!("/v3/audit_events?target_guids={app}&types=audit.app.update")).await;
+    assert_eq!(events["resources"][0]["data"]["manifest_triggered"], true, "{events}");
+}
+
 /// Names in paths arrive percent-encoded.
 #[tokio::test]
 async fn names_in_paths_are_decoded() {
@@ -148,6 +159,51 @@ async fn names_in_paths_are_decoded() {
     let (status, body) = admin.post(&format!("{path}/actions/scale"), json!({ "memory_in_mb": 77 })).await;
     assert_eq!((status, &body["memory_in_mb"]), (StatusCode::ACCEPTED, &json!(77)), "{body}");
     assert_eq!(admin.get(&format!("/v3/apps/{app}/features/%73sh")).await.1["name"], "ssh");
+}
+
+/// Some clients end a path with a slash, also before the query; Cloud Foundry does not mind.
+#[tokio::test]
+async fn a_slash_at_the_end_says_nothing() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let (status, body) = admin.get("/v3/apps/?names=a").await;
+    assert_eq!((status, &body["resources"][0]["guid"]), (StatusCode::OK, &json!(app)), "{body}");
+    let first = body["pagination"]["first"]["href"].as_str().expect("a link");
+    assert!(first.contains("/v3/apps?"), "links are without it: {first}");
+    let body = json!({ "relationships": { "app": { "data": { "guid": app } } }, "type": "bits" });
+    assert_eq!(admin.post("/v3/packages/", body).await.0, StatusCode::CREATED);
+    assert_eq!(admin.get(&format!("/v3/apps/{app}/")).await.0, StatusCode::OK);
+    let anybody = controller.client(None);
+    assert_eq!(anybody.get("/").await.0, StatusCode::OK);
+    assert_eq!(anybody.get("/v3/").await.0, StatusCode::OK);
+    let (status, body) = admin.get("/v3/nothing/").await;
+    assert_eq!((status, error(&body).0), (StatusCode::NOT_FOUND, 10000), "{body}");
+}
+
+/// Numbers as text count as numbers, as on Cloud Foundry.
+#[tokio::test]
+async fn numbers_may_be_text() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let process = format!("/v3/apps/{app}/processes/web");
+    let (status, body) =
+        admin.post(&format!("{process}/actions/scale"), json!({ "memory_in_mb": "77", "instances": "2" })).await;
+    assert_eq!((status, &body["memory_in_mb"]), (StatusCode::ACCEPTED, &json!(77)), "{body}");
+    assert_eq!(body["instances"], 2);
+    let check = json!({ "health_check": { "type": "port", "data": { "timeout": "90" } } });
+    assert_eq!(admin.patch(&process, check).await.1["health_check"]["data"]["timeout"], 90);
+    let (status, body) = admin.post(&format!("{process}/actions/scale"), json!({ "memory_in_mb": "much" })).await;
+    assert_eq!(
+        (status, error(&body).1),
+        (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "'memory_in_mb' is not as expected: invalid value: string \"much\", expected a whole number".to_owned()
+        )
+    );
 }
 
 /// No row counts as healthy, so a wanted instance has one before anything runs; asking is never an error.
@@ -205,21 +261,25 @@ async fn log_envelopes_hold_what_the_decoder_knows_and_nothing_else() {
     let read = async |client: &TestClient, query: &str| client.get(&format!("/api/v1/read/{app}?{query}")).await;
     let recent = "descending=true&envelope_types=LOG&limit=1000&start_time=-6795364578871345152";
     assert_eq!(read(&client, recent).await, (StatusCode::OK, json!({ "envelopes": { "batch": [] } })));
-    let tag = v1::EnvVar { name: "process_type".to_owned(), value: "web".to_owned() };
+    let tag = |name: &str, value: &str| v1::EnvVar { name: name.to_owned(), value: value.to_owned() };
     controller.cells.lines.lock().expect("lock").push(v1::LogLine {
         unix_ns: 7,
         text: "hello\n".into(),
         source_type: "APP/PROC/WEB".into(),
         instance_id: "0".into(),
-        tags: vec![tag],
+        tags: vec![tag("process_type", "web"), tag("app_name", "web")],
         ..v1::LogLine::default()
     });
+    assert_eq!(client.patch(&format!("/v3/apps/{app}"), json!({ "name": "renamed" })).await.0, StatusCode::OK);
     let (_, body) = read(&client, recent).await;
     assert_eq!(
         body["envelopes"]["batch"],
         json!([{
             "timestamp": "7", "source_id": app, "instance_id": "0", "deprecated_tags": {},
-            "tags": { "source_type": "APP/PROC/WEB", "instance_id": "0", "process_type": "web" },
+            "tags": {
+                "source_type": "APP/PROC/WEB", "instance_id": "0", "process_type": "web", "origin": "rep",
+                "app_name": "renamed",
+            },
             "log": { "payload": "aGVsbG8=", "type": "OUT" },
         }])
     );
