@@ -60,7 +60,15 @@ pub(crate) async fn python_is_pushed_served_and_scaled(platform: &mut Platform) 
 }
 
 pub(crate) async fn a_static_site_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
-    push_serve_scale(platform, "static", "static").await
+    push_serve_scale(platform, "static", "static").await?;
+    // What the web server says itself, which opens its log by name.
+    Platform::eventually("an access line of the site", Duration::from_secs(120), || async {
+        let logs = platform.ok(&["logs", "static", "--recent"])?;
+        let is_access = |line: &str| line.contains("APP/PROC/WEB") && line.contains(r#""GET / HTTP/1.1" 200"#);
+        ensure!(logs.stdout.lines().any(is_access), "no access line: {}", logs.all());
+        Ok(())
+    })
+    .await
 }
 
 pub(crate) async fn a_binary_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {

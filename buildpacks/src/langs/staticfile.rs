@@ -177,7 +177,9 @@ fn configuration(options: &Options, root: &str, passwords: Option<String>) -> St
     }
     format!(
         "worker_processes 1;\ndaemon off;\nerror_log stderr notice;\npid @TMP@/nginx.pid;\nevents {{ worker_connections 1024; }}\n\
-         http {{\n  include /etc/nginx/mime.types;\n  default_type application/octet-stream;\n  access_log off;\n  \
+         http {{\n  include /etc/nginx/mime.types;\n  default_type application/octet-stream;\n  \
+         log_format cloudfoundry '$http_x_forwarded_for - $http_referer - [$time_local] \"$request\" $status $body_bytes_sent';\n  \
+         access_log /dev/stdout cloudfoundry;\n  \
          client_body_temp_path @TMP@/body;\n  proxy_temp_path @TMP@/proxy;\n  fastcgi_temp_path @TMP@/fastcgi;\n  \
          uwsgi_temp_path @TMP@/uwsgi;\n  scgi_temp_path @TMP@/scgi;\n  sendfile on;\n  tcp_nopush on;\n  keepalive_timeout 75;\n  \
          port_in_redirect off;\n  server_tokens off;\n  gzip on;\n  gzip_static on;\n  gzip_vary on;\n  gzip_proxied any;\n  \
@@ -211,6 +213,7 @@ mod tests {
             "max-age",
             "error_page 404 /missing.html",
             "listen @PORT@",
+            "access_log /dev/stdout cloudfoundry;",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
