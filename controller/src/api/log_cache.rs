@@ -5,15 +5,17 @@ use axum::extract::{Path, RawQuery, State};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use slipway_protocol::v1;
 
 use super::Router;
+use super::api_lines;
 use super::auth_extract::Caller;
 use super::error::{ApiError, ApiResult};
 use super::permissions::SpaceAction;
 use crate::context::{Context, LogAnswer};
+use crate::store::events::Span;
 
 /// What log-cache answers at most, and by default.
 const MAX_LIMIT: u32 = 1000;
@@ -46,7 +48,10 @@ async fn read(
                 descending: wish.descending,
                 limit: wish.limit,
             };
-            context.cells.read_logs(query).await
+            let mut answer = context.cells.read_logs(query).await;
+            let events = context.store.events_of_app(app.guid, &api_lines::KINDS, &wish.span()).await?;
+            add(&mut answer.lines, events.iter().filter_map(api_lines::line), &wish);
+            answer
         }
         false => LogAnswer::default(),
     };
@@ -60,6 +65,25 @@ struct Wish {
     limit: u32,
     descending: bool,
     logs: bool,
+}
+
+impl Wish {
+    fn span(&self) -> Span {
+        // Without an end there is none; times before the first day of the store are its first day.
+        let at = |ns: i64| DateTime::from_timestamp_nanos(ns);
+        let end = if self.end == 0 { i64::MAX } else { self.end };
+        Span { from: at(self.start.max(0)), to: at(end), descending: self.descending, limit: i64::from(self.limit) }
+    }
+}
+
+/// Adds lines to lines that are in order. Each list has the first `limit` of its own, so the first `limit` of both are whole.
+fn add(lines: &mut Vec<v1::LogLine>, more: impl Iterator<Item = v1::LogLine>, wish: &Wish) {
+    lines.extend(more);
+    match wish.descending {
+        true => lines.sort_by_key(|line| std::cmp::Reverse(line.unix_ns)),
+        false => lines.sort_by_key(|line| line.unix_ns),
+    }
+    lines.truncate(wish.limit as usize);
 }
 
 fn parse(query: Option<&str>) -> ApiResult<Wish> {
@@ -158,6 +182,23 @@ mod tests {
         assert!(!parse(Some("envelope_types=TIMER")).expect("valid").logs);
         assert!(parse(Some("limit=1001")).is_err());
         assert!(parse(Some("start_time=now")).is_err());
+    }
+
+    #[test]
+    fn lines_of_the_api_stand_among_the_others() {
+        let line = |at| v1::LogLine { unix_ns: at, ..v1::LogLine::default() };
+        for (query, expected) in [("limit=3", [1, 2, 3]), ("limit=3&descending=true", [5, 4, 3])] {
+            let wish = parse(Some(query)).expect("valid");
+            let (mut first, mut second) = (vec![line(1), line(3), line(4)], vec![line(2), line(5)]);
+            if wish.descending {
+                first.reverse();
+                second.reverse();
+            }
+            add(&mut first, second.into_iter(), &wish);
+            assert_eq!(first.iter().map(|line| line.unix_ns).collect::<Vec<_>>(), expected);
+        }
+        let span = parse(Some("start_time=-6795364578871345152")).expect("valid").span();
+        assert!(span.from.timestamp() == 0 && span.to > Utc::now());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! what follows the commit (a poke, waiting for routers) may be lost without harm.
 
 pub mod admin;
+mod api_lines;
 pub mod apps;
 pub mod auth_extract;
 pub mod body;

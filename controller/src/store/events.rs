@@ -32,6 +32,16 @@ pub struct EventRow {
 const COLUMNS: &str = "e.guid, e.type, e.actor_guid, e.actor_type, e.actor_name, e.target_guid, e.target_type,
     e.target_name, e.data, e.space_guid, e.org_guid, e.created_at";
 
+/// Which part of a sequence of events.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "two ends, a direction and a bound")]
+pub struct Span {
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+    pub descending: bool,
+    pub limit: i64,
+}
+
 /// Records an event in the caller's transaction.
 ///
 /// # Errors
@@ -84,6 +94,31 @@ impl Store {
         listing.guids("space_guids", "e.space_guid").guids("organization_guids", "e.org_guid");
         listing.insertion_order("e.seq");
         listing.fetch(self.pool(), COLUMNS).await
+    }
+
+    /// Events of these kinds of one app: the first in the direction of the span.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn events_of_app(&self, app: Uuid, kinds: &[&str], span: &Span) -> sqlx::Result<Vec<EventRow>> {
+        let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+        sqlx::query_as!(
+            EventRow,
+            r#"select guid, type as "kind", actor_guid, actor_type, actor_name, target_guid, target_type,
+                      target_name, data, space_guid, org_guid, created_at
+               from event
+               where target_guid = $1 and target_type = 'app' and created_at >= $2 and created_at < $3
+                     and type = any($4)
+               order by case when $5 then -seq else seq end limit $6"#,
+            app.to_string(),
+            span.from,
+            span.to,
+            &kinds,
+            span.descending,
+            span.limit
+        )
+        .fetch_all(self.pool())
+        .await
     }
 
     /// One event.

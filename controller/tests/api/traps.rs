@@ -2,7 +2,7 @@
 //! like is in `tests/roles/shape.rs`.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use slipway_protocol::v1;
@@ -260,6 +260,20 @@ async fn log_envelopes_hold_what_the_decoder_knows_and_nothing_else() {
     let app = controller.pushed(&client, "web").await;
     let read = async |client: &TestClient, query: &str| client.get(&format!("/api/v1/read/{app}?{query}")).await;
     let recent = "descending=true&envelope_types=LOG&limit=1000&start_time=-6795364578871345152";
+    // The oldest line is the API's own.
+    let (_, body) = read(&client, recent).await;
+    let mut first = body["envelopes"]["batch"].as_array().and_then(|batch| batch.last()).expect("a line").clone();
+    let at = first["timestamp"].take();
+    assert!(at.as_str().is_some_and(|at| at.parse::<i64>().is_ok()), "{at}");
+    let text = STANDARD.encode(format!("Created app with guid {app}"));
+    assert_eq!(
+        first,
+        json!({
+            "timestamp": null, "source_id": app, "instance_id": "0", "deprecated_tags": {},
+            "tags": { "source_type": "API", "instance_id": "0" }, "log": { "payload": text, "type": "OUT" },
+        })
+    );
+    let recent = &format!("{recent}&end_time=1000");
     assert_eq!(read(&client, recent).await, (StatusCode::OK, json!({ "envelopes": { "batch": [] } })));
     let tag = |name: &str, value: &str| v1::EnvVar { name: name.to_owned(), value: value.to_owned() };
     controller.cells.lines.lock().expect("lock").push(v1::LogLine {
