@@ -41,6 +41,8 @@ const LIST: ListSpec = ListSpec {
     labels: true,
     ..ListSpec::PLAIN
 };
+/// What is understood of one process.
+const ONE: ListSpec = ListSpec { other: &["embed"], ..ListSpec::PLAIN };
 const HIDDEN: &str = "[PRIVATE DATA HIDDEN IN LISTS]";
 
 /// Endpoints.
@@ -121,16 +123,11 @@ async fn page(
     app: Option<Uuid>,
 ) -> ApiResult<Json<Page<ProcessView>>> {
     let query = ListQuery::parse(query, &LIST)?;
-    let embed = query.other.get("embed").map(String::as_str);
-    if embed.is_some_and(|embed| embed != "process_instances") {
-        return Err(ApiError::bad_query(
-            "The query parameter is invalid: Invalid embedded resource. Valid embedded resources are: 'process_instances'",
-        ));
-    }
+    let embed = embeds(&query)?;
     let (rows, total) = context.store.process_list(&query.options, visible, app).await?;
     let states = match embed {
-        Some(_) => stats::of_processes(context, &rows).await?,
-        None => Vec::new(),
+        true => stats::of_processes(context, &rows).await?,
+        false => Vec::new(),
     };
     let mut views: Vec<ProcessView> = rows
         .into_iter()
@@ -143,6 +140,17 @@ async fn page(
         view.process_instances = Some(states.iter().map(instance_view).collect());
     }
     Ok(Json(query.page(base, path, total, views)))
+}
+
+/// Whether the instances of a process are to be shown with it.
+fn embeds(query: &ListQuery) -> ApiResult<bool> {
+    match query.other.get("embed").map(String::as_str) {
+        None => Ok(false),
+        Some("process_instances") => Ok(true),
+        Some(_) => Err(ApiError::bad_query(
+            "The query parameter is invalid: Invalid embedded resource. Valid embedded resources are: 'process_instances'",
+        )),
+    }
 }
 
 fn instance_view(state: &InstanceState) -> ProcessInstance {
@@ -188,9 +196,16 @@ async fn one(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> ApiResult<Json<ProcessView>> {
     let row: ProcessRow = by_guid(&context, &caller, &guid, SpaceAction::Read).await?;
-    full_view(&context, &base, row).await.map(Json)
+    let states = match embeds(&ListQuery::parse(query.as_deref(), &ONE)?)? {
+        true => stats::of_processes(&context, std::slice::from_ref(&row)).await?.pop(),
+        false => None,
+    };
+    let mut view = full_view(&context, &base, row).await?;
+    view.process_instances = states.map(|states| states.iter().map(instance_view).collect());
+    Ok(Json(view))
 }
 
 async fn one_of_app(

@@ -39,6 +39,11 @@ async fn a_push_ends_in_a_spec_that_says_everything() {
     let (_, list) = client.get(&format!("/v3/processes?embed=process_instances&app_guids={app}")).await;
     assert_eq!(list["pagination"]["total_results"], 2, "{list}");
     assert_eq!(list["resources"][0]["process_instances"][0]["state"], "DOWN");
+    let web = format!("/v3/processes/{}", list["resources"][0]["guid"].as_str().expect("a guid"));
+    let (_, one) = client.get(&format!("{web}?embed=process_instances")).await;
+    assert_eq!(one["process_instances"], list["resources"][0]["process_instances"], "{one}");
+    assert_eq!(client.get(&web).await.1.get("process_instances"), None);
+    refused(&client.get(&format!("{web}?embed=nonsense")).await, 400, &["process_instances"]);
 
     let (_, events) = client.get(&format!("/v3/apps/{app}")).await;
     assert_eq!(events["relationships"]["current_droplet"]["data"]["guid"].as_str().map(str::len), Some(36));
