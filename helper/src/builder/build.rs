@@ -64,7 +64,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     timings.compile_ms = milliseconds(since);
 
     let since = Instant::now();
-    let sonames = libraries::check(request, &plan)?;
+    let sonames = libraries::check(request, &plan, runner)?;
     timings.check_ms = milliseconds(since);
 
     let process_types = procfile::merge(compiled.types, procfile::read(&Directory(request.paths.app.clone()))?);

@@ -3,6 +3,9 @@
 //! The build layer hides the mistake: what was linked against its libraries runs while staging and not afterwards. So each
 //! needed name of each ELF file is looked for in the droplet and in the stack and runtime layers, without the paths of
 //! layers that are mounted while building only.
+//!
+//! The platform's own buildpacks promise that what they install runs, so there a missing library fails the build. Foreign ones
+//! bring whole runtimes along, with modules that nothing loads: there it is told, and the droplet is as good as on Cloud Foundry.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use slipway_buildpacks::Problem;
 use slipway_buildpacks::contract::{BuildPlan, BuildRequest, LAYER_PATHS_DIRECTORY};
+use slipway_buildpacks::run::Runner;
 use slipway_layers::elf::{self, Dynamic};
 use walkdir::WalkDir;
 
@@ -21,8 +25,23 @@ const SYSTEM: [&str; 5] =
 /// Libraries that the developer says are never loaded.
 const ALLOWED: &str = "SLIPWAY_ALLOW_MISSING_LIBRARIES";
 
+/// What the programs of a droplet need. Files are relative to the droplet.
+struct Libraries {
+    /// By file.
+    needed: BTreeMap<String, Vec<String>>,
+    /// File and library that is nowhere.
+    missing: Vec<(String, String)>,
+}
+
 /// Needed libraries by file, relative to the droplet.
-pub(super) fn check(request: &BuildRequest, plan: &BuildPlan) -> Result<BTreeMap<String, Vec<String>>, Problem> {
+///
+/// # Errors
+/// When one is missing and the platform's own buildpacks alone made the droplet, or a layer's list cannot be read.
+pub(super) fn check(
+    request: &BuildRequest,
+    plan: &BuildPlan,
+    runner: &Runner,
+) -> Result<BTreeMap<String, Vec<String>>, Problem> {
     let hidden = build_only_paths(Path::new(LAYER_PATHS_DIRECTORY), plan)?;
     let allowed = std::env::var(ALLOWED).unwrap_or_default();
     let allowed: Vec<&str> = allowed.split(',').map(str::trim).collect();
@@ -32,7 +51,25 @@ pub(super) fn check(request: &BuildRequest, plan: &BuildPlan) -> Result<BTreeMap
             !hidden.contains(&path) && path.exists()
         })
     };
-    resolve(request.paths.home(), &["app", "deps"], &on_system, &allowed)
+    let Libraries { needed, missing } = resolve(request.paths.home(), &["app", "deps"], &on_system, &allowed);
+    if missing.is_empty() {
+        return Ok(needed);
+    }
+    if !has_foreign(request, plan) {
+        return Err(Problem::MissingLibrary { missing });
+    }
+    runner.headline("Libraries are missing at run time; what needs them will not start:");
+    for (file, library) in &missing {
+        runner.detail(&format!("{file} needs {library}"));
+    }
+    Ok(needed)
+}
+
+/// Whether a buildpack that is not the platform's own takes part.
+fn has_foreign(request: &BuildRequest, plan: &BuildPlan) -> bool {
+    plan.buildpacks
+        .iter()
+        .any(|planned| request.buildpacks.get(planned.index).is_none_or(|buildpack| buildpack.builtin.is_none()))
 }
 
 /// Paths of the layers that will not be there at run time.
@@ -48,12 +85,7 @@ fn build_only_paths(lists: &Path, plan: &BuildPlan) -> Result<HashSet<PathBuf>, 
     Ok(paths)
 }
 
-fn resolve(
-    home: &Path,
-    directories: &[&str],
-    on_system: &dyn Fn(&str) -> bool,
-    allowed: &[&str],
-) -> Result<BTreeMap<String, Vec<String>>, Problem> {
+fn resolve(home: &Path, directories: &[&str], on_system: &dyn Fn(&str) -> bool, allowed: &[&str]) -> Libraries {
     let mut found: BTreeMap<String, Dynamic> = BTreeMap::new();
     let mut own: BTreeSet<String> = BTreeSet::new();
     for entry in directories.iter().flat_map(|directory| WalkDir::new(home.join(directory)).follow_links(false)) {
@@ -85,7 +117,7 @@ fn resolve(
         }
         needed.insert(path, dynamic.needed);
     }
-    if missing.is_empty() { Ok(needed) } else { Err(Problem::MissingLibrary { missing }) }
+    Libraries { needed, missing }
 }
 
 /// Made for another C library (musl, Android): npm packages bring such variants along and never load them here.
@@ -96,7 +128,9 @@ fn is_foreign(dynamic: &Dynamic) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use slipway_buildpacks::contract::PlannedLayer;
+    use std::time::Duration;
+
+    use slipway_buildpacks::contract::{BuildLimits, BuildPaths, BuildpackRequest, PlannedBuildpack, PlannedLayer};
 
     use super::*;
 
@@ -106,16 +140,51 @@ mod tests {
         fs::create_dir_all(home.path().join("app/bin")).unwrap();
         fs::copy("/bin/sh", home.path().join("app/bin/tool")).unwrap();
         fs::write(home.path().join("app/readme"), "no program").unwrap();
-        let needed = resolve(home.path(), &["app", "deps"], &|_| true, &[]).unwrap();
-        assert_eq!(needed["app/bin/tool"], ["libc.so.6"]);
-        let Err(Problem::MissingLibrary { missing }) = resolve(home.path(), &["app"], &|_| false, &[]) else {
-            panic!()
-        };
-        assert_eq!(missing, [("app/bin/tool".to_owned(), "libc.so.6".to_owned())]);
-        assert!(resolve(home.path(), &["app"], &|_| false, &["libc.so.6"]).is_ok());
+        let all = resolve(home.path(), &["app", "deps"], &|_| true, &[]);
+        assert_eq!((&all.needed["app/bin/tool"][..], &all.missing[..]), (&["libc.so.6".to_owned()][..], &[][..]));
+        let missing = |allowed| resolve(home.path(), &["app"], &|_| false, allowed).missing;
+        assert_eq!(missing(&[]), [("app/bin/tool".to_owned(), "libc.so.6".to_owned())]);
+        assert!(missing(&["libc.so.6"]).is_empty());
         // Brought along under its own name, it is there.
         fs::copy("/bin/sh", home.path().join("app/libc.so.6")).unwrap();
-        assert!(resolve(home.path(), &["app"], &|_| false, &[]).is_ok());
+        assert!(missing(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_foreign_buildpack_is_warned_and_a_built_in_one_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let paths =
+            BuildPaths { app: home.path().join("app"), deps: home.path().join("deps"), ..BuildPaths::default() };
+        fs::create_dir_all(&paths.app).unwrap();
+        // A program whose library no system has.
+        let mut program = fs::read("/bin/sh").unwrap();
+        let name = program.windows(10).position(|window| window == b"libc.so.6\0").unwrap();
+        program[name..name + 9].copy_from_slice(b"libz.so.6");
+        fs::write(paths.app.join("tool"), program).unwrap();
+        let builtin = |builtin: Option<&str>| BuildpackRequest {
+            name: "some_buildpack".into(),
+            builtin: builtin.map(Into::into),
+            ..BuildpackRequest::default()
+        };
+        let planned = |index| PlannedBuildpack { name: "some_buildpack".into(), index, detect_output: String::new() };
+        let request = BuildRequest {
+            stack: "debian12".into(),
+            env: BTreeMap::new(),
+            skip_detect: false,
+            buildpacks: vec![builtin(Some("nodejs")), builtin(None)],
+            catalogue: Vec::new(),
+            command: None,
+            paths,
+            limits: BuildLimits::default(),
+        };
+        let runner = Runner::new(Duration::from_secs(60), 0);
+        let plan = |buildpacks| BuildPlan { buildpacks, ..BuildPlan::default() };
+        let Err(Problem::MissingLibrary { missing }) = check(&request, &plan(vec![planned(0)]), &runner) else {
+            panic!()
+        };
+        assert_eq!(missing, [("app/tool".to_owned(), "libz.so.6".to_owned())]);
+        let taken = check(&request, &plan(vec![planned(0), planned(1)]), &runner).unwrap();
+        assert_eq!(taken["app/tool"], ["libz.so.6"]);
     }
 
     #[test]
