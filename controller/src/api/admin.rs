@@ -26,7 +26,7 @@ pub fn routes() -> Router<Context> {
 async fn clear_buildpack_cache(State(context): State<Context>, caller: Caller, base: BaseUrl) -> ApiResult<Response> {
     caller.require_admin()?;
     // All caches are one thing, so one nameless resource.
-    let (operation, everything) = ("buildpack_cache.clear", Uuid::nil());
+    let (operation, everything) = ("admin.clear_buildpack_cache", Uuid::nil());
     let job = removal::request(&context, &caller.actor(), operation, "buildpack_cache", everything).await?;
     Ok(jobs::accepted(&base, job))
 }

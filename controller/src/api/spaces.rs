@@ -47,6 +47,7 @@ pub fn routes() -> Router<Context> {
         .route("/v3/spaces/{guid}", get(one).patch(patch).delete(remove))
         .route("/v3/spaces/{guid}/routes", delete(remove_unmapped_routes))
         .route("/v3/spaces/{guid}/usage_summary", get(usage))
+        .route("/v3/spaces/{guid}/features", get(features))
         .route("/v3/spaces/{guid}/features/{name}", get(feature).patch(set_feature))
 }
 
@@ -286,6 +287,13 @@ async fn usage(
 
 fn feature_view(row: &SpaceRow) -> Json<Value> {
     Json(json!({ "name": "ssh", "description": "Enable SSHing into apps in the space.", "enabled": row.allow_ssh }))
+}
+
+/// Not in pages, unlike every other list: there is one.
+async fn features(State(context): State<Context>, caller: Caller, Path(space): Path<String>) -> ApiResult<Json<Value>> {
+    let row = require(&context, &caller, &space, SpaceAction::Read).await?;
+    let Json(ssh) = feature_view(&row);
+    Ok(Json(json!({ "resources": [ssh] })))
 }
 
 async fn feature(

@@ -83,14 +83,15 @@ async fn write(
 }
 
 /// The jobs `package.delete`, `droplet.delete`, `buildpack.delete`, `organization_quota.delete`, `space_quota.delete`,
-/// `security_group.delete` and `buildpack_cache.clear`. A package waits for its builds.
+/// `security_group.delete`, `app.clear_buildpack_cache` and `admin.clear_buildpack_cache`. A package waits for its builds.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn job(context: Context, job: ClaimedJob) -> DomainResult<JobOutcome> {
     let Some(guid) = job.resource_guid else { return Ok(JobOutcome::done()) };
-    if job.operation == "buildpack_cache.clear" {
-        let caches = context.store.build_caches_clear().await?;
+    if job.operation.ends_with(".clear_buildpack_cache") {
+        let app = (job.operation == "app.clear_buildpack_cache").then_some(guid);
+        let caches = context.store.build_caches_clear(app).await?;
         context.blobs.remove_unused(&caches).await;
         return Ok(JobOutcome::done());
     }

@@ -26,6 +26,7 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("organization.delete", |context, job| Box::pin(places::delete_organization(context, job))),
     ("organization_quota.delete", |context, job| Box::pin(removal::job(context, job))),
     ("security_group.delete", |context, job| Box::pin(removal::job(context, job))),
-    ("buildpack_cache.clear", |context, job| Box::pin(removal::job(context, job))),
+    ("admin.clear_buildpack_cache", |context, job| Box::pin(removal::job(context, job))),
+    ("app.clear_buildpack_cache", |context, job| Box::pin(removal::job(context, job))),
     ("space_quota.delete", |context, job| Box::pin(removal::job(context, job))),
 ];

@@ -176,15 +176,17 @@ pub async fn routes_of_app_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<
 }
 
 impl Store {
-    /// Takes the build cache from every app; the digests of the blobs that they were.
+    /// Takes the build cache from one app, or from every one; the digests of the blobs that they were.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn build_caches_clear(&self) -> sqlx::Result<Vec<Vec<u8>>> {
+    pub async fn build_caches_clear(&self, app: Option<Uuid>) -> sqlx::Result<Vec<Vec<u8>>> {
         sqlx::query_scalar!(
-            r#"with old as (select guid, build_cache from app where build_cache is not null for update)
+            r#"with old as (select guid, build_cache from app
+                            where build_cache is not null and ($1::uuid is null or guid = $1) for update)
                update app a set build_cache = null, build_cache_size = null from old where old.guid = a.guid
-               returning old.build_cache as "cache!""#
+               returning old.build_cache as "cache!""#,
+            app
         )
         .fetch_all(self.pool())
         .await

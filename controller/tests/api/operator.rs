@@ -308,22 +308,38 @@ async fn caches_of_all_apps_can_be_cleared() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;
-    let app = controller.bare_app(space, "web").await;
-    sqlx::query("update app set build_cache = $2, build_cache_size = 1 where guid = $1")
-        .bind(app)
-        .bind(vec![7_u8; 32])
-        .execute(&controller.database.pool)
+    let (app, other) = (controller.bare_app(space, "web").await, controller.bare_app(space, "other").await);
+    for app in [app, other] {
+        sqlx::query("update app set build_cache = $2, build_cache_size = 1 where guid = $1")
+            .bind(app)
+            .bind(vec![7_u8; 32])
+            .execute(&controller.database.pool)
+            .await
+            .expect("a cache");
+    }
+    let links = admin.get(&format!("/v3/apps/{app}")).await.1["links"].clone();
+    let path = format!("/v3/apps/{app}/actions/clear_buildpack_cache");
+    assert!(links["clear_buildpack_cache"]["href"].as_str().expect("a link").ends_with(&path), "{links}");
+    let job = admin.job(admin.request(Method::POST, &path)).await;
+    assert_eq!((&job["state"], &job["operation"]), (&json!("COMPLETE"), &json!("app.clear_buildpack_cache")), "{job}");
+    let kept: Vec<uuid::Uuid> = sqlx::query_scalar("select guid from app where build_cache is not null")
+        .fetch_all(&controller.database.pool)
         .await
-        .expect("a cache");
+        .expect("apps");
+    assert_eq!(kept, [other]);
     let job = admin.job(admin.request(Method::POST, "/v3/admin/actions/clear_buildpack_cache")).await;
-    assert_eq!((&job["state"], &job["operation"]), (&json!("COMPLETE"), &json!("buildpack_cache.clear")), "{job}");
+    assert_eq!(
+        (&job["state"], &job["operation"]),
+        (&json!("COMPLETE"), &json!("admin.clear_buildpack_cache")),
+        "{job}"
+    );
     let left: i64 = sqlx::query_scalar("select count(*) from app where build_cache is not null")
         .fetch_one(&controller.database.pool)
         .await
         .expect("a count");
     assert_eq!(left, 0);
     let (status, body) = admin.get("/v3/info/usage_summary").await;
-    assert_eq!((status.as_u16(), &body["usage_summary"]["apps"]), (200, &json!(1)), "{body}");
+    assert_eq!((status.as_u16(), &body["usage_summary"]["apps"]), (200, &json!(2)), "{body}");
     let (_, root) = admin.get("/").await;
     assert!(root["links"]["routing"]["href"].as_str().expect("a link").ends_with("/routing"));
     assert_eq!(admin.get("/routing/v1/router_groups").await.1, json!([]));

@@ -13,19 +13,21 @@ use super::super::Router;
 use super::{find, view};
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
-use crate::api::droplets;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::permissions::SpaceAction;
 use crate::api::proof::prove;
+use crate::api::{droplets, jobs};
 use crate::context::Context;
 use crate::domain::lifecycle::{self, Action};
+use crate::domain::removal;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
         .route("/v3/apps/{guid}/actions/start", post(start))
         .route("/v3/apps/{guid}/actions/stop", post(stop))
         .route("/v3/apps/{guid}/actions/restart", post(restart))
+        .route("/v3/apps/{guid}/actions/clear_buildpack_cache", post(clear_buildpack_cache))
         .route("/v3/apps/{guid}/relationships/current_droplet", get(current_relationship).patch(assign))
         .route("/v3/apps/{guid}/droplets/current", get(current))
 }
@@ -66,6 +68,17 @@ async fn restart(
     Path(guid): Path<String>,
 ) -> ApiResult<Response> {
     act(context, caller, base, guid, Action::Restart).await
+}
+
+async fn clear_buildpack_cache(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(guid): Path<String>,
+) -> ApiResult<Response> {
+    let app = find(&context, &caller, &guid, SpaceAction::Support).await?;
+    let job = removal::request(&context, &caller.actor(), "app.clear_buildpack_cache", "app", app.guid).await?;
+    Ok(jobs::accepted(&base, job))
 }
 
 fn relationship(base: &BaseUrl, app: uuid::Uuid, droplet: Option<uuid::Uuid>) -> Json<Value> {

@@ -28,6 +28,7 @@ pub fn app(base: &BaseUrl, row: AppRow) -> AppView {
         at("tasks", "/tasks"),
         post("start", "/actions/start"),
         post("stop", "/actions/stop"),
+        post("clear_buildpack_cache", "/actions/clear_buildpack_cache"),
         at("revisions", "/revisions"),
         at("deployed_revisions", "/revisions/deployed"),
         at("features", "/features"),
