@@ -1,139 +1,37 @@
 //! A Zstandard stream as gzip, while it passes through.
 //!
 //! Droplets are kept as `tar.zst`; clients save what they download as `.tgz`, and `tar xzf` must take it. Memory is bounded
-//! whatever the stream holds: some kilobytes of Zstandard can say hundreds of megabytes, so a step ends when it has made
-//! enough. A step runs on a thread for such work and holds it only while it computes: a client that reads slowly
-//! keeps no thread.
+//! whatever the stream holds: some kilobytes of Zstandard can say hundreds of megabytes, so it is decoded as it is taken.
 
-use std::io::{self, Write as _};
+use std::io;
 
-use bytes::{Buf as _, Bytes};
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use futures::{Stream, StreamExt as _};
-use zstd::stream::raw::{Decoder, Operation as _};
+use async_compression::Level;
+use async_compression::tokio::bufread::{GzipEncoder, ZstdDecoder};
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+use tokio::io::BufReader;
+use tokio_util::io::{ReaderStream, StreamReader};
 
-/// A step ends when it has made this much. Lower costs more changes of thread, higher more memory of each download.
-const STEP: usize = 256 << 10;
-/// What is decoded at a time.
-const PIECE: usize = 128 << 10;
-
-/// The state of one stream.
-struct Gzip {
-    decoder: Decoder<'static>,
-    encoder: Option<GzEncoder<Vec<u8>>>,
-    piece: Vec<u8>,
-    /// Read, and not decoded yet.
-    input: Bytes,
-    /// The decoder may hold more than it has given out.
-    more: bool,
-    /// A frame has begun and has not ended.
-    within: bool,
-}
-
-impl Gzip {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            decoder: Decoder::new()?,
-            // The way to the client is slower than this; more effort would be felt.
-            encoder: Some(GzEncoder::new(Vec::with_capacity(STEP), Compression::fast())),
-            piece: vec![0; PIECE],
-            input: Bytes::new(),
-            more: false,
-            within: false,
-        })
-    }
-
-    /// Goes on until there is enough output or no input.
-    fn step(&mut self) -> io::Result<Vec<u8>> {
-        let ended = || io::Error::other("the stream has ended");
-        let encoder = self.encoder.as_mut().ok_or_else(ended)?;
-        while (self.more || !self.input.is_empty()) && encoder.get_ref().len() < STEP {
-            let status = self.decoder.run_on_buffers(&self.input, &mut self.piece)?;
-            if status.bytes_read == 0 && status.bytes_written == 0 && !self.input.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the decoder makes no progress"));
-            }
-            self.input.advance(status.bytes_read);
-            encoder.write_all(&self.piece[..status.bytes_written])?;
-            self.more = status.bytes_written == self.piece.len();
-            self.within = status.remaining != 0;
-            if !self.within {
-                // Another frame may follow.
-                self.decoder.reinit()?;
-                self.more = false;
-            }
-        }
-        Ok(std::mem::take(encoder.get_mut()))
-    }
-
-    /// Nothing follows.
-    fn end(&mut self) -> io::Result<Vec<u8>> {
-        if self.within {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the Zstandard stream is cut off"));
-        }
-        self.encoder.take().map_or_else(|| Ok(Vec::new()), GzEncoder::finish)
-    }
-
-    fn idle(&self) -> bool {
-        self.input.is_empty() && !self.more
-    }
-}
-
-/// What is known between two pieces of the answer.
-struct Passing<S> {
-    source: S,
-    gzip: Gzip,
-    over: bool,
-}
+/// What is decoded, and what is packed, at a time: some milliseconds of a thread that others wait for.
+const PIECE: usize = 64 << 10;
 
 /// The gzip stream of a Zstandard one. An error ends it: what the client has then is cut off, and its transfer fails.
-///
-/// # Errors
-/// When the decoder cannot be made.
-pub fn from_zstd<S, E>(source: S) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send>
+pub fn from_zstd<S, E>(source: S) -> impl Stream<Item = io::Result<Bytes>> + Send
 where
     S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
     E: std::error::Error + Send + Sync + 'static,
 {
-    let passing = Passing { source, gzip: Gzip::new()?, over: false };
-    Ok(futures::stream::try_unfold(passing, next))
-}
-
-async fn next<S, E>(mut passing: Passing<S>) -> io::Result<Option<(Bytes, Passing<S>)>>
-where
-    S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
-    E: std::error::Error + Send + Sync + 'static,
-{
-    loop {
-        if passing.over {
-            return Ok(None);
-        }
-        if passing.gzip.idle() {
-            match passing.source.next().await {
-                Some(read) => passing.gzip.input = read.map_err(io::Error::other)?,
-                None => passing.over = true,
-            }
-        }
-        let (mut gzip, over) = (passing.gzip, passing.over);
-        let work = tokio::task::spawn_blocking(move || {
-            let made = if over { gzip.end() } else { gzip.step() };
-            (gzip, made)
-        });
-        let (gzip, made) = work.await.map_err(io::Error::other)?;
-        passing.gzip = gzip;
-        let made = made?;
-        if !made.is_empty() {
-            return Ok(Some((made.into(), passing)));
-        }
-    }
+    let mut decoder = ZstdDecoder::new(StreamReader::new(source.map_err(io::Error::other)));
+    decoder.multiple_members(true);
+    // The way to the client is slower than this; more effort would be felt.
+    let encoder = GzipEncoder::with_quality(BufReader::with_capacity(PIECE, decoder), Level::Fastest);
+    ReaderStream::with_capacity(encoder, PIECE)
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::io::Read as _;
-
-    use futures::TryStreamExt as _;
+    use std::io::{Read as _, Write as _};
 
     use super::*;
 
@@ -144,7 +42,7 @@ mod tests {
 
     async fn passed(bytes: &[u8], size: usize) -> io::Result<(Vec<u8>, usize)> {
         let (mut whole, mut largest) = (Vec::new(), 0);
-        let stream = from_zstd(pieces(bytes, size))?;
+        let stream = from_zstd(pieces(bytes, size));
         futures::pin_mut!(stream);
         while let Some(piece) = stream.try_next().await? {
             largest = largest.max(piece.len());
@@ -192,7 +90,7 @@ mod tests {
         let packed = encoder.finish().expect("packed");
         assert!(packed.len() < 2 << 20, "{}", packed.len());
         let (out, largest) = passed(&packed, packed.len()).await.expect("passed");
-        assert!(out == content && largest < STEP + 2 * PIECE, "{largest}");
+        assert!(out == content && largest <= PIECE, "{largest}");
     }
 
     #[tokio::test]

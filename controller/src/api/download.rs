@@ -17,8 +17,7 @@ use crate::gzip;
 /// # Errors
 /// When it is not in the object store.
 pub async fn as_gzip(context: &Context, digest: &[u8], kind: &'static str, name: &str) -> ApiResult<Response> {
-    let stream = read(context, digest).await?;
-    let stream = gzip::from_zstd(stream).map_err(|error| ApiError::internal("making a decoder", error))?;
+    let stream = gzip::from_zstd(read(context, digest).await?);
     answer(None, kind, name, Body::from_stream(stream))
 }
 
