@@ -147,7 +147,11 @@ fn batch(app: (&str, &str), answer: LogAnswer, descending: bool) -> Vec<Value> {
 
 /// Which component of Cloud Foundry such a line comes from; readers tell by it what a line is about.
 fn origin(source_type: &str) -> &'static str {
-    if source_type == "RTR" { "gorouter" } else { "rep" }
+    match source_type {
+        "RTR" => "gorouter",
+        "API" => "cloud_controller",
+        _ => "rep",
+    }
 }
 
 fn envelope((source_id, app_name): (&str, &str), line: &v1::LogLine) -> Value {

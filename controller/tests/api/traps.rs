@@ -270,7 +270,8 @@ async fn log_envelopes_hold_what_the_decoder_knows_and_nothing_else() {
         first,
         json!({
             "timestamp": null, "source_id": app, "instance_id": "0", "deprecated_tags": {},
-            "tags": { "source_type": "API", "instance_id": "0" }, "log": { "payload": text, "type": "OUT" },
+            "tags": { "source_type": "API", "instance_id": "0", "origin": "cloud_controller", "app_name": "web" },
+            "log": { "payload": text, "type": "OUT" },
         })
     );
     let recent = &format!("{recent}&end_time=1000");
