@@ -1,12 +1,15 @@
 //! Builds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::StatusCode;
+use chrono::{TimeDelta, Utc};
+use http::header::USER_AGENT;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use slipway_api_types::common::Links;
 use slipway_api_types::views::{BuildView, Lifecycle};
@@ -30,11 +33,15 @@ use crate::store::metadata::Labelled;
 use crate::store::packages::PackageRow;
 use crate::store::stacks::stack_state_tx;
 
+/// How old a failure must be before `cf` is told. It shows lines of the log once they are two seconds old, and none any more as
+/// soon as it knows how the build has ended: told at once, it would leave out those that say why.
+const FOR_THE_LOG: Duration = Duration::from_secs(3);
+
 /// Endpoints.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/v3/builds", get(of_app::list::<BuildRow>).post(create))
-        .route("/v3/builds/{guid}", get(of_app::one::<BuildRow>).patch(of_app::relabel::<BuildRow>))
+        .route("/v3/builds/{guid}", get(one).patch(of_app::relabel::<BuildRow>))
         .route("/v3/apps/{guid}/builds", get(of_app::list_of_app::<BuildRow>))
 }
 
@@ -86,6 +93,30 @@ fn view(base: &BaseUrl, row: BuildRow) -> BuildView {
         metadata: metadata_of(&row.labels, &row.annotations),
         links,
     }
+}
+
+async fn one(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(guid): Path<String>,
+    headers: HeaderMap,
+) -> ApiResult<Json<BuildView>> {
+    let row: BuildRow = by_guid(&context, &caller, &guid, SpaceAction::Read).await?;
+    if row.state == "FAILED" {
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        tokio::time::sleep(pause(agent, Utc::now() - row.updated_at)).await;
+    }
+    Ok(Json(view(&base, row)))
+}
+
+/// For how long the answer waits that a build failed that long ago.
+fn pause(agent: &str, ago: TimeDelta) -> Duration {
+    // `cf8/8.18.4 (…)`, `cf/…`
+    let program = agent.split('/').next().unwrap_or_default();
+    let is_cf = program.strip_prefix("cf").is_some_and(|version| version.chars().all(|c| c.is_ascii_digit()));
+    // A clock that differs from the database's must not make it longer.
+    if is_cf { FOR_THE_LOG.saturating_sub(ago.to_std().unwrap_or_default()) } else { Duration::ZERO }
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,4 +178,21 @@ async fn stack_warning(context: &Context, row: &BuildRow) -> ApiResult<Option<St
     let mut connection = context.store.pool().acquire().await?;
     let Some((state, reason)) = stack_state_tx(&mut connection, name).await? else { return Ok(None) };
     Ok(stacks::check(name, &state, reason.as_deref(), true).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_cf_waits_for_the_log_and_only_for_a_fresh_failure() {
+        let after = |agent: &str, seconds| pause(agent, TimeDelta::seconds(seconds)).as_secs();
+        for agent in ["cf8/8.18.4 (go1.25; amd64 linux)", "cf/9.0.0", "cf"] {
+            assert_eq!([after(agent, 0), after(agent, 2), after(agent, 3), after(agent, 600)], [3, 1, 0, 0], "{agent}");
+            assert_eq!(after(agent, -600), 3, "a clock that goes after");
+        }
+        for agent in ["slipway/0.1.0", "", "cfclient/1.0", "curl/8 cf/9"] {
+            assert_eq!(after(agent, 0), 0, "{agent}");
+        }
+    }
 }
