@@ -201,7 +201,7 @@ fn inspect(path: &Path, name: &str, limit: u64) -> DomainResult<Found> {
     } else if read == 4 && magic == [0x28, 0xb5, 0x2f, 0xfd] {
         entries(zstd::Decoder::new(file).map_err(io)?, "tar.zst", limit)
     } else {
-        // Cloud Foundry goes by the ending of the name. What was downloaded here may be zstd under any name.
+        // Cloud Foundry goes by the ending of the name; here the content counts, and droplets are kept as Zstandard.
         Err(refused(format!(
             "{name} is not a tgz, nor a zstd archive; download one with cf download-droplet to see the format"
         )))

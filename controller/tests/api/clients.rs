@@ -89,5 +89,9 @@ async fn what_cannot_be_a_client_is_refused_with_the_reason() {
     let (_, users) = admin.get("/Users?filter=userName+eq+%22admin%22").await;
     let user = users["resources"][0]["id"].as_str().expect("the administrator");
     assert_eq!(admin.delete(&format!("/oauth/clients/{user}")).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(admin.delete("/oauth/clients/cf").await.0, StatusCode::BAD_REQUEST);
+    let secret = admin.request(Method::PUT, "/oauth/clients/cf/secret").json(&json!({ "secret": "s" }));
+    for (status, answer) in [admin.delete("/oauth/clients/cf").await, admin.send(secret).await] {
+        let text = answer["error_description"].as_str().unwrap_or_default();
+        assert!(status == StatusCode::BAD_REQUEST && text.contains("cf is a client of the platform"), "{answer}");
+    }
 }

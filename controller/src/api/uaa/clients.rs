@@ -49,6 +49,16 @@ async fn found(context: &Context, id: &str) -> Result<AccountRow, UaaError> {
     context.store.account_get(id).await?.filter(|row| row.is_client).ok_or_else(missing)
 }
 
+/// One that was made here. The platform's own have no secret: by them everybody logs in.
+async fn found_made(context: &Context, id: &str) -> Result<AccountRow, UaaError> {
+    let row = found(context, id).await?;
+    if row.password_hash.is_some() {
+        return Ok(row);
+    }
+    let text = format!("{id} is a client of the platform itself; it has no secret and cannot be removed.");
+    Err(UaaError::new(StatusCode::BAD_REQUEST, "invalid_client", text))
+}
+
 /// Whoever can make a client can have every right that it can have.
 async fn admin(context: &Context, parts: &Parts) -> Result<Caller, UaaError> {
     let caller = Caller::from_claims(claims(context, parts).await?);
@@ -136,12 +146,7 @@ pub(super) async fn remove(
     parts: Parts,
 ) -> Result<Json<Value>, UaaError> {
     admin(&context, &parts).await?;
-    let row = found(&context, &id).await?;
-    // Without a secret: the platform's own, by which everybody logs in.
-    if row.password_hash.is_none() {
-        let text = format!("{id} is a client of the platform itself and cannot be removed.");
-        return Err(UaaError::new(StatusCode::BAD_REQUEST, "invalid_client", text));
-    }
+    let row = found_made(&context, &id).await?;
     context.store.account_delete(&row.guid).await?;
     Ok(Json(view(&row)))
 }
@@ -159,11 +164,7 @@ pub(super) async fn set_secret(
     JsonBody(change): JsonBody<SecretChange>,
 ) -> Result<Json<Value>, UaaError> {
     admin(&context, &parts).await?;
-    let row = found(&context, &id).await?;
-    if row.password_hash.is_none() {
-        let text = format!("{id} is a client of the platform itself and has no secret.");
-        return Err(UaaError::new(StatusCode::BAD_REQUEST, "invalid_client", text));
-    }
+    let row = found_made(&context, &id).await?;
     check_password(&change.secret)?;
     let hash = password::hash(&change.secret).await?;
     context.store.account_set_password(&row.guid, &hash).await?;
