@@ -70,9 +70,9 @@ pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> 
         set("CF_INSTANCE_ADDR", "");
         set("CF_INSTANCE_PORTS", "[]");
     }
-    match place.kind {
-        WorkloadKind::Lrp | WorkloadKind::Task => drop(env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned())),
-        _ => drop(env.insert("PATH".to_owned(), PATH.to_owned())),
+    let chosen = matches!(place.kind, WorkloadKind::Lrp | WorkloadKind::Task) && env.contains_key("PATH");
+    if !chosen {
+        env.insert("PATH".to_owned(), PATH.to_owned());
     }
     env.entry("MEMORY_LIMIT".to_owned()).or_insert_with(|| format!("{}m", spec.memory_mb));
     env.entry("LANG".to_owned()).or_insert_with(|| "en_US.UTF-8".to_owned());
