@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use crate::support::apps::{app_of, manifest};
+use crate::support::apps::{app_of, build, manifest, ready_package};
 use crate::support::{ADMIN_PASSWORD, TestClient, TestController, error};
 
 fn decoded(token: &str, part: usize) -> Value {
@@ -315,4 +315,29 @@ async fn archives_are_downloaded_packed() {
     assert_eq!(response.status(), StatusCode::OK);
     assert!(!response.headers().contains_key("content-encoding"));
     assert!(response.bytes().await.expect("bytes").starts_with(&[0x1f, 0x8b]), "it is still packed");
+}
+
+/// `cf` stops showing the log as soon as it hears of the end, and shows no line younger than two seconds.
+#[tokio::test]
+async fn cf_hears_later_than_others_that_a_build_failed() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    let app = controller.pushed(&admin, "web").await;
+    let guid = build(&admin, &ready_package(&admin, &app).await).await;
+    // As of a clock that is ahead: how long the test took to come here does not count.
+    sqlx::query("update build set state = 'FAILED', error = 'StagingError - no', updated_at = now() + interval '1 hour' where guid = $1::uuid")
+        .bind(&guid)
+        .execute(&controller.database.pool)
+        .await
+        .expect("a failed build");
+    let asked = |agent: &str| {
+        let request = admin.request(Method::GET, &format!("/v3/builds/{guid}")).header("user-agent", agent);
+        async move { request.send().await.expect("an answer").json::<Value>().await.expect("a build") }
+    };
+    let cf = tokio::spawn(asked("cf/8.18.4 (go1.25; amd64 linux)"));
+    for _ in 0..5 {
+        assert_eq!(asked("slipway/0.1.0").await["state"], "FAILED");
+    }
+    assert!(!cf.is_finished(), "five others were told first");
+    assert_eq!(cf.await.expect("told")["error"], "StagingError - no");
 }
