@@ -1,22 +1,23 @@
 //! The listening sockets of the router. The supervisor holds them and passes them to each router that it starts, so that
 //! clients who come while none runs wait for the next one instead of being refused.
 //!
-//! They are passed as systemd passes those of a `.socket` unit: from descriptor 3 on, told in `LISTEN_FDS`
-//! ([`slipway_router::sockets`]). No other part gets them: they close on exec, and only in the router's child are there
-//! copies that do not. A socket that Postgres or an agent kept open would hold its clients for ever once the router
-//! and the supervisor are gone.
+//! They are passed under the numbers that they have here, told in `LISTEN_FDS`, `LISTEN_FDNAMES` and the platform's own
+//! `SLIPWAY_LISTEN_NUMBERS` ([`slipway_router::sockets`]). systemd's protocol wants them from descriptor 3 on; to put them
+//! there, a child of a program with threads would have to overwrite what happens to be open there, which can be the very
+//! pipe through which it tells that it could not become the program.
+//!
+//! No other part gets them: they close on exec, and only the router's child keeps them. A socket that Postgres or an
+//! agent kept open would hold its clients for ever once the router and the supervisor are gone.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use slipway_router::{RouterConfig, sockets};
 use tokio::process::Command;
 
-/// The first descriptor of the protocol.
-const FIRST: RawFd = 3;
 /// The router has a socket of an address for each core, and shares them out when there are more cores than sockets. With
-/// four addresses, the numbers that are in use while a router is started stay below the usual limit of 1024.
+/// four addresses, their numbers stay far below the usual limit of 1024.
 const MOST_FOR_AN_ADDRESS: usize = 64;
 
 /// A socket could not be opened.
@@ -36,12 +37,6 @@ pub(crate) struct Doors {
     open: Vec<(&'static str, OwnedFd)>,
 }
 
-/// Occupies the numbers that the child will overwrite. Among them could else be the pipe through which a child tells
-/// that it could not become the program.
-pub(crate) struct Reserved {
-    _numbers: Vec<OwnedFd>,
-}
-
 impl Doors {
     /// Those of this router; closed.
     pub(crate) fn of(config: &RouterConfig) -> Self {
@@ -58,15 +53,11 @@ impl Doors {
         if !self.open.is_empty() {
             return Ok(());
         }
-        // Above all numbers that they will have in the router, so that none is overwritten before it is passed.
-        let above = FIRST + RawFd::try_from(self.addresses.len() * self.for_each).unwrap_or(RawFd::MAX - FIRST);
         let mut open = Vec::new();
         for &(name, address) in &self.addresses {
-            let failed = |source| DoorError { address, source };
-            let (_, listeners) = sockets::bind(address, self.for_each).map_err(failed)?;
-            for listener in listeners {
-                open.push((name, copy_above(listener.as_fd(), above).map_err(failed)?));
-            }
+            let (_, listeners) =
+                sockets::bind(address, self.for_each).map_err(|source| DoorError { address, source })?;
+            open.extend(listeners.into_iter().map(|listener| (name, listener.into())));
         }
         self.open = open;
         Ok(())
@@ -77,51 +68,34 @@ impl Doors {
         self.open.clear();
     }
 
-    /// Makes the child of this command get them. They must stay open, and the answer must be kept, until it is spawned.
-    ///
-    /// # Errors
-    /// When there are no more descriptors.
-    pub(crate) fn pass_to(&self, command: &mut Command) -> std::io::Result<Reserved> {
+    /// Makes the child of this command get them. They must stay open until it is spawned.
+    pub(crate) fn pass_to(&self, command: &mut Command) {
         // What an ancestor was passed is not for the router.
-        for variable in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        for variable in ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", sockets::NUMBERS] {
             command.env_remove(variable);
         }
-        let mut numbers = Vec::new();
-        let Some((_, first)) = self.open.first() else { return Ok(Reserved { _numbers: numbers }) };
-        let end = FIRST + RawFd::try_from(self.open.len()).unwrap_or(RawFd::MAX - FIRST);
-        loop {
-            let number = copy_above(first.as_fd(), FIRST)?;
-            if number.as_raw_fd() >= end {
-                break;
-            }
-            numbers.push(number);
+        if self.open.is_empty() {
+            return;
         }
         let names: Vec<&str> = self.open.iter().map(|(name, _)| *name).collect();
-        // Without LISTEN_PID, which nobody knows before the fork: see `slipway_router::sockets`.
-        command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         let held: Vec<RawFd> = self.open.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
+        let numbers: Vec<String> = held.iter().map(ToString::to_string).collect();
+        // Without LISTEN_PID, which nobody knows before the fork: see `slipway_router::sockets`.
+        command
+            .env("LISTEN_FDS", names.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .env(sockets::NUMBERS, numbers.join(":"));
         let pass = move || {
-            for (number, socket) in (FIRST..).zip(&held) {
-                // SAFETY: both numbers are this child's own copies: `socket` is open as the parent's is, and what was at
-                // `number` belongs to the parent's image, which ends with the exec. The new descriptor is given up to
-                // the program that follows.
-                let passed = unsafe { nix::unistd::dup2_raw(BorrowedFd::borrow_raw(*socket), number) }?;
-                let _ = passed.into_raw_fd();
+            for &number in &held {
+                // SAFETY: this child's own copy of a socket that its parent holds; a number that is not open is refused.
+                let socket = unsafe { BorrowedFd::borrow_raw(number) };
+                fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
             Ok(())
         };
-        // SAFETY: between fork and exec it only duplicates descriptors, which is async-signal-safe; nothing is allocated.
+        // SAFETY: between fork and exec it only sets flags, which is async-signal-safe; nothing is allocated.
         unsafe { command.pre_exec(pass) };
-        Ok(Reserved { _numbers: numbers })
     }
-}
-
-/// The lowest free number from `least` on; closed on exec.
-fn copy_above(socket: BorrowedFd<'_>, least: RawFd) -> std::io::Result<OwnedFd> {
-    use std::os::fd::FromRawFd as _;
-    let number = fcntl(socket, FcntlArg::F_DUPFD_CLOEXEC(least))?;
-    // SAFETY: the call has just made it, for nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]
@@ -143,10 +117,13 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args([
             "-c",
-            "readlink /proc/self/fd/* | grep -c ^socket; echo ${LISTEN_PID-none} $LISTEN_FDS $LISTEN_FDNAMES",
+            "readlink /proc/self/fd/* | grep -c ^socket; echo ${LISTEN_PID-none} $LISTEN_FDS $LISTEN_FDNAMES; \
+             echo $SLIPWAY_LISTEN_NUMBERS | tr : '\\n' | while read n; do readlink /proc/self/fd/$n; done | grep -c ^socket",
         ]);
         command.env("LISTEN_PID", "1").env("LISTEN_FDS", "9").stdin(Stdio::null());
-        let _reserved = doors.map(|doors| doors.pass_to(&mut command).expect("descriptors"));
+        if let Some(doors) = doors {
+            doors.pass_to(&mut command);
+        }
         let output = command.output().await.expect("a shell");
         String::from_utf8(output.stdout).expect("text")
     }
@@ -155,18 +132,18 @@ mod tests {
     async fn the_router_alone_gets_the_sockets() {
         let mut doors = doors(1, 3);
         doors.open().expect("open");
-        assert_eq!(child_of(Some(&doors)).await, "3\nnone 3 http:http:http\n");
-        assert_eq!(child_of(None).await, "0\n1 9\n", "another child, with what its parent had");
+        assert_eq!(child_of(Some(&doors)).await, "3\nnone 3 http:http:http\n3\n");
+        assert_eq!(child_of(None).await, "0\n1 9\n0\n", "another child, with what its parent had");
         doors.close();
-        assert_eq!(child_of(Some(&doors)).await, "0\nnone\n", "closed ones are not told of");
+        assert_eq!(child_of(Some(&doors)).await, "0\nnone\n0\n", "closed ones are not told of");
     }
 
     #[tokio::test]
-    async fn a_program_that_cannot_be_started_is_told_although_numbers_are_overwritten() {
+    async fn a_program_that_cannot_be_started_is_told() {
         let mut doors = doors(2, 40);
         doors.open().expect("open");
         let mut command = Command::new("/nonexistent/program");
-        let _reserved = doors.pass_to(&mut command).expect("descriptors");
+        doors.pass_to(&mut command);
         let error = command.spawn().expect_err("there is no such program");
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }

@@ -16,7 +16,7 @@ use slipway_router::RouterConfig;
 use tokio::process::Command;
 
 use crate::UpError;
-use crate::doors::{Doors, Reserved};
+use crate::doors::Doors;
 use crate::layout::Layout;
 use crate::parts;
 use crate::postgres::Postgres;
@@ -104,20 +104,6 @@ fn open(doors: &mut Doors) {
     }
 }
 
-/// Gives the router its sockets.
-fn pass(doors: &mut Doors, command: &mut Command) -> Option<Reserved> {
-    open(doors);
-    match doors.pass_to(command) {
-        Ok(reserved) => Some(reserved),
-        Err(error) => {
-            tracing::error!(%error, "the router cannot be passed its sockets; it opens its own");
-            // Beside its own, these would take connections that nobody accepts.
-            doors.close();
-            None
-        }
-    }
-}
-
 async fn wait_for_database(layout: &Layout, shutdown: &Shutdown) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     while !shutdown.is_stopping() {
@@ -146,10 +132,11 @@ async fn keep(
     while !shutdown.is_stopping() {
         let started = tokio::time::Instant::now();
         let mut command = command();
-        let reserved = doors.as_mut().and_then(|doors| pass(doors, &mut command));
-        let spawned = spawn(&layout, part, command);
-        drop(reserved);
-        let end = match spawned {
+        if let Some(doors) = &mut doors {
+            open(doors);
+            doors.pass_to(&mut command);
+        }
+        let end = match spawn(&layout, part, command) {
             Ok(mut child) => {
                 let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
                 if let Some(known) = pid.and_then(Known::of)

@@ -5,7 +5,11 @@
 //! and there the environment can no longer be changed without allocating, which a fork of a program with threads must
 //! not do. What the pid protects from, a grandchild that takes the variables as meant for it, does not exist here:
 //! `slipway up` gives them to the router alone, and a router starts no programs.
+//!
+//! [`NUMBERS`] is this platform's addition: the descriptors, where a parent leaves them under the numbers that it has them
+//! under.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -13,6 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, Socket, Type};
 
+/// The variable with the numbers of the descriptors, with colons between them, in the order of `LISTEN_FDNAMES`. Without
+/// it they are those from 3 on, as the protocol has it.
+pub const NUMBERS: &str = "SLIPWAY_LISTEN_NUMBERS";
 /// The first descriptor, by the protocol.
 const FIRST: RawFd = 3;
 /// More than anybody passes; a number beyond it is a mistake, and must not cost memory.
@@ -91,7 +98,13 @@ impl Inherited {
         if names.is_empty() || TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(Self::none());
         }
-        (FIRST..).zip(names).map(|(descriptor, name)| adopt(descriptor, name)).collect::<Result<_, _>>().map(Self)
+        let numbers = numbered(variable(NUMBERS).as_deref(), names.len())?;
+        numbers
+            .into_iter()
+            .zip(names)
+            .map(|(descriptor, name)| adopt(descriptor, name))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Takes sockets that this process has opened itself.
@@ -124,6 +137,11 @@ impl Inherited {
     }
 }
 
+fn bad(variable: &'static str, value: &OsStr, expected: &str) -> InheritedError {
+    let value = value.to_string_lossy().chars().take(100).collect();
+    InheritedError::Variable { variable, value, expected: expected.to_owned() }
+}
+
 /// The names of the passed descriptors, in order; empty when there are none for the process `own`.
 fn announced(
     pid: Option<&OsStr>,
@@ -131,11 +149,6 @@ fn announced(
     names: Option<&OsStr>,
     own: u32,
 ) -> Result<Vec<String>, InheritedError> {
-    let bad = |variable, value: &OsStr, expected: &str| InheritedError::Variable {
-        variable,
-        value: value.to_string_lossy().chars().take(100).collect(),
-        expected: expected.to_owned(),
-    };
     let Some(count) = count else { return Ok(Vec::new()) };
     if let Some(pid) = pid {
         match number(pid) {
@@ -159,6 +172,18 @@ fn announced(
         return Err(bad("LISTEN_FDNAMES", names, &format!("a list of {wanted} names with colons between them")));
     }
     Ok(list)
+}
+
+/// The numbers of so many descriptors. One that were given twice would be owned twice, so it is refused.
+fn numbered(numbers: Option<&OsStr>, wanted: usize) -> Result<Vec<RawFd>, InheritedError> {
+    let Some(text) = numbers else { return Ok((FIRST..).take(wanted).collect()) };
+    let descriptor = |text: &str| {
+        number(OsStr::new(text)).and_then(|number| RawFd::try_from(number).ok()).filter(|one| *one >= FIRST)
+    };
+    let list: Option<Vec<RawFd>> = text.to_str().and_then(|text| text.split(':').map(descriptor).collect());
+    list.filter(|list| list.len() == wanted && list.iter().collect::<BTreeSet<_>>().len() == wanted).ok_or_else(|| {
+        bad(NUMBERS, text, &format!("a list of {wanted} different descriptors with colons between them"))
+    })
 }
 
 /// Digits and nothing else: `parse` would let a sign pass.
@@ -240,6 +265,19 @@ mod tests {
         // A message stays readable, whatever the variable holds.
         let error = told(None, Some(&"9".repeat(1 << 20)), None).expect_err("too large");
         assert!(error.len() < 400, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn the_numbers_of_the_descriptors_are_those_told_or_from_three_on() {
+        let told = |text: &str, wanted| numbered(Some(OsStr::new(text)), wanted).map_err(|error| error.to_string());
+        assert_eq!(numbered(None, 3).expect("no numbers"), [3, 4, 5]);
+        assert_eq!(told("17", 1), Ok(vec![17]));
+        assert_eq!(told("17:4:2000", 3), Ok(vec![17, 4, 2000]));
+        for text in ["", ":", "17", "17:17", "17:18:19", "17:2", "17:-1", "17:+4", "17: 4", "17:4294967295", "17:x"] {
+            let error = told(text, 2).expect_err(text);
+            assert!(error.contains(NUMBERS) && error.contains(&format!("{text:?}")), "{error}");
+        }
+        assert!(numbered(Some(OsStr::from_bytes(b"\xff")), 1).is_err());
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-pub use inherited::{Inherited, InheritedError};
+pub use inherited::{Inherited, InheritedError, NUMBERS};
 
 /// A burst this large waits in the kernel; beyond it, clients try again after a second.
 const BACKLOG: i32 = 4096;
