@@ -292,6 +292,7 @@ fn pool(id: String, destination: &DestinationRow, port: u16, endpoints: &[&Endpo
         app_name: destination.app_name.clone(),
         space_name: destination.space_name.clone(),
         organization_name: destination.organization_name.clone(),
+        http2: false,
     }
 }
 
