@@ -12,6 +12,9 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use slipway_chassis::chain;
 
+/// HTTP/2 as TLS names it.
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// A certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WebTlsError {
@@ -72,7 +75,7 @@ impl WebCertificate {
         *seen = now;
     }
 
-    /// TLS for the listeners: HTTP/1.1, TLS 1.2 and 1.3.
+    /// TLS for the listeners: HTTP/2 and 1.1, TLS 1.2 and 1.3.
     pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, WebTlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -80,7 +83,7 @@ impl WebCertificate {
             .map_err(WebTlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(WebTlsError::Setup)?;
         Ok(Arc::new(config))
     }

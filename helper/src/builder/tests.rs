@@ -13,9 +13,9 @@ use slipway_layers::{Limits, unpack_droplet};
 
 use super::files::{read_json, write_json};
 
-/// Held by each test whose builds run scripts. A program that another thread starts has, until it is executed, whatever
-/// this process has open, and the kernel executes no script that somebody has open for writing. The builder itself does
-/// one thing after the other.
+/// Held while a phase runs, and while a test starts a program itself. A program that another thread starts has, until it is
+/// executed, whatever this process has open, and the kernel executes no script that somebody has open for writing. The
+/// builder itself does one thing after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -71,6 +71,7 @@ impl Staging {
     }
 
     fn phase(&self, verb: &str) -> i32 {
+        let _alone = alone();
         let request = self.path("in").join(REQUEST_FILE);
         write_json(&request, &self.request).unwrap();
         super::main(&[verb.to_owned(), request.display().to_string()])
@@ -149,7 +150,6 @@ fn the_same_source_gives_the_same_droplet() {
 
 #[test]
 fn a_foreign_buildpack_runs_as_it_is_and_its_cache_comes_back() {
-    let _alone = alone();
     let scripts = [
         ("detect", "[ -f $1/app.txt ] && echo mine 1"),
         ("supply", "mkdir -p $3/$4/bin; cat $2/seen > $1/previous 2>/dev/null; echo yes > $2/seen"),
@@ -214,6 +214,7 @@ fn linked_cache(staging: &Staging, target: &Path) {
         tar.append_link(&mut header, name, target).unwrap();
     }
     tar.into_inner().unwrap();
+    let _alone = alone();
     let status = std::process::Command::new("zstd")
         .args(["-q", "-f", "-o"])
         .arg(staging.path("in/cache.tar.zst"))
@@ -235,7 +236,6 @@ fn a_cache_whose_links_lead_out_is_written_to_nowhere_else() {
 
 #[test]
 fn failures_carry_their_name_and_say_what_to_do() {
-    let _alone = alone();
     let app = [("a", "b")];
     let (id, text) = Staging::new(&app, binary()).fails();
     assert_eq!(id, "NoAppDetectedError");
@@ -266,7 +266,6 @@ fn failures_carry_their_name_and_say_what_to_do() {
 
 #[test]
 fn a_buildpack_that_was_named_is_told_by_its_own_name() {
-    let _alone = alone();
     let says = "mkdir -p $3/$4; printf 'name: words\\nversion: 1.2\\n' > $3/$4/config.yml";
     let scripts = [
         ("detect", "echo detected"),
@@ -321,7 +320,6 @@ fn only_the_last_buildpack_arranges_the_app() {
 
 #[test]
 fn limits_hold() {
-    let _alone = alone();
     let mut endless = foreign(&[("a", "b")], &[("detect", "exit 0"), ("compile", "sleep 1000")]);
     assert_eq!(endless.phase("detect"), 0);
     // For the second phase alone: the first, which is not what this is about, must not run out of it.

@@ -16,6 +16,8 @@ pub(crate) enum Answer {
     BadHost,
     /// A method or target that no app can take (`CONNECT`).
     Unsupported,
+    /// Too many connections are open to send this request on another one.
+    Full,
     /// No table was ever received: it is not known whether there is a route.
     NoTable,
     /// No route has this host and path.
@@ -55,6 +57,11 @@ impl Answer {
                 StatusCode::BAD_REQUEST,
                 "unsupported_request",
                 "400 Bad Request: Unsupported method or target.".into(),
+            ),
+            Self::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "503 Service Unavailable: router is full, try later.".into(),
             ),
             Self::NoTable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -133,7 +140,8 @@ impl Answer {
         }
     }
 
-    /// The response; `close` when the rest of the client's request is not going to be read.
+    /// The response; `close` when the rest of the client's request is not going to be read. By HTTP/2 that ends the
+    /// request alone.
     pub(crate) fn into_response(self, mut exchange: Exchange, close: bool) -> Response<ProxyBody> {
         let (status, word, mut text) = self.parts();
         text.push('\n');
@@ -147,6 +155,7 @@ impl Answer {
             _ => {}
         }
         let request_id = exchange.request_id.clone();
+        let close = close && !exchange.by_http2();
         let mut response = Response::new(ProxyBody::fixed(Bytes::from(text), exchange));
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::connection::Phase;
 use super::endpoint::Lease;
 use super::exchange::Exchange;
+use super::phase::Phase;
 use super::upstream::Sender;
 
 /// Where a request's body waits between attempts.

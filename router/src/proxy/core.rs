@@ -51,6 +51,16 @@ pub(crate) struct Shared {
     pub(crate) drain_timeout: Duration,
 }
 
+/// Runs what a connection by HTTP/2 has to run beside itself on the core that has the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OnThisCore;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisCore {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
 /// A core's own state.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,

@@ -6,6 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::client::conn::http1;
+
+use super::body::RequestBody;
+use super::streams::Connections;
 use super::upstream::Sender;
 use crate::table::Endpoint;
 
@@ -22,7 +26,10 @@ pub(crate) struct EndpointState {
     in_flight: Cell<u32>,
     failures: Cell<u32>,
     avoid_until: Cell<Option<Instant>>,
-    idle: RefCell<VecDeque<(Instant, Sender)>>,
+    /// By HTTP/1.1.
+    idle: RefCell<VecDeque<(Instant, http1::SendRequest<RequestBody>)>>,
+    /// By HTTP/2.
+    pub(crate) streams: Connections,
     /// The endpoint has left the table: nothing is kept for it.
     gone: Cell<bool>,
 }
@@ -35,6 +42,7 @@ impl EndpointState {
             failures: Cell::new(0),
             avoid_until: Cell::new(None),
             idle: RefCell::default(),
+            streams: Connections::default(),
             gone: Cell::new(false),
         }
     }
@@ -61,26 +69,31 @@ impl EndpointState {
         }
     }
 
-    /// The idle connection that was used last: the others may time out.
-    pub(crate) fn take_idle(&self) -> Option<Sender> {
+    /// A connection that is there; by HTTP/1.1 the idle one that was used last, for the others may time out.
+    pub(crate) fn take_open(&self, http2: bool) -> Option<Sender> {
+        if http2 {
+            return self.streams.take().map(Sender::Http2);
+        }
         let mut idle = self.idle.borrow_mut();
         idle.retain(|(_, sender)| !sender.is_closed());
         let at = idle.iter().rposition(|(_, sender)| sender.is_ready())?;
-        idle.remove(at).map(|(_, sender)| sender)
+        idle.remove(at).map(|(_, sender)| Sender::Http1(sender))
     }
 
     /// Closes connections idle since before `then`.
     pub(crate) fn close_idle(&self, then: Instant) {
         self.idle.borrow_mut().retain(|(since, sender)| *since >= then && !sender.is_closed());
+        self.streams.close_idle(then);
     }
 
     pub(crate) fn close(&self) {
         self.gone.set(true);
         self.idle.borrow_mut().clear();
+        self.streams.close();
     }
 
     pub(crate) fn idle_count(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.streams.idle_count()
     }
 }
 
@@ -97,8 +110,10 @@ impl Lease {
         &self.0.endpoint.assignment_id
     }
 
-    /// Keeps a connection for the next request. It may still be busy for a moment, see [`EndpointState::take_idle`].
+    /// Keeps a connection for the next request. It may still be busy for a moment, see [`EndpointState::take_open`].
     pub(crate) fn give_back(&self, sender: Sender) {
+        // By HTTP/2 it was there for others all the time.
+        let Sender::Http1(sender) = sender else { return };
         let mut idle = self.0.idle.borrow_mut();
         if !self.0.gone.get() && !sender.is_closed() && idle.len() < MOST_IDLE {
             idle.push_back((Instant::now(), sender));
@@ -125,6 +140,7 @@ mod tests {
             index: 0,
             address: ([127, 0, 0, 1], 1).into(),
             tls: false,
+            http2: false,
             app_id: "".into(),
             headers: None,
         };

@@ -33,7 +33,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn begin(core: &Rc<Core>, client: &Rc<Client>) -> Self {
-        client.phase.in_request();
+        client.phase.request_began();
         Self {
             core: Rc::clone(core),
             client: Rc::clone(client),
@@ -97,6 +97,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the client speaks HTTP/2.
+    pub(crate) fn by_http2(&self) -> bool {
+        self.client.phase.is_http2()
+    }
+
     pub(crate) fn noted(&self) -> bool {
         self.line.is_some()
     }
@@ -115,7 +120,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         let elapsed = now.duration_since(self.started).as_secs_f64();
-        self.client.phase.idle(now);
+        self.client.phase.request_ended(now);
         self.core.metrics.request(self.status, elapsed);
         if let Some(mut line) = self.line.take() {
             line.status = self.status;

@@ -1,8 +1,10 @@
 //! Headers on their way through: what belongs to one connection stays there, what apps expect is added.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
 
+use super::answer::Answer;
 use super::connection::Client;
 use crate::table::Endpoint;
 
@@ -62,6 +64,34 @@ pub(crate) fn prepare_request(
         headers.insert(REQUEST_START, HeaderValue::from(now.map_or(0, |since| since.as_millis() as u64)));
     }
     headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// HTTP/2 lets a client send its cookies in several fields; elsewhere there is one (RFC 9113, section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(_)) = (all.next(), all.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for value in headers.get_all(COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// Makes a request as HTTP/2 wants it: the host in the target, and nothing about the connection.
+///
+/// # Errors
+/// When the host cannot be in a target.
+pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), Answer> {
+    head.headers.remove(TRANSFER_ENCODING);
+    let host = head.headers.remove(HOST).ok_or(Answer::BadHost)?;
+    let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let target = Uri::builder().scheme(Scheme::HTTP).authority(host.as_bytes()).path_and_query(path).build();
+    head.uri = target.map_err(|_| Answer::BadHost)?;
+    head.version = Version::HTTP_2;
+    Ok(())
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, client: &Client) {
@@ -176,5 +206,36 @@ mod tests {
         assert!(wanted_upgrade(&map(&websocket[..1])).is_none());
         assert!(wanted_upgrade(&map(&websocket[1..])).is_none());
         assert!(wanted_upgrade(&map(&[("upgrade", "h2c"), ("connection", "upgrade")])).is_none());
+    }
+
+    #[test]
+    fn cookies_come_as_one() {
+        let joined = |pairs| {
+            let mut headers = map(pairs);
+            join_cookies(&mut headers);
+            headers
+        };
+        assert_eq!(joined(&[("cookie", "a=1; b=2"), ("cookie", "c=3")]), map(&[("cookie", "a=1; b=2; c=3")]));
+        assert_eq!(joined(&[("cookie", "a=1")]), map(&[("cookie", "a=1")]));
+        assert_eq!(joined(&[]), map(&[]));
+    }
+
+    #[test]
+    fn a_request_by_http2_has_its_host_in_the_target() {
+        let head = |uri: &str| {
+            let request = http::Request::builder().method("OPTIONS").uri(uri).header(HOST, "app.test:8080");
+            let request = request.header(TRANSFER_ENCODING, "chunked").header(TE, "trailers");
+            request.body(()).expect("a request").into_parts().0
+        };
+        let mut path = head("/a?b");
+        for_http2(&mut path).expect("made");
+        assert_eq!(path.uri, "http://app.test:8080/a?b");
+        assert_eq!(path.headers, map(&[("te", "trailers")]));
+        let mut whole = head("*");
+        for_http2(&mut whole).expect("made");
+        assert_eq!(whole.uri.path(), "*");
+        let mut none = head("/");
+        none.headers.remove(HOST);
+        assert_eq!(for_http2(&mut none), Err(Answer::BadHost));
     }
 }

@@ -10,8 +10,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::connection::{Active, Client, serve};
+use super::connection::{Active, Client, Protocol, serve};
 use super::core::Core;
+use super::phase::HEAD_TIMEOUT;
+use crate::web_tls::HTTP2;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_connections\r\nConnection: close\r\n\
@@ -60,17 +62,33 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
         let stall = core.shared.client_stall;
         // Without it the last packet of a response could wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
+        let client = Client::new(remote, secure, stall);
         if !secure {
-            return serve(core, TokioIo::new(stream), Client::new(remote, false, stall)).await;
+            let Some(protocol) = told(&stream).await else { return };
+            return serve(core, TokioIo::new(stream), client, protocol).await;
         }
         let Some(config) = &core.shared.web_tls else { return };
         let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(config)).accept(stream);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => serve(Rc::clone(&core), TokioIo::new(stream), Client::new(remote, true, stall)).await,
+            Ok(Ok(stream)) => {
+                let agreed = stream.get_ref().1.alpn_protocol();
+                let protocol = if agreed == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
+                serve(Rc::clone(&core), TokioIo::new(stream), client, protocol).await;
+            }
             Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),
         }
     });
+}
+
+/// What a client without TLS speaks, by its first bytes: one that knows beforehand that it may speak HTTP/2 begins with a
+/// preface that no request by HTTP/1 begins with (RFC 9113, section 3.4). They stay in the socket.
+/// `None` when there are none in time. When the router drains, a first request is still waited for.
+async fn told(stream: &TcpStream) -> Option<Protocol> {
+    let mut first = [0; 3];
+    let peeked = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await.ok()?.ok()?;
+    // Who sends the preface sends it in one piece with what follows it; one that comes in crumbs is refused as HTTP/1.
+    Some(if peeked == 3 && first == *b"PRI" { Protocol::Http2 } else { Protocol::Http1 })
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ mod exchange;
 mod failure;
 mod headers;
 mod listener;
+mod phase;
 mod route_service;
 mod service;
 mod sticky;
+mod streams;
 mod upstream;
 
 pub(crate) use self::core::{Shared, run_core};

@@ -43,10 +43,17 @@ pub(crate) async fn handle(
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let has_body = !body.is_end_stream();
+    // One connection by HTTP/2 brings many requests, each of which needs a connection of its own toward its endpoint.
+    if head.version == Version::HTTP_2 && core.shared.descriptors.scarce() {
+        core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+        return Ok(Answer::Full.into_response(exchange, has_body));
+    }
+    let version = head.version;
     let host = match target(&mut head) {
         Ok(host) => host,
         Err(answer) => return Ok(answer.into_response(exchange, true)),
     };
+    headers::join_cookies(&mut head.headers);
     let wishes = match wishes(&head.headers) {
         Ok(wishes) => wishes,
         Err(answer) => return Ok(answer.into_response(exchange, has_body)),
@@ -57,8 +64,17 @@ pub(crate) async fn handle(
         exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase))));
     }
     let tried = Vec::with_capacity(MOST_TRIES);
-    let mut trip =
-        Trip { core: &core, host: &host, wishes, tried, tries: 0, pauses: PAUSES.iter(), last: None, switches };
+    let mut trip = Trip {
+        core: &core,
+        host: &host,
+        version,
+        wishes,
+        tried,
+        tries: 0,
+        pauses: PAUSES.iter(),
+        last: None,
+        switches,
+    };
     match trip.run(head, &mut exchange).await {
         Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
         Err(answer) => Ok(answer.into_response(exchange, has_body)),
@@ -90,7 +106,7 @@ fn target(head: &mut request::Parts) -> Result<String, Answer> {
         let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         head.uri = Uri::from(path);
     }
-    // Toward the endpoint it is always 1.1; hyper answers a 1.0 client as such a client expects.
+    // Toward the endpoint it is 1.1, or what `headers::for_http2` makes of it; hyper answers a client as that one expects.
     head.version = Version::HTTP_11;
     Ok(host)
 }
@@ -121,6 +137,8 @@ fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
 struct Trip<'a> {
     core: &'a Rc<Core>,
     host: &'a str,
+    /// What the client speaks.
+    version: Version,
     wishes: Wishes,
     /// Not to be chosen again before the next pause.
     tried: Vec<EndpointKey>,
@@ -212,7 +230,7 @@ impl Trip<'_> {
     }
 
     fn noted<'r>(&'r self, head: &'r request::Parts) -> Noted<'r> {
-        Noted { host: self.host, method: &head.method, uri: &head.uri, version: head.version, headers: &head.headers }
+        Noted { host: self.host, method: &head.method, uri: &head.uri, version: self.version, headers: &head.headers }
     }
 
     /// To the route's service, which sends the request back, or answers itself. Tried once: it may have acted on it.
@@ -239,7 +257,7 @@ impl Trip<'_> {
         }
     }
 
-    /// One endpoint: idle connections first. One that died while it was idle says nothing about the endpoint, so the
+    /// One endpoint: open connections first. One that died while it was idle says nothing about the endpoint, so the
     /// next is taken, and at last a new one. When the endpoint may have seen the request, that was a try, and the next
     /// is on a new connection: the other idle ones may be as dead, or the request be one that ends them.
     async fn attempt(
@@ -251,12 +269,14 @@ impl Trip<'_> {
         let lease = Lease::new(state);
         let began = Instant::now();
         let mut fresh = false;
+        // HTTP/2 has no switch of protocols; who offers one speaks HTTP/1.1 as well.
+        let http2 = state.endpoint.http2 && !self.switches;
         loop {
-            let idle = if fresh { None } else { state.take_idle() };
-            let reused = idle.is_some();
-            let sender = match idle {
+            let open = if fresh { None } else { state.take_open(http2) };
+            let reused = open.is_some();
+            let sender = match open {
                 Some(sender) => sender,
-                None => match upstream::connect(self.core, state).await {
+                None => match upstream::connect(self.core, state, http2).await {
                     Ok(sender) => sender,
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
@@ -272,7 +292,11 @@ impl Trip<'_> {
                     exchange.upstream_s += began.elapsed().as_secs_f64();
                     return Ok(Arrived { response, sender, lease: Some(lease), path: String::new() });
                 }
-                Err(SendFailure::Unsent(back, _)) if reused => head = *back,
+                Err(SendFailure::Unsent(back, _)) if reused => {
+                    // Connections by HTTP/2 are not taken away by those who use them: the same one could come again.
+                    fresh = http2;
+                    head = *back;
+                }
                 Err(SendFailure::Seen(back, _)) if reused && self.tries < MOST_TRIES => {
                     self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
                     self.tries += 1;
@@ -293,7 +317,7 @@ impl Trip<'_> {
     async fn send(
         &self,
         mut sender: Sender,
-        head: request::Parts,
+        mut head: request::Parts,
         exchange: &Exchange,
     ) -> Result<(Response<Incoming>, Sender), SendFailure> {
         let body = match &exchange.home {
@@ -303,9 +327,13 @@ impl Trip<'_> {
                 SendFailure::Final(Answer::EndpointFailure(failure))
             })?,
         };
-        // An idempotent request may be sent again even if the endpoint has seen its head.
-        let copy = head.method.is_idempotent().then(|| head.clone());
-        let sending = sender.try_send_request(Request::from_parts(head, body));
+        // An idempotent request may be sent again even if the endpoint has seen its head; any one perhaps by HTTP/1.1.
+        let (idempotent, http2) = (head.method.is_idempotent(), sender.is_http2());
+        let copy = (idempotent || http2).then(|| head.clone());
+        if http2 {
+            headers::for_http2(&mut head).map_err(SendFailure::Final)?;
+        }
+        let sending = sender.send(Request::from_parts(head, body));
         match tokio::time::timeout(self.core.shared.response_timeout, sending).await {
             Ok(Ok(response)) => Ok((response, sender)),
             Err(_) => Err(SendFailure::Final(Answer::Timeout)),
@@ -316,8 +344,8 @@ impl Trip<'_> {
                 let unsent = error.take_message().map(|request| request.into_parts().0);
                 let whole = exchange.home.as_ref().is_none_or(|home| home.is_whole());
                 Err(match (unsent, copy) {
-                    (Some(head), _) if whole => SendFailure::Unsent(Box::new(head), failure),
-                    (None, Some(head)) if whole => SendFailure::Seen(Box::new(head), failure),
+                    (Some(_), Some(head)) | (Some(head), None) if whole => SendFailure::Unsent(Box::new(head), failure),
+                    (None, Some(head)) if whole && idempotent => SendFailure::Seen(Box::new(head), failure),
                     _ => SendFailure::Final(Answer::EndpointFailure(failure)),
                 })
             }

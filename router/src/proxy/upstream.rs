@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
@@ -15,11 +17,34 @@ use super::body::RequestBody;
 use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
+use super::streams::Stream;
 use crate::cluster_tls::DialError;
 use crate::keepalive::keep_alive;
 
 /// Sends requests on one connection.
-pub(crate) type Sender = http1::SendRequest<RequestBody>;
+pub(crate) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// One request of several.
+    Http2(Stream),
+}
+
+impl Sender {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(stream) => stream.send(request).await,
+        }
+    }
+
+    /// Whether a request must be as HTTP/2 wants it.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+}
 
 /// A host that does not answer a SYN in this time is tried no longer: another endpoint may.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,8 +77,8 @@ impl ConnectError {
     }
 }
 
-/// Opens a connection and drives it in a task of its own, which ends with the connection.
-pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState) -> Result<Sender, ConnectError> {
+/// Opens a connection and drives it in a task of its own, which ends with the connection. By HTTP/2 where `http2` says so.
+pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState, http2: bool) -> Result<Sender, ConnectError> {
     let address = state.endpoint.address;
     core.metrics.connects.fetch_add(1, Ordering::Relaxed);
     let sender = if state.endpoint.tls {
@@ -66,12 +91,18 @@ pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState) -> Result<Se
             dial.await.map_err(|_| ConnectError::Late(address))?.map_err(|error| ConnectError::Io(address, error))?;
         let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
         ready.map_err(|error| ConnectError::Io(address, error))?;
-        handshake(core, TokioIo::new(stream), address).await?
+        if http2 {
+            let stream = state.streams.open(core, TokioIo::new(stream), address);
+            let stream = stream.await.map_err(|error| ConnectError::Http(address, error))?;
+            Sender::Http2(stream)
+        } else {
+            handshake(core, TokioIo::new(stream), address).await?
+        }
     };
     if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }
 }
 
-/// Begins HTTP on an open connection.
+/// Begins HTTP/1.1 on an open connection.
 pub(super) async fn handshake<T>(core: &Rc<Core>, io: T, address: SocketAddr) -> Result<Sender, ConnectError>
 where
     T: Read + Write + Unpin + Send + 'static,
@@ -85,5 +116,5 @@ where
             tracing::debug!(%address, error = %chain(&error), "connection to an endpoint ended");
         }
     });
-    Ok(sender)
+    Ok(Sender::Http1(sender))
 }

@@ -109,6 +109,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Dialled with mutual TLS of the cluster.
     pub tls: bool,
+    /// Spoken to by HTTP/2, without asking.
+    pub http2: bool,
     /// App that access lines belong to; empty for the platform's own.
     pub app_id: Arc<str>,
     /// `X-Cf-ApplicationId`, `X-Cf-InstanceId`, `X-Cf-InstanceIndex`; `None` for the platform's own.
@@ -156,7 +158,10 @@ impl PoolEntry {
                 continue;
             };
             let same = |one: &&Arc<Endpoint>| {
-                one.assignment_id == wire.assignment_id && one.address == address && one.tls == wire.tls
+                one.assignment_id == wire.assignment_id
+                    && one.address == address
+                    && one.tls == wire.tls
+                    && one.http2 == pool.http2
             };
             let before = old.and_then(|old| old.endpoints.iter().find(same));
             // The very same value stays, so that cores see at a glance that nothing changed.
@@ -172,6 +177,7 @@ impl PoolEntry {
                 index: wire.index,
                 address,
                 tls: wire.tls,
+                http2: pool.http2,
                 app_id: Arc::clone(&app_id),
                 headers: headers_of(&pool.app_id, wire),
             }));

@@ -2,6 +2,8 @@
 
 mod failures;
 mod hostile;
+mod http2;
+mod http2_life;
 mod life;
 mod route_services;
 mod sockets;

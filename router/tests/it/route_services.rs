@@ -106,7 +106,7 @@ async fn requests_go_through_the_service_and_only_signed_ones_pass_it() {
         let lines = access_ring(cluster.directory.path(), "app-p");
         let of = |instance: &str| {
             let end = format!("app_index:\"{instance}\" instance_id:\"");
-            lines.iter().filter(|line| line.contains("\"GET /f HTTP/1.1\" 200 ") && line.contains(&end)).count()
+            lines.iter().filter(|line| line.contains("\"GET /f HTTP/1.0\" 200 ") && line.contains(&end)).count()
         };
         if of("-") == 1 && of("0") == 1 { Ok(()) } else { Err(lines) }
     })

@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use slipway_chassis::Shutdown;
 use slipway_protocol::digest::SetDigest;
 use slipway_protocol::v1::router_command::Command;
@@ -318,6 +318,45 @@ impl Backend {
         F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
         R: Future<Output = Reply> + Send + 'static,
     {
+        Self::accepting(move |stream| {
+            let handle = handle.clone();
+            async move {
+                let service = service_fn(move |request| {
+                    let answer = handle(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            }
+        })
+        .await
+    }
+
+    /// One that speaks HTTP/2 and nothing else, and takes so many requests at a time on a connection.
+    pub(crate) async fn http2<F, R>(most_streams: u32, handle: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+        R: Future<Output = Reply> + Send + 'static,
+    {
+        Self::accepting(move |stream| {
+            let handle = handle.clone();
+            async move {
+                let service = service_fn(move |request| {
+                    let answer = handle(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = http.max_concurrent_streams(most_streams).serve_connection(TokioIo::new(stream), service).await;
+            }
+        })
+        .await
+    }
+
+    async fn accepting<F, R>(serve: F) -> Self
+    where
+        F: Fn(TcpStream) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let connections = Arc::new(Mutex::new(0));
@@ -327,15 +366,7 @@ impl Backend {
             loop {
                 let (stream, _) = listener.accept().await.expect("accept");
                 *counter.lock().expect("lock") += 1;
-                let handle = handle.clone();
-                all.spawn(async move {
-                    let service = service_fn(move |request| {
-                        let answer = handle(request);
-                        async move { Ok::<_, Infallible>(answer.await) }
-                    });
-                    let http = hyper::server::conn::http1::Builder::new();
-                    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-                });
+                all.spawn(serve(stream));
             }
         });
         Self { address, connections, tasks }

@@ -1,0 +1,285 @@
+//! What a client's connection is doing, since when, and how long that may last.
+//!
+//! hyper's own header timer also runs while a connection is idle between requests and costs a timer operation per
+//! request. Here one timer per connection wakes now and then and looks at the phase.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+/// A request's head must be complete within this, or slow clients could hold every connection.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a request is closed after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const REQUEST: u8 = 2;
+
+/// What a connection is doing, and since when. Atomic only because hyper wants its transports `Send`.
+pub(crate) struct Phase {
+    phase: AtomicU8,
+    /// Requests under way. More than one only where the protocol has streams.
+    requests: AtomicU32,
+    /// It speaks HTTP/2: bytes come also between requests, and several bodies come at a time.
+    streams: AtomicBool,
+    born: Instant,
+    /// Milliseconds after birth.
+    since: AtomicU64,
+    /// How long the client may keep the router waiting in a request.
+    stall: Duration,
+    /// It does not take what is written: since when.
+    unread: Waiting,
+    /// It does not send what is wanted of a body: since when.
+    unsent: Waiting,
+    /// The last time that bytes moved while one of the two waited. Milliseconds after birth.
+    moved: AtomicU64,
+}
+
+/// Milliseconds after birth, and one; 0 while nobody waits.
+#[derive(Default)]
+struct Waiting(AtomicU64);
+
+impl Waiting {
+    /// When it began.
+    fn since(&self) -> Option<Duration> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
+    }
+}
+
+impl Phase {
+    pub(crate) fn new(stall: Duration) -> Self {
+        Self {
+            // A connection that sends nothing at all has the time of a head.
+            phase: AtomicU8::new(HEAD),
+            requests: AtomicU32::new(0),
+            streams: AtomicBool::new(false),
+            born: Instant::now(),
+            since: AtomicU64::new(0),
+            stall,
+            unread: Waiting::default(),
+            unsent: Waiting::default(),
+            moved: AtomicU64::new(0),
+        }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.born).as_millis() as u64
+    }
+
+    fn enter(&self, phase: u8, now: Instant) {
+        self.since.store(self.millis(now), Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// From here on it speaks HTTP/2.
+    pub(crate) fn has_streams(&self) {
+        self.streams.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// The endpoint wants more of the request's body; `pending` when the client has not sent it. A stream may be silent
+    /// for as long as both ends like: that is what it is for. Whether its client is still there, pings tell.
+    pub(crate) fn body(&self, pending: bool) {
+        if !self.is_http2() {
+            self.waits(&self.unsent, pending);
+        }
+    }
+
+    /// The clock is read only when something waits, or has waited.
+    fn waits(&self, what: &Waiting, pending: bool) {
+        let waiting = what.since().is_some();
+        if pending && !waiting {
+            what.0.store(self.millis(Instant::now()) + 1, Ordering::Relaxed);
+        } else if !pending && waiting {
+            what.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes moved, in any direction: a client that sends a large body before it reads is slow, not gone.
+    fn bytes_moved(&self) {
+        if self.unread.since().is_some() || self.unsent.since().is_some() {
+            self.moved.store(self.millis(Instant::now()), Ordering::Relaxed);
+        }
+    }
+
+    /// Until when the client must go on, when the router waits for it.
+    fn stalled(&self) -> Option<Instant> {
+        let since = match (self.unread.since(), self.unsent.since()) {
+            (Some(one), Some(other)) => one.min(other),
+            (one, other) => one.or(other)?,
+        };
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        Some(self.born + since.max(moved) + self.stall)
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(REQUEST, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self, now: Instant) {
+        if self.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(IDLE, now);
+        }
+    }
+
+    pub(crate) fn in_request(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == REQUEST
+    }
+
+    fn bytes_came(&self) {
+        // By HTTP/2 they may belong to no request: answers to pings, say.
+        if self.phase.load(Ordering::Relaxed) == IDLE && !self.is_http2() {
+            self.enter(HEAD, Instant::now());
+        }
+    }
+
+    /// When to look at the connection next: it may begin to stall long before its present deadline.
+    pub(crate) fn look(&self, now: Instant) -> Instant {
+        self.deadline(now).min(now + self.stall)
+    }
+
+    /// When the connection is to be closed, or looked at again.
+    pub(crate) fn deadline(&self, now: Instant) -> Instant {
+        // Also behind a request: the last bytes of its answer may still be on their way.
+        if let Some(stalled) = self.stalled() {
+            return stalled;
+        }
+        let since = self.born + Duration::from_millis(self.since.load(Ordering::Relaxed));
+        match self.phase.load(Ordering::Relaxed) {
+            IDLE => since + IDLE_TIMEOUT,
+            HEAD => since + HEAD_TIMEOUT,
+            _ => now + HEAD_TIMEOUT.min(self.stall),
+        }
+    }
+}
+
+/// Notices the first bytes of a request, and whether the client takes what is written.
+pub(crate) struct Watched<T> {
+    pub(crate) io: T,
+    pub(crate) phase: Arc<Phase>,
+}
+
+impl<T: Read + Unpin> Read for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.phase.bytes_came();
+            self.phase.bytes_moved();
+        }
+        polled
+    }
+}
+
+impl<T> Watched<T> {
+    fn wrote(&self, polled: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
+        self.phase.waits(&self.phase.unread, polled.is_pending());
+        if polled.is_ready() {
+            self.phase.bytes_moved();
+        }
+        polled
+    }
+}
+
+impl<T: Write + Unpin> Write for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        // Moves nothing when there is nothing, as often as it is asked.
+        self.phase.waits(&self.phase.unread, polled.is_pending());
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn only_a_client_that_keeps_the_router_waiting_is_cut_off() {
+        let phase = Phase::new(STALL);
+        phase.request_began();
+        let late = phase.born + Duration::from_secs(3600);
+        assert!(phase.deadline(late) > late, "a slow app");
+        phase.body(true);
+        let cut = phase.deadline(late);
+        assert!(cut <= Instant::now() + STALL, "it owes its body");
+        phase.waits(&phase.unread, true);
+        assert_eq!(phase.deadline(late), cut, "the older of two counts");
+        phase.moved.store(1_000_000, Ordering::Relaxed);
+        assert_eq!(phase.deadline(late), phase.born + Duration::from_secs(1000) + STALL, "but it goes on");
+        phase.body(false);
+        phase.waits(&phase.unread, false);
+        assert!(phase.deadline(late) > late);
+    }
+
+    #[test]
+    fn a_stall_is_found_in_time_on_a_connection_whose_deadline_is_far() {
+        let phase = Phase::new(Duration::from_secs(1));
+        let born = phase.born;
+        assert_eq!(phase.deadline(born), born + HEAD_TIMEOUT);
+        assert_eq!(phase.look(born), born + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_slow_head_and_a_long_idleness_end_a_connection_but_not_a_request() {
+        let phase = Phase::new(STALL);
+        let born = phase.born;
+        assert_eq!(phase.deadline(born), born + HEAD_TIMEOUT);
+        phase.request_began();
+        let late = born + Duration::from_secs(3600);
+        assert!(phase.deadline(late) > late);
+        phase.request_ended(late);
+        assert_eq!(phase.deadline(late), late + IDLE_TIMEOUT);
+        phase.bytes_came();
+        assert!(phase.deadline(late) <= Instant::now() + HEAD_TIMEOUT);
+    }
+
+    #[test]
+    fn streams_of_a_connection_end_it_only_after_the_last() {
+        let phase = Phase::new(STALL);
+        phase.has_streams();
+        phase.request_began();
+        phase.request_began();
+        phase.body(true);
+        let late = phase.born + Duration::from_secs(3600);
+        assert!(phase.deadline(late) > late, "a client may be silent in a stream");
+        phase.request_ended(late);
+        assert!(phase.in_request() && phase.deadline(late) > late, "one goes on");
+        phase.request_ended(late);
+        assert_eq!(phase.deadline(late), late + IDLE_TIMEOUT);
+        phase.bytes_came();
+        assert_eq!(phase.deadline(late), late + IDLE_TIMEOUT, "a ping is no request");
+    }
+}
