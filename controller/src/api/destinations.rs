@@ -24,7 +24,8 @@ use crate::context::Context;
 use crate::domain::audit::NewEvent;
 use crate::domain::routes::{MAX_DESTINATIONS, add_destinations_tx, mapping_record_tx};
 use crate::store::change_log::{self, ChangeKind};
-use crate::store::routes::{self as store, NewDestination, RouteRow};
+use crate::store::destinations::{self as store, NewDestination};
+use crate::store::routes::{RouteRow, route_lock_tx};
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -244,7 +245,7 @@ async fn replace(
     }
     check_apps(&context, &caller, &row, &new).await?;
     let mut tx = context.store.begin().await?;
-    store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let (added, removed) = store::destinations_replace_tx(&mut tx, row.guid, &new).await?;
     let removed: Vec<_> = removed.into_iter().map(|old| (old.app_guid, old.process_type)).collect();
     record(&mut tx, &caller, "audit.app.unmap-route", &row, &access, &removed).await?;
@@ -297,7 +298,7 @@ async fn remove(
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let destination: Uuid = destination.parse().map_err(|_| no_destination())?;
     let mut tx = context.store.begin().await?;
-    store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let old = store::destinations_tx(&mut tx, row.guid).await?;
     let old = old.into_iter().find(|old| old.guid == destination).ok_or_else(no_destination)?;
     if old.weight.is_some() {

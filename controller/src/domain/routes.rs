@@ -9,10 +9,11 @@ use super::domains::{is_system_name, splits};
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
 use crate::store::constraints::refuse;
+use crate::store::destinations::{self, NewDestination};
 use crate::store::domains::{DomainRow, domain_usable_in_tx};
 use crate::store::events::event_record_tx;
 use crate::store::feature_flags::feature_flag_get_tx;
-use crate::store::routes::{self, NewDestination, NewRoute, RouteFigures};
+use crate::store::routes::{self, NewRoute, RouteFigures};
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;
@@ -234,7 +235,7 @@ pub async fn add_destinations_tx<'a>(
     new: &'a [NewDestination],
 ) -> DomainResult<Vec<&'a NewDestination>> {
     routes::route_lock_tx(tx, route).await?.ok_or(DomainError::NotFound("Route"))?;
-    let old = routes::destinations_tx(tx, route).await?;
+    let old = destinations::destinations_tx(tx, route).await?;
     if old.iter().any(|destination| destination.weight.is_some()) {
         return Err(DomainError::invalid(
             "Destinations cannot be inserted when there are weighted destinations already configured.",
@@ -245,7 +246,7 @@ pub async fn add_destinations_tx<'a>(
     }
     let mut added = Vec::new();
     for destination in new {
-        if routes::destination_add_tx(tx, route, destination).await? {
+        if destinations::destination_add_tx(tx, route, destination).await? {
             added.push(destination);
         }
     }

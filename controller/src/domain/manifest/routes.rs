@@ -14,10 +14,11 @@ use crate::domain::metadata::MetadataChange;
 use crate::domain::routes::{add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
+use crate::store::destinations::NewDestination;
 use crate::store::domains::{DomainRow, domain_default_tx, domain_get_tx, domains_usable_tx};
 use crate::store::events::event_record_tx;
 use crate::store::manifest_routes::{app_has_routes_tx, destinations_clear_tx, route_is_shared_tx, route_leads_to_tx};
-use crate::store::routes::{NewDestination, NewRoute, route_at_tx, route_lock_tx, route_patch_tx, url_of};
+use crate::store::routes::{NewRoute, route_at_tx, route_lock_tx, route_patch_tx, url_of};
 
 const ADJECTIVES: &[&str] =
     &["brave", "calm", "eager", "fancy", "gentle", "happy", "jolly", "kind", "lucky", "proud", "quick", "wise"];
