@@ -60,6 +60,8 @@ pub struct DestinationRow {
     pub port: Option<u16>,
     /// None = shared equally.
     pub weight: Option<u32>,
+    /// Whether the app is spoken to by HTTP/2.
+    pub http2: bool,
     /// The app.
     pub app: Uuid,
     /// Its name.
@@ -180,7 +182,7 @@ pub fn build(input: &RoutingInput, system_domain: &str, previous: &Table) -> Tab
     let mut targets: BTreeMap<Uuid, BTreeSet<(String, u32)>> = BTreeMap::new();
     for destination in &input.destinations {
         let port = destination.port.unwrap_or(DEFAULT_PORT);
-        let id = format!("{}:{port}", destination.process);
+        let id = pool_id(destination, port);
         targets.entry(destination.route).or_default().insert((id.clone(), weights.of(destination)));
         pools.entry(id.clone()).or_insert_with(|| {
             pool(id, destination, port, endpoints.get(&destination.process).map_or(&[], Vec::as_slice))
@@ -208,8 +210,8 @@ struct Weights<'a> {
     split: BTreeSet<Uuid>,
 }
 
-/// Route, app, type, port.
-type DestinationKey<'a> = (Uuid, Uuid, &'a str, Option<u16>);
+/// Route, app, type, port, whether by HTTP/2.
+type DestinationKey<'a> = (Uuid, Uuid, &'a str, Option<u16>, bool);
 
 impl<'a> Weights<'a> {
     /// What a weight is divided into among processes: shares are exact to one in as many.
@@ -230,7 +232,7 @@ impl<'a> Weights<'a> {
     }
 
     fn key(destination: &DestinationRow) -> DestinationKey<'_> {
-        (destination.route, destination.app, &destination.process_type, destination.port)
+        (destination.route, destination.app, &destination.process_type, destination.port, destination.http2)
     }
 
     /// 0 = as any other.
@@ -266,6 +268,12 @@ fn system_pool(input: &RoutingInput) -> v1::Pool {
     v1::Pool { id: SYSTEM_POOL.to_owned(), endpoints, ..v1::Pool::default() }
 }
 
+/// One process may be reached in both ways, by different routes: what connections speak is a matter of the pool.
+fn pool_id(destination: &DestinationRow, port: u16) -> String {
+    let protocol = if destination.http2 { ":http2" } else { "" };
+    format!("{}:{port}{protocol}", destination.process)
+}
+
 fn pool(id: String, destination: &DestinationRow, port: u16, endpoints: &[&EndpointRow]) -> v1::Pool {
     // Only the default port is mapped on a cell's host; any other one can be reached at the instance itself or not
     // at all, and then the pool is empty and says so.
@@ -292,7 +300,7 @@ fn pool(id: String, destination: &DestinationRow, port: u16, endpoints: &[&Endpo
         app_name: destination.app_name.clone(),
         space_name: destination.space_name.clone(),
         organization_name: destination.organization_name.clone(),
-        http2: false,
+        http2: destination.http2,
     }
 }
 

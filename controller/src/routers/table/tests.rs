@@ -45,6 +45,7 @@ fn input() -> RoutingInput {
             route,
             port: None,
             weight: Some(3),
+            http2: false,
             app: Uuid::from_u128(3),
             app_name: "shop".into(),
             space_name: "dev".into(),
@@ -100,6 +101,47 @@ fn two_processes_of_a_type_share_by_their_instances() {
     let table = build(&rows, "s.test", &table);
     let weights: Vec<u32> = table.routes[&Uuid::from_u128(1).to_string()].targets.iter().map(|t| t.weight).collect();
     assert_eq!(weights, [3, 1], "as the developer said them");
+}
+
+#[test]
+fn a_process_is_reached_in_both_ways_by_pools_of_their_own() {
+    let mut rows = input();
+    let destination = rows.destinations[0].clone();
+    let second = Uuid::from_u128(9);
+    rows.destinations.push(DestinationRow { route: second, http2: true, ..destination.clone() });
+    let table = build(&rows, "s.test", &Table::default());
+    let plain = format!("{}:8080", Uuid::from_u128(2));
+    let http2 = format!("{plain}:http2");
+    let pool = |route: Uuid| table.routes[&route.to_string()].targets[0].pool.clone();
+    assert_eq!((pool(Uuid::from_u128(1)), pool(second)), (plain.clone(), http2.clone()));
+    assert!(!table.pools[&plain].http2 && table.pools[&http2].http2);
+    assert_eq!(table.pools[&plain].endpoints, table.pools[&http2].endpoints, "the same instances");
+
+    // When it changes, routers get the new pool and the route to it in one delta, and lose the old one.
+    rows.destinations.remove(0);
+    rows.destinations.push(DestinationRow { http2: true, ..destination });
+    let delta = table.delta(&build(&rows, "s.test", &table));
+    assert_eq!(delta.remove_pools, [plain]);
+    assert_eq!(delta.upsert_routes.iter().map(|route| &route.targets[0].pool).collect::<Vec<_>>(), [&http2]);
+    rows.destinations[0].port = Some(9000);
+    assert!(build(&rows, "s.test", &table).pools.contains_key(&format!("{}:9000:http2", Uuid::from_u128(2))));
+}
+
+#[test]
+fn a_deployment_shares_within_what_speaks_one_protocol() {
+    let mut rows = input();
+    let (old, new) = (Uuid::from_u128(2), Uuid::from_u128(20));
+    let endpoint = rows.endpoints[0].clone();
+    rows.endpoints.push(EndpointRow { assignment: Uuid::from_u128(42), process: new, ..endpoint });
+    let first = rows.destinations[0].clone();
+    rows.destinations = [false, true]
+        .into_iter()
+        .flat_map(|http2| [old, new].map(|process| DestinationRow { process, http2, ..first.clone() }))
+        .collect();
+    let table = build(&rows, "s.test", &Table::default());
+    let targets = &table.routes[&Uuid::from_u128(1).to_string()].targets;
+    let weights: Vec<u32> = targets.iter().map(|target| target.weight).collect();
+    assert_eq!(weights, [15_000; 4], "three of each destination, halved between two processes");
 }
 
 #[test]
