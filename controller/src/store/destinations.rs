@@ -5,6 +5,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Store;
+use crate::domain::app_protocol::AppProtocol;
+
+/// What an app listens on, and where a destination without a port leads.
+pub const USUAL_PORT: i32 = 8080;
 
 /// A destination as stored.
 #[derive(Clone, Debug)]
@@ -28,6 +32,17 @@ pub struct NewDestination {
     pub process_type: String,
     pub port: Option<i32>,
     pub weight: Option<i32>,
+    pub protocol: AppProtocol,
+}
+
+impl NewDestination {
+    /// Whether that destination leads to the same place. As on Cloud Foundry the protocol does not tell two apart: it is
+    /// how one is spoken to.
+    #[must_use]
+    pub fn is_at(&self, old: &DestinationRow) -> bool {
+        let port = |port: Option<i32>| port.unwrap_or(USUAL_PORT);
+        self.app_guid == old.app_guid && self.process_type == old.process_type && port(self.port) == port(old.port)
+    }
 }
 
 /// Destinations of a route, oldest first.
@@ -54,14 +69,15 @@ pub async fn destination_add_tx(
     destination: &NewDestination,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "insert into route_destination (guid, route_guid, app_guid, process_type, port, weight)
-         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
+        "insert into route_destination (guid, route_guid, app_guid, process_type, port, weight, protocol)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
         Uuid::new_v4(),
         route,
         destination.app_guid,
         destination.process_type,
         destination.port,
-        destination.weight
+        destination.weight,
+        destination.protocol.as_str()
     )
     .execute(&mut *tx)
     .await?;
@@ -80,8 +96,24 @@ pub async fn destination_remove_tx(tx: &mut PgConnection, route: Uuid, destinati
     Ok(done.rows_affected() == 1)
 }
 
+/// Changes how a destination is spoken to.
+///
+/// # Errors
+/// When the database fails.
+pub async fn destination_protocol_tx(
+    tx: &mut PgConnection,
+    destination: Uuid,
+    protocol: AppProtocol,
+) -> sqlx::Result<()> {
+    sqlx::query!("update route_destination set protocol = $2 where guid = $1", destination, protocol.as_str())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 /// Removes the destinations of a route that are not in `wanted`, sets the weights of those that are, and adds the rest.
-/// Gives which of `wanted` were added, and what was removed.
+/// One of another protocol is another one, so that the history of the app shows both. Gives which of `wanted` were
+/// added, and what was removed.
 ///
 /// # Errors
 /// When the database fails.
@@ -91,11 +123,10 @@ pub async fn destinations_replace_tx<'a>(
     wanted: &'a [NewDestination],
 ) -> sqlx::Result<(Vec<&'a NewDestination>, Vec<DestinationRow>)> {
     let (mut added, mut removed) = (Vec::new(), Vec::new());
+    let mut missing: Vec<_> = wanted.iter().collect();
     for old in destinations_tx(tx, route).await? {
-        let kept = wanted
-            .iter()
-            .find(|new| new.app_guid == old.app_guid && new.process_type == old.process_type && new.port == old.port);
-        match kept {
+        let same = |new: &&NewDestination| new.is_at(&old) && new.protocol.as_str() == old.protocol;
+        match missing.iter().position(same).map(|place| missing.remove(place)) {
             None => {
                 destination_remove_tx(tx, route, old.guid).await?;
                 removed.push(old);
@@ -107,7 +138,7 @@ pub async fn destinations_replace_tx<'a>(
             }
         }
     }
-    for new in wanted {
+    for new in missing {
         if destination_add_tx(tx, route, new).await? {
             added.push(new);
         }
