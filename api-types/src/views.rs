@@ -334,7 +334,7 @@ pub struct DestinationView {
     pub weight: Option<u32>,
     /// The app's port, 8080 when unset.
     pub port: Option<u32>,
-    /// `http1`.
+    /// `http1` or `http2`.
     pub protocol: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,

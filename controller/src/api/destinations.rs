@@ -21,10 +21,12 @@ use super::permissions::{SpaceAccess, SpaceAction};
 use super::proof::prove;
 use super::routes::{app_refusal, destination_view, party, require};
 use crate::context::Context;
+use crate::domain::app_protocol::{AppProtocol, NotSpoken};
 use crate::domain::audit::NewEvent;
-use crate::domain::routes::{MAX_DESTINATIONS, add_destinations_tx, mapping_record_tx};
+use crate::domain::routes::{MAX_DESTINATIONS, Mapping, add_destinations_tx, mapping_record_tx};
 use crate::store::change_log::{self, ChangeKind};
-use crate::store::routes::{self as store, NewDestination, RouteRow};
+use crate::store::destinations::{self as store, NewDestination, USUAL_PORT};
+use crate::store::routes::{RouteRow, route_lock_tx};
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -48,7 +50,7 @@ struct Destination {
     #[serde(default)]
     weight: Option<u32>,
     #[serde(default)]
-    protocol: Option<String>,
+    protocol: Option<Value>,
 }
 
 /// Clients send an app as they got it, with members that mean nothing here; Cloud Foundry reads these two only.
@@ -86,14 +88,18 @@ fn parse(body: Destinations) -> ApiResult<Vec<NewDestination>> {
         if destination.weight.is_some_and(|weight| !(1..=100).contains(&weight)) {
             return Err(bad("weight must be a positive integer between 1 and 100."));
         }
-        if let Some(problem) = destination.protocol.as_deref().and_then(protocol_problem) {
-            return Err(bad(problem));
-        }
+        let protocol = match destination.protocol.as_ref().map_or(Ok(AppProtocol::default()), AppProtocol::read) {
+            Ok(protocol) => protocol,
+            Err(problem @ NotSpoken::Unknown) => return Err(bad(problem.of_new_destination())),
+            Err(problem @ NotSpoken::Tcp) => return Err(ApiError::unprocessable(problem.of_new_destination())),
+        };
         let new = NewDestination {
             app_guid,
             process_type,
-            port: destination.port.and_then(|port| i32::try_from(port).ok()),
+            // A destination at the usual port is the one without any; else it could be there twice, spoken to in two ways.
+            port: destination.port.and_then(|port| i32::try_from(port).ok()).filter(|port| *port != USUAL_PORT),
             weight: destination.weight.and_then(|weight| i32::try_from(weight).ok()),
+            protocol,
         };
         let same = |old: &NewDestination| {
             old.app_guid == new.app_guid && old.process_type == new.process_type && old.port == new.port
@@ -104,16 +110,6 @@ fn parse(body: Destinations) -> ApiResult<Vec<NewDestination>> {
         parsed.push(new);
     }
     Ok(parsed)
-}
-
-/// Why a destination cannot have this protocol: routers speak HTTP/1.1 with apps, and there are no TCP routes.
-fn protocol_problem(protocol: &str) -> Option<&'static str> {
-    match protocol {
-        "http1" => None,
-        "http2" => Some("protocol 'http2' is not supported by this platform yet; use 'http1'."),
-        "tcp" => Some("protocol must be 'http1' or 'http2' if the parent route's protocol is 'http'."),
-        _ => Some("protocol must be 'http1', 'http2' or 'tcp'."),
-    }
 }
 
 fn absent(guids: &[String]) -> ApiError {
@@ -176,15 +172,11 @@ async fn record(
     kind: &'static str,
     row: &RouteRow,
     access: &SpaceAccess,
-    apps: &[(Uuid, String)],
+    mappings: Vec<Mapping<'_>>,
 ) -> sqlx::Result<()> {
-    for (app, process_type) in apps {
-        let event = NewEvent::new(kind, caller.actor(), party(row))
-            .in_space(row.space_guid, access.standing.org_guid)
-            .with("app_guid", app.to_string())
-            .with("process_type", process_type.as_str())
-            .with("route_guid", row.guid.to_string());
-        mapping_record_tx(tx, event, *app).await?;
+    for mapping in mappings {
+        let event = NewEvent::new(kind, caller.actor(), party(row)).in_space(row.space_guid, access.standing.org_guid);
+        mapping_record_tx(tx, event, row.guid, mapping).await?;
     }
     Ok(())
 }
@@ -216,8 +208,8 @@ async fn add(
     check_apps(&context, &caller, &row, &new).await?;
     let mut tx = context.store.begin().await?;
     let added = add_destinations_tx(&mut tx, row.guid, &new).await?;
-    let added: Vec<_> = added.iter().map(|new| (new.app_guid, new.process_type.clone())).collect();
-    record(&mut tx, &caller, "audit.app.map-route", &row, &access, &added).await?;
+    let added = added.into_iter().map(Mapping::from).collect();
+    record(&mut tx, &caller, "audit.app.map-route", &row, &access, added).await?;
     let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     answer(&context, &base, row.guid, version).await
 }
@@ -244,12 +236,12 @@ async fn replace(
     }
     check_apps(&context, &caller, &row, &new).await?;
     let mut tx = context.store.begin().await?;
-    store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let (added, removed) = store::destinations_replace_tx(&mut tx, row.guid, &new).await?;
-    let removed: Vec<_> = removed.into_iter().map(|old| (old.app_guid, old.process_type)).collect();
-    record(&mut tx, &caller, "audit.app.unmap-route", &row, &access, &removed).await?;
-    let added: Vec<_> = added.iter().map(|new| (new.app_guid, new.process_type.clone())).collect();
-    record(&mut tx, &caller, "audit.app.map-route", &row, &access, &added).await?;
+    let removed = removed.iter().map(Mapping::from).collect();
+    record(&mut tx, &caller, "audit.app.unmap-route", &row, &access, removed).await?;
+    let added = added.into_iter().map(Mapping::from).collect();
+    record(&mut tx, &caller, "audit.app.map-route", &row, &access, added).await?;
     let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     answer(&context, &base, row.guid, version).await
 }
@@ -261,26 +253,40 @@ struct Update {
     protocol: Option<Option<Value>>,
 }
 
-/// Changes a destination's protocol; there is one that routers speak, so what is possible is to name it.
+/// What a destination's protocol is to become; `None` leaves it. Cloud Foundry documents `null` as the default, and
+/// refuses it: nobody can rely on that, so what it documents holds here.
+fn wished(body: &Update) -> ApiResult<Option<AppProtocol>> {
+    let read = |protocol: &Option<Value>| protocol.as_ref().map_or(Ok(AppProtocol::default()), AppProtocol::read);
+    body.protocol.as_ref().map(read).transpose().map_err(|problem| {
+        ApiError::unprocessable(match problem {
+            NotSpoken::Tcp => {
+                "Destination protocol must be 'http1' or 'http2' if the parent route's protocol is 'http'"
+            }
+            NotSpoken::Unknown => "Destination protocol must be 'http1', 'http2' or 'tcp'.",
+        })
+    })
+}
+
+/// Changes a destination's protocol. As on Cloud Foundry no event tells of it: the app is mapped as before.
 async fn update(
     State(context): State<Context>,
     caller: Caller,
     Path((route, destination)): Path<(String, String)>,
     JsonBody(body): JsonBody<Update>,
-) -> ApiResult<Json<Value>> {
-    if let Some(protocol) = &body.protocol {
-        let protocol = protocol.as_ref().and_then(Value::as_str).unwrap_or_default();
-        if let Some(problem) = protocol_problem(protocol) {
-            return Err(ApiError::unprocessable(format!("Destination {problem}")));
-        }
-    }
+) -> ApiResult<Response> {
+    let protocol = wished(&body)?;
     let (row, _) = require(&context, &caller, &route, SpaceAction::Support).await?;
-    let rows = context.store.destinations(&[row.guid]).await?;
-    let found = rows.iter().find(|row| row.guid.to_string() == destination).ok_or_else(no_destination)?;
-    Ok(Json(
-        serde_json::to_value(destination_view(found))
-            .map_err(|error| ApiError::internal("a destination cannot be shown", error))?,
-    ))
+    let destination: Uuid = destination.parse().map_err(|_| no_destination())?;
+    let mut tx = context.store.begin().await?;
+    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    let all = store::destinations_tx(&mut tx, row.guid).await?;
+    let mut found = all.into_iter().find(|row| row.guid == destination).ok_or_else(no_destination)?;
+    if let Some(protocol) = protocol {
+        store::destination_protocol_tx(&mut tx, destination, protocol).await?;
+        protocol.as_str().clone_into(&mut found.protocol);
+    }
+    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    Ok(prove(&context, version, Json(destination_view(&found)).into_response()).await)
 }
 
 fn no_destination() -> ApiError {
@@ -297,14 +303,14 @@ async fn remove(
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let destination: Uuid = destination.parse().map_err(|_| no_destination())?;
     let mut tx = context.store.begin().await?;
-    store::route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
+    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let old = store::destinations_tx(&mut tx, row.guid).await?;
     let old = old.into_iter().find(|old| old.guid == destination).ok_or_else(no_destination)?;
     if old.weight.is_some() {
         return Err(ApiError::unprocessable("Weighted destinations cannot be deleted individually."));
     }
     store::destination_remove_tx(&mut tx, row.guid, destination).await?;
-    record(&mut tx, &caller, "audit.app.unmap-route", &row, &access, &[(old.app_guid, old.process_type)]).await?;
+    record(&mut tx, &caller, "audit.app.unmap-route", &row, &access, vec![Mapping::from(&old)]).await?;
     let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     Ok(prove(&context, version, StatusCode::NO_CONTENT.into_response()).await)
 }

@@ -27,10 +27,11 @@ use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::routes::{allowed_options_tx, check_complete, create_tx};
 use crate::store::change_log::{self, ChangeKind};
+use crate::store::destinations::DestinationRow;
 use crate::store::domains::domain_get_tx;
 use crate::store::events::event_record_tx;
 use crate::store::jobs::{NewJob, job_completed_tx};
-use crate::store::routes::{self as store, DestinationRow, NewRoute, RouteRow};
+use crate::store::routes::{self as store, NewRoute, RouteRow};
 
 const SPEC: ListSpec = ListSpec {
     filters: &[

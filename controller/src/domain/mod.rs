@@ -1,5 +1,6 @@
 //! Rules and state machines, free of HTTP and of SQL text.
 
+pub mod app_protocol;
 pub mod apps;
 pub mod audit;
 pub mod builds;

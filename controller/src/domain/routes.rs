@@ -9,10 +9,11 @@ use super::domains::{is_system_name, splits};
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
 use crate::store::constraints::refuse;
+use crate::store::destinations::{self, DestinationRow, NewDestination};
 use crate::store::domains::{DomainRow, domain_usable_in_tx};
 use crate::store::events::event_record_tx;
 use crate::store::feature_flags::feature_flag_get_tx;
-use crate::store::routes::{self, NewDestination, NewRoute, RouteFigures};
+use crate::store::routes::{self, NewRoute, RouteFigures};
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;
@@ -226,15 +227,15 @@ async fn check_free_tx(tx: &mut PgConnection, domain: &DomainRow, route: &NewRou
 /// `change_log::commit` with `ChangeKind::Route`.
 ///
 /// # Errors
-/// [`DomainError::Invalid`] when the route has weighted destinations or would get too many, and
-/// [`DomainError::NotFound`] when it is gone.
+/// [`DomainError::Invalid`] when the route has weighted destinations, would get too many, or has one of them with another
+/// protocol, and [`DomainError::NotFound`] when it is gone.
 pub async fn add_destinations_tx<'a>(
     tx: &mut PgConnection,
     route: Uuid,
     new: &'a [NewDestination],
 ) -> DomainResult<Vec<&'a NewDestination>> {
-    routes::route_lock_tx(tx, route).await?.ok_or(DomainError::NotFound("Route"))?;
-    let old = routes::destinations_tx(tx, route).await?;
+    let row = routes::route_lock_tx(tx, route).await?.ok_or(DomainError::NotFound("Route"))?;
+    let old = destinations::destinations_tx(tx, route).await?;
     if old.iter().any(|destination| destination.weight.is_some()) {
         return Err(DomainError::invalid(
             "Destinations cannot be inserted when there are weighted destinations already configured.",
@@ -245,11 +246,45 @@ pub async fn add_destinations_tx<'a>(
     }
     let mut added = Vec::new();
     for destination in new {
-        if routes::destination_add_tx(tx, route, destination).await? {
+        if let Some(same) = old.iter().find(|old| destination.is_at(old)) {
+            let protocol = destination.protocol.as_str();
+            if same.protocol != protocol {
+                return Err(DomainError::invalid(format!(
+                    "Cannot add destination with protocol: {protocol}. Destination already exists for route: {}, app: {}, \
+                     process: {}, and protocol: {}.",
+                    row.url(),
+                    same.app_guid,
+                    same.process_type,
+                    same.protocol
+                )));
+            }
+            continue;
+        }
+        if destinations::destination_add_tx(tx, route, destination).await? {
             added.push(destination);
         }
     }
     Ok(added)
+}
+
+/// What events say of a destination.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapping<'a> {
+    app: Uuid,
+    process_type: &'a str,
+    protocol: &'a str,
+}
+
+impl<'a> From<&'a NewDestination> for Mapping<'a> {
+    fn from(new: &'a NewDestination) -> Self {
+        Self { app: new.app_guid, process_type: &new.process_type, protocol: new.protocol.as_str() }
+    }
+}
+
+impl<'a> From<&'a DestinationRow> for Mapping<'a> {
+    fn from(row: &'a DestinationRow) -> Self {
+        Self { app: row.app_guid, process_type: &row.process_type, protocol: &row.protocol }
+    }
 }
 
 /// Records that a route leads to an app from now on, or no more: the event of the route, and the same one of the app,
@@ -257,9 +292,19 @@ pub async fn add_destinations_tx<'a>(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn mapping_record_tx(tx: &mut PgConnection, event: NewEvent, app: Uuid) -> sqlx::Result<()> {
+pub async fn mapping_record_tx(
+    tx: &mut PgConnection,
+    event: NewEvent,
+    route: Uuid,
+    to: Mapping<'_>,
+) -> sqlx::Result<()> {
+    let event = event
+        .with("app_guid", to.app.to_string())
+        .with("process_type", to.process_type)
+        .with("protocol", to.protocol)
+        .with("route_guid", route.to_string());
     event_record_tx(tx, &event).await?;
-    event_record_tx(tx, &NewEvent { target: Party::new("app", app, ""), ..event }).await
+    event_record_tx(tx, &NewEvent { target: Party::new("app", to.app, ""), ..event }).await
 }
 
 /// Whether one more route fits the quotas.

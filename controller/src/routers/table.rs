@@ -60,6 +60,8 @@ pub struct DestinationRow {
     pub port: Option<u16>,
     /// None = shared equally.
     pub weight: Option<u32>,
+    /// Whether the app is spoken to by HTTP/2.
+    pub http2: bool,
     /// The app.
     pub app: Uuid,
     /// Its name.
@@ -180,7 +182,7 @@ pub fn build(input: &RoutingInput, system_domain: &str, previous: &Table) -> Tab
     let mut targets: BTreeMap<Uuid, BTreeSet<(String, u32)>> = BTreeMap::new();
     for destination in &input.destinations {
         let port = destination.port.unwrap_or(DEFAULT_PORT);
-        let id = format!("{}:{port}", destination.process);
+        let id = pool_id(destination, port);
         targets.entry(destination.route).or_default().insert((id.clone(), weights.of(destination)));
         pools.entry(id.clone()).or_insert_with(|| {
             pool(id, destination, port, endpoints.get(&destination.process).map_or(&[], Vec::as_slice))
@@ -208,8 +210,8 @@ struct Weights<'a> {
     split: BTreeSet<Uuid>,
 }
 
-/// Route, app, type, port.
-type DestinationKey<'a> = (Uuid, Uuid, &'a str, Option<u16>);
+/// Route, app, type, port, whether by HTTP/2.
+type DestinationKey<'a> = (Uuid, Uuid, &'a str, Option<u16>, bool);
 
 impl<'a> Weights<'a> {
     /// What a weight is divided into among processes: shares are exact to one in as many.
@@ -230,7 +232,7 @@ impl<'a> Weights<'a> {
     }
 
     fn key(destination: &DestinationRow) -> DestinationKey<'_> {
-        (destination.route, destination.app, &destination.process_type, destination.port)
+        (destination.route, destination.app, &destination.process_type, destination.port, destination.http2)
     }
 
     /// 0 = as any other.
@@ -266,6 +268,12 @@ fn system_pool(input: &RoutingInput) -> v1::Pool {
     v1::Pool { id: SYSTEM_POOL.to_owned(), endpoints, ..v1::Pool::default() }
 }
 
+/// One process may be reached in both ways, by different routes: what connections speak is a matter of the pool.
+fn pool_id(destination: &DestinationRow, port: u16) -> String {
+    let protocol = if destination.http2 { ":http2" } else { "" };
+    format!("{}:{port}{protocol}", destination.process)
+}
+
 fn pool(id: String, destination: &DestinationRow, port: u16, endpoints: &[&EndpointRow]) -> v1::Pool {
     // Only the default port is mapped on a cell's host; any other one can be reached at the instance itself or not
     // at all, and then the pool is empty and says so.
@@ -292,7 +300,7 @@ fn pool(id: String, destination: &DestinationRow, port: u16, endpoints: &[&Endpo
         app_name: destination.app_name.clone(),
         space_name: destination.space_name.clone(),
         organization_name: destination.organization_name.clone(),
-        http2: false,
+        http2: destination.http2,
     }
 }
 
@@ -364,136 +372,4 @@ fn share<M: PartialEq>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_platforms_names_are_its_own() {
-        let mut input = input();
-        for (id, host, domain, path) in
-            [(21, "API", "sys.test", "/v3"), (22, "", "uaa.Sys.test", ""), (23, "blog", "sys.test", "")]
-        {
-            let (host, domain, path) = (host.to_owned(), domain.to_owned(), path.to_owned());
-            input.routes.push(RouteRow { id: Uuid::from_u128(id), host, domain, path, ..input.routes[1].clone() });
-        }
-        let table = build(&input, "sys.test", &Table::default());
-        let there = |id: u128| table.routes.contains_key(&Uuid::from_u128(id).to_string());
-        assert_eq!([21, 22, 23].map(there), [false, false, true]);
-        assert!(table.routes["system:api"].system && table.routes["system:uaa"].system);
-    }
-
-    fn input() -> RoutingInput {
-        let (route, process) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        RoutingInput {
-            version: Version::new(1, 7),
-            routes: vec![
-                RouteRow {
-                    id: route,
-                    host: "Shop".into(),
-                    domain: "apps.test".into(),
-                    path: "/v1".into(),
-                    options: Some(serde_json::json!({"loadbalancing": "round-robin"})),
-                    service_binding: Some(Uuid::from_u128(5)),
-                    route_service_url: Some("https://service.test/x".into()),
-                    route_service_secret: Some(vec![7; 32]),
-                },
-                RouteRow {
-                    id: Uuid::from_u128(9),
-                    host: String::new(),
-                    domain: "apps.test".into(),
-                    path: String::new(),
-                    options: None,
-                    service_binding: None,
-                    route_service_url: None,
-                    route_service_secret: Some(vec![8; 32]),
-                },
-            ],
-            destinations: vec![DestinationRow {
-                route,
-                port: None,
-                weight: Some(3),
-                app: Uuid::from_u128(3),
-                app_name: "shop".into(),
-                space_name: "dev".into(),
-                organization_name: "acme".into(),
-                process,
-                process_type: "web".into(),
-            }],
-            endpoints: vec![EndpointRow {
-                assignment: Uuid::from_u128(4),
-                process,
-                index: 0,
-                host: "10.0.0.5".into(),
-                port: 61_003,
-                cell: Uuid::from_u128(5),
-                zone: "z1".into(),
-                direct: false,
-            }],
-            controllers: vec![(Uuid::from_u128(6), "[::1]:8181".into(), false)],
-        }
-    }
-
-    #[test]
-    fn rows_become_routes_and_pools() {
-        let table = build(&input(), "Slipway.test", &Table::default());
-        let shop = &table.routes[&Uuid::from_u128(1).to_string()];
-        assert_eq!((shop.host.as_str(), shop.path.as_str()), ("shop.apps.test", "/v1"));
-        assert_eq!(shop.load_balancing, "round-robin");
-        assert_eq!(shop.targets, [v1::WeightedPool { pool: format!("{}:8080", Uuid::from_u128(2)), weight: 3 }]);
-        let pool = &table.pools[&shop.targets[0].pool];
-        assert_eq!((pool.endpoints[0].host.as_str(), pool.endpoints[0].port), ("10.0.0.5", 61_003));
-        let bare = &table.routes[&Uuid::from_u128(9).to_string()];
-        assert_eq!((bare.host.as_str(), bare.targets.len()), ("apps.test", 0));
-        assert_eq!(table.routes["system:api"].host, "api.slipway.test");
-        assert_eq!(table.pools[SYSTEM_POOL].endpoints[0].host, "::1");
-    }
-
-    #[test]
-    fn two_processes_of_a_type_share_by_their_instances() {
-        let mut rows = input();
-        let (old, new, other) = (Uuid::from_u128(2), Uuid::from_u128(20), Uuid::from_u128(30));
-        let destination = rows.destinations[0].clone();
-        rows.destinations.push(DestinationRow { process: new, ..destination.clone() });
-        rows.destinations.push(DestinationRow { app: other, process: other, weight: Some(1), ..destination });
-        for (assignment, process) in [(41, old), (42, new)] {
-            let endpoint = rows.endpoints[0].clone();
-            rows.endpoints.push(EndpointRow { assignment: Uuid::from_u128(assignment), process, ..endpoint });
-        }
-        let table = build(&rows, "s.test", &Table::default());
-        let targets = &table.routes[&Uuid::from_u128(1).to_string()].targets;
-        let weight = |process: Uuid| targets.iter().find(|t| t.pool == format!("{process}:8080")).expect("pool").weight;
-        assert_eq!((weight(old), weight(new), weight(other)), (20_000, 10_000, 10_000));
-        rows.destinations.remove(1);
-        let table = build(&rows, "s.test", &table);
-        let weights: Vec<u32> =
-            table.routes[&Uuid::from_u128(1).to_string()].targets.iter().map(|t| t.weight).collect();
-        assert_eq!(weights, [3, 1], "as the developer said them");
-    }
-
-    #[test]
-    fn another_port_is_reached_only_directly() {
-        let mut rows = input();
-        rows.destinations[0].port = Some(9000);
-        let id = format!("{}:9000", Uuid::from_u128(2));
-        assert!(build(&rows, "s.test", &Table::default()).pools[&id].endpoints.is_empty());
-        rows.endpoints[0].direct = true;
-        assert_eq!(build(&rows, "s.test", &Table::default()).pools[&id].endpoints[0].port, 9000);
-    }
-
-    #[test]
-    fn a_delta_leads_from_one_table_to_the_next() {
-        let first = build(&input(), "s.test", &Table::default());
-        let mut rows = input();
-        rows.version = Version::new(1, 8);
-        rows.endpoints.clear();
-        rows.routes.pop();
-        let second = build(&rows, "s.test", &first);
-        assert_eq!(second.digest, build(&rows, "s.test", &Table::default()).digest, "independent of the previous one");
-        let delta = first.delta(&second);
-        assert_eq!(delta.remove_routes, [Uuid::from_u128(9).to_string()]);
-        assert_eq!(delta.upsert_pools.len(), 1);
-        assert!(delta.upsert_routes.is_empty() && delta.remove_pools.is_empty());
-        let whole = SetDigest::of_table(second.routes.values().map(|r| &**r), second.pools.values().map(|p| &**p));
-        assert_eq!(whole, second.digest);
-    }
-}
+mod tests;

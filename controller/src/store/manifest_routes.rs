@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::destinations::DestinationRow;
 use super::routes::RouteRow;
 
 /// Whether any route leads to an app.
@@ -13,20 +14,6 @@ pub async fn app_has_routes_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result
     sqlx::query_scalar!(r#"select exists (select 1 from route_destination where app_guid = $1) as "has!""#, app)
         .fetch_one(tx)
         .await
-}
-
-/// Whether a route leads to an app.
-///
-/// # Errors
-/// When the database fails.
-pub async fn route_leads_to_tx(tx: &mut PgConnection, route: Uuid, app: Uuid) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select 1 from route_destination where route_guid = $1 and app_guid = $2) as "leads!""#,
-        route,
-        app
-    )
-    .fetch_one(tx)
-    .await
 }
 
 /// Whether a route is shared with a space.
@@ -43,20 +30,23 @@ pub async fn route_is_shared_tx(tx: &mut PgConnection, route: Uuid, space: Uuid)
     .await
 }
 
-/// Unmaps all routes of an app; gives them.
+/// Unmaps all routes of an app; gives each destination that went with its route.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn destinations_clear_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<Vec<RouteRow>> {
-    let guids = sqlx::query_scalar!("delete from route_destination where app_guid = $1 returning route_guid", app)
+pub async fn destinations_clear_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<Vec<(RouteRow, DestinationRow)>> {
+    let gone = sqlx::query_as!(DestinationRow, "delete from route_destination where app_guid = $1 returning *", app)
         .fetch_all(&mut *tx)
         .await?;
-    sqlx::query_as!(
+    let guids: Vec<Uuid> = gone.iter().map(|old| old.route_guid).collect();
+    let routes = sqlx::query_as!(
         RouteRow,
         "select r.*, d.name as domain_name from route r join domain d on d.guid = r.domain_guid
          where r.guid = any($1) order by r.created_at, r.guid",
         &guids
     )
     .fetch_all(tx)
-    .await
+    .await?;
+    let of = |route: &RouteRow| gone.iter().filter(|old| old.route_guid == route.guid).cloned().collect::<Vec<_>>();
+    Ok(routes.into_iter().flat_map(|route| of(&route).into_iter().map(move |old| (route.clone(), old))).collect())
 }

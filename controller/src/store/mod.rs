@@ -12,6 +12,7 @@ pub mod change_log;
 pub mod cluster;
 pub mod constraints;
 pub mod deployments;
+pub mod destinations;
 pub mod domains;
 pub mod done_jobs;
 pub mod drains;

@@ -1,4 +1,4 @@
-//! Routes and their destinations.
+//! Routes.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -44,20 +44,6 @@ pub fn url_of(host: &str, domain: &str, path: &str) -> String {
     format!("{host}{dot}{domain}{path}")
 }
 
-/// A destination as stored.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "columns of the table")]
-pub struct DestinationRow {
-    pub guid: Uuid,
-    pub route_guid: Uuid,
-    pub app_guid: Uuid,
-    pub process_type: String,
-    pub port: Option<i32>,
-    pub weight: Option<i32>,
-    pub protocol: String,
-    pub created_at: DateTime<Utc>,
-}
-
 /// A route to be made. Host and path are checked; the host is in the case in which it was written.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "columns of the table")]
@@ -68,16 +54,6 @@ pub struct NewRoute {
     pub path: String,
     pub options: Option<Value>,
     pub metadata: MetadataChange,
-}
-
-/// A destination to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "columns of the table")]
-pub struct NewDestination {
-    pub app_guid: Uuid,
-    pub process_type: String,
-    pub port: Option<i32>,
-    pub weight: Option<i32>,
 }
 
 /// Makes a route.
@@ -138,91 +114,6 @@ pub async fn route_lock_tx(tx: &mut PgConnection, guid: Uuid) -> sqlx::Result<Op
     )
     .fetch_optional(tx)
     .await
-}
-
-/// Destinations of a route, oldest first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn destinations_tx(tx: &mut PgConnection, route: Uuid) -> sqlx::Result<Vec<DestinationRow>> {
-    sqlx::query_as!(
-        DestinationRow,
-        "select * from route_destination where route_guid = $1 order by created_at, guid",
-        route
-    )
-    .fetch_all(tx)
-    .await
-}
-
-/// Adds a destination; one that is there already stays as it is. True when it was added.
-///
-/// # Errors
-/// When the database fails.
-pub async fn destination_add_tx(
-    tx: &mut PgConnection,
-    route: Uuid,
-    destination: &NewDestination,
-) -> sqlx::Result<bool> {
-    let done = sqlx::query!(
-        "insert into route_destination (guid, route_guid, app_guid, process_type, port, weight)
-         values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
-        Uuid::new_v4(),
-        route,
-        destination.app_guid,
-        destination.process_type,
-        destination.port,
-        destination.weight
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!("update route set updated_at = now() where guid = $1", route).execute(tx).await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Removes one destination of a route. False when there is none.
-///
-/// # Errors
-/// When the database fails.
-pub async fn destination_remove_tx(tx: &mut PgConnection, route: Uuid, destination: Uuid) -> sqlx::Result<bool> {
-    let done = sqlx::query!("delete from route_destination where route_guid = $1 and guid = $2", route, destination)
-        .execute(tx)
-        .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Removes the destinations of a route that are not in `wanted`, sets the weights of those that are, and adds the rest.
-/// Gives which of `wanted` were added, and what was removed.
-///
-/// # Errors
-/// When the database fails.
-pub async fn destinations_replace_tx<'a>(
-    tx: &mut PgConnection,
-    route: Uuid,
-    wanted: &'a [NewDestination],
-) -> sqlx::Result<(Vec<&'a NewDestination>, Vec<DestinationRow>)> {
-    let (mut added, mut removed) = (Vec::new(), Vec::new());
-    for old in destinations_tx(tx, route).await? {
-        let kept = wanted
-            .iter()
-            .find(|new| new.app_guid == old.app_guid && new.process_type == old.process_type && new.port == old.port);
-        match kept {
-            None => {
-                destination_remove_tx(tx, route, old.guid).await?;
-                removed.push(old);
-            }
-            Some(new) => {
-                sqlx::query!("update route_destination set weight = $2 where guid = $1", old.guid, new.weight)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-        }
-    }
-    for new in wanted {
-        if destination_add_tx(tx, route, new).await? {
-            added.push(new);
-        }
-    }
-    Ok((added, removed))
 }
 
 /// Removes a route. False when there is none.
@@ -393,20 +284,6 @@ impl Store {
         listing
             .guids_through("app_guids", "select 1 from route_destination t where t.route_guid = r.guid and t.app_guid");
         listing.fetch(self.pool(), COLUMNS).await
-    }
-
-    /// Destinations of these routes, oldest first.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn destinations(&self, routes: &[Uuid]) -> sqlx::Result<Vec<DestinationRow>> {
-        sqlx::query_as!(
-            DestinationRow,
-            "select * from route_destination where route_guid = any($1) order by created_at, guid",
-            routes
-        )
-        .fetch_all(self.pool())
-        .await
     }
 
     /// Spaces of these apps; an app that does not exist is left out.

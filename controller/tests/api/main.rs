@@ -19,6 +19,7 @@ mod manifests;
 mod operator;
 mod passcodes;
 mod places;
+mod protocols;
 mod quota_resources;
 mod quotas;
 mod registry;

@@ -92,11 +92,15 @@ async fn a_route_is_bound_to_its_service() {
 
 /// The route as routers get it.
 pub(super) async fn the_route(controller: &TestController, guid: &str) -> slipway_protocol::v1::Route {
+    the_table(controller).await.routes[guid].as_ref().clone()
+}
+
+/// The table as routers get it.
+pub(super) async fn the_table(controller: &TestController) -> Table {
     use slipway_controller::store::placement::PlacementStore as _;
     use slipway_controller::store::placement::postgres::PgPlacement;
     let placement = PgPlacement::new(controller.database.pool.clone());
     let mut input = placement.routing_input().await.expect("input");
     publisher::open_secrets(&controller.context.vault, &mut input);
-    let table = table::build(&input, "slipway.test", &Table::default());
-    table.routes[guid].as_ref().clone()
+    table::build(&input, "slipway.test", &Table::default())
 }

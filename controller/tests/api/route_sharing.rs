@@ -110,32 +110,10 @@ async fn a_route_moves_and_stays_shared_with_where_it_was() {
 }
 
 #[tokio::test]
-async fn destinations_speak_what_routers_speak() {
+async fn weights_are_given_to_all_destinations_at_once() {
     let world = World::build().await;
     let client = &world.client;
     let app = world.controller.bare_app(world.space, "near").await;
-    let (status, body) = world.map(app).await;
-    assert_eq!(status, StatusCode::OK, "{body}");
-    let destination = body["destinations"][0]["guid"].as_str().expect("a guid").to_owned();
-    let path = world.path(&format!("destinations/{destination}"));
-    let (status, body) = client.patch(&path, json!({ "protocol": "http1" })).await;
-    assert_eq!((status, &body["protocol"]), (StatusCode::OK, &json!("http1")), "{body}");
-    for (protocol, text) in [
-        (json!("http2"), "protocol 'http2' is not supported by this platform yet"),
-        (json!("tcp"), "protocol must be 'http1' or 'http2' if the parent route's protocol is 'http'."),
-        (json!("x"), "protocol must be 'http1', 'http2' or 'tcp'."),
-        (json!(1), "protocol must be 'http1', 'http2' or 'tcp'."),
-        (Value::Null, "protocol must be 'http1', 'http2' or 'tcp'."),
-    ] {
-        refused(&client.patch(&path, json!({ "protocol": protocol })).await, 422, &[text]);
-    }
-    let missing = world.path(&format!("destinations/{}", Uuid::new_v4()));
-    refused(
-        &client.patch(&missing, json!({ "protocol": "http1" })).await,
-        422,
-        &["Ensure the route has a destination with this guid."],
-    );
-
     let weighted = |weight: u32| json!({ "destinations": [{ "app": { "guid": app }, "weight": weight }] });
     let destinations = world.path("destinations");
     refused(

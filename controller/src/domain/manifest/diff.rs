@@ -159,6 +159,8 @@ impl Changes<'_> {
                 match key.as_str() {
                     "process_types" => self.list(at, value, get(was, &key)),
                     "options" => self.members(&at, value, get(was, &key)),
+                    // Left open, the mapping keeps its own.
+                    "protocol" if value.is_null() => {}
                     "protocol" => self.scalar(at, get(was, &key), value),
                     key => self.key(at, key, get(was, key), value),
                 }
@@ -236,7 +238,7 @@ name: a
 env: {N: 5}
 buildpacks: [binary_buildpack]
 services: [{name: db}]
-routes: [{route: A.example.org}]
+routes: [{route: A.example.org, protocol: null}]
 metadata: {labels: {tier: front}}
 memory: 1G
 disk-quota: 512MB
@@ -265,7 +267,7 @@ buildpacks: []
 stack: cflinuxfs4
 env: {N: 6, NEW: y}
 services: [db, cache]
-routes: [{route: a.example.org, options: {loadbalancing: hash}}, {route: b.example.org}]
+routes: [{route: a.example.org, protocol: http2, options: {loadbalancing: hash}}, {route: b.example.org}]
 metadata: {labels: {tier: null, gone: null, x: y}}
 no-route: true
 processes: [{type: worker, memory: 128M}, {type: clock, command: tick}]
@@ -286,6 +288,7 @@ sidecars: [{name: s, process_types: [web, worker], memory: 8M}]
                 r#"/env/N: "5" -> 6"#,
                 r#"add /env/NEW "y""#,
                 r#"add /services/1 "cache""#,
+                r#"/routes/0/protocol: "http1" -> "http2""#,
                 r#"add /routes/0/options/loadbalancing "hash""#,
                 r#"add /routes/1 {"route":"b.example.org"}"#,
                 r#"/metadata/labels/tier: "front" -> null"#,

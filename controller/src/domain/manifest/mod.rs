@@ -10,6 +10,7 @@ pub mod yaml;
 use serde_json::{Map, Value};
 use slipway_api_types::MetadataPatch;
 
+use super::app_protocol::AppProtocol;
 use super::apps::{BindingFiles, LifecycleChoice};
 use super::processes::Scale;
 
@@ -74,8 +75,8 @@ pub struct ServiceManifest {
 pub struct RouteManifest {
     /// `host.domain/path`, no scheme.
     pub address: String,
-    /// `http1` or `http2`.
-    pub protocol: Option<String>,
+    /// How routers speak with the app there.
+    pub protocol: Option<AppProtocol>,
     /// Load balancing.
     pub options: Option<Map<String, Value>>,
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use slipway_api_types::MetadataPatch;
 
 use super::{AppManifest, CheckManifest, Manifest, ProcessManifest, RouteManifest, ServiceManifest, SidecarManifest};
+use crate::domain::app_protocol::{AppProtocol, NotSpoken};
 use crate::domain::apps::BindingFiles;
 use crate::domain::processes::Scale;
 use crate::domain::services::vcap::FEATURES;
@@ -262,17 +263,27 @@ impl Reader {
                     None
                 }
             };
-            let protocol = item.get("protocol").and_then(Value::as_str).map(ToOwned::to_owned);
-            match protocol.as_deref() {
-                None | Some("http1") => {}
-                Some("http2") => self.problems.push(format!(
-                    "Route '{address}': protocol http2 is not supported by this platform yet; use http1"
-                )),
-                Some(_) => self.problems.push(format!("Route '{address}': protocol must be http1 or http2")),
-            }
+            let protocol = self.protocol(address, item.get("protocol").unwrap_or(&Value::Null));
             routes.push(RouteManifest { address: address.to_owned(), protocol, options });
         }
         routes
+    }
+
+    /// `None` when the manifest leaves it open, which is not the same as `http1`: then a mapping that is there keeps its own.
+    fn protocol(&mut self, address: &str, value: &Value) -> Option<AppProtocol> {
+        if value.is_null() {
+            return None;
+        }
+        let problem = match AppProtocol::read(value) {
+            Ok(protocol) => return Some(protocol),
+            Err(problem @ NotSpoken::Tcp) => format!("For route '{address}': {}", problem.of_new_destination()),
+            Err(NotSpoken::Unknown) => {
+                let shown: String = value.to_string().chars().take(80).collect();
+                format!("Route protocol must be 'http1', 'http2' or 'tcp'. Route '{address}' has {shown}")
+            }
+        };
+        self.problems.push(problem);
+        None
     }
 
     fn services(&mut self, value: &Value) -> Vec<ServiceManifest> {

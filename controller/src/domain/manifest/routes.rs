@@ -9,15 +9,21 @@ use uuid::Uuid;
 
 use super::{AppManifest, RouteManifest};
 use crate::context::Context;
+use crate::domain::app_protocol::AppProtocol;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::MetadataChange;
-use crate::domain::routes::{add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx};
+use crate::domain::routes::{
+    Mapping, add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx,
+};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
+use crate::store::destinations::{
+    DestinationRow, NewDestination, destination_add_tx, destination_remove_tx, destinations_tx,
+};
 use crate::store::domains::{DomainRow, domain_default_tx, domain_get_tx, domains_usable_tx};
 use crate::store::events::event_record_tx;
-use crate::store::manifest_routes::{app_has_routes_tx, destinations_clear_tx, route_is_shared_tx, route_leads_to_tx};
-use crate::store::routes::{NewDestination, NewRoute, route_at_tx, route_lock_tx, route_patch_tx, url_of};
+use crate::store::manifest_routes::{app_has_routes_tx, destinations_clear_tx, route_is_shared_tx};
+use crate::store::routes::{NewRoute, route_at_tx, route_lock_tx, route_patch_tx, url_of};
 
 const ADJECTIVES: &[&str] =
     &["brave", "calm", "eager", "fancy", "gentle", "happy", "jolly", "kind", "lucky", "proud", "quick", "wise"];
@@ -135,22 +141,23 @@ impl By<'_> {
             .with("manifest_triggered", true)
     }
 
-    async fn record(&self, tx: &mut PgConnection, kind: &'static str, route: Uuid, url: &str) -> sqlx::Result<()> {
-        let event = self
-            .event(kind, route, url)
-            .with("app_guid", self.app.guid.to_string())
-            .with("process_type", "web")
-            .with("route_guid", route.to_string());
-        mapping_record_tx(tx, event, self.app.guid).await
+    async fn record(
+        &self,
+        tx: &mut PgConnection,
+        kind: &'static str,
+        (route, url): (Uuid, &str),
+        to: impl Into<Mapping<'_>>,
+    ) -> sqlx::Result<()> {
+        mapping_record_tx(tx, self.event(kind, route, url), route, to.into()).await
     }
 
     /// Leads no route to the app any more; those that did.
     async fn unmap_all(&self, tx: &mut PgConnection) -> DomainResult<Vec<Uuid>> {
-        let routes = destinations_clear_tx(tx, self.app.guid).await?;
-        for route in &routes {
-            self.record(tx, "audit.app.unmap-route", route.guid, &route.url()).await?;
+        let cleared = destinations_clear_tx(tx, self.app.guid).await?;
+        for (route, old) in &cleared {
+            self.record(tx, "audit.app.unmap-route", (route.guid, &route.url()), old).await?;
         }
-        Ok(routes.into_iter().map(|route| route.guid).collect())
+        Ok(cleared.into_iter().map(|(route, _)| route.guid).collect())
     }
 
     /// Makes a route on a domain, with host and path, unless it is there, and leads it to the app; the route, if
@@ -195,14 +202,47 @@ impl By<'_> {
             }
             None => (self.make(tx, (domain, host, path), options).await?, true),
         };
-        if !route_leads_to_tx(tx, route, self.app.guid).await? {
-            let web =
-                NewDestination { app_guid: self.app.guid, process_type: "web".to_owned(), port: None, weight: None };
-            add_destinations_tx(tx, route, &[web]).await?;
-            self.record(tx, "audit.app.map-route", route, &url).await?;
-            changed = true;
-        }
+        changed |= self.lead(tx, (route, &url), wish.protocol).await?;
         Ok(changed.then_some(route))
+    }
+
+    /// Leads a route to the app, with this protocol if the manifest names one. True when it did not before.
+    ///
+    /// Where the protocol changes Cloud Foundry replaces all destinations of the route by this one, those of other apps
+    /// too, which nobody asked for; here they stay.
+    async fn lead(
+        &self,
+        tx: &mut PgConnection,
+        route: (Uuid, &str),
+        protocol: Option<AppProtocol>,
+    ) -> DomainResult<bool> {
+        let settled = |old: &DestinationRow| protocol.is_none_or(|protocol| protocol.as_str() == old.protocol);
+        if spoken_of(&destinations_tx(tx, route.0).await?, self.app.guid).is_some_and(settled) {
+            return Ok(false);
+        }
+        route_lock_tx(tx, route.0).await?.ok_or(DomainError::NotFound("Route"))?;
+        let all = destinations_tx(tx, route.0).await?;
+        let old = spoken_of(&all, self.app.guid);
+        if old.is_some_and(settled) {
+            return Ok(false);
+        }
+        let new = NewDestination {
+            app_guid: self.app.guid,
+            process_type: old.map_or("web", |old| &old.process_type).to_owned(),
+            port: old.and_then(|old| old.port),
+            weight: old.and_then(|old| old.weight),
+            protocol: protocol.unwrap_or_default(),
+        };
+        match old {
+            None => drop(add_destinations_tx(tx, route.0, std::slice::from_ref(&new)).await?),
+            Some(old) => {
+                destination_remove_tx(tx, route.0, old.guid).await?;
+                self.record(tx, "audit.app.unmap-route", route, old).await?;
+                destination_add_tx(tx, route.0, &new).await?;
+            }
+        }
+        self.record(tx, "audit.app.map-route", route, &new).await?;
+        Ok(true)
     }
 
     async fn make(
@@ -233,6 +273,15 @@ impl By<'_> {
         event_record_tx(tx, &self.event("audit.route.create", route, &url).with_request(request)).await?;
         Ok(route)
     }
+}
+
+/// The destination whose protocol a manifest shows and sets, as it names one for a route: the app's web process at its
+/// usual port if the route leads there, else the oldest.
+pub(super) fn spoken_of<'a>(
+    all: impl IntoIterator<Item = &'a DestinationRow>,
+    app: Uuid,
+) -> Option<&'a DestinationRow> {
+    all.into_iter().filter(|to| to.app_guid == app).min_by_key(|to| (to.process_type != "web", to.port.is_some()))
 }
 
 /// Each changed route once.

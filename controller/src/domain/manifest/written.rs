@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::routes::spoken_of;
 use crate::context::Context;
 use crate::domain::DomainResult;
 use crate::domain::apps::environment_of;
@@ -76,7 +77,7 @@ async fn routes(context: &Context, app: &AppRow) -> DomainResult<Vec<Value>> {
     let destinations = context.store.destinations(&guids).await?;
     let mut routes: Vec<(String, Value)> = Vec::new();
     for row in rows {
-        let own = destinations.iter().find(|to| to.route_guid == row.guid && to.app_guid == app.guid);
+        let own = spoken_of(destinations.iter().filter(|to| to.route_guid == row.guid), app.guid);
         let mut route = Map::new();
         route.insert("route".to_owned(), row.url().into());
         if let Some(own) = own {

@@ -114,8 +114,8 @@ impl PgPlacement {
         // A route to nothing but stopped apps leads nowhere: as on Cloud Foundry, routers answer that it does not exist, and
         // not that its app is about to come back.
         let destinations = sqlx::query!(
-            "select d.route_guid, d.port, d.weight, a.guid as app, a.name as app_name, s.name as space_name,
-                    o.name as organization_name, p.guid as process, p.type as process_type
+            r#"select d.route_guid, d.port, d.weight, d.protocol = 'http2' as "http2!", a.guid as app, a.name as app_name,
+                    s.name as space_name, o.name as organization_name, p.guid as process, p.type as process_type
              from route_destination d
              join route r on r.guid = d.route_guid and r.port is null
              join domain m on m.guid = r.domain_guid and not m.internal
@@ -123,7 +123,7 @@ impl PgPlacement {
              join space s on s.guid = a.space_guid
              join organization o on o.guid = s.org_guid
              join process p on p.app_guid = d.app_guid and p.type = d.process_type
-             order by d.route_guid, d.guid, p.guid"
+             order by d.route_guid, d.guid, p.guid"#
         )
         .fetch_all(&mut *tx)
         .await?;
@@ -153,6 +153,7 @@ impl PgPlacement {
                     route: row.route_guid,
                     port: row.port.and_then(|port| u16::try_from(port).ok()),
                     weight: row.weight.map(small),
+                    http2: row.http2,
                     app: row.app,
                     app_name: row.app_name,
                     space_name: row.space_name,
