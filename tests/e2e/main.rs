@@ -9,6 +9,7 @@ mod chaos;
 mod deployments;
 mod examples;
 mod hanging;
+mod http2;
 mod isolation;
 mod neighbour;
 mod operator;
@@ -56,6 +57,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     deployments::a_cancelled_deployment_fails_no_request,
     deployments::many_rolling_deployments_fail_no_request,
     deployments::many_canary_deployments_fail_no_request,
+    http2::streams_go_both_ways_and_no_call_fails_in_a_deployment,
     services::bindings_reach_the_app_as_variable_and_files,
     services::lines_of_app_and_router_reach_a_syslog_drain,
     sidecars::a_sidecar_shares_the_instance_and_its_end,

@@ -60,7 +60,7 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     })
     .await;
     assert!(
-        lines[0].starts_with("app.test - [") && lines[0].contains("\"GET /a?b=c HTTP/1.0\" 200 0 "),
+        lines[0].starts_with("app.test - [") && lines[0].contains("\"GET /a?b=c HTTP/1.1\" 200 0 "),
         "{}",
         lines[0]
     );
