@@ -92,7 +92,11 @@ async fn changes_send_what_they_say() {
     succeed(&["map-route", "web", "slipway.localhost", "-n", "web"]).await;
     let calls = platform.lock().calls.join("\n");
     assert!(calls.contains("hosts=web&paths=&"), "the empty path is sent: {calls}");
-    assert!(!calls.contains("POST"), "it is mapped already: {calls}");
+    assert!(!calls.contains("POST") && !calls.contains("PATCH"), "it is mapped already: {calls}");
+    succeed(&["map-route", "web", "slipway.localhost", "-n", "web", "--app-protocol", "http2"]).await;
+    assert_eq!(sent("PATCH /v3/routes/route-1/destinations/d-1"), json!({ "protocol": "http2" }));
+    let refused = platform.run(&["map-route", "web", "slipway.localhost", "--app-protocol", "http3"]).await;
+    assert!(refused.err.contains("http1") && refused.err.contains("http2"), "{}", refused.err);
 }
 
 #[tokio::test]

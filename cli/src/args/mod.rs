@@ -13,7 +13,8 @@ pub use apps::{
 pub(crate) use push::HealthCheck;
 pub use push::PushArgs;
 pub use spaces::{
-    CreateOrgArgs, CreateSpaceArgs, CurlArgs, DeleteRouteArgs, LoginArgs, MapRouteArgs, RouteArgs, TargetArgs,
+    AppProtocol, CreateOrgArgs, CreateSpaceArgs, CurlArgs, DeleteRouteArgs, LoginArgs, MapRouteArgs, MappingArgs,
+    RouteArgs, TargetArgs,
 };
 
 /// Flags that every command takes.
@@ -100,7 +101,7 @@ pub enum DeveloperCommand {
     /// Let a route lead to an app; makes the route when needed
     MapRoute(MapRouteArgs),
     /// Let a route no longer lead to an app
-    UnmapRoute(MapRouteArgs),
+    UnmapRoute(MappingArgs),
     /// Delete a route
     DeleteRoute(DeleteRouteArgs),
     /// List the domains of the targeted org

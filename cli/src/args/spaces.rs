@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// `login`.
 #[derive(Args)]
@@ -83,15 +83,45 @@ pub struct RouteArgs {
     pub path: String,
 }
 
-/// `map-route` and `unmap-route`.
+/// `map-route`.
 #[derive(Args, Debug)]
 pub struct MapRouteArgs {
+    /// What leads where
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+    /// What the app speaks at its port; http1 unless it is mapped already
+    #[arg(long, value_enum)]
+    pub app_protocol: Option<AppProtocol>,
+}
+
+/// `unmap-route`, and most of `map-route`.
+#[derive(Args, Debug)]
+pub struct MappingArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     pub name: String,
     /// The route
     #[command(flatten)]
     pub route: RouteArgs,
+}
+
+/// A version of HTTP between router and app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AppProtocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2 without TLS, as gRPC servers speak it
+    Http2,
+}
+
+impl AppProtocol {
+    /// As the API has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
 }
 
 /// `delete-route`.

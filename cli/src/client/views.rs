@@ -137,6 +137,8 @@ pub(crate) struct Destination {
     #[serde(default)]
     pub(crate) guid: String,
     pub(crate) app: DestinationApp,
+    #[serde(default)]
+    pub(crate) protocol: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

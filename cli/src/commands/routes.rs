@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Session, text};
-use crate::args::{DeleteRouteArgs, MapRouteArgs, RouteArgs};
+use crate::args::{AppProtocol, DeleteRouteArgs, MapRouteArgs, MappingArgs, RouteArgs};
 use crate::client::views::{App, Route, Thing, decode};
 use crate::client::{Body, query};
 use crate::error::CliError;
@@ -109,23 +109,35 @@ fn in_this_space(session: &Session, route: &Route) -> bool {
 }
 
 pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), CliError> {
-    let route = with_slash(args.route);
-    let app = session.app(&args.name).await?;
+    let (mapping, wanted) = (args.mapping, args.app_protocol.map(AppProtocol::word));
+    let route = with_slash(mapping.route);
+    let app = session.app(&mapping.name).await?;
     let domain = domain(session, &route.domain).await?;
     let found = match find(session, &route, &domain).await? {
         Some(found) => found,
         None => make(session, &route, &domain).await?,
     };
-    if !found.destinations.iter().any(|to| to.leads_to(&app.guid)) {
-        let body = json!({ "destinations": [{ "app": { "guid": app.guid } }] });
-        let path = format!("/v3/routes/{}/destinations", found.guid);
-        session.client()?.send(Method::POST, &path, Body::Json(body)).await?;
+    let path = format!("/v3/routes/{}/destinations", found.guid);
+    match (found.destinations.iter().find(|to| to.leads_to(&app.guid)), wanted) {
+        (None, wanted) => {
+            let mut destination = json!({ "app": { "guid": app.guid } });
+            if let Some(wanted) = wanted {
+                destination["protocol"] = wanted.into();
+            }
+            let body = json!({ "destinations": [destination] });
+            session.client()?.send(Method::POST, &path, Body::Json(body)).await?;
+        }
+        (Some(to), Some(wanted)) if to.protocol.as_deref() != Some(wanted) => {
+            let path = format!("{path}/{}", to.guid);
+            session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "protocol": wanted }))).await?;
+        }
+        (Some(_), _) => {}
     }
     session.printer.say(&format!("'{}' leads to '{}'.", written(&route), app.name));
     print_route(session, &found)
 }
 
-pub(super) async fn unmap(session: &Session, args: MapRouteArgs) -> Result<(), CliError> {
+pub(super) async fn unmap(session: &Session, args: MappingArgs) -> Result<(), CliError> {
     let route = with_slash(args.route);
     let app = session.app(&args.name).await?;
     let domain = domain(session, &route.domain).await?;

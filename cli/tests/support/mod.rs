@@ -360,7 +360,8 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
     let app =
         json!({ "guid": "app-1", "name": "web", "state": "STOPPED", "lifecycle": { "type": "buildpack", "data": {} } });
     let route = json!({ "guid": "route-1", "host": "web", "path": "", "url": "web.slipway.localhost", "protocol": "http",
-                        "destinations": [{ "guid": "d-1", "app": { "guid": "app-1", "process": { "type": "web" } } }] });
+                        "destinations": [{ "guid": "d-1", "app": { "guid": "app-1", "process": { "type": "web" } },
+                                           "protocol": "http1" }] });
     let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": 256, "disk_in_mb": 1024,
                           "relationships": { "app": { "data": { "guid": "app-1" } } },
                           "process_instances": [{ "index": 0, "state": "RUNNING", "since": 1 }] });
@@ -419,6 +420,7 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
         }
         ("GET", "/v3/apps/app-1/env") => json!({ "environment_variables": { "LEVEL": "debug" },
             "system_env_json": { "VCAP_SERVICES": {} }, "application_env_json": {}, "running_env_json": {}, "staging_env_json": {} }),
+        ("PATCH", "/v3/routes/route-1/destinations/d-1") => json!({ "guid": "d-1", "protocol": "http2" }),
         ("PATCH", "/v3/apps/app-1/environment_variables") => json!({ "var": {} }),
         ("GET", "/v3/domains") | ("GET", "/v3/organizations/org-1/domains") => {
             list(vec![json!({ "guid": "domain-1", "name": "slipway.localhost",
