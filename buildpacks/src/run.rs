@@ -16,6 +16,8 @@ use crate::errors::Problem;
 
 /// How often the end of a program is looked for: short beside any build step.
 const POLL: Duration = Duration::from_millis(20);
+/// How often a program that is being written is tried again: for two seconds.
+const BUSY_TRIES: u32 = 100;
 /// How long output is still read after the program has ended: somebody else may hold the pipe.
 const LINGER: Duration = Duration::from_secs(2);
 /// Text that is kept when output is captured (`bin/detect`, `bin/release`).
@@ -108,7 +110,7 @@ impl Runner {
         read: impl FnOnce(mpsc::Sender<Vec<u8>>) + Send + 'static,
     ) -> Result<(ExitStatus, Vec<u8>), Problem> {
         command.stdin(Stdio::null()).process_group(0);
-        let mut child = command.spawn().map_err(|error| platform(command, &error))?;
+        let mut child = spawn(command).map_err(|error| platform(command, &error))?;
         // The pipe ends when its last writer does: this program must not be one of them.
         let step = shown(command);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -166,6 +168,21 @@ fn shown(command: &Command) -> String {
     let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words: Vec<_> = std::iter::once(name).chain(command.get_args()).map(|word| word.to_string_lossy()).collect();
     words.join(" ")
+}
+
+/// Starts a program, also one that was written a moment ago: a child that another thread is just starting has, until it is
+/// executed, whatever this process had open then, and the kernel executes nothing that somebody has open for writing.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut left = BUSY_TRIES;
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && left > 0 => {
+                left -= 1;
+                std::thread::park_timeout(POLL);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn platform(command: &Command, error: &io::Error) -> Problem {
@@ -252,6 +269,23 @@ mod tests {
         assert!(matches!(runner.run(&mut Command::new("/absent/program")), Err(Problem::Platform(_))));
         let (status, text, errors) = runner.capture(&mut sh("echo hello; echo why >&2; exit 3")).unwrap();
         assert_eq!((status.code(), text.as_str(), errors.as_str()), (Some(3), "hello\n", "why"));
+    }
+
+    #[test]
+    fn a_program_that_is_still_open_for_writing_is_waited_for() {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("script");
+        let mut file =
+            std::fs::File::options().write(true).create(true).truncate(true).mode(0o755).open(&path).unwrap();
+        file.write_all(b"#!/bin/sh\nexit 3\n").unwrap();
+        let closing = std::thread::spawn(move || {
+            std::thread::park_timeout(3 * POLL);
+            drop(file);
+        });
+        let runner = Runner::new(Duration::from_secs(60), 1 << 20);
+        assert_eq!(runner.run(&mut Command::new(&path)).unwrap().0.code(), Some(3));
+        closing.join().unwrap();
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slipway_buildpacks::contract::{
     BuildLimits, BuildOutcome, BuildPaths, BuildPlan, BuildRequest, BuildpackRequest, CatalogueLayer, PACKAGE_FILE,
@@ -12,15 +11,6 @@ use slipway_buildpacks::contract::{
 use slipway_layers::{Limits, unpack_droplet};
 
 use super::files::{read_json, write_json};
-
-/// Held while a phase runs, and while a test starts a program itself. A program that another thread starts has, until it is
-/// executed, whatever this process has open, and the kernel executes no script that somebody has open for writing. The
-/// builder itself does one thing after the other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The directories of one build, and its request.
 struct Staging {
@@ -71,7 +61,6 @@ impl Staging {
     }
 
     fn phase(&self, verb: &str) -> i32 {
-        let _alone = alone();
         let request = self.path("in").join(REQUEST_FILE);
         write_json(&request, &self.request).unwrap();
         super::main(&[verb.to_owned(), request.display().to_string()])
@@ -214,7 +203,6 @@ fn linked_cache(staging: &Staging, target: &Path) {
         tar.append_link(&mut header, name, target).unwrap();
     }
     tar.into_inner().unwrap();
-    let _alone = alone();
     let status = std::process::Command::new("zstd")
         .args(["-q", "-f", "-o"])
         .arg(staging.path("in/cache.tar.zst"))
