@@ -28,6 +28,8 @@ pub(crate) enum Answer {
     EndpointFailure(Failure),
     /// The endpoint took the request and did not begin to answer in time.
     Timeout,
+    /// The client did not go on with its body.
+    BodyTimeout,
     /// The route's service did not take the request, or did not answer.
     RouteServiceFailure(Failure),
     /// The request says that it comes back from the route's service, and does not prove it.
@@ -87,6 +89,11 @@ impl Answer {
                 StatusCode::GATEWAY_TIMEOUT,
                 "endpoint_timeout",
                 "504 Gateway Timeout: Registered endpoint did not answer in time.".into(),
+            ),
+            Self::BodyTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "client_timeout",
+                "408 Request Timeout: The rest of the request's body did not come in time.".into(),
             ),
             Self::RouteServiceFailure(failure) => (
                 StatusCode::BAD_GATEWAY,

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use super::endpoint::Lease;
 use super::exchange::Exchange;
 use super::phase::Phase;
+use super::streams::Place;
 use super::upstream::Sender;
 
 /// Where a request's body waits between attempts.
@@ -21,13 +23,16 @@ pub(crate) struct Home {
     /// Bytes taken from it so far.
     pub(crate) received: Cell<u64>,
     touched: Cell<bool>,
+    /// Since when the client has owed the next piece.
+    unsent: Cell<Option<Instant>>,
     /// The client that it comes from.
     phase: Arc<Phase>,
 }
 
 impl Home {
     pub(crate) fn new(body: Incoming, phase: Arc<Phase>) -> Self {
-        Self { body: RefCell::new(Some(body)), received: Cell::new(0), touched: Cell::new(false), phase }
+        let (body, unsent) = (RefCell::new(Some(body)), Cell::new(None));
+        Self { body, received: Cell::new(0), touched: Cell::new(false), unsent, phase }
     }
 
     /// Nothing of it was taken, and it is here.
@@ -41,16 +46,45 @@ impl Home {
             return None;
         }
         let body = self.body.borrow_mut().take()?;
-        Some(RequestBody(Some((body, Rc::clone(self)))))
+        Some(RequestBody { body: Some((body, Rc::clone(self))), _place: None })
+    }
+
+    fn waits(&self, pending: bool) {
+        self.phase.body(pending);
+        if !pending {
+            self.unsent.set(None);
+        } else if self.unsent.get().is_none() {
+            self.unsent.set(Some(Instant::now()));
+        }
+    }
+
+    /// Comes back when the client has not sent what is wanted of the body for so long.
+    pub(crate) async fn stalled(&self, limit: Duration) {
+        loop {
+            let since = self.unsent.get().unwrap_or_else(Instant::now);
+            if since.elapsed() >= limit {
+                return;
+            }
+            tokio::time::sleep_until((since + limit).into()).await;
+        }
     }
 }
 
 /// A request's body as the endpoint's connection sees it. When it is dropped untouched it goes home.
-pub(crate) struct RequestBody(Option<(Incoming, Rc<Home>)>);
+pub(crate) struct RequestBody {
+    body: Option<(Incoming, Rc<Home>)>,
+    /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
+    _place: Option<Rc<Place>>,
+}
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
-        Self(None)
+        Self { body: None, _place: None }
+    }
+
+    pub(crate) fn with_place(mut self, place: Rc<Place>) -> Self {
+        self._place = Some(place);
+        self
     }
 }
 
@@ -59,10 +93,10 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some((body, home)) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let Some((body, home)) = &mut self.get_mut().body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(cx);
         // Asked for only while the endpoint takes more, so that a pause here is the client's.
-        home.phase.body(polled.is_pending());
+        home.waits(polled.is_pending());
         if let Poll::Ready(result) = &polled {
             home.touched.set(true);
             if let Some(Ok(frame)) = result
@@ -75,18 +109,18 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|(body, _)| body.is_end_stream())
+        self.body.as_ref().is_none_or(|(body, _)| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), |(body, _)| body.size_hint())
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some((body, home)) = self.0.take() {
-            home.phase.body(false);
+        if let Some((body, home)) = self.body.take() {
+            home.waits(false);
             *home.body.borrow_mut() = Some(body);
         }
     }

@@ -21,9 +21,12 @@ use super::service;
 
 /// Requests at a time on one connection by HTTP/2, as Cloud Foundry's router has it.
 const MOST_STREAMS: u32 = 250;
-/// A client by HTTP/2 that has been silent for this long is asked whether it is there, and has as long to answer. Its
-/// requests may say nothing for hours, so nothing else would tell.
-const PING: Duration = Duration::from_secs(20);
+/// What a client may send of one body before the endpoint has taken it, and of all bodies of a connection: one that is not
+/// taken must not hold up the others.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What waits here of one answer until the client takes it. Its endpoint's window holds as much again.
+const SEND_BUFFER: usize = 32 << 10;
 /// A connection by HTTP/2 that is closed has this long to be told so.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -97,12 +100,15 @@ where
         }
         Protocol::Http2 => {
             phase.has_streams();
+            // Without pings: an answer to one waits behind all that is on its way to a slow client. Clients that have
+            // vanished are found as those by HTTP/1 are, by the kernel's.
             let connection = http2::Builder::new(OnThisCore)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
                 .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))
-                .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .serve_connection(io, service);
             watch(&core, &phase, connection, |connection| connection.graceful_shutdown(), Some(FAREWELL)).await
         }

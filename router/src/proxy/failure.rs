@@ -25,6 +25,8 @@ pub(crate) enum Cause {
     Tls,
     /// What came is no answer to this request.
     Invalid,
+    /// The endpoint ended this request by HTTP/2, and this one alone.
+    StreamReset,
     /// The endpoint left the table, or was never usable.
     Gone,
     /// The client's own body ended badly: the endpoint is not at fault.
@@ -44,6 +46,7 @@ impl Cause {
             Self::Unreachable => "endpoint_failure (unreachable)",
             Self::Tls => "endpoint_failure (tls)",
             Self::Invalid => "endpoint_failure (invalid)",
+            Self::StreamReset => "endpoint_failure (stream reset)",
             Self::Gone => "endpoint_failure (gone)",
             Self::Client => "endpoint_failure (client)",
             Self::Other => "endpoint_failure (other)",
@@ -71,6 +74,8 @@ impl Cause {
                 if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                     return Self::Tls;
                 }
+            } else if one.downcast_ref::<h2::Error>().is_some_and(|h2| h2.is_remote() && h2.is_reset()) {
+                return Self::StreamReset;
             } else if let Some(http) = one.downcast_ref::<hyper::Error>() {
                 found = if http.is_user() {
                     Self::Client
@@ -86,6 +91,21 @@ impl Cause {
         }
         found
     }
+}
+
+/// Whether the endpoint says that it has not looked at the request (RFC 9113, section 8.7): it refuses the stream, or it is
+/// closing the connection and the stream came too late.
+pub(crate) fn is_unseen(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(one) = next {
+        if let Some(h2) = one.downcast_ref::<h2::Error>() {
+            let refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let late = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
+            return h2.is_remote() && (refused || late);
+        }
+        next = one.source();
+    }
+    false
 }
 
 /// One failed try.

@@ -86,7 +86,7 @@ impl Phase {
     }
 
     /// The endpoint wants more of the request's body; `pending` when the client has not sent it. A stream may be silent
-    /// for as long as both ends like: that is what it is for. Whether its client is still there, pings tell.
+    /// for as long as both ends like: that is what it is for.
     pub(crate) fn body(&self, pending: bool) {
         if !self.is_http2() {
             self.waits(&self.unsent, pending);
@@ -173,7 +173,10 @@ impl<T: Read + Unpin> Read for Watched<T> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if polled.is_ready() {
             self.phase.bytes_came();
-            self.phase.bytes_moved();
+            // By HTTP/2 a client can send pings for ever and never read.
+            if !self.phase.is_http2() {
+                self.phase.bytes_moved();
+            }
         }
         polled
     }

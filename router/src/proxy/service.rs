@@ -20,9 +20,9 @@ use super::connection::{Active, Client};
 use super::core::Core;
 use super::endpoint::{EndpointState, Lease};
 use super::exchange::{Exchange, Noted};
-use super::failure::{Cause, Failure};
+use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
-use super::upstream::{self, Sender};
+use super::upstream::{self, ConnectError, Sender};
 use super::{headers, sticky};
 use crate::table::{EndpointKey, RouteService, normal_host};
 
@@ -88,6 +88,10 @@ fn target(head: &mut request::Parts) -> Result<String, Answer> {
     }
     // hyper takes one of the two and closes afterwards; if ever both come through, the next hop might take the other.
     if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Answer::Unsupported);
+    }
+    // HTTP/2 lets two equal ones pass, which apps refuse.
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Answer::Unsupported);
     }
     let mut hosts = head.headers.get_all(HOST).iter();
@@ -163,7 +167,8 @@ struct Arrived {
 enum SendFailure {
     /// Nothing reached the endpoint: here is the request.
     Unsent(Box<request::Parts>, Failure),
-    /// The endpoint may have acted on it, but it may be sent again: it is idempotent and its body is whole.
+    /// The endpoint may have acted on it, but it may be sent again: it is idempotent or the endpoint says that it has not
+    /// acted, and its body is whole.
     Seen(Box<request::Parts>, Failure),
     /// The endpoint may have acted on it.
     Final(Answer),
@@ -281,7 +286,10 @@ impl Trip<'_> {
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
                         tracing::debug!(error = %chain(&error), "no connection to an endpoint");
-                        state.failed(Instant::now());
+                        // There may be too many because the endpoint works, if slowly.
+                        if !matches!(error, ConnectError::Full(_)) {
+                            state.failed(Instant::now());
+                        }
                         return Err(SendFailure::Unsent(Box::new(head), error.failure()));
                     }
                 },
@@ -292,19 +300,18 @@ impl Trip<'_> {
                     exchange.upstream_s += began.elapsed().as_secs_f64();
                     return Ok(Arrived { response, sender, lease: Some(lease), path: String::new() });
                 }
-                Err(SendFailure::Unsent(back, _)) if reused => {
-                    // Connections by HTTP/2 are not taken away by those who use them: the same one could come again.
-                    fresh = http2;
-                    head = *back;
-                }
+                Err(SendFailure::Unsent(back, _)) if reused => head = *back,
                 Err(SendFailure::Seen(back, _)) if reused && self.tries < MOST_TRIES => {
                     self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
                     self.tries += 1;
-                    fresh = true;
+                    // Of those by HTTP/2 the one that has ended is not there any more.
+                    fresh = !http2;
                     head = *back;
                 }
                 Err(failure) => {
-                    if !reused && failure.blames_endpoint() {
+                    // One that speaks HTTP/2 alone cannot switch protocols, and is well.
+                    let unable = state.endpoint.http2 && self.switches;
+                    if !reused && !unable && failure.blames_endpoint() {
                         state.failed(Instant::now());
                     }
                     exchange.upstream_s += began.elapsed().as_secs_f64();
@@ -334,10 +341,23 @@ impl Trip<'_> {
             headers::for_http2(&mut head).map_err(SendFailure::Final)?;
         }
         let sending = sender.send(Request::from_parts(head, body));
-        match tokio::time::timeout(self.core.shared.response_timeout, sending).await {
+        let sending = tokio::time::timeout(self.core.shared.response_timeout, sending);
+        // One connection of a client could otherwise keep hundreds toward apps by bodies that never come.
+        let stalled = async {
+            match &exchange.home {
+                Some(home) if exchange.by_http2() && !http2 => home.stalled(self.core.shared.client_stall).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let sent = tokio::select! {
+            sent = sending => sent,
+            () = stalled => return Err(SendFailure::Final(Answer::BodyTimeout)),
+        };
+        match sent {
             Ok(Ok(response)) => Ok((response, sender)),
             Err(_) => Err(SendFailure::Final(Answer::Timeout)),
             Ok(Err(mut error)) => {
+                let unseen = is_unseen(error.error());
                 let failure = Failure::of(error.error());
                 tracing::debug!(error = %chain(error.error()), "an endpoint did not answer");
                 // Taking the message apart sends its body home.
@@ -345,7 +365,9 @@ impl Trip<'_> {
                 let whole = exchange.home.as_ref().is_none_or(|home| home.is_whole());
                 Err(match (unsent, copy) {
                     (Some(_), Some(head)) | (Some(head), None) if whole => SendFailure::Unsent(Box::new(head), failure),
-                    (None, Some(head)) if whole && idempotent => SendFailure::Seen(Box::new(head), failure),
+                    (None, Some(head)) if whole && (unseen || idempotent && failure.cause != Cause::StreamReset) => {
+                        SendFailure::Seen(Box::new(head), failure)
+                    }
                     _ => SendFailure::Final(Answer::EndpointFailure(failure)),
                 })
             }
@@ -358,7 +380,9 @@ impl SendFailure {
     fn blames_endpoint(&self) -> bool {
         match self {
             Self::Unsent(..) | Self::Seen(..) => true,
-            Self::Final(Answer::EndpointFailure(failure)) => failure.cause != Cause::Client,
+            Self::Final(Answer::EndpointFailure(failure)) => {
+                !matches!(failure.cause, Cause::Client | Cause::StreamReset)
+            }
             Self::Final(_) => false,
         }
     }

@@ -1,11 +1,16 @@
 //! Connections by HTTP/2 to one endpoint: each takes many requests at a time.
+//!
+//! hyper's client has two tasks for a connection: one reads and writes the socket, the other takes requests. Only the
+//! second one is in our hands, and it takes no notice when the first has ended, nor do senders as long as it exists. So it
+//! is dropped at its end, which gives back what it had not sent; and the first is run by [`Tasks`], which tells when it has
+//! done something and ends it when nobody needs the connection any more.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future as _;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -13,103 +18,260 @@ use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slipway_chassis::chain;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::body::RequestBody;
-use super::core::{Core, OnThisCore};
+use super::core::Core;
+use super::failure::Failure;
+use crate::limits::Descriptor;
 
-/// Requests that one connection takes, when the endpoint allows as many. More would share one connection's window and one
-/// lost packet; the next ones get another connection.
+/// Requests that one connection takes, when the endpoint allows as many. More would share one lost packet; the next ones
+/// get another connection.
 const MOST_STREAMS: usize = 100;
+/// Connections of one core to one endpoint.
+const MOST_CONNECTIONS: usize = 64;
+/// What an endpoint may send of one answer before the client has taken it. The connection's own window has room for all of
+/// them, so that clients who do not read hold up nobody else.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// What waits here of one request's body until the endpoint takes it.
+const SEND_BUFFER: usize = 64 << 10;
+/// Longer heads of answers would be refused by clients.
+const MOST_HEADERS: u32 = 64 << 10;
+/// Whoever speaks HTTP/2 begins with its settings (RFC 9113, section 3.4).
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Until then a connection allows this many streams: more than settings can say, and none is begun.
+const UNTOLD: usize = 1 << 40;
+/// What nobody needs any more has this long to take its leave.
+const FAREWELL: Duration = Duration::from_secs(10);
 
-/// A connection, in the hands of the task that drives it.
-type Driven = Rc<RefCell<http2::Connection<TokioIo<TcpStream>, RequestBody, OnThisCore>>>;
+type Http = http2::Connection<TokioIo<TcpStream>, RequestBody, Tasks>;
+
+/// No HTTP/2 on a connection that was opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// It ended, or something else is spoken there.
+    Ended(Option<hyper::Error>),
+    /// Nothing came.
+    Late,
+}
+
+/// Runs what hyper runs beside a connection, on this core.
+#[derive(Clone)]
+struct Tasks(Rc<Link>);
+
+/// What the tasks of a connection and its owner tell each other.
+struct Link {
+    /// Of the socket; goes with the task that has it, which is the first one.
+    descriptor: RefCell<Option<Descriptor>>,
+    /// Something was read or written, or the connection has ended.
+    moved: Notify,
+    /// Nobody needs it any more.
+    left: Notify,
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        let Some(descriptor) = self.0.descriptor.borrow_mut().take() else {
+            tokio::task::spawn_local(future);
+            return;
+        };
+        let link = Rc::clone(&self.0);
+        tokio::task::spawn_local(async move {
+            let _descriptor = descriptor;
+            let mut future = pin!(future);
+            let socket = poll_fn(|cx| {
+                let polled = future.as_mut().poll(cx);
+                link.moved.notify_waiters();
+                polled
+            });
+            // An endpoint that reads nothing would keep it for ever.
+            let left = async {
+                link.left.notified().await;
+                tokio::time::sleep(FAREWELL).await;
+            };
+            tokio::select! {
+                () = socket => {}
+                () = left => {}
+            }
+        });
+    }
+}
 
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
-    /// Requests under way.
-    streams: Cell<usize>,
-    /// When the last request ended.
+    /// `None` once it has ended.
+    http: Rc<RefCell<Option<Http>>>,
+    link: Rc<Link>,
+    /// Places that are taken.
+    places: Cell<usize>,
+    /// When the last one was left.
     used: Cell<Instant>,
-    http: Driven,
 }
 
 impl Connection {
+    /// How many requests the endpoint allows at a time; `None` once the connection has ended.
+    fn allowed(&self) -> Option<usize> {
+        self.http.borrow().as_ref().map(Http::current_max_send_streams)
+    }
+
     /// Whether a request can begin at once. What waited here for another one's end could wait for hours.
     fn has_room(&self) -> bool {
-        self.streams.get() < MOST_STREAMS.min(self.http.borrow().current_max_send_streams())
+        self.allowed().is_some_and(|allowed| self.places.get() < allowed.min(MOST_STREAMS))
+    }
+
+    async fn settings(&self) -> Result<(), OpenError> {
+        loop {
+            let moved = self.link.moved.notified();
+            match self.allowed() {
+                Some(UNTOLD) => moved.await,
+                Some(_) => return Ok(()),
+                None => return Err(OpenError::Ended(None)),
+            }
+        }
     }
 }
 
-/// One request's place on a connection.
-pub(crate) struct Stream(Rc<Connection>);
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.left.notify_one();
+    }
+}
 
-impl Stream {
-    fn new(connection: &Rc<Connection>) -> Self {
-        connection.streams.set(connection.streams.get() + 1);
-        Self(Rc::clone(connection))
+/// A request's place on a connection. Its body and its answer may end at different times, and both have it until then.
+pub(crate) struct Place(Rc<Connection>);
+
+impl Place {
+    fn new(connection: &Rc<Connection>) -> Rc<Self> {
+        connection.places.set(connection.places.get() + 1);
+        Rc::new(Self(Rc::clone(connection)))
     }
 
     pub(crate) async fn send(
-        &self,
+        self: &Rc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let request = request.map(|body| body.with_place(Rc::clone(self)));
         self.0.sender.clone().try_send_request(request).await
     }
 }
 
-impl Drop for Stream {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.places.set(self.0.places.get() - 1);
         self.0.used.set(Instant::now());
+    }
+}
+
+/// The opening of a connection, which one request does for all that come meanwhile.
+pub(crate) struct Opening {
+    pub(crate) ended: Notify,
+    pub(crate) failure: RefCell<Option<Failure>>,
+}
+
+/// Ends an [`Opening`], also when its request is given up.
+pub(crate) struct Opener<'a> {
+    connections: &'a Connections,
+    opening: Rc<Opening>,
+}
+
+impl Opener<'_> {
+    /// For those who wait.
+    pub(crate) fn failed(&self, failure: Failure) {
+        *self.opening.failure.borrow_mut() = Some(failure);
+    }
+}
+
+impl Drop for Opener<'_> {
+    fn drop(&mut self) {
+        self.connections.opening.borrow_mut().take();
+        self.opening.ended.notify_waiters();
     }
 }
 
 /// The connections of one core to one endpoint.
 #[derive(Default)]
-pub(crate) struct Connections(RefCell<Vec<Rc<Connection>>>);
+pub(crate) struct Connections {
+    all: RefCell<Vec<Rc<Connection>>>,
+    opening: RefCell<Option<Rc<Opening>>>,
+}
 
 impl Connections {
     /// A place on a connection that is there.
-    pub(crate) fn take(&self) -> Option<Stream> {
-        let mut all = self.0.borrow_mut();
-        all.retain(|one| !one.sender.is_closed());
-        all.iter().find(|one| one.has_room()).map(Stream::new)
+    pub(crate) fn take(&self) -> Option<Rc<Place>> {
+        let mut all = self.all.borrow_mut();
+        all.retain(|one| one.allowed().is_some());
+        all.iter().find(|one| one.has_room()).map(Place::new)
     }
 
-    /// Begins HTTP/2 on an open connection and keeps it for others.
+    /// Whether there can be no more.
+    pub(crate) fn are_many(&self) -> bool {
+        self.all.borrow().len() >= MOST_CONNECTIONS
+    }
+
+    /// The opening that is under way.
+    pub(crate) fn opening(&self) -> Option<Rc<Opening>> {
+        self.opening.borrow().clone()
+    }
+
+    /// Begins one; there must be none.
+    pub(crate) fn begin(&self) -> Opener<'_> {
+        let opening = Rc::new(Opening { ended: Notify::new(), failure: RefCell::default() });
+        *self.opening.borrow_mut() = Some(Rc::clone(&opening));
+        Opener { connections: self, opening }
+    }
+
+    /// Begins HTTP/2 on an open connection, and keeps it for others once the endpoint has said how many requests it takes.
     ///
     /// # Errors
-    /// When the connection ends at once.
-    pub(crate) async fn open(&self, core: &Core, io: TokioIo<TcpStream>, address: SocketAddr) -> hyper::Result<Stream> {
-        let mut http = http2::Builder::new(OnThisCore);
-        // One, until the endpoint has said how many it takes.
-        http.timer(TokioTimer::new()).initial_max_send_streams(1);
-        let (sender, http) = http.handshake(io).await?;
-        let http = Rc::new(RefCell::new(http));
-        let (descriptor, driven) = (core.shared.descriptors.take(), Rc::clone(&http));
-        tokio::task::spawn_local(async move {
-            let _descriptor = descriptor;
-            if let Err(error) = std::future::poll_fn(|cx| Pin::new(&mut *driven.borrow_mut()).poll(cx)).await {
-                tracing::debug!(%address, error = %chain(&error), "connection to an endpoint ended");
-            }
-        });
-        let connection = Rc::new(Connection { sender, streams: Cell::new(0), used: Cell::new(Instant::now()), http });
-        let stream = Stream::new(&connection);
-        self.0.borrow_mut().push(connection);
-        Ok(stream)
+    /// When something else is spoken there, or nothing.
+    pub(crate) async fn open(&self, core: &Core, stream: TcpStream) -> Result<Rc<Place>, OpenError> {
+        let descriptor = RefCell::new(Some(core.shared.descriptors.take()));
+        let link = Rc::new(Link { descriptor, moved: Notify::new(), left: Notify::new() });
+        let handshake = http2::Builder::new(Tasks(Rc::clone(&link)))
+            .timer(TokioTimer::new())
+            .initial_max_send_streams(UNTOLD)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MOST_HEADERS)
+            .handshake(TokioIo::new(stream));
+        let (sender, http) = handshake.await.map_err(|error| OpenError::Ended(Some(error)))?;
+        let http = Rc::new(RefCell::new(Some(http)));
+        tokio::task::spawn_local(drive(Rc::clone(&http), Rc::clone(&link)));
+        let (places, used) = (Cell::new(0), Cell::new(Instant::now()));
+        let connection = Rc::new(Connection { sender, http, link, places, used });
+        tokio::time::timeout(SETTINGS_TIMEOUT, connection.settings()).await.map_err(|_| OpenError::Late)??;
+        let place = Place::new(&connection);
+        self.all.borrow_mut().push(connection);
+        Ok(place)
     }
 
     /// Closes connections without a request since before `then`.
     pub(crate) fn close_idle(&self, then: Instant) {
-        self.0.borrow_mut().retain(|one| !one.sender.is_closed() && (one.streams.get() > 0 || one.used.get() >= then));
+        let kept = |one: &Connection| one.allowed().is_some() && (one.places.get() > 0 || one.used.get() >= then);
+        self.all.borrow_mut().retain(|one| kept(one));
     }
 
     /// Takes no more requests; those under way go on.
     pub(crate) fn close(&self) {
-        self.0.borrow_mut().clear();
+        self.all.borrow_mut().clear();
     }
 
     pub(crate) fn idle_count(&self) -> usize {
-        self.0.borrow().iter().filter(|one| one.streams.get() == 0).count()
+        self.all.borrow().iter().filter(|one| one.places.get() == 0).count()
     }
+}
+
+/// Takes requests until the connection has ended, and then gives back those that it has not sent.
+async fn drive(http: Rc<RefCell<Option<Http>>>, link: Rc<Link>) {
+    let ended = poll_fn(|cx| match &mut *http.borrow_mut() {
+        Some(http) => Pin::new(http).poll(cx),
+        None => Poll::Ready(Ok(())),
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(error = %chain(&error), "connection to an endpoint ended");
+    }
+    let gone = http.borrow_mut().take();
+    drop(gone);
+    link.moved.notify_waiters();
 }

@@ -17,7 +17,7 @@ use super::body::RequestBody;
 use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
-use super::streams::Stream;
+use super::streams::{OpenError, Place};
 use crate::cluster_tls::DialError;
 use crate::keepalive::keep_alive;
 
@@ -26,7 +26,7 @@ pub(crate) enum Sender {
     /// One request at a time.
     Http1(http1::SendRequest<RequestBody>),
     /// One request of several.
-    Http2(Stream),
+    Http2(Rc<Place>),
 }
 
 impl Sender {
@@ -36,7 +36,7 @@ impl Sender {
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::Http2(stream) => stream.send(request).await,
+            Self::Http2(place) => place.send(request).await,
         }
     }
 
@@ -60,6 +60,15 @@ pub(crate) enum ConnectError {
     Tls(#[from] DialError),
     #[error("no HTTP with {0}")]
     Http(SocketAddr, #[source] hyper::Error),
+    #[error("{0} speaks no HTTP/2")]
+    NoHttp2(SocketAddr, #[source] Option<hyper::Error>),
+    #[error("{0} did not begin HTTP/2 in time")]
+    LateHttp2(SocketAddr),
+    /// Another request was opening one for this one too.
+    #[error("no connection to {address}: {}", failure.detail)]
+    Together { address: SocketAddr, failure: Failure },
+    #[error("there are too many connections to open one to {0}")]
+    Full(SocketAddr),
     /// The address may belong to somebody else by now.
     #[error("{0} left the table while it was being dialled")]
     Left(SocketAddr),
@@ -68,10 +77,12 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     pub(crate) fn failure(&self) -> Failure {
         let otherwise = match self {
-            Self::Late(_) => Cause::Late,
+            Self::Together { failure, .. } => return failure.clone(),
+            Self::Late(_) | Self::LateHttp2(_) => Cause::Late,
             Self::Tls(_) => Cause::Tls,
+            Self::NoHttp2(..) => Cause::Invalid,
             Self::Left(_) => Cause::Gone,
-            Self::Io(..) | Self::Http(..) => Cause::Other,
+            Self::Io(..) | Self::Http(..) | Self::Full(_) => Cause::Other,
         };
         Failure::or(otherwise, self)
     }
@@ -80,26 +91,57 @@ impl ConnectError {
 /// Opens a connection and drives it in a task of its own, which ends with the connection. By HTTP/2 where `http2` says so.
 pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState, http2: bool) -> Result<Sender, ConnectError> {
     let address = state.endpoint.address;
-    core.metrics.connects.fetch_add(1, Ordering::Relaxed);
     let sender = if state.endpoint.tls {
+        core.metrics.connects.fetch_add(1, Ordering::Relaxed);
         let tls = core.shared.cluster_tls.load_full();
         let stream = tls.dial_controller(address, b"http/1.1").await?;
         handshake(core, TokioIo::new(stream), address).await?
+    } else if http2 {
+        Sender::Http2(place(core, state).await?)
     } else {
-        let dial = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
-        let stream =
-            dial.await.map_err(|_| ConnectError::Late(address))?.map_err(|error| ConnectError::Io(address, error))?;
-        let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
-        ready.map_err(|error| ConnectError::Io(address, error))?;
-        if http2 {
-            let stream = state.streams.open(core, TokioIo::new(stream), address);
-            let stream = stream.await.map_err(|error| ConnectError::Http(address, error))?;
-            Sender::Http2(stream)
-        } else {
-            handshake(core, TokioIo::new(stream), address).await?
-        }
+        handshake(core, TokioIo::new(dial(core, address).await?), address).await?
     };
     if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }
+}
+
+async fn dial(core: &Core, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    core.metrics.connects.fetch_add(1, Ordering::Relaxed);
+    let dial = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+    let stream =
+        dial.await.map_err(|_| ConnectError::Late(address))?.map_err(|error| ConnectError::Io(address, error))?;
+    let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
+    ready.map_err(|error| ConnectError::Io(address, error))?;
+    Ok(stream)
+}
+
+/// A place on a connection by HTTP/2. One connection is opened at a time: it will have room for most of those who come
+/// meanwhile, and what ails it would ail theirs.
+async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectError> {
+    let (address, streams) = (state.endpoint.address, &state.streams);
+    loop {
+        if let Some(place) = streams.take() {
+            return Ok(place);
+        }
+        if let Some(opening) = streams.opening() {
+            opening.ended.notified().await;
+            match &*opening.failure.borrow() {
+                Some(failure) => return Err(ConnectError::Together { address, failure: failure.clone() }),
+                None => continue,
+            }
+        }
+        if streams.are_many() || core.shared.descriptors.scarce() {
+            return Err(ConnectError::Full(address));
+        }
+        let opener = streams.begin();
+        let opened = match dial(core, address).await {
+            Ok(stream) => streams.open(core, stream).await.map_err(|error| match error {
+                OpenError::Ended(error) => ConnectError::NoHttp2(address, error),
+                OpenError::Late => ConnectError::LateHttp2(address),
+            }),
+            Err(error) => Err(error),
+        };
+        return opened.inspect_err(|error| opener.failed(error.failure()));
+    }
 }
 
 /// Begins HTTP/1.1 on an open connection.

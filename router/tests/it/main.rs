@@ -3,6 +3,7 @@
 mod failures;
 mod hostile;
 mod http2;
+mod http2_apps;
 mod http2_life;
 mod life;
 mod route_services;

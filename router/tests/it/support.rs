@@ -352,7 +352,7 @@ impl Backend {
         .await
     }
 
-    async fn accepting<F, R>(serve: F) -> Self
+    pub(crate) async fn accepting<F, R>(serve: F) -> Self
     where
         F: Fn(TcpStream) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
@@ -375,6 +375,17 @@ impl Backend {
     /// Answers each request with this text.
     pub(crate) async fn saying(text: &'static str) -> Self {
         Self::start(move |_| async move { reply(text) }).await
+    }
+}
+
+impl Backend {
+    /// Answers once it has all of the request.
+    pub(crate) async fn saying_after_the_body() -> Self {
+        Self::start(|request| async move {
+            let whole = request.into_body().collect().await.is_ok();
+            reply(format!("whole: {whole}"))
+        })
+        .await
     }
 }
 
