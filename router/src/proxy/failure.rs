@@ -27,6 +27,8 @@ pub(crate) enum Cause {
     Invalid,
     /// The endpoint ended this request by HTTP/2, and this one alone.
     StreamReset,
+    /// The endpoint says by HTTP/2 that too much comes on one connection.
+    Overloaded,
     /// The endpoint left the table, or was never usable.
     Gone,
     /// The client's own body ended badly: the endpoint is not at fault.
@@ -47,6 +49,7 @@ impl Cause {
             Self::Tls => "endpoint_failure (tls)",
             Self::Invalid => "endpoint_failure (invalid)",
             Self::StreamReset => "endpoint_failure (stream reset)",
+            Self::Overloaded => "endpoint_failure (overloaded)",
             Self::Gone => "endpoint_failure (gone)",
             Self::Client => "endpoint_failure (client)",
             Self::Other => "endpoint_failure (other)",
@@ -74,8 +77,13 @@ impl Cause {
                 if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                     return Self::Tls;
                 }
-            } else if one.downcast_ref::<h2::Error>().is_some_and(|h2| h2.is_remote() && h2.is_reset()) {
-                return Self::StreamReset;
+            } else if let Some(h2) = one.downcast_ref::<h2::Error>().filter(|h2| h2.is_remote()) {
+                if h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+                    return Self::Overloaded;
+                }
+                if h2.is_reset() {
+                    return Self::StreamReset;
+                }
             } else if let Some(http) = one.downcast_ref::<hyper::Error>() {
                 found = if http.is_user() {
                     Self::Client

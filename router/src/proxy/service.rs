@@ -294,7 +294,11 @@ impl Trip<'_> {
                     }
                 },
             };
-            match self.send(sender, head, exchange).await {
+            let sent = self.send(sender, head, exchange).await;
+            if sent.as_ref().is_err_and(SendFailure::is_overload) {
+                state.streams.lower(Instant::now());
+            }
+            match sent {
                 Ok((response, sender)) => {
                     state.worked();
                     exchange.upstream_s += began.elapsed().as_secs_f64();
@@ -376,12 +380,21 @@ impl Trip<'_> {
 }
 
 impl SendFailure {
+    fn is_overload(&self) -> bool {
+        match self {
+            Self::Unsent(_, failure) | Self::Seen(_, failure) | Self::Final(Answer::EndpointFailure(failure)) => {
+                failure.cause == Cause::Overloaded
+            }
+            Self::Final(_) => false,
+        }
+    }
+
     /// Slowness is no failure, and a client that broke off is not the endpoint's.
     fn blames_endpoint(&self) -> bool {
         match self {
             Self::Unsent(..) | Self::Seen(..) => true,
             Self::Final(Answer::EndpointFailure(failure)) => {
-                !matches!(failure.cause, Cause::Client | Cause::StreamReset)
+                !matches!(failure.cause, Cause::Client | Cause::StreamReset | Cause::Overloaded)
             }
             Self::Final(_) => false,
         }

@@ -25,11 +25,14 @@ use super::core::Core;
 use super::failure::Failure;
 use crate::limits::Descriptor;
 
-/// Requests that one connection takes, when the endpoint allows as many. More would share one lost packet; the next ones
-/// get another connection.
-const MOST_STREAMS: usize = 100;
+/// Requests that one connection takes, when the endpoint allows as many; the next ones get another connection. Servers
+/// bound the memory of a connection (Node.js: 10 MB, and what an app has written counts), and expect one client's requests
+/// on it, not those of all.
+const MOST_STREAMS: usize = 16;
 /// Connections of one core to one endpoint.
-const MOST_CONNECTIONS: usize = 64;
+const MOST_CONNECTIONS: usize = 256;
+/// Refusals that come together are one.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// What an endpoint may send of one answer before the client has taken it. The connection's own window has room for all of
 /// them, so that clients who do not read hold up nobody else.
 const STREAM_WINDOW: u32 = 128 << 10;
@@ -115,8 +118,8 @@ impl Connection {
     }
 
     /// Whether a request can begin at once. What waited here for another one's end could wait for hours.
-    fn has_room(&self) -> bool {
-        self.allowed().is_some_and(|allowed| self.places.get() < allowed.min(MOST_STREAMS))
+    fn has_room(&self, most: usize) -> bool {
+        self.allowed().is_some_and(|allowed| self.places.get() < allowed.min(most))
     }
 
     async fn settings(&self) -> Result<(), OpenError> {
@@ -189,18 +192,40 @@ impl Drop for Opener<'_> {
 }
 
 /// The connections of one core to one endpoint.
-#[derive(Default)]
 pub(crate) struct Connections {
     all: RefCell<Vec<Rc<Connection>>>,
     opening: RefCell<Option<Rc<Opening>>>,
+    /// Requests that one of them takes.
+    most: Cell<usize>,
+    /// When that became less.
+    lowered: Cell<Option<Instant>>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            all: RefCell::default(),
+            opening: RefCell::default(),
+            most: Cell::new(MOST_STREAMS),
+            lowered: Cell::new(None),
+        }
+    }
 }
 
 impl Connections {
+    /// The endpoint says that a connection brings too much: each gets half as much from now on.
+    pub(crate) fn lower(&self, now: Instant) {
+        if self.lowered.get().is_none_or(|last| now.saturating_duration_since(last) >= TOGETHER) {
+            self.lowered.set(Some(now));
+            self.most.set((self.most.get() / 2).max(1));
+        }
+    }
+
     /// A place on a connection that is there.
     pub(crate) fn take(&self) -> Option<Rc<Place>> {
         let mut all = self.all.borrow_mut();
         all.retain(|one| one.allowed().is_some());
-        all.iter().find(|one| one.has_room()).map(Place::new)
+        all.iter().find(|one| one.has_room(self.most.get())).map(Place::new)
     }
 
     /// Whether there can be no more.
@@ -274,4 +299,22 @@ async fn drive(http: Rc<RefCell<Option<Http>>>, link: Rc<Link>) {
     let gone = http.borrow_mut().take();
     drop(gone);
     link.moved.notify_waiters();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_that_come_together_lower_the_number_once() {
+        let (connections, now) = (Connections::default(), Instant::now());
+        for _ in 0..13 {
+            connections.lower(now);
+        }
+        assert_eq!(connections.most.get(), MOST_STREAMS / 2);
+        for number in 1..10 {
+            connections.lower(now + number * TOGETHER);
+        }
+        assert_eq!(connections.most.get(), 1);
+    }
 }
