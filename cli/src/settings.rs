@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) skip_ssl_validation: bool,
     /// The authority to trust, as PEM text: the file may be gone by the next command.
     pub(crate) ca: Option<String>,
+    /// Where names below `localhost` lead, when that is not the usual loopback address.
+    pub(crate) localhost: Option<IpAddr>,
     pub(crate) access_token: Secret,
     pub(crate) refresh_token: Secret,
     pub(crate) org: Option<Named>,

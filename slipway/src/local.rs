@@ -59,6 +59,12 @@ fn prepare_at(mut command: DeveloperCommand, layout: &Layout) -> anyhow::Result<
         login.org.get_or_insert_with(|| "dev".to_owned());
         login.space.get_or_insert_with(|| "dev".to_owned());
     }
+    if let (DeveloperCommand::Login(login), Ok(running)) = (&mut command, &running) {
+        let given = login.api.as_ref().or(login.address.as_ref());
+        if given.is_none_or(|given| given.trim_end_matches('/') == running.api) {
+            login.listens_at = Some(running.address);
+        }
+    }
     let (api, authority) = match running {
         Ok(running) => (running.api, Some(running.authority)),
         Err(_) => (DEFAULT_API.to_owned(), None),
@@ -105,5 +111,27 @@ mod tests {
         assert!(error.to_string().contains("admin-password.new"), "{error}");
         std::fs::write(layout.state("admin-password"), "secret").expect("written");
         assert!(login().is_ok());
+    }
+
+    #[test]
+    fn a_login_at_the_platform_of_this_machine_goes_where_that_listens() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let running = serde_json::json!({
+            "api": "http://api.slipway.localhost", "user": "admin", "password_file": layout.state("admin-password"),
+            "authority": "", "http_port": 80, "https_port": 443, "started": true, "address": "127.0.0.9",
+        });
+        std::fs::write(layout.state("public.json"), running.to_string()).expect("written");
+        std::fs::write(layout.state("admin-password"), "secret").expect("written");
+        let goes_to = |arguments: &[&str]| {
+            let line = Line::try_parse_from(["slipway", "login"].iter().chain(arguments)).expect("a command");
+            let Ok((DeveloperCommand::Login(login), _)) = prepare_at(line.command, &layout) else { panic!("a login") };
+            login.listens_at.map(|address| address.to_string())
+        };
+        let there = Some("127.0.0.9".to_owned());
+        assert_eq!(goes_to(&["--local"]), there);
+        assert_eq!(goes_to(&["-u", "admin"]), there);
+        assert_eq!(goes_to(&["http://api.slipway.localhost/"]), there);
+        assert_eq!(goes_to(&["http://api.example.com"]), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Arguments of the commands about logins, orgs, spaces and routes.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -32,6 +33,9 @@ pub struct LoginArgs {
     /// As administrator of the platform on this machine; needs to read its state directory
     #[arg(long, conflicts_with_all = ["address", "api", "user", "password"])]
     pub local: bool,
+    /// Where the platform on this machine listens, which is not asked for but known
+    #[arg(skip)]
+    pub listens_at: Option<IpAddr>,
 }
 
 impl fmt::Debug for LoginArgs {

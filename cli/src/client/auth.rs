@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::error::ClientError;
-use super::transport::{self, Trust};
+use super::transport;
 use super::{read_answer, refused, url as addresses};
 use crate::settings::{Secret, Settings, SettingsFile};
 
@@ -39,9 +39,9 @@ pub(crate) struct Tokens {
     pub(crate) refresh: Secret,
 }
 
-/// Asks a platform where its parts are.
-pub(crate) async fn discover(api: &Url, trust: &Trust) -> Result<Discovery, ClientError> {
-    let http = transport::client(trust, &[api])?;
+/// Asks a platform where its parts are. Of the login that is being made, `settings` says how to get there.
+pub(crate) async fn discover(api: &Url, settings: &Settings) -> Result<Discovery, ClientError> {
+    let http = transport::client(settings, &[api])?;
     let response = http
         .get(api.clone())
         .header("accept", "application/json")
@@ -65,7 +65,7 @@ pub(crate) async fn discover(api: &Url, trust: &Trust) -> Result<Discovery, Clie
         .and_then(addresses::api_url)
     };
     let (login, log_cache) = (link("login")?, link("log_cache")?);
-    let http = transport::client(trust, &[api, &login, &log_cache])?;
+    let http = transport::client(settings, &[api, &login, &log_cache])?;
     Ok(Discovery { login, log_cache, http })
 }
 

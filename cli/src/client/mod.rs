@@ -23,7 +23,6 @@ use slipway_api_types::error::ApiErrorBody;
 
 pub(crate) use auth::{discover, identity};
 pub use error::ClientError;
-pub(crate) use transport::Trust;
 pub(crate) use url::{api_url, query};
 
 use crate::printer::Printer;
@@ -85,7 +84,7 @@ impl Client {
         let api = api_url(&settings.api)?;
         let login = api_url(&settings.login)?;
         let log_cache = api_url(&settings.log_cache)?;
-        let http = transport::client(&Trust::of(settings), &[&api, &login, &log_cache])?;
+        let http = transport::client(settings, &[&api, &login, &log_cache])?;
         let auth = auth::Auth::new(http.clone(), login, settings, file);
         Ok(Self { http, api, log_cache, auth, printer })
     }

@@ -11,7 +11,7 @@ use crate::settings::Settings;
 
 /// Whom to trust.
 #[derive(Clone, Debug)]
-pub(crate) enum Trust {
+enum Trust {
     /// The system's authorities.
     System,
     /// Only this authority, as PEM text: a cluster's own.
@@ -22,7 +22,7 @@ pub(crate) enum Trust {
 
 impl Trust {
     /// As stored at login.
-    pub(crate) fn of(settings: &Settings) -> Self {
+    fn of(settings: &Settings) -> Self {
         match (&settings.ca, settings.skip_ssl_validation) {
             (_, true) => Self::Anybody,
             (Some(pem), false) => Self::Authority(pem.clone()),
@@ -31,13 +31,13 @@ impl Trust {
     }
 }
 
-/// An HTTP client for these addresses.
-pub(super) fn client(trust: &Trust, addresses: &[&Url]) -> Result<reqwest::Client, ClientError> {
+/// An HTTP client for these addresses, with the trust of a login and the place that it has for names below `localhost`.
+pub(super) fn client(settings: &Settings, addresses: &[&Url]) -> Result<reqwest::Client, ClientError> {
     // Another part of the same program may have installed a provider already; any will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-        .dns_resolver(Resolver)
+        .dns_resolver(Resolver(settings.localhost))
         .connect_timeout(Duration::from_secs(10))
         // Longer than any pause in an answer; uploads have no limit as a whole.
         .read_timeout(Duration::from_secs(300))
@@ -46,7 +46,7 @@ pub(super) fn client(trust: &Trust, addresses: &[&Url]) -> Result<reqwest::Clien
     if addresses.iter().any(|url| url.host_str().is_some_and(is_localhost)) {
         builder = builder.no_proxy();
     }
-    builder = match trust {
+    builder = match Trust::of(settings) {
         Trust::Anybody => builder.tls_danger_accept_invalid_certs(true),
         Trust::Authority(pem) => {
             let certificates = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|source| {

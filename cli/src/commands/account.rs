@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Session, text};
 use crate::args::{CreateOrgArgs, CreateSpaceArgs, LoginArgs, TargetArgs};
 use crate::client::views::Thing;
-use crate::client::{Body, Client, ClientError, Trust, api_url, discover, identity, query};
+use crate::client::{Body, Client, ClientError, api_url, discover, identity, query};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::printer::Printer;
@@ -36,14 +36,18 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
         api: api.as_str().trim_end_matches('/').to_owned(),
         skip_ssl_validation: args.skip_ssl_validation,
         ca: authority(&environment)?,
+        localhost: args.listens_at,
         ..Settings::default()
     };
     // The authority of an earlier login stays good for the same platform.
     if settings.ca.is_none() && settings.api == old.api {
         settings.ca = old.ca;
     }
+    if settings.localhost.is_none() && settings.api == old.api {
+        settings.localhost = old.localhost;
+    }
     printer.say(&format!("API: {}", settings.api));
-    let platform = discover(&api, &Trust::of(&settings)).await?;
+    let platform = discover(&api, &settings).await?;
     settings.login = platform.login.as_str().trim_end_matches('/').to_owned();
     settings.log_cache = platform.log_cache.as_str().trim_end_matches('/').to_owned();
 
