@@ -264,7 +264,7 @@ impl Trip<'_> {
 
     /// One endpoint: open connections first. One that died while it was idle says nothing about the endpoint, so the
     /// next is taken, and at last a new one. When the endpoint may have seen the request, that was a try, and the next
-    /// is on a new connection: the other idle ones may be as dead, or the request be one that ends them.
+    /// is, by HTTP/1.1, on a new connection: the other idle ones may be as dead, or the request be one that ends them.
     async fn attempt(
         &mut self,
         state: &Rc<EndpointState>,
@@ -286,8 +286,9 @@ impl Trip<'_> {
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
                         tracing::debug!(error = %chain(&error), "no connection to an endpoint");
-                        // There may be too many because the endpoint works, if slowly.
-                        if !matches!(error, ConnectError::Full(_)) {
+                        // There may be too many because the endpoint works, if slowly; and what several waited for failed
+                        // once, which the one who tried has counted.
+                        if !matches!(error, ConnectError::Full(_) | ConnectError::Together { .. }) {
                             state.failed(Instant::now());
                         }
                         return Err(SendFailure::Unsent(Box::new(head), error.failure()));

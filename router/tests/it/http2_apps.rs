@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode};
@@ -96,6 +96,32 @@ async fn an_app_that_ends_a_request_alone_is_not_at_fault() {
     assert_eq!(status_of(&mut sender, get("/good")).await, StatusCode::OK);
     assert_eq!(asked.load(Ordering::Relaxed), 21, "none of it is sent twice");
     assert_eq!(*backend.connections.lock().expect("lock"), 1);
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_does_not_free_the_place_of_a_body_that_still_comes() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router_with(|config| config.cores = 1).await;
+    let kept: Arc<Mutex<Vec<Incoming>>> = Arc::default();
+    let keeping = Arc::clone(&kept);
+    // One request at a time on a connection. It answers at once and goes on wanting the body.
+    let backend = Backend::http2(1, move |request| {
+        keeping.lock().expect("lock").push(request.into_body());
+        async { reply("early") }
+    })
+    .await;
+    cluster.controller.publish(vec![route("app.test", "p")], vec![http2_pool("p", &[backend.address])]).await;
+    let mut sender = client(router.http).await;
+    let mut bodies = Vec::new();
+    for _ in 0..3 {
+        let (body, request) = streamed("/");
+        assert_eq!(status_of(&mut sender, request).await, StatusCode::OK);
+        bodies.push(body);
+    }
+    assert_eq!(status_of(&mut sender, get("/")).await, StatusCode::OK);
+    assert_eq!(*backend.connections.lock().expect("lock"), 4, "each of the three still has its place");
+    drop(bodies);
     router.stop().await;
 }
 

@@ -48,11 +48,7 @@ async fn a_client_that_does_not_finish_its_body_is_cut_off() {
         config.response_timeout_s = 900;
     };
     let router = cluster.router_with(change).await;
-    let backend = Backend::start(|request| async move {
-        let whole = request.into_body().collect().await.is_ok();
-        reply(format!("whole: {whole}"))
-    })
-    .await;
+    let backend = Backend::saying_after_the_body().await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
     let answer = router.raw(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!(answer, "");

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use slipway_chassis::Shutdown;
 use slipway_protocol::digest::SetDigest;
@@ -305,6 +305,25 @@ pub(crate) fn nobody() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().expect("address"), socket)
 }
 
+/// A handler as hyper wants it.
+fn answering<F, R>(
+    handle: F,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Reply,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Reply, Infallible>> + Send,
+>
+where
+    F: Fn(Request<Incoming>) -> R + Send + 'static,
+    R: Future<Output = Reply> + Send + 'static,
+{
+    service_fn(move |request| {
+        let answer = handle(request);
+        async move { Ok(answer.await) }
+    })
+}
+
 /// A backend of the test's own making. It ends when dropped, with all its connections.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
@@ -321,12 +340,8 @@ impl Backend {
         Self::accepting(move |stream| {
             let handle = handle.clone();
             async move {
-                let service = service_fn(move |request| {
-                    let answer = handle(request);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
                 let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                let _ = http.serve_connection(TokioIo::new(stream), answering(handle)).with_upgrades().await;
             }
         })
         .await
@@ -341,12 +356,11 @@ impl Backend {
         Self::accepting(move |stream| {
             let handle = handle.clone();
             async move {
-                let service = service_fn(move |request| {
-                    let answer = handle(request);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
                 let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = http.max_concurrent_streams(most_streams).serve_connection(TokioIo::new(stream), service).await;
+                let _ = http
+                    .max_concurrent_streams(most_streams)
+                    .serve_connection(TokioIo::new(stream), answering(handle))
+                    .await;
             }
         })
         .await
