@@ -55,6 +55,8 @@ pub struct Live {
     pub droplet_bytes: u64,
     /// MiB that it may take.
     pub memory_mb: u64,
+    /// MiB of disk that it may take.
+    pub disk_mb: u64,
 }
 
 /// Sandboxes that run, by assignment.

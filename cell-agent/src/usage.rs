@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use slipway_protocol::v1::{Usage, UsageReport};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,6 +26,28 @@ struct Sample {
     oom_kills_told: u64,
 }
 
+/// File in the run directory that says how much of the cell is promised and used, for whoever looks at this host.
+pub const FILE: &str = "usage.json";
+
+/// Content of [`FILE`]. All in MiB but the number of workloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellUsage {
+    /// Instances, tasks and builds that run.
+    pub workloads: u64,
+    /// What the cell has for them.
+    pub memory_mb: u64,
+    /// What they may take together.
+    pub memory_promised_mb: u64,
+    /// What they take.
+    pub memory_used_mb: u64,
+    /// What the cell has for them.
+    pub disk_mb: u64,
+    /// What they may take together.
+    pub disk_promised_mb: u64,
+    /// What they take.
+    pub disk_used_mb: u64,
+}
+
 /// Samples until shutdown.
 pub async fn sample(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send: watch::Sender<UsageReport>) {
     let mut before: BTreeMap<Uuid, Sample> = BTreeMap::new();
@@ -40,16 +63,36 @@ pub async fn sample(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send:
         let mut report = UsageReport::default();
         let mut disk = 0;
         let taken: u64 = live.iter().map(|live| live.memory_mb).sum();
+        let mut whole = CellUsage {
+            memory_mb,
+            memory_promised_mb: taken,
+            disk_mb,
+            disk_promised_mb: live.iter().map(|live| live.disk_mb).sum(),
+            workloads: live.len() as u64,
+            ..CellUsage::default()
+        };
         for live in live {
             let memory = live.memory_mb;
             let Some(mut usage) = one(&services, live, &mut before).await else { continue };
             usage.cpu_entitlement = of_entitlement(usage.cpu_percent, memory, memory_mb, cores);
             disk += usage.disk_bytes;
+            whole.memory_used_mb += usage.memory_bytes >> 20;
             report.usages.push(usage);
         }
+        whole.disk_used_mb = disk >> 20;
+        tell(&services.config.run_directory, &whole).await;
         report.memory_free_mb = memory_mb.saturating_sub(taken);
         report.disk_free_mb = disk_mb.saturating_sub(disk >> 20).min(services.cache.free_bytes() >> 20);
         send.send_replace(report);
+    }
+}
+
+/// Nothing depends on the file, so a disk that refuses it is no reason to stop.
+async fn tell(directory: &std::path::Path, whole: &CellUsage) {
+    let (path, text) = (directory.join(FILE), serde_json::to_string(whole).unwrap_or_default());
+    let written = tokio::task::spawn_blocking(move || crate::host::write_ready(&path, &text)).await;
+    if let Ok(Err(error)) = written {
+        tracing::debug!(error = %slipway_chassis::chain(&error), "how much of the cell is used cannot be written");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Configuration of one controller.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -7,6 +8,8 @@ use chassis::config::Validate;
 use serde::{Deserialize, Serialize};
 use slipway_chassis as chassis;
 use uuid::Uuid;
+
+use crate::planner::Overcommit;
 
 /// One controller's file. Written by `slipway up`, or by hand on a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,6 +75,9 @@ pub struct Limits {
     pub max_package_files: u64,
     /// Memory of a new process, MiB.
     pub default_memory_mb: u64,
+    /// Memory of `web` by the built-in buildpack that made it, MiB, where nobody has asked for another; the rest gets
+    /// `default_memory_mb`.
+    pub default_memory_mb_by_buildpack: BTreeMap<String, u64>,
     /// Disk of a new process, MiB.
     pub default_disk_mb: u64,
     /// A staging gets at least this, MiB.
@@ -89,6 +95,14 @@ pub struct Limits {
     /// A build or task that no cell can take for this long fails, seconds. Shorter fails pushes during the restart of
     /// the only cell; longer keeps a developer waiting for what will not happen.
     pub unplaced_timeout_s: u64,
+    /// A build or task fails after waiting this long for room on cells that are full, seconds. Its place in the queue is kept
+    /// meanwhile, and the app's log says what it waits for.
+    pub room_timeout_s: u64,
+    /// How much memory is promised on each cell, in per cent of what it has for instances. More than 100 lets limits add up
+    /// to more than there is: most apps use a part of theirs. What all of them use at once is bounded by the cell.
+    pub memory_overcommit_percent: u64,
+    /// The same of its disk.
+    pub disk_overcommit_percent: u64,
     /// A build or task fails after this long when cells are connected and none of them is of the kind that it needs (its
     /// isolation segment), seconds. Shorter than the five seconds within which a cell comes back that lost its controller
     /// fails pushes for a cell that restarts; longer keeps a developer waiting for what only an operator can give.
@@ -101,6 +115,14 @@ pub struct Limits {
     pub temporary_disable_deployments: bool,
 }
 
+impl Limits {
+    /// How much of what cells have is promised.
+    #[must_use]
+    pub fn overcommit(&self) -> Overcommit {
+        Overcommit { memory_percent: self.memory_overcommit_percent, disk_percent: self.disk_overcommit_percent }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -108,6 +130,8 @@ impl Default for Limits {
             max_package_unpacked_bytes: 4 << 30,
             max_package_files: 200_000,
             default_memory_mb: 1024,
+            // nginx takes some ten, whatever the site.
+            default_memory_mb_by_buildpack: BTreeMap::from([("staticfile_buildpack".to_owned(), 64)]),
             default_disk_mb: 1024,
             staging_memory_mb: 1024,
             staging_disk_mb: 4096,
@@ -116,6 +140,9 @@ impl Default for Limits {
             refresh_token_s: 30 * 24 * 3600,
             cell_lost_after_s: 30,
             unplaced_timeout_s: 60,
+            room_timeout_s: 600,
+            memory_overcommit_percent: 100,
+            disk_overcommit_percent: 100,
             no_compatible_cell_after_s: 6,
             database_wait_s: 3,
             temporary_disable_deployments: false,
@@ -139,6 +166,14 @@ impl Validate for ControllerConfig {
         }
         if self.limits.database_wait_s == 0 {
             problems.push("limits.database_wait_s: 0 refuses every request; write 1 or more seconds".to_owned());
+        }
+        for (key, percent) in [
+            ("memory_overcommit_percent", self.limits.memory_overcommit_percent),
+            ("disk_overcommit_percent", self.limits.disk_overcommit_percent),
+        ] {
+            if !(100..=10_000).contains(&percent) {
+                problems.push(format!("limits.{key}: {percent} is not between 100 (no more than there is) and 10000"));
+            }
         }
         if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
             problems

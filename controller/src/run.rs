@@ -187,7 +187,8 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         Arc::clone(&wake),
         &shutdown,
     );
-    tasks::place::start(Arc::clone(&placement), leadership.clone(), Arc::clone(&wake), &shutdown);
+    let overcommit = config.limits.overcommit();
+    tasks::place::start(Arc::clone(&placement), overcommit, leadership.clone(), Arc::clone(&wake), &shutdown);
     tasks::deployments::start(context.clone(), leadership.clone(), Arc::clone(&wake), &shutdown);
     tasks::acks::start(Arc::clone(&placement), Arc::clone(&router_hub), Arc::clone(&wake), &shutdown);
     tasks::release::start(Arc::clone(&placement), context.store.clone(), Arc::clone(&wake), &shutdown);

@@ -98,7 +98,11 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         drain_networks: kept(&layout.config("controller"), "drain_networks")?
             .unwrap_or_else(|| OWN_NETWORKS.map(str::to_owned).to_vec()),
         zone: "local".to_owned(),
-        limits: Limits::default(),
+        limits: Limits {
+            memory_overcommit_percent: settings.memory_overcommit,
+            disk_overcommit_percent: settings.disk_overcommit,
+            ..Limits::default()
+        },
     };
     save(&layout.config("controller"), &controller)?;
     let cell = CellConfig {

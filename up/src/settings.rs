@@ -46,9 +46,26 @@ pub struct Settings {
     /// Where the resolver of the platform's names listens; `None` = there is none.
     #[serde(default)]
     pub dns_port: Option<u16>,
+    /// Memory that may be promised, in per cent of what there is.
+    #[serde(default = "memory_overcommit")]
+    pub memory_overcommit: u64,
+    /// Disk that may be promised, in per cent of what there is.
+    #[serde(default = "disk_overcommit")]
+    pub disk_overcommit: u64,
     /// Where layers are; `None` = started by a version that did not note it.
     #[serde(default)]
     pub stacks: Option<PathBuf>,
+}
+
+/// Of the apps on one machine most are idle most of the time, and a limit is what an app may use at worst: a page of
+/// static files is given a gibibyte by default and takes a few mebibytes. All together are bounded by the machine.
+fn memory_overcommit() -> u64 {
+    300
+}
+
+/// A build may fill 4 GiB and most take a hundredth of it. A start for which the disk has no room is refused in any case.
+fn disk_overcommit() -> u64 {
+    400
 }
 
 impl Settings {
@@ -117,6 +134,12 @@ impl Settings {
             http_port,
             https_port,
             dns_port,
+            memory_overcommit: options
+                .memory_overcommit
+                .unwrap_or_else(|| kept.as_ref().map_or_else(memory_overcommit, |kept| kept.memory_overcommit)),
+            disk_overcommit: options
+                .disk_overcommit
+                .unwrap_or_else(|| kept.as_ref().map_or_else(disk_overcommit, |kept| kept.disk_overcommit)),
             stacks: Some(options.stack_directory()),
         };
         let text = serde_json::to_string_pretty(&settings)
@@ -143,6 +166,14 @@ impl Settings {
         {
             // 0 asks for any.
             if let Some(asked) = asked.filter(|asked| *asked != 0 && *asked != kept) {
+                found.push(told(flag, &asked, &kept));
+            }
+        }
+        for (flag, asked, kept) in [
+            ("--memory-overcommit", options.memory_overcommit, self.memory_overcommit),
+            ("--disk-overcommit", options.disk_overcommit, self.disk_overcommit),
+        ] {
+            if let Some(asked) = asked.filter(|asked| *asked != kept) {
                 found.push(told(flag, &asked, &kept));
             }
         }
@@ -300,8 +331,19 @@ pub(crate) mod tests {
             admin_port: 3,
             network: "10.62.0.0/20".to_owned(),
             dns_port: None,
+            memory_overcommit: memory_overcommit(),
+            disk_overcommit: disk_overcommit(),
             stacks: Some("/layers".into()),
         }
+    }
+
+    #[test]
+    fn settings_of_a_version_without_overcommit_are_read() {
+        let mut old = serde_json::to_value(example()).expect("JSON");
+        let fields = old.as_object_mut().expect("an object");
+        fields.remove("memory_overcommit").and_then(|_| fields.remove("disk_overcommit")).expect("both were there");
+        let read: Settings = serde_json::from_value(old).expect("read");
+        assert_eq!((read.memory_overcommit, read.disk_overcommit), (300, 400));
     }
 
     #[derive(clap::Parser)]
@@ -340,6 +382,7 @@ pub(crate) mod tests {
             ["--http", "80"],
             ["--https", "443"],
             ["--stacks", "/other"],
+            ["--memory-overcommit", "100"],
         ];
         let mut all: Vec<&str> = other.concat();
         all.push("--dns=53");
@@ -349,6 +392,7 @@ pub(crate) mod tests {
             "--listen 0.0.0.0 is not in force, it runs with 127.0.0.1",
             "--http 80 is not in force, it runs with 8080",
             "--https 443 is not in force, it runs with 8443",
+            "--memory-overcommit 100 is not in force, it runs with 300",
             "--dns=53 is not in force, it runs with no resolver",
             "--stacks /other is not in force, it runs with /layers",
         ];

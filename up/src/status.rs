@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use slipway_cell_agent::usage::{self, CellUsage};
 
 use crate::UpError;
 use crate::layout::Layout;
 use crate::parts;
 use crate::process::Known;
-use crate::settings::write_atomically;
+use crate::settings::{Settings, write_atomically};
 
 /// Written by the supervisor whenever something changes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -98,6 +99,7 @@ pub fn report(layout: &Layout) -> Vec<Line> {
             notes.extend(last_problem(layout, part));
         }
         if part == "cell" {
+            notes.extend(cell_room(layout));
             notes.extend(cell_warnings(layout));
         }
         lines.push(Line {
@@ -127,6 +129,41 @@ fn last_problem(layout: &Layout, part: &str) -> Option<String> {
         .map(|line| line.trim().to_owned())
 }
 
+/// How much of this machine is promised to apps, and how much they use.
+fn cell_room(layout: &Layout) -> Vec<String> {
+    let read = |path| std::fs::read(path).ok();
+    let usage = read(layout.run("cell").join(usage::FILE)).and_then(|text| serde_json::from_slice(&text).ok());
+    let settings = read(layout.state("settings.json")).and_then(|text| serde_json::from_slice::<Settings>(&text).ok());
+    match (usage, settings) {
+        (Some(usage), Some(settings)) => room(&usage, &settings),
+        _ => Vec::new(),
+    }
+}
+
+fn room(usage: &CellUsage, settings: &Settings) -> Vec<String> {
+    let line = |what: &str, [promised, used, has]: [u64; 3], percent: u64| {
+        let [most, promised, used, has] = [has.saturating_mul(percent) / 100, promised, used, has].map(gib);
+        format!("{what}: {promised} of {most} GiB promised to {}, {used} of {has} GiB used", what_runs(usage.workloads))
+    };
+    vec![
+        line("memory", [usage.memory_promised_mb, usage.memory_used_mb, usage.memory_mb], settings.memory_overcommit),
+        line("disk", [usage.disk_promised_mb, usage.disk_used_mb, usage.disk_mb], settings.disk_overcommit),
+    ]
+}
+
+fn what_runs(workloads: u64) -> String {
+    match workloads {
+        1 => "1 instance or build".to_owned(),
+        many => format!("{many} instances and builds"),
+    }
+}
+
+/// With one digit behind the point.
+fn gib(mib: u64) -> String {
+    let tenths = mib.saturating_mul(10) / 1024;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// What the cell found wrong with its host, from its ready file.
 fn cell_warnings(layout: &Layout) -> Vec<String> {
     #[derive(Deserialize)]
@@ -139,4 +176,36 @@ fn cell_warnings(layout: &Layout) -> Vec<String> {
         .and_then(|bytes| serde_json::from_slice::<Ready>(&bytes).ok())
         .map(|ready| ready.warnings)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_promised_and_used_is_told() {
+        let usage = CellUsage {
+            workloads: 12,
+            memory_mb: 18 * 1024,
+            memory_promised_mb: 22_426,
+            memory_used_mb: 1_741,
+            disk_mb: 40 * 1024,
+            disk_promised_mb: 1024,
+            disk_used_mb: 51,
+        };
+        let settings = crate::settings::tests::example();
+        assert_eq!(
+            room(&usage, &settings),
+            [
+                "memory: 21.9 of 54.0 GiB promised to 12 instances and builds, 1.7 of 18.0 GiB used",
+                "disk: 1.0 of 160.0 GiB promised to 12 instances and builds, 0.0 of 40.0 GiB used",
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_cell_nothing_is_told() {
+        let directory = tempfile::tempdir().expect("directory");
+        assert!(cell_room(&Layout { state: directory.path().into(), run: directory.path().into() }).is_empty());
+    }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use slipway_protocol::v1;
 
 use crate::store::events::EventRow;
+use crate::store::instances::WaitingRow;
 
 /// Events that [`line`] has words for.
 pub(super) const KINDS: [&str; 19] = [
@@ -34,6 +35,19 @@ pub(super) fn line(event: &EventRow) -> Option<v1::LogLine> {
     Some(v1::LogLine {
         unix_ns: event.created_at.timestamp_nanos_opt()?,
         text: text(&event.kind, &event.target_guid, &event.data)?.into_bytes().into(),
+        source_type: "API".to_owned(),
+        instance_id: "0".to_owned(),
+        ..v1::LogLine::default()
+    })
+}
+
+/// The line of something of an app that waits for a place. Its time is that since when it waits, whatever the reason has
+/// become meanwhile, so that clients that walk on from the newest line see it once.
+pub(super) fn waiting(row: &WaitingRow) -> Option<v1::LogLine> {
+    let of = if row.count > 1 { format!("{} instances of ", row.count) } else { String::new() };
+    Some(v1::LogLine {
+        unix_ns: row.since.timestamp_nanos_opt()?,
+        text: format!("No place yet for {of}{}: {}", row.what, row.reason).into_bytes().into(),
         source_type: "API".to_owned(),
         instance_id: "0".to_owned(),
         ..v1::LogLine::default()
@@ -73,6 +87,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_waits_is_told_with_its_reason() {
+        let since = chrono::DateTime::from_timestamp_nanos(1_700_000_000_000_000_123);
+        let row = |what: &str, count| WaitingRow {
+            what: what.into(),
+            count,
+            reason: "waiting for room: needs 1024 MiB; the largest free is 62 MiB on cell 00000001".into(),
+            since,
+        };
+        let line = waiting(&row("the build", 1)).expect("a line");
+        let text = String::from_utf8_lossy(&line.text);
+        assert_eq!(text, format!("No place yet for the build: {}", row("", 1).reason));
+        assert_eq!(line.unix_ns, 1_700_000_000_000_000_123, "the same each time it is asked for");
+        let line = waiting(&row("process web", 3)).expect("a line");
+        assert!(line.text.starts_with(b"No place yet for 3 instances of process web: "));
+    }
 
     #[test]
     fn every_kind_has_words() {

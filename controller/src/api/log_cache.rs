@@ -51,6 +51,13 @@ async fn read(
             let mut answer = context.cells.read_logs(query).await;
             let events = context.store.events_of_app(app.guid, &api_lines::KINDS, &wish.span()).await?;
             add(&mut answer.lines, events.iter().filter_map(api_lines::line), &wish);
+            let waiting = context.store.waiting_of_app(app.guid).await?;
+            let waiting = waiting.iter().filter_map(api_lines::waiting).filter(|line| wish.covers(line.unix_ns));
+            let mut waiting: Vec<v1::LogLine> = waiting.collect();
+            if wish.descending {
+                waiting.reverse();
+            }
+            add(&mut answer.lines, waiting.into_iter(), &wish);
             answer
         }
         false => LogAnswer::default(),
@@ -68,6 +75,11 @@ struct Wish {
 }
 
 impl Wish {
+    /// Whether this time is asked for; without an end there is none.
+    fn covers(&self, unix_ns: i64) -> bool {
+        unix_ns >= self.start && (self.end == 0 || unix_ns < self.end)
+    }
+
     fn span(&self) -> Span {
         // Without an end there is none; times before the first day of the store are its first day.
         let at = |ns: i64| DateTime::from_timestamp_nanos(ns);

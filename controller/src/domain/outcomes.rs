@@ -13,13 +13,15 @@ use super::lifecycle::record;
 use super::specs::LayerRef;
 use super::{DomainError, DomainResult};
 use crate::blobs::BlobDigest;
+use crate::config::Limits;
 use crate::context::Context;
 use crate::store::apps::{app_build_cache_tx, app_lock_tx};
 use crate::store::apptasks::{task_lock_tx, task_state_tx};
 use crate::store::builds::{BuildRow, build_app_tx, build_end_tx, build_lock_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::{NewDroplet, droplet_insert_tx};
-use crate::store::placement::NO_COMPATIBLE_CELL;
+use crate::store::placement::{NO_COMPATIBLE_CELL, NO_ROOM};
+use crate::store::processes::process_usual_memory_tx;
 use crate::store::retention::bits_expire_tx;
 
 /// Added to the staging timeout, seconds: the cell ends a build in time by itself and says more about it.
@@ -28,7 +30,15 @@ const STAGING_GRACE_S: i64 = 60;
 /// What a build left behind, checked.
 struct Made {
     droplet: NewDroplet,
+    /// Name of the last buildpack: the one whose start command holds.
+    built_with: Option<String>,
     cache: Option<v1::Blob>,
+}
+
+/// Memory of an app's `web` when nobody has asked for another.
+fn usual_memory_mb(limits: &Limits, built_with: Option<&str>) -> i64 {
+    let usual = built_with.and_then(|name| limits.default_memory_mb_by_buildpack.get(name));
+    i64::try_from(*usual.unwrap_or(&limits.default_memory_mb)).unwrap_or(i64::MAX)
 }
 
 /// Ends a build by what its cell reports.
@@ -73,6 +83,8 @@ pub async fn build_completed(
                 let size = i64::try_from(cache.size).unwrap_or(i64::MAX);
                 app_build_cache_tx(&mut tx, row.app_guid, &cache.digest, size).await?;
             }
+            let memory_mb = usual_memory_mb(&context.config.limits, made.built_with.as_deref());
+            process_usual_memory_tx(&mut tx, row.app_guid, memory_mb).await?;
             bits_expire_tx(&mut tx, row.app_guid).await?;
             build_event(&mut tx, &row, "audit.app.build.staged", json!({ "droplet_guid": droplet.guid })).await?;
         }
@@ -159,6 +171,7 @@ fn made(build: &BuildRow, result: &v1::BuildResult) -> Result<Made, String> {
             layers: json!(layers),
             sonames: serde_json::from_str(&result.sonames_json).ok(),
         },
+        built_with: result.buildpacks.last().map(|pack| pack.name.clone()),
         cache: result.cache.clone().filter(|cache| cache.digest.len() == 32),
     })
 }
@@ -243,6 +256,7 @@ pub async fn sweep(context: &Context) -> DomainResult<()> {
     let limits = &context.config.limits;
     let (limit, unplaced_limit) = (seconds(limits.staging_timeout_s), seconds(limits.unplaced_timeout_s));
     let incompatible_limit = seconds(limits.no_compatible_cell_after_s).min(unplaced_limit);
+    let room_limit = seconds(limits.room_timeout_s);
     for build in context.store.builds_open().await? {
         let attempt = build.attempt.unsigned_abs();
         match (build.unplaced, build.unplaced_s) {
@@ -254,19 +268,23 @@ pub async fn sweep(context: &Context) -> DomainResult<()> {
                 let error = format!("NoCompatibleCell - Found no compatible cell{which}");
                 build_failed(context, build.guid, attempt, &error).await?;
             }
-            (Some(reason), Some(waited)) if waited > unplaced_limit && !build.assigned => {
+            (Some(reason), Some(waited))
+                if waited > if reason.starts_with(NO_ROOM) { room_limit } else { unplaced_limit }
+                    && !build.assigned =>
+            {
                 let error =
                     format!("InsufficientResources - No cell could take the build for {waited} seconds: {reason}");
                 build_failed(context, build.guid, attempt, &error).await?;
             }
-            _ if build.age_s > limit.saturating_add(STAGING_GRACE_S) => {
+            // What it waited for room is not its own time.
+            _ if build.age_s > limit.saturating_add(STAGING_GRACE_S).saturating_add(room_limit) => {
                 let error = format!("StagingTimeExpired - The build did not end within {limit} seconds");
                 build_failed(context, build.guid, attempt, &error).await?;
             }
             _ => {}
         }
     }
-    for task in context.store.tasks_unplaced(unplaced_limit, incompatible_limit).await? {
+    for task in context.store.tasks_unplaced(unplaced_limit, incompatible_limit, room_limit).await? {
         let failure = format!("No cell could take the task: {}", task.reason);
         task_ended(context, task.guid, None, Some(&failure)).await?;
     }

@@ -59,6 +59,7 @@ impl Scale {
                 *target = value;
             }
         }
+        process.memory_chosen |= self.memory_mb.is_some();
         if let Some(rate) = self.log_rate {
             if rate < -1 {
                 return Err(DomainError::invalid(format!(

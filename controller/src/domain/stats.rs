@@ -179,6 +179,7 @@ mod tests {
             revision_guid: None,
             labels: json!({}),
             annotations: json!({}),
+            memory_chosen: true,
             created_at: Utc::now(),
             updated_at: Utc::now(),
         }

@@ -38,6 +38,22 @@ pub fn cell_name(cell: CellId) -> String {
     format!("cell {}", &cell.0.simple().to_string()[..8])
 }
 
+/// How much of what cells have is promised to instances, builds and tasks together. A limit is what one may use, not what
+/// it uses, so promises beyond what is there cost nothing until too many are called in at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overcommit {
+    /// Of the memory, in per cent; 100 = no more than there is.
+    pub memory_percent: u64,
+    /// Of the disk, in per cent.
+    pub disk_percent: u64,
+}
+
+impl Default for Overcommit {
+    fn default() -> Self {
+        Self { memory_percent: 100, disk_percent: 100 }
+    }
+}
+
 /// The outcome of one round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -50,8 +66,8 @@ pub struct Plan {
 }
 
 /// Plans one round. `new_id` gives ids for new assignments.
-pub fn plan(input: &Snapshot, mut new_id: impl FnMut() -> AssignmentId) -> Plan {
-    let mut round = Round::new(input);
+pub fn plan(input: &Snapshot, overcommit: Overcommit, mut new_id: impl FnMut() -> AssignmentId) -> Plan {
+    let mut round = Round::new(input, overcommit);
     round.settle_unwanted();
     round.settle_returned();
     round.settle_lost(&mut new_id);
@@ -76,13 +92,13 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(input: &'a Snapshot) -> Self {
+    fn new(input: &'a Snapshot, overcommit: Overcommit) -> Self {
         Self {
             input,
             wanted: input.wanted.iter().map(|wanted| (wanted.group, wanted)).collect(),
             assignments: input.assignments.iter().map(|placed| (placed.id, placed.clone())).collect(),
             states: input.cells.iter().map(|cell| (cell.id, cell.state)).collect(),
-            room: Room::new(input),
+            room: Room::new(input, overcommit),
             placements: Vec::new(),
             unplaced: BTreeMap::new(),
             alarms: Vec::new(),

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use slipway_api_types::CellId;
 use uuid::Uuid;
 
-use super::{REFUSAL_MEMORY_MS, cell_name};
+use super::{Overcommit, REFUSAL_MEMORY_MS, cell_name};
 use crate::store::placement::{
-    Cell, CellState, NO_COMPATIBLE_CELL, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted,
+    Cell, CellState, NO_COMPATIBLE_CELL, NO_ROOM, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted,
 };
 
 /// An instance that needs a place.
@@ -27,19 +27,25 @@ pub(super) struct Room<'a> {
 
 struct Free<'a> {
     cell: &'a Cell,
+    /// What may be promised there in all.
+    promised_memory_mb: u64,
+    /// What may still be promised.
     memory_mb: u64,
     disk_mb: u64,
     slots: SlotUse,
 }
 
 impl<'a> Room<'a> {
-    pub(super) fn new(input: &'a Snapshot) -> Self {
+    pub(super) fn new(input: &'a Snapshot, overcommit: Overcommit) -> Self {
+        let percent = |mb: u64, percent: u64| mb.saturating_mul(percent) / 100;
         let mut cells: BTreeMap<CellId, Free<'a>> = input
             .cells
             .iter()
             .map(|cell| {
                 let slots = input.slots.get(&cell.id).cloned().unwrap_or_default();
-                (cell.id, Free { cell, memory_mb: cell.memory_mb, disk_mb: cell.disk_mb, slots })
+                let memory_mb = percent(cell.memory_mb, overcommit.memory_percent);
+                let disk_mb = percent(cell.disk_mb, overcommit.disk_percent);
+                (cell.id, Free { cell, promised_memory_mb: memory_mb, memory_mb, disk_mb, slots })
             })
             .collect();
         let mut spread: BTreeMap<Uuid, BTreeMap<CellId, u32>> = BTreeMap::new();
@@ -105,7 +111,7 @@ impl<'a> Room<'a> {
                 zones.get(cell.zone.as_str()).copied().unwrap_or(0),
                 spread.get(&cell.id).copied().unwrap_or(0),
                 !cell.stacks.contains(&wanted.stack),
-                std::cmp::Reverse(free.memory_mb.saturating_mul(1_000) / cell.memory_mb.max(1)),
+                std::cmp::Reverse(free.memory_mb.saturating_mul(1_000) / free.promised_memory_mb.max(1)),
                 cell.id,
             )
         });
@@ -150,11 +156,12 @@ impl<'a> Room<'a> {
                 .map_or(("a cell".to_owned(), ""), |(cell, reason)| (cell_name(*cell), *reason));
             format!("{cell} refused it: {reason}")
         })?;
-        let fits = fitting(willing, "", wanted.memory_mb, |free| free.memory_mb)?;
-        let fits = fitting(fits, " of disk", wanted.disk_mb, |free| free.disk_mb)?;
+        // However much is promised: one alone never gets more than is there.
+        let fits = fitting(willing, "", wanted.memory_mb, |free| free.memory_mb.min(free.cell.memory_mb))?;
+        let fits = fitting(fits, " of disk", wanted.disk_mb, |free| free.disk_mb.min(free.cell.disk_mb))?;
         let slots = fits.len();
         keep(fits, |free| free.slot().is_some())
-            .ok_or_else(|| format!("no slot is free on any of the {slots} cell(s) with room"))
+            .ok_or_else(|| format!("{NO_ROOM}: no slot is free on any of the {slots} cell(s) with room"))
     }
 }
 
@@ -173,7 +180,7 @@ fn fitting<'f, 'a>(
     keep(cells, |cell| free(cell) >= need).ok_or_else(|| {
         let (mb, on) =
             largest.map_or((0, String::new()), |cell| (free(cell), format!(" on {}", cell_name(cell.cell.id))));
-        format!("needs {need} MiB{what}; the largest free is {mb} MiB{on}")
+        format!("{NO_ROOM}: needs {need} MiB{what}; the largest free is {mb} MiB{on}")
     })
 }
 

@@ -78,6 +78,11 @@ fn running(number: u128, index: u32, on: &Cell) -> Placed {
     }
 }
 
+/// Where no more is promised than there is.
+fn plan(input: &Snapshot, ids: impl FnMut() -> AssignmentId) -> Plan {
+    super::plan(input, Overcommit::default(), ids)
+}
+
 fn reason(input: &Snapshot) -> String {
     let plan = plan(input, ids());
     plan.changes.unplaced.expect("unplaced").remove(0).reason
@@ -93,6 +98,25 @@ fn instances_spread_over_zones_then_cells() {
     }
     assert_eq!(on, BTreeMap::from([(cells[0].id, 1), (cells[1].id, 1), (cells[2].id, 2)]));
     assert!(plan.changes.unplaced.is_none());
+}
+
+#[test]
+fn more_is_promised_than_there_is_but_to_none_alone() {
+    let placed = |instances, each, overcommit| {
+        super::plan(&snapshot(vec![Cell { slots: 100, ..cell(1, "a") }], wanted(instances, each)), overcommit, ids())
+    };
+    let thrice = Overcommit { memory_percent: 300, disk_percent: 400 };
+    assert_eq!(placed(10, 300, Overcommit::default()).changes.placements.len(), 3, "1000 MiB");
+    let plan = placed(11, 300, thrice);
+    assert_eq!(plan.changes.placements.len(), 10, "3000 MiB");
+    let text = "waiting for room: needs 300 MiB; the largest free is 0 MiB on cell 00000001";
+    assert_eq!(plan.changes.unplaced.expect("one waits").remove(0).reason, text);
+    let plan = placed(1, 1001, thrice);
+    assert!(plan.changes.placements.is_empty(), "the cell has 1000 MiB, whatever it promises");
+    let text = "waiting for room: needs 1001 MiB; the largest free is 1000 MiB on cell 00000001";
+    assert_eq!(plan.changes.unplaced.expect("it waits").remove(0).reason, text);
+    // Disk: 10 MiB each of 1000, then of 4000.
+    assert_eq!(placed(200, 1, Overcommit::default()).changes.placements.len(), 100);
 }
 
 #[test]
@@ -117,12 +141,15 @@ fn each_instance_without_a_place_has_one_reason_with_figures() {
     assert_eq!(placed.len(), 1, "case does not matter");
     let picky = Wanted { tags: BTreeSet::from(["gpu".into()]), ..wanted(1, 1) };
     assert_eq!(reason(&snapshot(vec![one()], picky)), "found no compatible cell: no connected cell has the tags gpu");
-    let text = "needs 4096 MiB; the largest free is 1000 MiB on cell 00000001";
+    let text = "waiting for room: needs 4096 MiB; the largest free is 1000 MiB on cell 00000001";
     assert_eq!(reason(&snapshot(vec![one()], wanted(1, 4096))), text);
     let disk = Wanted { disk_mb: 5000, ..wanted(1, 1) };
-    let text = "needs 5000 MiB of disk; the largest free is 1000 MiB on cell 00000001";
+    let text = "waiting for room: needs 5000 MiB of disk; the largest free is 1000 MiB on cell 00000001";
     assert_eq!(reason(&snapshot(vec![one()], disk)), text);
-    assert_eq!(reason(&snapshot(vec![one()], wanted(5, 1))), "no slot is free on any of the 1 cell(s) with room");
+    assert_eq!(
+        reason(&snapshot(vec![one()], wanted(5, 1))),
+        "waiting for room: no slot is free on any of the 1 cell(s) with room"
+    );
     let mut refused = snapshot(vec![one()], wanted(1, 1));
     let refusal = |age_ms| Refused {
         group: Uuid::from_u128(77),
@@ -255,5 +282,5 @@ fn reasons_hold_the_figures_after_the_whole_round() {
     let mut input = snapshot(vec![cell(1, "a")], wanted(2, 700));
     // Placed later in the same round, into what is left.
     input.wanted.push(Wanted { group: Uuid::from_u128(99), ..wanted(1, 200) });
-    assert_eq!(reason(&input), "needs 700 MiB; the largest free is 100 MiB on cell 00000001");
+    assert_eq!(reason(&input), "waiting for room: needs 700 MiB; the largest free is 100 MiB on cell 00000001");
 }

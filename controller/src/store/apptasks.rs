@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use super::placement::NO_COMPATIBLE_CELL;
+use super::placement::{NO_COMPATIBLE_CELL, NO_ROOM};
 use crate::domain::list::ListOptions;
 
 /// A task as stored.
@@ -154,22 +154,30 @@ pub struct UnplacedTask {
 }
 
 impl Store {
-    /// Tasks that have had no place for more than `seconds`, or for `incompatible_s` when no cell is of the kind that they
-    /// need, and never were on a cell.
+    /// Tasks that have had no place for more than `seconds`, for `incompatible_s` when no cell is of the kind that they
+    /// need, for `room_s` when the cells are full, and never were on a cell.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tasks_unplaced(&self, seconds: i64, incompatible_s: i64) -> sqlx::Result<Vec<UnplacedTask>> {
+    pub async fn tasks_unplaced(
+        &self,
+        seconds: i64,
+        incompatible_s: i64,
+        room_s: i64,
+    ) -> sqlx::Result<Vec<UnplacedTask>> {
         sqlx::query_as!(
             UnplacedTask,
             "select t.guid, u.reason from task t join unplaced u on u.group_id = t.guid
              where t.state in ('PENDING', 'RUNNING')
                and u.since < now() - make_interval(secs => case when starts_with(u.reason, $3) then $2::bigint
-                                                           else $1::bigint end)
+                                                                when starts_with(u.reason, $5) then $4::bigint
+                                                                else $1::bigint end)
                and not exists (select 1 from assignment x where x.group_id = t.guid)",
             seconds,
             incompatible_s,
-            NO_COMPATIBLE_CELL
+            NO_COMPATIBLE_CELL,
+            room_s,
+            NO_ROOM
         )
         .fetch_all(self.pool())
         .await

@@ -190,7 +190,7 @@ pub async fn processes_with_interim_tx(tx: &mut PgConnection, app: Uuid) -> sqlx
         ProcessRow,
         r#"select guid, app_guid, type as kind, command, instances, memory_in_mb, disk_in_mb, log_rate_limit,
                   health_check, readiness_health_check, spec, version, deployment_guid, revision_guid, labels,
-                  annotations, created_at, updated_at
+                  annotations, memory_chosen, created_at, updated_at
            from process where app_guid = $1 order by deployment_guid is not null, created_at, guid"#,
         app
     )
@@ -206,8 +206,8 @@ pub async fn interim_insert_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
     sqlx::query!(
         "insert into process (guid, app_guid, type, command, instances, memory_in_mb, disk_in_mb, log_rate_limit,
                               health_check, readiness_health_check, spec, version, deployment_guid, labels, annotations,
-                              revision_guid)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                              revision_guid, memory_chosen)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         process.guid,
         process.app_guid,
         process.kind,
@@ -224,6 +224,7 @@ pub async fn interim_insert_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
         process.labels,
         process.annotations,
         process.revision_guid,
+        process.memory_chosen,
     )
     .execute(tx)
     .await?;

@@ -44,6 +44,19 @@ pub struct UnplacedRow {
     pub since: DateTime<Utc>,
 }
 
+/// Something of an app that has no place.
+#[derive(Clone, Debug)]
+pub struct WaitingRow {
+    /// For people: `the build`, `process web`, `task 3`.
+    pub what: String,
+    /// How many of it wait.
+    pub count: i64,
+    /// Why the first of them has no place.
+    pub reason: String,
+    /// Since when that one has none.
+    pub since: DateTime<Utc>,
+}
+
 impl Store {
     /// What is meant to run of these processes and follows their newest spec, primaries first.
     ///
@@ -73,6 +86,28 @@ impl Store {
             UnplacedRow,
             "select group_id as process_guid, index, reason, since from unplaced where group_id = any($1)",
             processes
+        )
+        .fetch_all(self.pool())
+        .await
+    }
+
+    /// What of an app has no place: its builds, tasks and instances, with the reason and since when.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn waiting_of_app(&self, app: Uuid) -> sqlx::Result<Vec<WaitingRow>> {
+        sqlx::query_as!(
+            WaitingRow,
+            r#"select w.what as "what!", count(*) as "count!", min(u.since) as "since!",
+                      (array_agg(u.reason order by u.since, u.index))[1] as "reason!"
+               from (select guid, 'the build' as what from build where app_guid = $1 and state = 'STAGING'
+                     union all
+                     select guid, 'task ' || sequence_id from task where app_guid = $1 and state in ('PENDING', 'RUNNING')
+                     union all
+                     select guid, 'process ' || type from process where app_guid = $1) w
+               join unplaced u on u.group_id = w.guid
+               group by w.guid, w.what order by min(u.since), w.guid"#,
+            app
         )
         .fetch_all(self.pool())
         .await

@@ -30,6 +30,8 @@ pub struct ProcessRow {
     pub revision_guid: Option<Uuid>,
     pub labels: Value,
     pub annotations: Value,
+    /// Somebody asked for this memory; otherwise it follows what the app is built with.
+    pub memory_chosen: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -53,8 +55,8 @@ pub struct NewProcess<'a> {
 pub async fn process_insert_tx(tx: &mut PgConnection, process: &NewProcess<'_>) -> sqlx::Result<Option<Uuid>> {
     let guid = if process.kind == "web" { process.app_guid } else { Uuid::new_v4() };
     sqlx::query_scalar!(
-        "insert into process (guid, app_guid, type, instances, memory_in_mb, disk_in_mb, health_check)
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing returning guid",
+        "insert into process (guid, app_guid, type, instances, memory_in_mb, disk_in_mb, health_check, memory_chosen)
+         values ($1, $2, $3, $4, $5, $6, $7, false) on conflict do nothing returning guid",
         guid,
         process.app_guid,
         process.kind,
@@ -76,7 +78,7 @@ pub async fn processes_of_app_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Resu
         ProcessRow,
         r#"select guid, app_guid, type as kind, command, instances, memory_in_mb, disk_in_mb, log_rate_limit,
                   health_check, readiness_health_check, spec, version, deployment_guid, revision_guid, labels,
-                  annotations, created_at, updated_at
+                  annotations, memory_chosen, created_at, updated_at
            from process where app_guid = $1 and deployment_guid is null order by created_at, type"#,
         app
     )
@@ -92,7 +94,7 @@ pub async fn process_update_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
     sqlx::query!(
         "update process set command = $2, instances = $3, memory_in_mb = $4, disk_in_mb = $5, log_rate_limit = $6,
                 health_check = $7, readiness_health_check = $8, labels = jsonb_strip_nulls($9),
-                annotations = jsonb_strip_nulls($10), updated_at = now()
+                annotations = jsonb_strip_nulls($10), memory_chosen = $11, updated_at = now()
          where guid = $1",
         process.guid,
         process.command,
@@ -104,6 +106,23 @@ pub async fn process_update_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
         process.readiness_health_check,
         process.labels,
         process.annotations,
+        process.memory_chosen,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives an app's `web` this memory, unless somebody has asked for another. What runs keeps what it has until its next start.
+///
+/// # Errors
+/// When the database fails.
+pub async fn process_usual_memory_tx(tx: &mut PgConnection, app: Uuid, memory_mb: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update process set memory_in_mb = $2, updated_at = now()
+         where app_guid = $1 and type = 'web' and deployment_guid is null and not memory_chosen and memory_in_mb <> $2",
+        app,
+        memory_mb
     )
     .execute(tx)
     .await?;
@@ -156,7 +175,7 @@ impl Store {
             ProcessRow,
             r#"select guid, app_guid, type as kind, command, instances, memory_in_mb, disk_in_mb, log_rate_limit,
                       health_check, readiness_health_check, spec, version, deployment_guid, revision_guid, labels,
-                      annotations, created_at, updated_at
+                      annotations, memory_chosen, created_at, updated_at
                from process where guid = $1"#,
             guid
         )
@@ -173,7 +192,7 @@ impl Store {
             ProcessRow,
             r#"select guid, app_guid, type as kind, command, instances, memory_in_mb, disk_in_mb, log_rate_limit,
                       health_check, readiness_health_check, spec, version, deployment_guid, revision_guid, labels,
-                      annotations, created_at, updated_at
+                      annotations, memory_chosen, created_at, updated_at
                from process where app_guid = $1 and type = $2 and (deployment_guid is null or instances > 0)
                order by created_at desc, deployment_guid is null, guid limit 1"#,
             app,

@@ -8,7 +8,7 @@ use slipway_chassis::{Shutdown, chain};
 
 use super::Wake;
 use super::lease::Leadership;
-use crate::planner;
+use crate::planner::{self, Overcommit};
 use crate::store::placement::{ApplyOutcome, PlacementStore, Result};
 
 /// Repairs lost pokes.
@@ -19,7 +19,13 @@ const WAITING: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// Plans until shutdown.
-pub fn start(placement: Arc<dyn PlacementStore>, leadership: Leadership, wake: Arc<Wake>, shutdown: &Shutdown) {
+pub fn start(
+    placement: Arc<dyn PlacementStore>,
+    overcommit: Overcommit,
+    leadership: Leadership,
+    wake: Arc<Wake>,
+    shutdown: &Shutdown,
+) {
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let mut term = leadership.term.clone();
@@ -28,13 +34,15 @@ pub fn start(placement: Arc<dyn PlacementStore>, leadership: Leadership, wake: A
             let current = *term.borrow_and_update();
             let pause = match current {
                 None => PERIOD,
-                Some(current) => match round(placement.as_ref(), &leadership, current, &wake, &mut alarms).await {
-                    Ok(pause) => pause,
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "planning failed; it will run again");
-                        Duration::from_secs(1)
+                Some(current) => {
+                    match round(placement.as_ref(), overcommit, &leadership, current, &wake, &mut alarms).await {
+                        Ok(pause) => pause,
+                        Err(error) => {
+                            tracing::warn!(error = %chain(&error), "planning failed; it will run again");
+                            Duration::from_secs(1)
+                        }
                     }
-                },
+                }
             };
             // Every arm may be dropped at any point: none holds a result.
             tokio::select! {
@@ -49,13 +57,14 @@ pub fn start(placement: Arc<dyn PlacementStore>, leadership: Leadership, wake: A
 
 async fn round(
     placement: &dyn PlacementStore,
+    overcommit: Overcommit,
     leadership: &Leadership,
     term: i64,
     wake: &Wake,
     alarms: &mut Vec<String>,
 ) -> Result<Duration> {
     let snapshot = placement.snapshot_for_planning().await?;
-    let plan = planner::plan(&snapshot, AssignmentId::new);
+    let plan = planner::plan(&snapshot, overcommit, AssignmentId::new);
     if plan.alarms != *alarms {
         for alarm in &plan.alarms {
             tracing::error!(alarm, "placement is held");

@@ -25,6 +25,7 @@ mod quotas;
 mod registry;
 mod removals;
 mod retention;
+mod room;
 mod route_bindings;
 mod route_names;
 mod route_sharing;

@@ -75,7 +75,7 @@ async fn what_does_not_fit_says_why_and_is_placed_when_there_is_room() {
     };
     told("no cell is connected").await;
     let cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
-    told("needs 4096 MiB; the largest free is 1024 MiB on cell").await;
+    told("waiting for room: needs 4096 MiB; the largest free is 1024 MiB on cell").await;
     let digest = harness.spec("smaller", 512).await;
     let statement = format!("update process set spec = '\\x{}' where guid = '{process}'", hex::encode(digest));
     harness.desire(&statement, ChangeKind::Process, process).await;

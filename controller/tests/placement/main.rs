@@ -6,7 +6,7 @@ mod twins;
 use ops::{Op, World, op};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use slipway_controller::planner;
+use slipway_controller::planner::{self, Overcommit};
 use slipway_controller::store::placement::memory::MemoryPlacement;
 use slipway_controller::store::placement::{ApplyOutcome, Intent, PlacementStore, Role, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,9 @@ fn plans_keep_their_promises() {
                     let snapshot = store.snapshot_for_planning().await.expect("snapshot");
                     check(&snapshot)?;
                     if matches!(operation, Op::Plan) && world.last == Some(ApplyOutcome::Committed(snapshot.version)) {
-                        let again = planner::plan(&snapshot, || panic!("planning again places something"));
+                        let again = planner::plan(&snapshot, Overcommit::default(), || {
+                            panic!("planning again places something")
+                        });
                         prop_assert!(again.changes.is_empty(), "planning again: {:?}", again.changes);
                     }
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use slipway_api_types::{AssignmentId, CellId, ControllerId, RouterId};
-use slipway_controller::planner;
+use slipway_controller::planner::{self, Overcommit};
 use slipway_controller::store::placement::{
     ApplyOutcome, CellBatch, CellRegistration, CellState, Exit, Kind, LeaseOutcome, ObservationRow, Observed,
     RouterProgress, RouterRegistration, Wanted,
@@ -133,7 +133,7 @@ impl World {
             Op::Plan | Op::PlanOld => {
                 let snapshot = store.snapshot_for_planning().await.expect("snapshot");
                 let mut next = self.ids;
-                let plan = planner::plan(&snapshot, || {
+                let plan = planner::plan(&snapshot, Overcommit::default(), || {
                     next += 1;
                     AssignmentId(Uuid::from_u128(5 << 64 | next))
                 });

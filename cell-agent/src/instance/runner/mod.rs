@@ -317,6 +317,10 @@ impl Runner {
                 if self.entry.life.phase == Phase::Preparing {
                     self.step(Event::Prepared).await;
                 } else {
+                    // Adopted without its spec: what it may take was not known until now.
+                    if self.services.live.get(self.id).is_some() {
+                        self.services.live.insert(self.live());
+                    }
                     self.begin_watch();
                 }
             }
@@ -390,8 +394,7 @@ impl Runner {
             Action::Abandon => self.preparing = None,
             Action::Follow => {
                 // What was adopted has the rules of its record; the journal may be ahead of that.
-                let live = Live { id: self.sandbox(), droplet_bytes: 0, memory_mb: 0 };
-                self.services.live.insert(live);
+                self.services.live.insert(self.live());
                 self.permit().await;
                 self.follow();
             }
@@ -421,13 +424,19 @@ impl Runner {
     }
 
     fn started(&mut self) {
-        let live = Live {
+        self.services.live.insert(self.live());
+        self.begin_watch();
+    }
+
+    /// What usage reports need to know; of one that was adopted, as far as its spec is here.
+    fn live(&self) -> Live {
+        let spec = self.prepared.as_ref().map(|prepared| &prepared.spec);
+        Live {
             id: self.sandbox(),
             droplet_bytes: self.prepared.as_ref().map_or(0, Prepared::droplet_bytes),
-            memory_mb: self.prepared.as_ref().map_or(0, |prepared| prepared.spec.memory_mb),
-        };
-        self.services.live.insert(live);
-        self.begin_watch();
+            memory_mb: spec.map_or(0, |spec| spec.memory_mb),
+            disk_mb: spec.map_or(0, |spec| spec.disk_mb),
+        }
     }
 
     /// Begins health checks, once the program runs and the spec says how.

@@ -12,6 +12,10 @@ use super::{Cell, Intent, Kind, Placed, Role, RouterSeen, SpecDigest, Wanted};
 /// there were: only an operator can help. Cloud Foundry's words.
 pub const NO_COMPATIBLE_CELL: &str = "found no compatible cell";
 
+/// How the reason of one without a place begins when cells of the kind that is wanted are connected and none has room: it
+/// is placed when something else ends, so whoever asked for it may wait.
+pub const NO_ROOM: &str = "waiting for room";
+
 /// One instance that has no place, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unplaced {

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{PgPlacement, signed, signed32};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::placement::{
-    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, PLANNER_LEASE, PlanChanges, Released, Result, Role, Unplaced,
+    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, PLANNER_LEASE, PlanChanges, Released, Result, Role,
+    Unplaced,
 };
 
 /// Rows freed by one round; the next round takes the rest.
@@ -296,16 +297,18 @@ async fn write_unplaced(tx: &mut Transaction<'_, Postgres>, unplaced: &[Unplaced
     )
     .execute(&mut **tx)
     .await?;
-    // Who has waited for room has not waited for a cell of another kind, and that is given up sooner.
+    // Who has waited for room has not waited for a cell, nor for one of another kind, and those are given up sooner.
     sqlx::query!(
         "insert into unplaced (group_id, index, reason) select * from unnest($1::uuid[], $2::integer[], $3::text[])
          on conflict (group_id, index) do update set reason = excluded.reason,
-             since = case when starts_with(unplaced.reason, $4) = starts_with(excluded.reason, $4) then unplaced.since
+             since = case when starts_with(unplaced.reason, $4) = starts_with(excluded.reason, $4)
+                               and starts_with(unplaced.reason, $5) = starts_with(excluded.reason, $5) then unplaced.since
                      else now() end",
         &groups,
         &indexes,
         &reasons,
-        NO_COMPATIBLE_CELL
+        NO_COMPATIBLE_CELL,
+        NO_ROOM
     )
     .execute(&mut **tx)
     .await?;
