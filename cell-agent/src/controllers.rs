@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_protocol::Credentials;
+use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::v1::cell_control_client::CellControlClient;
 use slipway_protocol::v1::{BlobChunk, BlobInfo, BlobRequest, SpecRequest};
@@ -25,7 +26,7 @@ const CHUNK: usize = 256 << 10;
 pub struct ConnectError {
     address: SocketAddr,
     #[source]
-    source: tonic::transport::Error,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Why a controller did not give what was asked for.
@@ -72,15 +73,15 @@ pub struct Controllers {
 /// # Errors
 /// When the credentials cannot be used.
 pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel, ConnectError> {
-    let error = |source| ConnectError { address, source };
-    let endpoint = Endpoint::from_shared(format!("https://{address}"))
-        .and_then(|endpoint| endpoint.tls_config(credentials.client_tls()))
-        .map_err(error)?
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true);
-    Ok(endpoint.connect_lazy())
+    let dialer = Dialer::new(credentials).map_err(|error| ConnectError { address, source: error.into() })?;
+    let settings = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+    };
+    let channel = dialer.channel(address, Wanted::CONTROLLER, settings);
+    channel.map_err(|error| ConnectError { address, source: error.into() })
 }
 
 impl Controllers {

@@ -70,6 +70,7 @@ pub(crate) fn info(
         }
         .to_owned(),
         advertise_host: config.advertise_host.to_string(),
+        instance_network: config.network.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use slipway_api_types::ControllerId;
 use slipway_chassis::{Backoff, Shutdown, chain, driver};
+use slipway_protocol::dial::{DialError, Dialer};
 use slipway_protocol::identity::IdentityError;
 use slipway_protocol::v1::blobs_server::BlobsServer;
 use slipway_protocol::v1::cell_control_server::CellControlServer;
@@ -68,6 +69,9 @@ pub enum RunError {
         #[source]
         source: IdentityError,
     },
+    /// The certificate, its key or the authority's certificate.
+    #[error("the credentials cannot be used to dial others")]
+    Dialer(#[source] DialError),
     /// The certificate names somebody else.
     #[error("the certificate in {directory} is of {found}; it must be of controller {wanted}")]
     OtherIdentity {
@@ -133,6 +137,7 @@ pub enum RunError {
 /// When it cannot start.
 pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), RunError> {
     let credentials = credentials(&config)?;
+    let dialer = Dialer::new(&credentials).map_err(RunError::Dialer)?;
     let vault = Vault::from_file(&config.encryption_key_file)?;
     let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
     let pool = PgPoolOptions::new()
@@ -157,7 +162,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         store,
         vault,
         blobs,
-        cells: Arc::new(Queries::new(Arc::clone(&hub), Arc::clone(&directory), credentials.clone())),
+        cells: Arc::new(Queries::new(Arc::clone(&hub), Arc::clone(&directory), dialer)),
         routers: Arc::clone(&router_hub) as _,
         pokes: Arc::new(Pokes::default()),
         keys: KeyCache::default(),
@@ -289,6 +294,7 @@ fn serve_cluster(
     let config = &cells.context.config;
     let blobs = BlobService {
         blobs: cells.context.blobs.clone(),
+        store: cells.context.store.clone(),
         cluster: config.cluster_id,
         scratch: config.blob_directory.clone(),
         most_bytes: config.limits.max_package_unpacked_bytes,

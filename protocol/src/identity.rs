@@ -5,6 +5,7 @@
 //! cell's certificate opens nothing that belongs to a router.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use uuid::Uuid;
 
 /// Every certificate carries this DNS name, so that a peer can be dialled by address.
@@ -235,15 +236,6 @@ impl Credentials {
             .identity(Identity::from_pem(&self.certificate_pem, self.key_pem.expose()))
             .client_ca_root(Certificate::from_pem(&self.authority_pem))
     }
-
-    /// TLS for a gRPC client that dials a member by address.
-    #[must_use]
-    pub fn client_tls(&self) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .identity(Identity::from_pem(&self.certificate_pem, self.key_pem.expose()))
-            .ca_certificate(Certificate::from_pem(&self.authority_pem))
-            .domain_name(CLUSTER_DNS_NAME)
-    }
 }
 
 /// Who the other end is, as its certificate says.
@@ -285,6 +277,21 @@ impl PeerIdentity {
             role: role.parse()?,
             id: id.parse().map_err(|_| bad())?,
         })
+    }
+
+    /// The IP addresses that a verified certificate (DER) names; none of one that cannot be read.
+    #[must_use]
+    pub fn addresses(der: &[u8]) -> Vec<IpAddr> {
+        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return Vec::new() };
+        let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+        let address = |name: &x509_parser::extensions::GeneralName<'_>| match name {
+            x509_parser::extensions::GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_canonical()),
+            },
+            _ => None,
+        };
+        names.value.general_names.iter().filter_map(address).collect()
     }
 
     /// The identity behind a gRPC request, which must have the wanted role.
@@ -334,6 +341,19 @@ mod tests {
         let credentials = authority.issue(Role::Cell, id, &["127.0.0.1".to_owned()]).expect("credentials");
         let identity = credentials.own_identity().expect("identity");
         assert_eq!(identity, PeerIdentity { cluster, role: Role::Cell, id });
+    }
+
+    #[test]
+    fn a_certificate_tells_its_addresses() {
+        use rustls_pki_types::pem::PemObject as _;
+        let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
+        let names = ["10.1.2.3", "fd00::1", "a.test"].map(str::to_owned);
+        let credentials = authority.issue(Role::Cell, Uuid::new_v4(), &names).expect("credentials");
+        let der =
+            rustls_pki_types::CertificateDer::from_pem_slice(credentials.certificate_pem.as_bytes()).expect("der");
+        let expected: [IpAddr; 2] = ["10.1.2.3", "fd00::1"].map(|text| text.parse().expect("an address"));
+        assert_eq!(PeerIdentity::addresses(&der), expected);
+        assert!(PeerIdentity::addresses(b"rubbish").is_empty());
     }
 
     #[test]

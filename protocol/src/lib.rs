@@ -2,9 +2,11 @@
 //!
 //! * [`v1`]: the generated messages and services of `proto/cluster.proto`.
 //! * [`identity`]: the cluster's own certificate authority; each certificate is bound to one [`Role`] and one id.
+//! * [`dial`]: connections to members, each to the one that is meant.
 //! * [`web_roots`], [`reach`]: the web's certificate authorities, and the addresses that are open, for those who call out.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
+pub mod dial;
 pub mod digest;
 pub mod identity;
 pub mod reach;

@@ -15,15 +15,19 @@ use uuid::Uuid;
 
 use super::service::member;
 use crate::blobs::{BlobDigest, BlobError, BlobStore};
+use crate::store::Store;
+use crate::store::blobs::blob_is_open_to;
 
 /// Bytes of one message.
 const CHUNK: usize = 256 * 1024;
 
 /// The service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BlobService {
     /// The object store.
     pub blobs: BlobStore,
+    /// Says what is whose.
+    pub store: Store,
     /// Of which cluster a cell must be.
     pub cluster: Uuid,
     /// Where uploads wait until they are whole; on the disk of the object store when that is local.
@@ -37,10 +41,18 @@ impl Blobs for BlobService {
     type GetStream = BoxStream<'static, Result<BlobChunk, Status>>;
 
     async fn get(&self, request: Request<BlobRequest>) -> Result<Response<Self::GetStream>, Status> {
-        member(&request, Role::Cell, self.cluster)?;
+        let cell = member(&request, Role::Cell, self.cluster)?;
         let request = request.into_inner();
         let digest = BlobDigest::try_from(&request.digest[..])
             .map_err(|_| Status::invalid_argument(format!("a digest of {} bytes; it has 32", request.digest.len())))?;
+        let open = blob_is_open_to(&self.store, cell, &digest).await.map_err(|error| {
+            tracing::warn!(error = %chain(&error), "whether a cell may have a blob cannot be read");
+            Status::unavailable("the database does not answer; ask again")
+        })?;
+        if !open {
+            tracing::warn!(cell.id = %cell, blob = hex::encode(digest), "a cell asked for a blob of apps that are not on it");
+            return Err(Status::permission_denied("no assignment of this cell names that blob"));
+        }
         let stream = self.blobs.read(&digest, request.offset).await.map_err(|error| failed(&digest, &error))?;
         let chunks = stream.flat_map(move |piece| {
             let pieces: Vec<Result<BlobChunk, Status>> = match piece {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use slipway_api_types::AssignmentId;
-use slipway_protocol::Credentials;
+use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1;
 use slipway_protocol::v1::query_client::QueryClient;
 use tonic::transport::{Channel, Endpoint};
@@ -68,33 +68,34 @@ impl Directory {
 pub struct Queries {
     hub: Arc<CellHub>,
     directory: Arc<Directory>,
-    credentials: Credentials,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    dialer: Dialer,
+    /// By name, with the address that each was opened for.
+    channels: Mutex<BTreeMap<String, (String, Channel)>>,
 }
 
 impl Queries {
     /// Over these sessions and addresses.
     #[must_use]
-    pub fn new(hub: Arc<CellHub>, directory: Arc<Directory>, credentials: Credentials) -> Self {
-        Self { hub, directory, credentials, channels: Mutex::default() }
+    pub fn new(hub: Arc<CellHub>, directory: Arc<Directory>, dialer: Dialer) -> Self {
+        Self { hub, directory, dialer, channels: Mutex::default() }
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+    /// A channel to the member of this name, which must be the one that answers at its address.
+    fn channel(&self, name: &str, address: &str) -> Option<Channel> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
-            return Ok(channel.clone());
+        let known = channels.get(name).filter(|(at, _)| at == address);
+        if let Some((_, channel)) = known {
+            return Some(channel.clone());
         }
-        let channel = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(self.credentials.client_tls())?
-            .connect_timeout(DEADLINE)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .connect_lazy();
-        channels.insert(address.to_owned(), channel.clone());
-        Ok(channel)
+        let settings =
+            |endpoint: Endpoint| endpoint.connect_timeout(DEADLINE).http2_keep_alive_interval(Duration::from_secs(5));
+        let channel = self.dialer.channel(address.parse().ok()?, member(name)?, settings).ok()?;
+        channels.insert(name.to_owned(), (address.to_owned(), channel.clone()));
+        Some(channel)
     }
 
-    async fn ask(&self, address: &str, query: v1::LogQuery) -> Option<Vec<v1::LogLine>> {
-        let channel = self.channel(address).ok()?;
+    async fn ask(&self, name: &str, address: &str, query: v1::LogQuery) -> Option<Vec<v1::LogLine>> {
+        let channel = self.channel(name, address)?;
         let mut client = QueryClient::new(channel).max_decoding_message_size(MOST_BYTES);
         match tokio::time::timeout(DEADLINE, client.read_logs(query)).await {
             Ok(Ok(batch)) => Some(batch.into_inner().lines),
@@ -119,7 +120,7 @@ impl CellQueries for Queries {
         let peers = self.directory.all();
         let asked = peers.iter().map(|(name, address)| {
             let query = query.clone();
-            async move { (name.clone(), self.ask(address, query).await) }
+            async move { (name.clone(), self.ask(name, address, query).await) }
         });
         let mut answer = LogAnswer::default();
         for (name, lines) in join_all(asked).await {
@@ -131,6 +132,12 @@ impl CellQueries for Queries {
         merge(&mut answer.lines, query.descending, limit);
         answer
     }
+}
+
+/// The member of a name in the directory, `cell ID` or `router ID`.
+fn member(name: &str) -> Option<Wanted> {
+    let (role, id) = name.split_once(' ')?;
+    Some(Wanted { role: role.parse().ok()?, id: Some(id.parse().ok()?) })
 }
 
 /// Orders by time; lines of one ring at the same time keep their own order. Keeps `limit` of them from the front.
@@ -149,6 +156,15 @@ mod tests {
 
     fn line(unix_ns: i64, ring: &str, seq: u64) -> v1::LogLine {
         v1::LogLine { unix_ns, ring: ring.into(), seq, ..v1::LogLine::default() }
+    }
+
+    #[test]
+    fn a_name_says_who_must_answer() {
+        let id = uuid::Uuid::from_u128(7);
+        let wanted = |role| Some(Wanted { role, id: Some(id) });
+        assert_eq!(member(&format!("cell {id}")), wanted(slipway_protocol::Role::Cell));
+        assert_eq!(member(&format!("router {id}")), wanted(slipway_protocol::Role::Router));
+        assert!(member("cell 1").is_none() && member("").is_none());
     }
 
     #[test]

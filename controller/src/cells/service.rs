@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::hub::CellHub;
+use super::peer::Peer;
 use super::queries::Directory;
 use super::recorder::Submission;
 use super::session;
@@ -80,11 +81,11 @@ impl CellControl for CellService {
         &self,
         request: Request<Streaming<v1::CellMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let cell = CellId(member(&request, Role::Cell, self.0.context.config.cluster_id)?);
+        let peer = Peer::of(&request, Role::Cell, self.0.context.config.cluster_id)?;
         let (out, commands) = mpsc::channel(64);
         let parts = Arc::clone(&self.0);
         let tracked = parts.shutdown.clone();
-        tracked.spawn(session::run(parts, cell, request.into_inner(), out));
+        tracked.spawn(session::run(parts, peer, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(commands)))
     }
 

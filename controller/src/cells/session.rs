@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::observation;
+use super::peer::{Endpoints, Peer};
 use super::recorder::{Out, Submission, is_end};
 use super::service::CellParts;
 use crate::store::placement::{CellBatch, CellRegistration, PlacementError};
@@ -32,9 +33,12 @@ const STUCK: Duration = Duration::from_secs(10);
 const MOST_SLOTS: u32 = 4_096;
 
 /// Runs a session to its end and says why it ended.
-pub(super) async fn run(parts: Arc<CellParts>, cell: CellId, stream: Streaming<v1::CellMessage>, out: Out) {
+pub(super) async fn run(parts: Arc<CellParts>, peer: Peer, stream: Streaming<v1::CellMessage>, out: Out) {
+    let cell = CellId(peer.id);
     let mut session = Session {
         cell,
+        peer,
+        endpoints: None,
         session: Uuid::nil(),
         out: out.clone(),
         held: None,
@@ -56,6 +60,9 @@ pub(super) async fn run(parts: Arc<CellParts>, cell: CellId, stream: Streaming<v
 struct Session {
     parts: Arc<CellParts>,
     cell: CellId,
+    peer: Peer,
+    /// Where its instances can be; known from its hello.
+    endpoints: Option<Endpoints>,
     session: Uuid,
     out: Out,
     /// Digest of the set that the cell has or was sent, with the epoch it belongs to.
@@ -76,6 +83,7 @@ impl Session {
             return Err(Status::failed_precondition("the first message of a session must be a hello"));
         };
         let registration = self.check(&hello)?;
+        self.endpoints = hello.cell.as_ref().map(|info| self.peer.endpoints(info)).transpose()?;
         self.session = registration.session;
         let arrival = self.parts.hub.arrive(self.cell);
         self.register(&hello, &registration).await?;
@@ -146,9 +154,6 @@ impl Session {
         if info.zone.is_empty() || info.memory_mb == 0 {
             return Err(bad("zone and memory must be set".to_owned()));
         }
-        if !matches!(info.advertise_mode.as_str(), "host-port" | "direct") {
-            return Err(bad(format!("advertise mode {:?}; it is host-port or direct", info.advertise_mode)));
-        }
         Ok(CellRegistration {
             id: self.cell,
             session: hello.session.parse().map_err(|_| bad(format!("session {:?} is no uuid", hello.session)))?,
@@ -163,7 +168,7 @@ impl Session {
             memory_mb: info.memory_mb,
             disk_mb: info.disk_mb,
             slots: u16::try_from(info.slots).unwrap_or(u16::MAX),
-            query_address: info.query_address.clone(),
+            query_address: self.peer.query_address(&info.query_address)?,
             architecture: info.architecture.clone(),
             cgroup_mode: info.cgroup_mode.clone(),
             disk_quota_mode: info.disk_quota_mode.clone(),
@@ -252,6 +257,14 @@ impl Session {
         let (mut rows, mut ends) = (Vec::new(), BTreeMap::new());
         for observation in observations.observations {
             let row = observation::check(&observation).map_err(|error| Status::invalid_argument(error.to_string()))?;
+            if let Some(endpoint) = observation.endpoint.as_ref().filter(|endpoint| !endpoint.host.is_empty())
+                && !self.endpoints.is_some_and(|own| own.include(endpoint))
+            {
+                return Err(Status::permission_denied(format!(
+                    "observation {} puts {} at {}:{}, where this cell has no instances",
+                    row.counter, row.assignment, endpoint.host, endpoint.port
+                )));
+            }
             if is_end(&observation, row.state) {
                 ends.insert(row.assignment, observation);
             }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use slipway_api_types::RouterId;
 use slipway_protocol::Role;
 use slipway_protocol::v1;
 use slipway_protocol::v1::router_control_server::RouterControl;
@@ -13,7 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::hub::RouterHub;
 use super::publisher::Tables;
 use super::session;
-use crate::cells::service::{CellParts, member};
+use crate::cells::peer::Peer;
+use crate::cells::service::CellParts;
 
 /// What all sessions share.
 pub struct RouterParts {
@@ -37,11 +37,11 @@ impl RouterControl for RouterService {
         &self,
         request: Request<Streaming<v1::RouterMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let router = RouterId(member(&request, Role::Router, self.0.common.context.config.cluster_id)?);
+        let peer = Peer::of(&request, Role::Router, self.0.common.context.config.cluster_id)?;
         let (out, commands) = mpsc::channel(64);
         let parts = Arc::clone(&self.0);
         let tracked = parts.common.shutdown.clone();
-        tracked.spawn(session::run(parts, router, request.into_inner(), out));
+        tracked.spawn(session::run(parts, peer, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(commands)))
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::service::RouterParts;
 use super::table::Table;
+use crate::cells::peer::Peer;
 use crate::cells::session::{away, check_hello, digest_of, raise_epoch};
 use crate::store::placement::RouterRegistration;
 
@@ -29,8 +30,9 @@ const STUCK: Duration = Duration::from_secs(10);
 type Out = mpsc::Sender<Result<v1::RouterCommand, Status>>;
 
 /// Runs a session to its end and says why it ended.
-pub(super) async fn run(parts: Arc<RouterParts>, router: RouterId, stream: Streaming<v1::RouterMessage>, out: Out) {
-    let mut session = Session { parts, router, session: Uuid::new_v4(), out: out.clone(), sent: None };
+pub(super) async fn run(parts: Arc<RouterParts>, peer: Peer, stream: Streaming<v1::RouterMessage>, out: Out) {
+    let router = RouterId(peer.id);
+    let mut session = Session { parts, peer, router, session: Uuid::new_v4(), out: out.clone(), sent: None };
     match session.hold(stream).await {
         Ok(()) => tracing::info!(router.id = %router, "a router's session ended"),
         Err(status) => {
@@ -42,6 +44,7 @@ pub(super) async fn run(parts: Arc<RouterParts>, router: RouterId, stream: Strea
 
 struct Session {
     parts: Arc<RouterParts>,
+    peer: Peer,
     router: RouterId,
     /// Of this connection: a router that connects again while the old one lingers is told apart.
     session: Uuid,
@@ -65,7 +68,7 @@ impl Session {
             id: self.router,
             session: self.session,
             zone: info.zone,
-            query_address: info.query_address,
+            query_address: self.peer.query_address(&info.query_address)?,
             applied: hello.version.unwrap_or_default(),
             durable: hello.durable.unwrap_or_default(),
         };

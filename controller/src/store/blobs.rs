@@ -61,6 +61,33 @@ pub async fn blob_is_held_tx(tx: &mut PgConnection, digest: &[u8]) -> sqlx::Resu
     .await
 }
 
+/// Whether a cell may have a blob: what its assignments name, and what is nobody's in particular (layers, admin
+/// buildpacks, what was just put). Packages, droplets, build caches and files of apps that are not on it are none of its
+/// business, whoever has broken into it. A spec from before the names were noted opens the droplets of its app.
+///
+/// # Errors
+/// When the database fails.
+pub async fn blob_is_open_to(store: &Store, cell: Uuid, digest: &[u8]) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select 1 from assignment a join spec s on s.digest = a.spec
+                          where a.cell = $1 and a.tombstone_at is null
+                            and (s.blobs @> array[$2::bytea]
+                                 or s.blobs = '{}' and exists (select 1 from droplet d
+                                                               where d.app_guid = a.app_id and d.blob = $2)))
+               or exists (select 1 from layer where blob = $2)
+               or exists (select 1 from buildpack where blob = $2)
+               or not (exists (select 1 from package where blob = $2)
+                       or exists (select 1 from droplet where blob = $2)
+                       or exists (select 1 from app where build_cache = $2)
+                       or exists (select 1 from resource_file where blob = $2)
+                       or exists (select 1 from spec where blobs @> array[$2::bytea])) as "open!""#,
+        cell,
+        digest
+    )
+    .fetch_one(store.pool())
+    .await
+}
+
 /// Leaves a suspect blob alone until it would have settled, had it been put now.
 ///
 /// # Errors

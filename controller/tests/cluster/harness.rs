@@ -9,6 +9,7 @@ use slipway_chassis::Shutdown;
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_controller::store::change_log::{self, ChangeKind};
 use slipway_controller::vault::Vault;
+use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1;
 use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::{ClusterAuthority, Credentials, Role};
@@ -182,10 +183,9 @@ impl Harness {
     }
 
     pub(crate) fn channel(&self, credentials: &Credentials) -> tonic::transport::Channel {
-        tonic::transport::Endpoint::from_shared(format!("https://{}", self.cluster))
-            .and_then(|endpoint| endpoint.tls_config(credentials.client_tls()))
-            .expect("endpoint")
-            .connect_lazy()
+        let address = self.cluster.parse().expect("an address");
+        let dialer = Dialer::new(credentials).expect("a dialler");
+        dialer.channel(address, Wanted::CONTROLLER, |endpoint| endpoint).expect("a channel")
     }
 
     /// A client of the API: the administrator.

@@ -31,6 +31,20 @@ async fn a_bad_hello_is_refused_and_leaves_nothing() {
         (v1::Hello { cell: None, ..good() }, Code::InvalidArgument, "must describe itself"),
         (info(|info| info.slots = 100_000), Code::InvalidArgument, "100000 slots"),
         (info(|info| info.advertise_mode = "magic".into()), Code::InvalidArgument, "advertise mode"),
+        (
+            info(|info| info.query_address = "10.9.8.7:22".into()),
+            Code::PermissionDenied,
+            "query address \"10.9.8.7:22\"",
+        ),
+        (info(|info| info.advertise_host = "10.9.8.7".into()), Code::PermissionDenied, "advertised host \"10.9.8.7\""),
+        (
+            info(|info| {
+                info.advertise_mode = "direct".into();
+                info.instance_network = "0.0.0.0/0".into();
+            }),
+            Code::InvalidArgument,
+            "network of instances",
+        ),
         (info(|info| info.memory_mb = 0), Code::InvalidArgument, "memory must be set"),
     ];
     for (hello, code, text) in bad {
@@ -183,6 +197,69 @@ async fn blobs_go_both_ways_and_a_cut_upload_leaves_nothing() {
     })
     .await;
     drop(out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_gets_only_blobs_of_what_is_placed_on_it() {
+    let harness = Harness::start().await;
+    let (app, _) = harness.app("shop", 1, 64).await;
+    let id = Uuid::new_v4();
+    let mut own = BlobsClient::new(harness.channel(&harness.credentials(Role::Cell, id)));
+    let mut other = BlobsClient::new(harness.channel(&harness.credentials(Role::Cell, Uuid::new_v4())));
+    let chunk = v1::BlobChunk { data: Bytes::from_static(b"a droplet") };
+    let digest = own.put(futures::stream::iter([chunk])).await.expect("put").into_inner().digest;
+    let request = || v1::BlobRequest { digest: digest.clone(), offset: 0 };
+    assert!(other.get(request()).await.is_ok(), "it is nobody's yet");
+
+    sqlx::query("insert into droplet (guid, app_guid, state, blob) values ($1, $2, 'STAGED', $3)")
+        .bind(Uuid::new_v4())
+        .bind(app)
+        .bind(&digest[..])
+        .execute(harness.pool())
+        .await
+        .expect("a droplet");
+    for client in [&mut own, &mut other] {
+        let refused = client.get(request()).await.expect_err("nothing of the app is on these cells");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    }
+
+    let cell = SimCell::connect(&harness, id, "z1").await;
+    cell.assigned(Intent::Run, 1).await;
+    sqlx::query("update spec set blobs = array[$1::bytea]")
+        .bind(&digest[..])
+        .execute(harness.pool())
+        .await
+        .expect("named");
+    assert!(own.get(request()).await.is_ok(), "the assignment names it");
+    assert_eq!(other.get(request()).await.expect_err("not on this one").code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_elsewhere_is_refused() {
+    let harness = Harness::start().await;
+    harness.app("shop", 1, 64).await;
+    let id = Uuid::new_v4();
+    for (host, port) in [("10.9.8.7", 61_000), ("127.0.0.1", 5432), ("metadata.test", 61_000)] {
+        let cell = SimCell::connect(&harness, id, "z1").await;
+        let assignment = cell.assigned(Intent::Run, 1).await.remove(0);
+        let observation = v1::Observation {
+            counter: 1,
+            assignment_id: assignment.id,
+            state: InstanceState::Running.into(),
+            ready: true,
+            endpoint: Some(v1::Endpoint { host: host.into(), port }),
+            ..v1::Observation::default()
+        };
+        cell.send(Message::Observations(v1::Observations { observations: vec![observation] })).await;
+        let status = cell.ended().await;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+        assert!(status.message().contains(host), "{status:?}");
+    }
+    let routed: i64 = sqlx::query_scalar("select count(*) from assignment where host is not null")
+        .fetch_one(harness.pool())
+        .await
+        .expect("counted");
+    assert_eq!(routed, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
+use slipway_protocol::dial::DialError;
 use tokio::net::TcpStream;
 
 use super::body::RequestBody;
@@ -18,7 +19,6 @@ use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use super::streams::{OpenError, Place};
-use crate::cluster_tls::DialError;
 use crate::keepalive::keep_alive;
 
 /// Sends requests on one connection.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_protocol::dial::DialError;
 use slipway_protocol::v1::router_command::Command;
 use slipway_protocol::v1::router_control_client::RouterControlClient;
 use slipway_protocol::v1::router_message::Message;
@@ -19,7 +20,7 @@ use tonic::transport::Endpoint;
 use uuid::Uuid;
 
 use super::TableStore;
-use crate::cluster_tls::{ClusterTls, DialError};
+use crate::cluster_tls::ClusterTls;
 use crate::table::ApplyError;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);

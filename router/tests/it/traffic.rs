@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use slipway_protocol::Role;
+use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1::LogQuery;
 use slipway_protocol::v1::query_client::QueryClient;
 use slipway_test_support::eventually;
@@ -66,9 +67,9 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     );
 
     let read = async |role| {
-        let tls = cluster.credentials(role).client_tls();
-        let channel = tonic::transport::Endpoint::from_shared(format!("https://{}", router.query)).expect("address");
-        let channel = channel.tls_config(tls).expect("tls").connect().await.expect("connect");
+        let dialer = Dialer::new(&cluster.credentials(role)).expect("a dialler");
+        let wanted = Wanted { role: Role::Router, id: None };
+        let channel = dialer.channel(router.query, wanted, |endpoint| endpoint).expect("a channel");
         let query = LogQuery { source_id: "app-p".into(), ..LogQuery::default() };
         QueryClient::new(channel).read_logs(query).await
     };
