@@ -48,6 +48,11 @@ pub struct ControllerConfig {
     /// does not take for itself, and leaves what stands here afterwards.
     #[serde(default)]
     pub drain_networks: Vec<String>,
+    /// Networks of load balancers between clients and routers: `10.0.3.0/24`. An address of theirs in `X-Forwarded-For` is
+    /// not the client; the one before it is. Failed logins are counted by address, so name only what writes that header
+    /// itself, and name it: otherwise all clients look like one.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
     /// Zone label.
     #[serde(default = "default_zone")]
     pub zone: String,
@@ -139,6 +144,9 @@ impl Validate for ControllerConfig {
         }
         if self.limits.database_wait_s == 0 {
             problems.push("limits.database_wait_s: 0 refuses every request; write 1 or more seconds".to_owned());
+        }
+        for network in self.trusted_proxies.iter().filter(|text| text.parse::<ipnet::IpNet>().is_err()) {
+            problems.push(format!("trusted_proxies: {network:?} is not a network; write it like 10.0.3.0/24"));
         }
         if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
             problems

@@ -22,6 +22,12 @@ pub const SCOPE_READ: &str = "cloud_controller.read";
 /// May change what its roles allow.
 pub const SCOPE_WRITE: &str = "cloud_controller.write";
 
+/// Whether a scope is a right that an account has beyond its roles.
+#[must_use]
+pub fn is_right(scope: &str) -> bool {
+    !matches!(scope, SCOPE_READ | SCOPE_WRITE | "openid" | "password.write" | "uaa.user" | "uaa.none")
+}
+
 /// The user or client behind a request. As an extractor it refuses requests without a valid token (401), and tokens
 /// without the scope that the method needs (403).
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@ pub mod body;
 pub mod buildpack_changes;
 pub mod builds;
 pub mod catalog;
+pub mod client_address;
 pub mod deployments;
 pub mod destinations;
 mod domain_sharing;

@@ -1,6 +1,8 @@
 //! Tokens, users and roles.
 
 pub mod bootstrap;
+pub mod guard;
+pub mod guesses;
 pub mod keys;
 pub mod login;
 pub mod password;

@@ -38,6 +38,9 @@ impl RouterControl for RouterService {
         request: Request<Streaming<v1::RouterMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let router = RouterId(member(&request, Role::Router, self.0.common.context.config.cluster_id)?);
+        if let Some(address) = request.remote_addr() {
+            self.0.hub.came_from(router, address.ip());
+        }
         let (out, commands) = mpsc::channel(64);
         let parts = Arc::clone(&self.0);
         let tracked = parts.common.shutdown.clone();

@@ -14,7 +14,7 @@ const LOCK: i64 = 0x0073_6c69_7062_6f6f;
 pub struct BootstrapState {
     /// Whose database it is.
     pub cluster_id: Option<Uuid>,
-    /// User `admin` exists.
+    /// There is a user who may do everything and can log in.
     pub has_admin: bool,
     /// A signing key exists.
     pub has_key: bool,
@@ -41,7 +41,9 @@ impl Store {
         sqlx::query_as!(
             BootstrapState,
             r#"select (select cluster_id from store_identity) as "cluster_id",
-                      exists (select 1 from user_account where lower(username) = 'admin') as "has_admin!",
+                      exists (select 1 from user_account
+                              where not is_client and origin = 'uaa' and password_hash is not null
+                                and 'cloud_controller.admin' = any(scopes)) as "has_admin!",
                       exists (select 1 from signing_key where retired_at is null) as "has_key!""#
         )
         .fetch_one(self.pool())
@@ -132,7 +134,11 @@ pub async fn apply(pool: &PgPool, defaults: &Defaults) -> sqlx::Result<Uuid> {
     if let Some(hash) = &defaults.admin_hash {
         sqlx::query!(
             "insert into user_account (guid, username, password_hash, scopes, in_api)
-             values ($1, 'admin', $2, '{cloud_controller.admin}', true) on conflict do nothing",
+             values ($1, 'admin', $2, '{cloud_controller.admin}', true)
+             on conflict (lower(username), origin) where username is not null
+             do update set password_hash = excluded.password_hash, scopes = excluded.scopes, in_api = true
+             where not ('cloud_controller.admin' = any(user_account.scopes)
+                        and user_account.password_hash is not null)",
             Uuid::new_v4().to_string(),
             hash
         )
