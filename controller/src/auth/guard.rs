@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fair::{Rates, Turns};
 use super::guesses::Guesses;
 use super::password::Desk;
 
@@ -12,4 +13,8 @@ pub struct Guard {
     pub guesses: Guesses,
     /// Where passwords are hashed.
     pub desk: Arc<Desk>,
+    /// Requests that each user has made.
+    pub rates: Rates,
+    /// Requests of each user that are worked on.
+    pub turns: Turns,
 }

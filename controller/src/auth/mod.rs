@@ -1,6 +1,7 @@
 //! Tokens, users and roles.
 
 pub mod bootstrap;
+pub mod fair;
 pub mod guard;
 pub mod guesses;
 pub mod keys;

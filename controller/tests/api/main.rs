@@ -12,6 +12,7 @@ mod deployments;
 mod domains;
 mod drains;
 mod errors;
+mod fair;
 mod guessing;
 mod hangups;
 mod jobs;
