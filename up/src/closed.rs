@@ -32,6 +32,9 @@ pub(crate) fn tighten(layout: &Layout) -> Result<(), UpError> {
     let set = |path: &Path, mode: u32| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(UpError::file(path))
     };
+    // The cell would make it with its own mask.
+    let cell = layout.state("cell");
+    std::fs::create_dir_all(&cell).map_err(UpError::file(&cell))?;
     set(&layout.state, 0o711)?;
     for entry in std::fs::read_dir(&layout.state).map_err(UpError::file(&layout.state))? {
         let path = entry.map_err(UpError::file(&layout.state))?.path();
@@ -70,12 +73,14 @@ mod tests {
         write(&outside, "x").expect("made");
         set_permissions(&outside, Permissions::from_mode(0o644)).expect("set");
         std::os::unix::fs::symlink(&outside, layout.state("link")).expect("a link");
+        mask();
         tighten(&layout).expect("closed");
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         for (name, wanted) in [
             ("", 0o711),
             ("logs", 0o750),
             ("config", 0o750),
+            ("cell", 0o750),
             ("blobs", 0o750),
             ("tls", 0o750),
             ("postgres", 0o700),

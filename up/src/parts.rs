@@ -34,10 +34,15 @@ pub fn parts(layout: &Layout) -> Vec<&'static str> {
 /// Where developers may send the platform beside public addresses: the platform's own doors, because a route service or a log
 /// server may be an app of it, under the name that others use; and what the operator has named.
 fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
-    let door = |port| listeners(settings.reached_at(), port, held).into_iter().map(|door| door.to_string());
-    let doors = door(settings.http_port).chain(door(settings.https_port));
-    let networks = settings.allow_networks.iter().flatten().map(ToString::to_string);
-    doors.chain(networks).collect()
+    let mut addresses = vec![settings.reached_at()];
+    // Names below localhost lead there, whatever else the router listens on.
+    if settings.listen.is_unspecified() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    let ports = [settings.http_port, settings.https_port];
+    let doors = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
+    let doors = doors.flatten().map(|door| door.to_string());
+    doors.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
 }
 
 /// What an earlier version wrote by itself, beside the address of the router.
