@@ -64,6 +64,8 @@ codes! {
     BadQueryParameter = 10005, "CF-BadQueryParameter", 400;
     /// The token lacks a scope.
     InsufficientScope = 10007, "CF-InsufficientScope", 403;
+    /// This user has made too many requests.
+    RateLimitExceeded = 10013, "CF-RateLimitExceeded", 429;
     /// Well-formed, but not possible.
     UnprocessableEntity = 10008, "CF-UnprocessableEntity", 422;
     /// No such resource, or not visible.

@@ -44,13 +44,19 @@ pub struct ControllerConfig {
     pub public_url: String,
     /// The bound addresses are written here once both listeners are open: `{"api": "...", "cluster": "..."}`.
     pub ready_file: Option<PathBuf>,
-    /// Networks that syslog drains may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name the
+    /// What syslog drains may be in besides public addresses: networks (`10.8.0.0/16`, `::1/128`) and single ports
+    /// (`192.0.2.7:6514`). Developers name the
     /// addresses of drains, and the controller connects to them; so loopback, link-local, private and other special
     /// networks are refused unless they stand here. On a cluster name only networks of log servers, never one of this
-    /// platform (cells, controllers, databases). `slipway up` begins with loopback and the private networks that it
-    /// does not take for itself, and leaves what stands here afterwards.
+    /// platform (cells, controllers, databases). `slipway up` writes the addresses and ports of its router, and the
+    /// networks of its `--allow-network`.
     #[serde(default)]
     pub drain_networks: Vec<String>,
+    /// Networks of load balancers between clients and routers: `10.0.3.0/24`. An address of theirs in `X-Forwarded-For` is
+    /// not the client; the one before it is. Failed logins are counted by address, so name only what writes that header
+    /// itself, and name it: otherwise all clients look like one.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
     /// Zone label.
     #[serde(default = "default_zone")]
     pub zone: String,
@@ -110,6 +116,14 @@ pub struct Limits {
     /// How long a request waits for a connection to the database before it is answered with 503, seconds. Shorter refuses
     /// requests when the database is only busy; longer keeps clients waiting for one that is away.
     pub database_wait_s: u64,
+    /// Requests that one user may make in an interval, with the answers and headers of Cloud Foundry's rate limiter; 0 = no
+    /// limit. Administrators are not counted. Each controller counts for itself.
+    pub requests_per_user: u64,
+    /// Such an interval, seconds.
+    pub requests_interval_s: u64,
+    /// Requests of one user that are worked on at a time, on each controller; more wait for them. A third of the connections to
+    /// the database: more would let one user keep the others waiting.
+    pub requests_at_once: usize,
     /// Nobody may begin a deployment, as during work on the platform that deployments would disturb. Those that are under
     /// way go on.
     pub temporary_disable_deployments: bool,
@@ -145,6 +159,9 @@ impl Default for Limits {
             disk_overcommit_percent: 100,
             no_compatible_cell_after_s: 6,
             database_wait_s: 3,
+            requests_per_user: 0,
+            requests_interval_s: 3600,
+            requests_at_once: 8,
             temporary_disable_deployments: false,
         }
     }
@@ -175,9 +192,20 @@ impl Validate for ControllerConfig {
                 problems.push(format!("limits.{key}: {percent} is not between 100 (no more than there is) and 10000"));
             }
         }
+        for network in self.trusted_proxies.iter().filter(|text| text.parse::<ipnet::IpNet>().is_err()) {
+            problems.push(format!("trusted_proxies: {network:?} is not a network; write it like 10.0.3.0/24"));
+        }
+        for (key, value) in [
+            ("requests_interval_s", self.limits.requests_interval_s),
+            ("requests_at_once", u64::try_from(self.limits.requests_at_once).unwrap_or(u64::MAX)),
+        ] {
+            if value == 0 {
+                problems.push(format!("limits.{key}: 0 refuses every request; write 1 or more"));
+            }
+        }
         if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
             problems
-                .push(format!("drain_networks: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"));
+                .push(format!("drain_networks: {network:?} is not a network or port; write it like 10.8.0.0/16, ::1/128 or 192.0.2.7:6514"));
         }
         problems
     }

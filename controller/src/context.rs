@@ -1,6 +1,7 @@
 //! What every request handler and background task holds.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use slipway_api_types::AssignmentId;
 use slipway_protocol::v1;
 use tokio::sync::Notify;
 
+use crate::auth::guard::Guard;
 use crate::auth::keys::KeyCache;
 use crate::blobs::BlobStore;
 use crate::config::ControllerConfig;
@@ -34,6 +36,8 @@ pub struct Context {
     pub pokes: Arc<Pokes>,
     /// Keys that sign and check tokens, read from the store when they are needed. Start with `default()`.
     pub keys: KeyCache,
+    /// What keeps one caller from taking this controller from the others. Start with `default()`.
+    pub guard: Arc<Guard>,
 }
 
 /// Wakes background tasks of this controller.
@@ -85,4 +89,7 @@ pub trait RouterProof: Send + Sync {
 
     /// The version that every live router has applied; `None` without routers.
     fn applied_by_all(&self) -> Option<v1::Version>;
+
+    /// Whether this is the address of a router of this cluster: only such a one is believed when it says for whom it asks.
+    fn is_router(&self, address: IpAddr) -> bool;
 }

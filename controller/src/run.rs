@@ -166,6 +166,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         routers: Arc::clone(&router_hub) as _,
         pokes: Arc::new(Pokes::default()),
         keys: KeyCache::default(),
+        guard: Arc::default(),
     };
     auth::bootstrap(&context).await.map_err(|error| RunError::Bootstrap(Box::new(error)))?;
     let own = ControllerRow { id: config.id, api_address: api.1.to_string(), cluster_address: cluster.1.to_string() };
@@ -321,7 +322,7 @@ fn serve_cluster(
 fn serve_api(listener: TcpListener, context: Context, shutdown: &Shutdown) {
     let stop = shutdown.clone();
     shutdown.spawn(async move {
-        let router = api::router(context);
+        let router = api::router(context).into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await }).await;
         if let Err(error) = served {
             tracing::error!(error = %chain(&error), "the API ended");

@@ -162,6 +162,10 @@ impl ClusterAuthority {
 pub struct KeyPem(String);
 
 impl KeyPem {
+    pub(crate) fn new(pem: String) -> Self {
+        Self(pem)
+    }
+
     /// The key itself.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -314,7 +318,7 @@ impl PeerIdentity {
     }
 }
 
-fn read(path: &Path) -> Result<String, IdentityError> {
+pub(crate) fn read(path: &Path) -> Result<String, IdentityError> {
     std::fs::read_to_string(path).map_err(|source| IdentityError::File { path: path.to_owned(), source })
 }
 

@@ -3,6 +3,7 @@
 //! * [`v1`]: the generated messages and services of `proto/cluster.proto`.
 //! * [`identity`]: the cluster's own certificate authority; each certificate is bound to one [`Role`] and one id.
 //! * [`dial`]: connections to members, each to the one that is meant.
+//! * [`web_authority`]: the authority for what end users see.
 //! * [`web_roots`], [`reach`]: the web's certificate authorities, and the addresses that are open, for those who call out.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
@@ -11,6 +12,7 @@ pub mod digest;
 pub mod identity;
 pub mod reach;
 pub mod version;
+pub mod web_authority;
 pub mod web_roots;
 
 /// Generated from `proto/cluster.proto`.
@@ -20,3 +22,4 @@ pub mod v1 {
 }
 
 pub use identity::{ClusterAuthority, Credentials, PeerIdentity, Role};
+pub use web_authority::WebAuthority;

@@ -1,7 +1,7 @@
 //! Where the platform connects to because a developer says so: drains, route services. It does so from inside: without a
 //! limit that is a way to its own loopback, to the metadata service of a cloud, to the cells and to every instance on them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -23,25 +23,42 @@ const SPECIAL: [([u8; 4], u8); 14] = [
     ([240, 0, 0, 0], 4),
 ];
 
-/// Public addresses, and the networks that the configuration allows besides.
+/// Public addresses, and what the configuration allows besides.
 #[derive(Clone, Debug, Default)]
-pub struct Reach(Vec<IpNet>);
+pub struct Reach(Vec<Place>);
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Every port of these.
+    Network(IpNet),
+    /// One port: a door of the platform itself, whose host has others.
+    Door(SocketAddr),
+}
 
 impl Reach {
-    /// These networks besides the public ones: `10.8.0.0/16`, `::1/128`. The text of the first that is none comes back.
+    /// These besides the public ones: networks (`10.8.0.0/16`, `::1/128`), and single ports (`127.0.0.1:8443`,
+    /// `[::1]:8443`). The text of the first that is neither comes back.
     ///
     /// # Errors
-    /// When one is no network.
-    pub fn new(networks: &[String]) -> Result<Self, String> {
-        networks.iter().map(|text| text.parse().map_err(|_| text.clone())).collect::<Result<_, _>>().map(Self)
+    /// When one is neither.
+    pub fn new(places: &[String]) -> Result<Self, String> {
+        let place = |text: &String| {
+            let network = text.parse().map(Place::Network).ok();
+            network.or_else(|| text.parse().map(Place::Door).ok()).ok_or_else(|| text.clone())
+        };
+        places.iter().map(place).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether a developer may send the platform there.
     #[must_use]
-    pub fn covers(&self, address: IpAddr) -> bool {
+    pub fn covers(&self, peer: SocketAddr) -> bool {
         // An IPv4 address in the clothes of IPv6 is what it is.
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        let address = peer.ip().to_canonical();
+        let allows = |place: &Place| match place {
+            Place::Network(network) => network.contains(&address),
+            Place::Door(door) => door.ip().to_canonical() == address && door.port() == peer.port(),
+        };
+        self.0.iter().any(allows)
             || match address {
                 IpAddr::V4(address) => public_v4(address),
                 IpAddr::V6(address) => public_v6(address),
@@ -73,8 +90,8 @@ fn public_v6(address: Ipv6Addr) -> bool {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect(text)
+    fn address(text: &str) -> SocketAddr {
+        SocketAddr::new(text.parse().expect(text), 443)
     }
 
     #[test]
@@ -118,5 +135,10 @@ mod tests {
         assert!(reach.covers(address("::ffff:10.8.3.4")));
         assert!(!reach.covers(address("10.9.0.1")) && !reach.covers(address("127.0.0.1")));
         assert_eq!(Reach::new(&["10.8.0.0/16".to_owned(), "10.9".to_owned()]).map(drop), Err("10.9".to_owned()));
+        // A door is one port of an address, not the address.
+        let reach = Reach::new(&["127.0.0.1:443".to_owned(), "[::1]:8443".to_owned()]).expect("doors");
+        assert!(reach.covers(address("127.0.0.1")) && reach.covers(address("::ffff:127.0.0.1")));
+        assert!(!reach.covers("127.0.0.1:22".parse().expect("a port")) && !reach.covers(address("127.0.0.2")));
+        assert!(reach.covers("[::1]:8443".parse().expect("a port")) && !reach.covers(address("::1")));
     }
 }

@@ -30,12 +30,12 @@ pub struct RouterConfig {
     /// PEM of authorities that route services may have their certificates from, besides those of the host.
     #[serde(default)]
     pub trusted_authorities: Option<PathBuf>,
-    /// Networks that route services may be in besides public addresses: `10.8.0.0/16`, `::1/128`. Developers name their
+    /// What route services may be in besides public addresses: networks (`10.8.0.0/16`, `::1/128`) and single ports
+    /// (`192.0.2.7:443`). Developers name their
     /// URLs, and the router connects to them; so loopback, link-local, private and other special networks are refused
     /// unless they stand here. On a cluster never name a network of this platform (cells, controllers, databases);
-    /// services that run on it are reached by the address at which clients reach the routers. `slipway up` begins with
-    /// that address, loopback and the private networks that it does not take for itself, and leaves what stands here
-    /// afterwards; only that address follows it to another `--listen`.
+    /// services that run on it are reached by the address and ports at which clients reach the routers. `slipway up`
+    /// writes those, and the networks of its `--allow-network`.
     #[serde(default)]
     pub route_service_networks: Vec<String>,
     /// gRPC of the controllers; tried in turn.
@@ -119,7 +119,7 @@ impl Validate for RouterConfig {
         }
         if let Err(network) = Reach::new(&self.route_service_networks) {
             problems.push(format!(
-                "route_service_networks: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"
+                "route_service_networks: {network:?} is not a network or port; write it like 10.8.0.0/16, ::1/128 or 192.0.2.7:443"
             ));
         }
         if self.client_stall_timeout_s == 0 {

@@ -102,7 +102,8 @@ impl Platform {
     /// When it does not come up.
     pub fn up(&mut self) -> anyhow::Result<()> {
         let outcome = if self.http_port == 0 {
-            self.ok(&["--json", "up", "--http", "0", "--https", "0"])?
+            // Log servers of tests listen on loopback.
+            self.ok(&["--json", "up", "--http", "0", "--https", "0", "--allow-network", "127.0.0.0/8"])?
         } else {
             self.ok(&["--json", "up"])?
         };

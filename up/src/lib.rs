@@ -5,8 +5,10 @@
 //! ([`postgres`]), a controller, a cell and a router as separate processes ([`parts`]), the same programs that a
 //! cluster runs, and on demand a resolver for the platform's names ([`dns`]). `slipway down` ([`stop`]) leaves nothing behind but the state directory.
 
+mod closed;
 pub mod dns;
 mod doors;
+mod environment;
 pub mod layout;
 pub mod parts;
 mod ports;

@@ -10,6 +10,7 @@ use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
 
 use crate::UpError;
+use crate::closed::WEB_AUTHORITY;
 use crate::dns::DnsConfig;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
@@ -30,32 +31,41 @@ pub fn parts(layout: &Layout) -> Vec<&'static str> {
     PARTS.into_iter().chain(dns).collect()
 }
 
-/// Where a log server or a route service of this machine or its network is. The rest of the private networks,
-/// 10.0.0.0/8, is where the apps are ([`Settings::network`]); link-local holds the metadata of cloud machines.
-const OWN_NETWORKS: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
-
-/// These, and the router itself: a route service may be an app of this platform, under the name that others use.
-fn own_networks(router: IpAddr) -> Vec<String> {
-    OWN_NETWORKS.map(str::to_owned).into_iter().chain([IpNet::from(router).to_string()]).collect()
-}
-
-/// What the operator has made of the default. The router's own address in it follows the platform to another `--listen`.
-fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>, UpError> {
-    let default = own_networks(router);
-    let Some(mut kept) = kept(&layout.config(ROUTER), "route_service_networks")? else { return Ok(default) };
-    let before = match router_config(layout).ok().and_then(|config| config.http_listen.first().copied()) {
-        Some(listen) => own_networks(crate::settings::reached_at(listen.ip())),
-        None => return Ok(kept),
-    };
-    if let (Some(old), Some(new)) = (before.last(), default.last())
-        && let Some(place) = kept.iter().position(|network| network == old)
-    {
-        kept[place].clone_from(new);
+/// Where developers may send the platform beside public addresses: the platform's own doors, because a route service or a log
+/// server may be an app of it, under the name that others use; and what the operator has named.
+fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
+    let mut addresses = vec![settings.reached_at()];
+    // Names below localhost lead there, whatever else the router listens on.
+    if settings.listen.is_unspecified() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
     }
-    Ok(kept)
+    let ports = [settings.http_port, settings.https_port];
+    let doors = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
+    let doors = doors.flatten().map(|door| door.to_string());
+    doors.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
 }
 
-/// What an operator may change in a configuration: it stays when the others are written anew at each start.
+/// What an earlier version wrote by itself, beside the address of the router.
+const BEFORE: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+/// Networks that an operator of an earlier version wrote into the configurations of the parts. What that version wrote there
+/// itself is not what he wanted, but what was open.
+pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
+    let mut found = Vec::new();
+    for (part, key) in [("controller", "drain_networks"), (ROUTER, "route_service_networks")] {
+        let router = router_config(layout).ok().and_then(|config| config.http_listen.first().copied());
+        let router = router.map(|listen| IpNet::from(crate::settings::reached_at(listen.ip())));
+        for text in kept(&layout.config(part), key)?.unwrap_or_default() {
+            let Ok(network) = text.parse::<IpNet>() else { continue };
+            if !BEFORE.contains(&text.as_str()) && Some(network) != router && !found.contains(&network) {
+                found.push(network);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A list in a configuration of an earlier version.
 fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
@@ -80,6 +90,8 @@ fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// When one cannot be written.
 pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Result<(), UpError> {
+    let held = held_by_router(layout);
+    let places = open_places(settings, &held);
     let controller = ControllerConfig {
         id: settings.controller_id,
         cluster_id: settings.cluster_id,
@@ -95,8 +107,8 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         app_domain: settings.domain.clone(),
         public_url: settings.api_url(),
         ready_file: Some(layout.ready("controller")),
-        drain_networks: kept(&layout.config("controller"), "drain_networks")?
-            .unwrap_or_else(|| OWN_NETWORKS.map(str::to_owned).to_vec()),
+        drain_networks: places.clone(),
+        trusted_proxies: Vec::new(),
         zone: "local".to_owned(),
         limits: Limits {
             memory_overcommit_percent: settings.memory_overcommit,
@@ -130,7 +142,6 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
-    let held = held_by_router(layout);
     let router = RouterConfig {
         id: settings.router_id,
         cluster_id: settings.cluster_id,
@@ -140,8 +151,8 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         certificate: Some(layout.state("tls/web/cert.pem")),
         certificate_key: Some(layout.state("tls/web/key.pem")),
         // A route service may be an app of this platform; its certificate is of the platform's own authority.
-        trusted_authorities: Some(layout.state("tls/ca.pem")),
-        route_service_networks: route_service_networks(layout, settings.reached_at())?,
+        trusted_authorities: Some(layout.state(WEB_AUTHORITY)),
+        route_service_networks: places,
         controllers: vec![loopback(settings.cluster_port)],
         tls_directory: layout.tls(ROUTER),
         state_directory: layout.state(ROUTER),
@@ -223,6 +234,8 @@ pub fn program() -> Result<PathBuf, UpError> {
 
 #[cfg(test)]
 mod tests {
+    use slipway_protocol::reach::Reach;
+
     use super::*;
 
     #[test]
@@ -239,57 +252,80 @@ mod tests {
         assert!(shown.ends_with(&authority), "it signed what the router itself shows");
     }
 
+    fn reaches(layout: &Layout) -> [Reach; 2] {
+        let controller: ControllerConfig =
+            slipway_chassis::config::load(&layout.config("controller")).expect("a configuration");
+        let router = router_config(layout).expect("a configuration");
+        [controller.drain_networks, router.route_service_networks].map(|places| Reach::new(&places).expect("places"))
+    }
+
+    fn covers(layout: &Layout, address: &str) -> bool {
+        let [drains, services] = reaches(layout).map(|reach| reach.covers(address.parse().expect(address)));
+        assert_eq!(drains, services, "{address}");
+        drains
+    }
+
     #[test]
-    fn what_an_operator_has_changed_stays() {
+    fn developers_reach_public_addresses_and_the_platform_s_own_doors() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout::new(directory.path());
         let mut settings = crate::settings::tests::example();
-        let start = |settings: &Settings| write_configs(&layout, settings, Path::new("/layers"));
-        let drains = || -> Vec<String> {
-            let config: ControllerConfig =
-                slipway_chassis::config::load(&layout.config("controller")).expect("a config");
-            config.drain_networks
-        };
-        let services = || router_config(&layout).expect("a config").route_service_networks;
-        let change = |part: &str, key: &str, value: Option<&[&str]>| {
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        for open in ["127.0.0.1:8080", "127.0.0.1:8443", "1.1.1.1:514", "[2606:4700::1111]:443"] {
+            assert!(covers(&layout, open), "{open}");
+        }
+        let ports = [settings.api_port, settings.cluster_port, settings.admin_port];
+        let parts = ports.map(|port| format!("127.0.0.1:{port}"));
+        let others = [
+            "127.0.0.1:22",
+            "127.0.0.2:8080",
+            "[::1]:22",
+            "10.62.0.9:8080",
+            "172.17.0.2:8080",
+            "192.168.1.1:443",
+            "[fd00::1]:443",
+            "169.254.169.254:80",
+        ];
+        for closed in parts.iter().map(String::as_str).chain(others) {
+            assert!(!covers(&layout, closed), "{closed}");
+        }
+        // What the operator names, every port of it; the doors follow the platform.
+        settings.allow_networks = Some(vec!["192.168.0.0/16".parse().expect("a network")]);
+        settings.listen = "127.0.0.9".parse().expect("an address");
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        for open in ["192.168.1.1:443", "127.0.0.9:8080"] {
+            assert!(covers(&layout, open), "{open}");
+        }
+        for closed in ["127.0.0.1:8080", "172.17.0.2:8080"] {
+            assert!(!covers(&layout, closed), "{closed}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_of_an_earlier_version_allowed_is_taken_over() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        assert!(allowed_before(&layout).expect("nothing there").is_empty());
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        let change = |part: &str, key: &str, value: &[&str]| {
             let path = layout.config(part);
             let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).expect("read")).expect("toml");
-            match value {
-                Some(value) => drop(table.insert(key.to_owned(), value.to_vec().into())),
-                None => drop(table.remove(key)),
-            }
+            table.insert(key.to_owned(), value.to_vec().into());
             std::fs::write(path, toml::to_string(&table).expect("toml")).expect("written");
         };
-        start(&settings).expect("the first start");
-        let router = own_networks(settings.reached_at()).pop().expect("the router");
-        assert_eq!(drains(), OWN_NETWORKS);
-        assert_eq!(services(), own_networks(settings.reached_at()));
-
-        change("controller", "drain_networks", Some(&["10.8.0.0/16"]));
-        change(ROUTER, "route_service_networks", Some(&["10.9.0.0/16", &router]));
-        let port = settings.http_port + 1;
-        settings.http_port = port;
-        start(&settings).expect("the second start");
-        assert_eq!(drains(), ["10.8.0.0/16"]);
-        assert_eq!(services(), ["10.9.0.0/16", &router]);
-        assert_eq!(router_config(&layout).expect("a config").http_listen[0].port(), port, "the rest is written anew");
-
-        // None at all is a choice too. The router has moved, and with it what was meant by its address.
-        change("controller", "drain_networks", Some(&[]));
-        settings.listen = "127.0.0.9".parse().expect("an address");
-        start(&settings).expect("the third start");
-        assert!(drains().is_empty());
-        assert_eq!(services(), ["10.9.0.0/16", "127.0.0.9/32"]);
-
-        change("controller", "drain_networks", None);
-        start(&settings).expect("the fourth start");
-        assert_eq!(drains(), OWN_NETWORKS);
-
+        // As they were written: what was open is open no more.
+        change("controller", "drain_networks", &BEFORE);
+        change(ROUTER, "route_service_networks", &[&BEFORE[..], &["127.0.0.1/32"]].concat());
+        assert!(allowed_before(&layout).expect("read").is_empty());
+        change("controller", "drain_networks", &["10.8.0.0/16", "127.0.0.0/8"]);
+        change(ROUTER, "route_service_networks", &["10.9.0.0/16", "10.8.0.0/16", "127.0.0.1/32"]);
+        let found = allowed_before(&layout).expect("read");
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.8.0.0/16", "10.9.0.0/16"]);
         for (text, told) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
             std::fs::write(layout.config("controller"), text).expect("written");
-            let refused = start(&settings).expect_err(text).to_string();
+            let refused = allowed_before(&layout).expect_err(text).to_string();
             assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");
-            assert_eq!(std::fs::read_to_string(layout.config("controller")).expect("read"), text);
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use rand::Rng as _;
-use slipway_protocol::{ClusterAuthority, Role};
+use slipway_protocol::{ClusterAuthority, Role, WebAuthority};
 
 use crate::UpError;
+use crate::closed::WEB_AUTHORITY;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
 use crate::settings::{Settings, write_atomically};
 
-/// Makes what is missing: authority, certificates of the three parts, the web certificate, the encryption key, the
+/// Makes what is missing: authority, certificates of the three parts, the web's authority and certificate, the encryption key, the
 /// admin's password. That only for a database that does not exist yet: one that does knows another, which may
 /// have been noted elsewhere and removed here on purpose.
 ///
@@ -38,7 +39,7 @@ pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
             authority.issue(role, id, &["127.0.0.1".to_owned()])?.save(&directory)?;
         }
     }
-    web_certificate(layout, settings, &authority, lost)?;
+    web_certificate(layout, settings)?;
     let encryption = layout.state("encryption.key");
     if !encryption.exists() {
         if Postgres::has_data(layout) {
@@ -55,24 +56,40 @@ pub fn ensure(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
     Ok(())
 }
 
-/// The certificate for end users; made again when the domain or the authority changes.
-fn web_certificate(
-    layout: &Layout,
-    settings: &Settings,
-    authority: &ClusterAuthority,
-    again: bool,
-) -> Result<(), UpError> {
+/// Authority and certificate for end users; both are made again when the domain changes, for which alone the authority may
+/// speak. A platform of before had its certificate from the cluster's authority, and gets one of its own here.
+fn web_certificate(layout: &Layout, settings: &Settings) -> Result<(), UpError> {
     let names = [settings.domain.clone(), format!("*.{}", settings.domain)];
-    let marker = layout.state("tls/web/names");
+    let (marker, shown, key) =
+        (layout.state("tls/web/names"), layout.state("tls/web/cert.pem"), layout.state("tls/web/key.pem"));
+    let (public, secret) = (layout.state(WEB_AUTHORITY), layout.state("tls/web/ca.key"));
     let wanted = names.join("\n");
-    if !again && std::fs::read_to_string(&marker).is_ok_and(|names| names == wanted) {
-        return Ok(());
-    }
-    let (certificate, key) = authority.issue_web(&names)?;
+    let as_wanted = std::fs::read_to_string(&marker).is_ok_and(|names| names == wanted);
+    let authority = if as_wanted && public.exists() && secret.exists() {
+        if shown.exists() && key.exists() {
+            return Ok(());
+        }
+        WebAuthority::load(&public, &secret)?
+    } else {
+        // What was written half is made again.
+        remove(&marker)?;
+        let (authority, key_pem) = WebAuthority::generate(&settings.domain)?;
+        write_atomically(&secret, key_pem.expose().as_bytes(), 0o600)?;
+        write_atomically(&public, authority.certificate_pem().as_bytes(), 0o644)?;
+        authority
+    };
+    let (certificate, key_pem) = authority.issue(&names)?;
     let chain = format!("{certificate}{}", authority.certificate_pem());
-    write_atomically(&layout.state("tls/web/cert.pem"), chain.as_bytes(), 0o644)?;
-    write_atomically(&layout.state("tls/web/key.pem"), key.expose().as_bytes(), 0o600)?;
+    write_atomically(&shown, chain.as_bytes(), 0o644)?;
+    write_atomically(&key, key_pem.expose().as_bytes(), 0o600)?;
     write_atomically(&marker, wanted.as_bytes(), 0o644)
+}
+
+fn remove(path: &Path) -> Result<(), UpError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(UpError::file(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// 24 characters without look-alikes: 137 bits.
@@ -164,16 +181,42 @@ mod tests {
         let layout = Layout::new(directory.path());
         let settings = crate::settings::tests::example();
         ensure(&layout, &settings).expect("the first start");
-        let shown = || std::fs::read_to_string(layout.state("tls/web/cert.pem")).expect("the certificate of the web");
         let part = || std::fs::read_to_string(layout.tls("cell").join("ca.pem")).expect("the authority of a part");
-        let (web, cell) = (shown(), part());
+        let cell = part();
         ensure(&layout, &settings).expect("a later start");
-        assert_eq!((shown(), part()), (web.clone(), cell.clone()));
+        assert_eq!(part(), cell);
         std::fs::remove_file(layout.state("tls/ca.key")).expect("removed");
         ensure(&layout, &settings).expect("with a new authority");
-        let authority = std::fs::read_to_string(layout.state("tls/ca.pem")).expect("the authority");
-        assert_eq!(part(), authority);
+        assert_eq!(part(), std::fs::read_to_string(layout.state("tls/ca.pem")).expect("the authority"));
         assert_ne!(part(), cell);
-        assert!(shown().ends_with(&authority) && shown() != web);
+    }
+
+    #[test]
+    fn the_web_has_an_authority_of_its_own_for_its_domain() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        let mut settings = crate::settings::tests::example();
+        let text = |name: &str| std::fs::read_to_string(layout.state(name)).expect(name);
+        ensure(&layout, &settings).expect("the first start");
+        let (shown, authority) = (text("tls/web/cert.pem"), text(WEB_AUTHORITY));
+        assert!(shown.ends_with(&authority) && authority != text("tls/ca.pem"));
+        ensure(&layout, &settings).expect("a later start");
+        assert_eq!((text("tls/web/cert.pem"), text(WEB_AUTHORITY)), (shown.clone(), authority.clone()));
+        // One that was lost is issued again by the same authority.
+        std::fs::remove_file(layout.state("tls/web/key.pem")).expect("removed");
+        ensure(&layout, &settings).expect("a later start");
+        assert!(text("tls/web/cert.pem") != shown && text("tls/web/cert.pem").ends_with(&authority));
+        // Another domain is nothing that it may speak for.
+        settings.domain = "other.test".to_owned();
+        ensure(&layout, &settings).expect("with another domain");
+        assert_ne!(text(WEB_AUTHORITY), authority);
+        assert!(text("tls/web/cert.pem").ends_with(&text(WEB_AUTHORITY)));
+        // A platform of before: what it shows is of the cluster's authority.
+        std::fs::write(layout.state("tls/web/cert.pem"), text("tls/ca.pem")).expect("written");
+        for gone in [WEB_AUTHORITY, "tls/web/ca.key"] {
+            std::fs::remove_file(layout.state(gone)).expect("removed");
+        }
+        ensure(&layout, &settings).expect("the first start with an authority of its own");
+        assert!(text("tls/web/cert.pem").ends_with(&text(WEB_AUTHORITY)));
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -55,6 +56,10 @@ pub struct Settings {
     /// Where layers are; `None` = started by a version that did not note it.
     #[serde(default)]
     pub stacks: Option<PathBuf>,
+    /// Networks beside public addresses that drains and route services may be in; `None` = started by a version that kept them
+    /// in the configurations of the parts.
+    #[serde(default)]
+    pub allow_networks: Option<Vec<IpNet>>,
 }
 
 /// Of the apps on one machine most are idle most of the time, and a limit is what an app may use at worst: a page of
@@ -83,6 +88,12 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(UpError::File { path, source }),
         };
+        let allow_networks =
+            match (&*options.allow_networks, kept.as_ref().and_then(|kept| kept.allow_networks.clone())) {
+                ([], Some(kept)) => kept,
+                ([], None) => parts::allowed_before(layout)?,
+                (given, _) => given.iter().filter_map(|given| given.0).collect(),
+            };
         let domain = options
             .domain
             .clone()
@@ -141,10 +152,11 @@ impl Settings {
                 .disk_overcommit
                 .unwrap_or_else(|| kept.as_ref().map_or_else(disk_overcommit, |kept| kept.disk_overcommit)),
             stacks: Some(options.stack_directory()),
+            allow_networks: Some(allow_networks),
         };
         let text = serde_json::to_string_pretty(&settings)
             .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
-        write_atomically(&path, text.as_bytes(), 0o644)?;
+        write_atomically(&path, text.as_bytes(), 0o640)?;
         Ok(settings)
     }
 
@@ -186,6 +198,15 @@ impl Settings {
             }
             _ => {}
         }
+        let asked: Vec<IpNet> = options.allow_networks.iter().filter_map(|given| given.0).collect();
+        let kept = self.allow_networks.as_deref().unwrap_or_default();
+        if !options.allow_networks.is_empty() && asked != kept {
+            let list = |networks: &[IpNet]| match networks {
+                [] => "none".to_owned(),
+                some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            };
+            found.push(told("--allow-network", &list(&asked), &list(kept)));
+        }
         if let (Some(asked), Some(kept)) = (&options.stacks, &self.stacks)
             && asked != kept
         {
@@ -226,6 +247,25 @@ pub(crate) fn reached_at(listen: IpAddr) -> IpAddr {
         Ok(socket.local_addr()?.ip())
     };
     outward().unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
+/// What `--allow-network` says: a network, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllowNetwork(pub Option<IpNet>);
+
+impl std::str::FromStr for AllowNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        let network = text.parse::<IpNet>().or_else(|_| address());
+        network
+            .map(|network| Self(Some(network.trunc())))
+            .map_err(|_| "give a network like 10.8.0.0/16, or `none`".to_owned())
+    }
 }
 
 /// What `--dns` says.
@@ -334,6 +374,7 @@ pub(crate) mod tests {
             memory_overcommit: memory_overcommit(),
             disk_overcommit: disk_overcommit(),
             stacks: Some("/layers".into()),
+            allow_networks: Some(Vec::new()),
         }
     }
 
@@ -371,6 +412,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn networks_that_are_allowed_stay_until_others_are() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
+        let start = |arguments: &[&str]| {
+            let options = parsed(&[&["--http", "0", "--https", "0"], arguments].concat()).expect("understood");
+            let networks = Settings::load_or_decide(&layout, &options).expect("settings").allow_networks;
+            networks.expect("decided").iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(start(&[]).is_empty(), "none by default");
+        let two = ["--allow-network", "10.8.3.4/16", "--allow-network", "fd00::1"];
+        assert_eq!(start(&two), ["10.8.0.0/16", "fd00::1/128"]);
+        assert_eq!(start(&[]), ["10.8.0.0/16", "fd00::1/128"]);
+        assert_eq!(start(&["--allow-network", "192.168.7.0/24"]), ["192.168.7.0/24"]);
+        assert!(start(&["--allow-network", "none"]).is_empty());
+        for bad in ["10.8", "10.8.0.0/33", "localhost"] {
+            assert!(parsed(&["--allow-network", bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_a_running_platform_does_not_take_is_named() {
         let settings = example();
         let same =
@@ -385,7 +446,7 @@ pub(crate) mod tests {
             ["--memory-overcommit", "100"],
         ];
         let mut all: Vec<&str> = other.concat();
-        all.push("--dns=53");
+        all.extend(["--dns=53", "--allow-network", "10.8.0.0/16"]);
         let told = settings.differing(&parsed(&all).expect("options"));
         let expected = [
             "--domain x.test is not in force, it runs with slipway.localhost",
@@ -394,6 +455,7 @@ pub(crate) mod tests {
             "--https 443 is not in force, it runs with 8443",
             "--memory-overcommit 100 is not in force, it runs with 300",
             "--dns=53 is not in force, it runs with no resolver",
+            "--allow-network 10.8.0.0/16 is not in force, it runs with none",
             "--stacks /other is not in force, it runs with /layers",
         ];
         assert_eq!(told, expected);

@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,9 +15,9 @@ use crate::layout::Layout;
 use crate::parts;
 use crate::postgres::Postgres;
 use crate::process::Known;
-use crate::settings::{DnsPort, Settings, write_atomically};
+use crate::settings::{AllowNetwork, DnsPort, Settings, write_atomically};
 use crate::status::SupervisorStatus;
-use crate::{secrets, supervisor};
+use crate::{closed, environment, secrets, supervisor};
 
 /// What `slipway up` can be told.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -47,6 +46,10 @@ pub struct UpOptions {
     /// Disk that may be promised to apps, in per cent of what this machine has for them [default: 400]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub disk_overcommit: Option<u64>,
+    /// Network that drains and route services may be in, beside public addresses and the platform's own; may be repeated, and
+    /// stays until it is given again [`none` ends it]
+    #[arg(long = "allow-network", value_name = "CIDR")]
+    pub allow_networks: Vec<AllowNetwork>,
     /// Directory of built layers [default: /var/cache/slipway/stacks]
     #[arg(long, env = "SLIPWAY_STACK_DIR")]
     pub stacks: Option<PathBuf>,
@@ -75,7 +78,7 @@ pub struct Running {
     pub user: String,
     /// File with the admin's password.
     pub password_file: PathBuf,
-    /// Certificate of the cluster's authority, for HTTPS clients.
+    /// Certificate of the web's authority, for HTTPS clients.
     pub authority: PathBuf,
     /// Port of plain HTTP.
     pub http_port: u16,
@@ -150,9 +153,8 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     check_host()?;
     let layout = options.layout();
     std::fs::create_dir_all(&layout.state).map_err(UpError::file(&layout.state))?;
-    // Postgres' account must be able to pass through to its data directory; everything secret is 0600 or 0700.
-    std::fs::set_permissions(&layout.state, std::fs::Permissions::from_mode(0o711))
-        .map_err(UpError::file(&layout.state))?;
+    closed::mask();
+    closed::tighten(&layout)?;
     if supervisor::running(&layout).is_some() {
         let kept = kept_settings(&layout)?;
         wait_until_ready(&layout, &kept, progress, None)?;
@@ -188,7 +190,7 @@ fn running(layout: &Layout, settings: &Settings, started: bool) -> Running {
         api: settings.api_url(),
         user: "admin".to_owned(),
         password_file: secrets::password_file(layout),
-        authority: layout.state("tls/ca.pem"),
+        authority: layout.state(closed::WEB_AUTHORITY),
         http_port: settings.http_port,
         https_port: settings.https_port,
         domain: settings.domain.clone(),
@@ -237,6 +239,7 @@ fn spawn_supervisor(layout: &Layout) -> Result<Child, UpError> {
     let mut command = Command::new(parts::program()?);
     command.arg("supervise").arg("--state").arg(&layout.state);
     command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
+    command.env_clear().envs(environment::of_supervisor(environment::own()));
     // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));

@@ -4,6 +4,7 @@
 //! replaces the parts one by one. A lock on the state directory keeps two supervisors apart.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,7 @@ use crate::postgres::Postgres;
 use crate::process::Known;
 use crate::status::SupervisorStatus;
 use crate::stop;
+use crate::{closed, environment};
 
 /// A log is cut when it has grown beyond this; one older generation is kept.
 const LOG_LIMIT: u64 = 16 << 20;
@@ -49,8 +51,12 @@ type Shared = Arc<Mutex<SupervisorStatus>>;
 /// # Errors
 /// When another supervisor runs, or Postgres cannot be prepared. A part that fails is started again, not an error.
 pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
+    closed::mask();
     let _lock = lock(&layout)?;
     std::fs::create_dir_all(&layout.run).map_err(UpError::file(&layout.run))?;
+    // Postgres' account passes through to its socket.
+    std::fs::set_permissions(&layout.run, std::fs::Permissions::from_mode(0o711))
+        .map_err(UpError::file(&layout.run))?;
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     if let Some(known) = Known::of(own) {
         known.save(&layout.pid("supervisor"))?;
@@ -132,6 +138,7 @@ async fn keep(
     while !shutdown.is_stopping() {
         let started = tokio::time::Instant::now();
         let mut command = command();
+        prepare(part, &mut command);
         if let Some(doors) = &mut doors {
             open(doors);
             doors.pass_to(&mut command);
@@ -175,6 +182,19 @@ async fn keep(
             () = tokio::time::sleep(backoff.pause()) => {}
             () = shutdown.requested() => return,
         }
+    }
+}
+
+/// What a part inherits: of the environment what it needs, and how its files are closed.
+fn prepare(part: &str, command: &mut Command) {
+    command.env_clear().envs(environment::of_part(part, environment::own()));
+    if part == "cell" {
+        let open = || {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(closed::CELL_MASK));
+            Ok(())
+        };
+        // SAFETY: between fork and exec it only sets the mask, which is async-signal-safe.
+        unsafe { command.pre_exec(open) };
     }
 }
 
@@ -254,6 +274,24 @@ pub async fn ask_to_stop(known: Known, grace: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn parts_inherit_what_they_need_and_the_cell_makes_files_for_apps() {
+        closed::mask();
+        // Each test is a process of its own only with some runners: nothing here depends on it.
+        let mask_of = async |part: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "umask; env"]).env("AWS_SECRET_ACCESS_KEY", "x");
+            prepare(part, &mut command);
+            let output = command.output().await.expect("a shell");
+            String::from_utf8(output.stdout).expect("text")
+        };
+        for (part, mask) in [("controller", "0027"), ("postgres", "0027"), ("router", "0027"), ("cell", "0022")] {
+            let said = mask_of(part).await;
+            assert!(said.starts_with(mask) && said.contains("PATH="), "{part}: {said}");
+            assert!(!said.contains("AWS_SECRET") && !said.contains("CARGO"), "{part}: {said}");
+        }
+    }
 
     #[test]
     fn every_log_is_cut_the_supervisor_s_too() {

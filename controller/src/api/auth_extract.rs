@@ -1,5 +1,7 @@
 //! Who calls: read from `Authorization: bearer <jwt>`.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use http::Method;
 use http::header::AUTHORIZATION;
@@ -7,6 +9,8 @@ use http::request::Parts;
 use slipway_api_types::ErrorCode;
 
 use super::error::{ApiError, ApiResult};
+use super::fair;
+use crate::auth::fair::Turn;
 use crate::auth::tokens;
 use crate::context::Context;
 use crate::domain::audit::Party;
@@ -21,6 +25,12 @@ pub const SCOPE_GLOBAL_AUDITOR: &str = "cloud_controller.global_auditor";
 pub const SCOPE_READ: &str = "cloud_controller.read";
 /// May change what its roles allow.
 pub const SCOPE_WRITE: &str = "cloud_controller.write";
+
+/// Whether a scope is a right that an account has beyond its roles.
+#[must_use]
+pub fn is_right(scope: &str) -> bool {
+    !matches!(scope, SCOPE_READ | SCOPE_WRITE | "openid" | "password.write" | "uaa.user" | "uaa.none")
+}
 
 /// The user or client behind a request. As an extractor it refuses requests without a valid token (401), and tokens
 /// without the scope that the method needs (403).
@@ -42,6 +52,8 @@ pub struct Caller {
     pub is_global_auditor: bool,
     /// The client that got the token: `cf`.
     pub client_id: String,
+    /// Held until the request is answered, see [`super::fair`].
+    turn: Option<Arc<Turn>>,
 }
 
 impl Caller {
@@ -58,6 +70,7 @@ impl Caller {
             email: claims.email,
             scopes: claims.scope,
             client_id: claims.client_id,
+            turn: None,
         }
     }
 
@@ -125,8 +138,9 @@ impl FromRequestParts<Context> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         let claims = tokens::check(context, bearer(parts)?).await?;
-        let caller = Self::from_claims(claims);
+        let mut caller = Self::from_claims(claims);
         caller.require_scope_for(&parts.method)?;
+        caller.turn = fair::enter(context, parts, &caller).await?;
         Ok(caller)
     }
 }

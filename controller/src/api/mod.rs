@@ -15,6 +15,7 @@ pub mod body;
 pub mod buildpack_changes;
 pub mod builds;
 pub mod catalog;
+pub mod client_address;
 pub mod deployments;
 pub mod destinations;
 mod domain_sharing;
@@ -25,6 +26,7 @@ pub mod endpoints;
 pub mod environment_groups;
 pub mod error;
 pub mod events;
+pub mod fair;
 pub mod feature_flags;
 pub mod jobs;
 pub mod label_selector;
@@ -125,6 +127,7 @@ fn matching(context: Context) -> axum::Router {
         .method_not_allowed_fallback(unknown)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(middleware::panicked))
         .layer(axum::middleware::from_fn(query::well_formed))
+        .layer(axum::middleware::from_fn(fair::tell))
         .layer(axum::middleware::from_fn(middleware::trace))
         .with_state(context)
 }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::keys;
-use super::password::{self, MAX_PASSWORD};
+use super::password::{self, MAX_PASSWORD, MIN_PASSWORD};
+use crate::api::auth_extract::SCOPE_ADMIN;
 use crate::context::Context;
 use crate::domain::DomainError;
 use crate::store::bootstrap::{self as store, Defaults};
@@ -34,9 +35,9 @@ pub enum BootstrapError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The administrator's password is empty.
-    #[error("the administrator's password in {0} is empty")]
-    EmptyPassword(PathBuf),
+    /// It would be guessed.
+    #[error("the administrator's password in {0} has fewer than {MIN_PASSWORD} characters: write a longer one there")]
+    ShortPassword(PathBuf),
     /// Nobody could log in with it.
     #[error(
         "the administrator's password in {path} has {bytes} bytes, more than {MAX_PASSWORD}: write a shorter one there"
@@ -70,7 +71,8 @@ impl From<sqlx::Error> for BootstrapError {
 
 /// Prepares the database; safe to call at every start and from several controllers at once.
 ///
-/// An empty one gets its identity, the signing key, user `admin`, client `cf`, quota `default`, organization and space
+/// An empty one gets its identity, the signing key, user `admin` (also when no user is left who may do everything; an account
+/// of that name then becomes the administrator's, with its password), client `cf`, quota `default`, organization and space
 /// `dev` (so that a push works at once), the shared domain, stacks, built-in buildpacks, feature flags and security
 /// groups. A later start adds what is missing of these, except the organization and the space, which may have been
 /// deleted on purpose. A password of the administrator that lies in wait ([`waiting_password`]) is set.
@@ -91,7 +93,7 @@ pub async fn bootstrap(context: &Context) -> Result<(), BootstrapError> {
     let given = waiting.as_deref().unwrap_or(&context.config.admin_password_file);
     let hash = match (state.has_admin, &waiting) {
         (true, None) => None,
-        _ => Some(password::hash(&read_password(given)?).await?),
+        _ => Some(password::hash(&context.guard.desk, &read_password(given)?).await?),
     };
     let admin_hash = if state.has_admin { None } else { hash.clone() };
     let key = if state.has_key {
@@ -125,7 +127,8 @@ pub fn waiting_password(file: &Path) -> PathBuf {
 
 async fn set_password(context: &Context, from: &Path, hash: &str) -> Result<(), BootstrapError> {
     let accounts = context.store.accounts_named("admin", Some("uaa")).await?;
-    for account in &accounts {
+    // One that has only the name is somebody else's.
+    for account in accounts.iter().filter(|account| account.scopes.iter().any(|scope| scope == SCOPE_ADMIN)) {
         context.store.account_set_password(&account.guid, hash).await?;
     }
     let to = &context.config.admin_password_file;
@@ -147,8 +150,8 @@ fn read_password(path: &Path) -> Result<Zeroizing<String>, BootstrapError> {
         .map(Zeroizing::new)
         .map_err(|source| BootstrapError::Password { path: path.to_owned(), source })?;
     let trimmed = text.trim();
-    if trimmed.is_empty() {
-        return Err(BootstrapError::EmptyPassword(path.to_owned()));
+    if trimmed.chars().count() < MIN_PASSWORD {
+        return Err(BootstrapError::ShortPassword(path.to_owned()));
     }
     if trimmed.len() > MAX_PASSWORD {
         return Err(BootstrapError::LongPassword { path: path.to_owned(), bytes: trimmed.len() });

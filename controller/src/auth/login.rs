@@ -1,58 +1,73 @@
-//! One try to log in: is that the password, and may this account be tried at all.
+//! One try to log in: when it may be made, and whether that is the password.
 //!
-//! The lock holds although many try at once. What a guess came to is decided where it is counted, in the account's row,
-//! one after the other: once a wrong one has locked the account, every later one is answered "locked", the right one
-//! among them, so that nobody learns which it was. Counting before the check instead would lock out whoever logs in
-//! five times at once with the right password.
+//! The account is looked up last: a flood of guesses that have to wait costs the database nothing, and takes the same
+//! way whether there is such an account or not.
 
-use super::password;
+use std::net::IpAddr;
+
+use super::guesses::Tried;
 use crate::context::Context;
 use crate::domain::DomainResult;
 use crate::store::users::AccountRow;
 
-/// Wrong passwords in a row before an account is locked, and for how long (seconds): enough for a person, hopeless for a
-/// guesser.
-const MAX_FAILURES: i32 = 5;
-const LOCK_S: f64 = 300.0;
-
-/// What a try came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// It is the password.
-    Good,
-    /// It is not, or there is no such account.
-    Wrong,
-    /// The account is locked now; whether the password was right is not told.
-    Locked,
+/// Whom somebody says to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Who<'a> {
+    /// A user of this platform's own, by name.
+    User(&'a str),
+    /// A client, by id.
+    Client(&'a str),
 }
 
-/// Tries a password (or secret) of an account and counts the try. Without an account it takes as long and is wrong.
+/// Why nobody is logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not the password, or there is no such account.
+    Wrong,
+    /// It was not looked at: too many wrong ones came from there, or too many at once.
+    TooMany,
+}
+
+/// Tries a password (or secret) and counts the try: the account, if it is the right one. May wait, see
+/// [`super::guesses`].
 ///
 /// # Errors
 /// [`crate::domain::DomainError::Unavailable`] when too many wait for their turn; when the database fails.
-pub async fn attempt(context: &Context, account: Option<&AccountRow>, given: &str) -> DomainResult<Login> {
-    if account.is_some_and(|account| account.locked) {
-        return Ok(Login::Locked);
-    }
-    let turn = password::turn().await?;
-    // Waiting takes long when many guess: a lock of meanwhile saves the rest of them their work.
-    let account = match account {
-        Some(account) => context.store.account_get(&account.guid).await?,
-        None => None,
+pub async fn attempt(
+    context: &Context,
+    who: Who<'_>,
+    given: &str,
+    from: IpAddr,
+) -> DomainResult<Result<AccountRow, Refusal>> {
+    let guard = &context.guard;
+    let tried = match who {
+        Who::User(name) => Tried::new("user", name, from),
+        Who::Client(id) => Tried::new("client", id, from),
     };
-    if account.as_ref().is_some_and(|account| account.locked) {
-        return Ok(Login::Locked);
-    }
-    let good = turn.verify(given, account.as_ref().and_then(|account| account.password_hash.as_deref())).await?;
-    let Some(account) = account else { return Ok(Login::Wrong) };
-    let counted = if good {
-        context.store.login_succeeded(&account.guid).await?
-    } else {
-        context.store.login_failed(&account.guid, MAX_FAILURES, LOCK_S).await?
+    let turn = loop {
+        let Some(pass) = guard.guesses.admit(tried) else { return Ok(Err(Refusal::TooMany)) };
+        if !pass.wait.is_zero() {
+            tokio::time::sleep(pass.wait).await;
+        }
+        let turn = guard.desk.turn(guard.guesses.lane(tried)).await?;
+        if guard.guesses.holds(pass, tried) {
+            break turn;
+        }
     };
-    Ok(match (counted, good) {
-        (false, _) => Login::Locked,
-        (true, true) => Login::Good,
-        (true, false) => Login::Wrong,
-    })
+    let account = match who {
+        Who::User(name) => {
+            let accounts = context.store.accounts_named(name, Some("uaa")).await?;
+            accounts.into_iter().find(|account| !account.is_client)
+        }
+        Who::Client(id) => context.store.account_get(id).await?.filter(|account| account.is_client),
+    };
+    let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
+    if turn.verify(given, hash).await?
+        && let Some(account) = account
+    {
+        guard.guesses.right(tried);
+        return Ok(Ok(account));
+    }
+    guard.guesses.wrong(tried);
+    Ok(Err(Refusal::Wrong))
 }

@@ -1,6 +1,9 @@
 //! Tokens, users and roles.
 
 pub mod bootstrap;
+pub mod fair;
+pub mod guard;
+pub mod guesses;
 pub mod keys;
 pub mod login;
 pub mod password;

@@ -1,71 +1,183 @@
 //! Passwords and secrets as argon2id, computed off the async threads, a few at a time.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use super::guesses::{Network, Tried};
 use crate::domain::{DomainError, DomainResult};
 
 /// Hashings at a time: each takes 19 MiB and some 20 ms of a core, so a flood of logins must not take the machine.
 const AT_ONCE: usize = 2;
 /// Who waits for one: some two seconds of work. More would wait longer than their clients do.
 const MOST_WAITING: usize = 256;
+/// Who waits in one lane: whoever has many connections must not take all places.
+const MOST_IN_LANE: usize = 32;
 
-/// Longest password: longer ones are somebody's attempt to keep us busy.
+/// Shortest password and secret, in characters.
+pub const MIN_PASSWORD: usize = 8;
+/// Longest password, in bytes: longer ones are somebody's attempt to keep us busy.
 pub const MAX_PASSWORD: usize = 1024;
-
-static DESK: LazyLock<Desk> = LazyLock::new(|| Desk::new(AT_ONCE, MOST_WAITING));
 
 /// Compared with when there is no such user, so that the answer takes as long as for one that exists.
 static NOBODY: LazyLock<Option<String>> =
     LazyLock::new(|| Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).ok());
 
+/// Who waits together. Lanes take turns, so that a crowd in one keeps nobody of another waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Clients of one network that nobody has logged in from lately.
+    Network(Network),
+    /// Somebody who has logged in from there lately.
+    Known(Tried),
+    /// Whoever sets a password is logged in.
+    Inside,
+}
+
 /// Where turns are given out.
 #[derive(Debug)]
-struct Desk {
-    at_once: Arc<Semaphore>,
-    waiting: Semaphore,
+pub struct Desk(Mutex<Queue>);
+
+#[derive(Debug)]
+struct Queue {
+    free: usize,
+    most_waiting: usize,
+    lanes: HashMap<Lane, VecDeque<oneshot::Sender<Turn>>>,
+    /// The lanes in which somebody waits, the next one first.
+    order: VecDeque<Lane>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self::new(AT_ONCE, MOST_WAITING)
+    }
 }
 
 impl Desk {
-    fn new(at_once: usize, waiting: usize) -> Self {
-        Self { at_once: Arc::new(Semaphore::new(at_once)), waiting: Semaphore::new(waiting) }
+    fn new(at_once: usize, most_waiting: usize) -> Self {
+        Self(Mutex::new(Queue { free: at_once, most_waiting, lanes: HashMap::new(), order: VecDeque::new() }))
     }
 
-    async fn turn(&self) -> DomainResult<Turn> {
-        let _waits = self.waiting.try_acquire().map_err(|_| {
-            DomainError::Unavailable("Too many logins at this moment. Try again in a few seconds.".to_owned())
-        })?;
-        match Arc::clone(&self.at_once).acquire_owned().await {
-            Ok(permit) => Ok(Turn(permit)),
-            Err(error) => Err(DomainError::internal("no password can be checked", error)),
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn to hash.
+    ///
+    /// # Errors
+    /// [`DomainError::Unavailable`] when too many wait already.
+    pub async fn turn(self: &Arc<Self>, lane: Lane) -> DomainResult<Turn> {
+        let too_many =
+            || DomainError::Unavailable("Too many logins at this moment. Try again in a few seconds.".to_owned());
+        let waits = {
+            let mut queue = self.queue();
+            if queue.free > 0 {
+                queue.free -= 1;
+                return Ok(Turn(Some(Arc::clone(self))));
+            }
+            queue.enter(lane).ok_or_else(too_many)?
+        };
+        // Somebody with fewer before it may have got the place.
+        waits.await.map_err(|_| too_many())
+    }
+
+    /// Gives a turn to whoever waits longest in the next lane.
+    fn pass_on(self: Arc<Self>) {
+        let mut turn = Turn(Some(Arc::clone(&self)));
+        loop {
+            let next = {
+                let mut queue = self.queue();
+                let Some(next) = queue.leave() else {
+                    queue.free += 1;
+                    turn.0 = None;
+                    return;
+                };
+                next
+            };
+            match next.send(turn) {
+                Ok(()) => return,
+                // It has given up waiting.
+                Err(back) => turn = back,
+            }
         }
     }
 }
 
-/// Waits for the turn to hash.
-///
-/// # Errors
-/// [`DomainError::Unavailable`] when too many wait already.
-pub async fn turn() -> DomainResult<Turn> {
-    DESK.turn().await
+impl Queue {
+    fn waiting(&self) -> usize {
+        self.lanes.values().map(VecDeque::len).sum()
+    }
+
+    fn enter(&mut self, lane: Lane) -> Option<oneshot::Receiver<Turn>> {
+        let mut own = self.lanes.get(&lane).map_or(0, VecDeque::len);
+        if own >= MOST_IN_LANE || self.waiting() >= self.most_waiting {
+            self.forget_those_who_left();
+            own = self.lanes.get(&lane).map_or(0, VecDeque::len);
+        }
+        if own >= MOST_IN_LANE {
+            return None;
+        }
+        if self.waiting() >= self.most_waiting {
+            // The longest lane gives a place, unless that is this one.
+            let longest = self.lanes.values_mut().max_by_key(|waiting| waiting.len())?;
+            if longest.len() <= own + 1 {
+                return None;
+            }
+            longest.pop_back();
+        }
+        let (place, waits) = oneshot::channel();
+        let waiting = self.lanes.entry(lane).or_default();
+        if waiting.is_empty() {
+            self.order.push_back(lane);
+        }
+        waiting.push_back(place);
+        Some(waits)
+    }
+
+    fn forget_those_who_left(&mut self) {
+        for waiting in self.lanes.values_mut() {
+            waiting.retain(|place| !place.is_closed());
+        }
+        self.lanes.retain(|_, waiting| !waiting.is_empty());
+        self.order.retain(|lane| self.lanes.contains_key(lane));
+    }
+
+    fn leave(&mut self) -> Option<oneshot::Sender<Turn>> {
+        let lane = self.order.pop_front()?;
+        let waiting = self.lanes.get_mut(&lane)?;
+        let first = waiting.pop_front();
+        if waiting.is_empty() {
+            self.lanes.remove(&lane);
+        } else {
+            self.order.push_back(lane);
+        }
+        first
+    }
 }
 
 /// The right to hash one password. Given back when it is dropped, or when the work with it is over: what was begun goes
 /// on when nobody waits for it any more, and counts until its end.
 #[derive(Debug)]
-pub struct Turn(OwnedSemaphorePermit);
+pub struct Turn(Option<Arc<Desk>>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(desk) = self.0.take() {
+            desk.pass_on();
+        }
+    }
+}
 
 impl Turn {
     async fn off_thread<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> DomainResult<T> {
-        let Self(permit) = self;
         let counted = move || {
             let done = work();
-            drop(permit);
+            drop(self);
             done
         };
         tokio::task::spawn_blocking(counted)
@@ -96,9 +208,9 @@ impl Turn {
 ///
 /// # Errors
 /// [`DomainError::Unavailable`] when too many wait already; when the operating system has no randomness.
-pub async fn hash(password: &str) -> DomainResult<String> {
+pub async fn hash(desk: &Arc<Desk>, password: &str) -> DomainResult<String> {
     let password = Zeroizing::new(password.to_owned());
-    turn()
+    desk.turn(Lane::Inside)
         .await?
         .off_thread(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
         .await?
@@ -109,19 +221,88 @@ pub async fn hash(password: &str) -> DomainResult<String> {
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
     use super::*;
 
     #[tokio::test]
     async fn only_the_right_password_passes() {
+        let desk = Arc::<Desk>::default();
         let verify = async |password: &str, stored: Option<&str>| {
-            turn().await.expect("a turn").verify(password, stored).await.expect("verified")
+            desk.turn(Lane::Inside).await.expect("a turn").verify(password, stored).await.expect("verified")
         };
-        let stored = hash("correct horse").await.expect("hash");
+        let stored = hash(&desk, "correct horse").await.expect("hash");
         assert!(stored.starts_with("$argon2id$"));
         assert!(verify("correct horse", Some(&stored)).await);
         assert!(!verify("wrong", Some(&stored)).await);
         assert!(!verify("nobody", None).await);
         assert!(!verify("x", Some("not a hash")).await);
+        assert_eq!(desk.queue().free, AT_ONCE);
+    }
+
+    fn lane(n: u8) -> Lane {
+        Lane::Network(std::net::IpAddr::from([10, n, 0, 1]).into())
+    }
+
+    /// Waits in a lane, and tells when it has its turn.
+    fn wait(desk: &Arc<Desk>, lane: Lane, name: String, told: &UnboundedSender<String>) {
+        let (desk, told) = (Arc::clone(desk), told.clone());
+        tokio::spawn(async move {
+            let came_to = if desk.turn(lane).await.is_ok() { name } else { format!("no {name}") };
+            told.send(came_to).expect("heard");
+        });
+    }
+
+    async fn until_waiting(desk: &Desk, count: usize) {
+        while desk.queue().waiting() != count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_in_one_lane_keeps_nobody_of_another_waiting() {
+        let desk = Arc::new(Desk::new(1, 40));
+        let held = desk.turn(lane(0)).await.expect("free");
+        let (told, mut heard) = unbounded_channel();
+        for n in 0..MOST_IN_LANE + 3 {
+            wait(&desk, lane(1), format!("crowd {n}"), &told);
+            until_waiting(&desk, (n + 1).min(MOST_IN_LANE)).await;
+        }
+        for n in 0..3 {
+            assert_eq!(heard.recv().await.expect("told"), format!("no crowd {}", MOST_IN_LANE + n), "its lane is full");
+        }
+        wait(&desk, lane(2), "one".to_owned(), &told);
+        until_waiting(&desk, MOST_IN_LANE + 1).await;
+        drop(held);
+        let mut next = Vec::new();
+        for _ in 0..3 {
+            next.push(heard.recv().await.expect("told"));
+        }
+        assert_eq!(next, ["crowd 0", "one", "crowd 1"]);
+    }
+
+    #[tokio::test]
+    async fn when_all_places_are_taken_the_longest_lane_gives_one() {
+        let desk = Arc::new(Desk::new(1, 10));
+        let held = desk.turn(lane(0)).await.expect("free");
+        let (told, mut heard) = unbounded_channel();
+        for n in 0..10 {
+            wait(&desk, lane(1), format!("crowd {n}"), &told);
+            until_waiting(&desk, n + 1).await;
+        }
+        wait(&desk, lane(2), "one".to_owned(), &told);
+        tokio::task::yield_now().await;
+        until_waiting(&desk, 10).await;
+        while desk.queue().lanes.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        let mut all = Vec::new();
+        for _ in 0..11 {
+            all.push(heard.recv().await.expect("told"));
+        }
+        assert!(all.contains(&"one".to_owned()) && all.contains(&"no crowd 9".to_owned()), "{all:?}");
+        assert_eq!(desk.queue().free, 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +310,7 @@ mod tests {
         let desk = Arc::new(Desk::new(1, 1));
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (finish, finished) = mpsc::channel::<()>();
-        let turn = desk.turn().await.expect("a turn");
+        let turn = desk.turn(lane(0)).await.expect("a turn");
         let work = tokio::spawn(turn.off_thread(move || {
             let _ = begun.send(());
             let _ = finished.recv();
@@ -137,23 +318,26 @@ mod tests {
         has_begun.await.expect("begun");
         work.abort();
         assert!(work.await.expect_err("aborted").is_cancelled());
-        assert_eq!(desk.at_once.available_permits(), 0, "the work still runs");
+        assert_eq!(desk.queue().free, 0, "the work still runs");
 
         // One waits, the next is sent away; who gives up waiting makes room.
         let waiting = tokio::spawn({
             let desk = Arc::clone(&desk);
-            async move { desk.turn().await.map(drop) }
+            async move { desk.turn(lane(1)).await.map(drop) }
         });
-        while desk.waiting.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let refused = desk.turn().await.expect_err("too many");
+        until_waiting(&desk, 1).await;
+        let refused = desk.turn(lane(1)).await.expect_err("too many");
         assert!(matches!(&refused, DomainError::Unavailable(text) if text.contains("Try again")), "{refused}");
         waiting.abort();
         let _ = waiting.await;
-        assert_eq!(desk.waiting.available_permits(), 1);
+        let again = tokio::spawn({
+            let desk = Arc::clone(&desk);
+            async move { desk.turn(lane(1)).await.map(drop) }
+        });
+        until_waiting(&desk, 1).await;
 
         finish.send(()).expect("still there");
-        desk.turn().await.expect("the work is over");
+        again.await.expect("joins").expect("the work is over");
+        desk.turn(lane(2)).await.expect("free");
     }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::config::ControllerConfig;
 use crate::context::Context;
 use crate::domain::{DomainError, DomainResult};
+use crate::store::keys::TokenStanding;
 
 /// Audience that the API demands.
 pub const AUDIENCE: &str = "cloud_controller";
@@ -49,6 +50,19 @@ pub struct Claims {
     /// Clients log out properly only when this is set.
     pub revocable: bool,
     pub zid: String,
+    /// Generations of the client and of the user ([`revocation`]): the token is over when one of them is another.
+    #[serde(default)]
+    pub rev_sig: String,
+}
+
+/// What a token is bound to, under the name that the UAA has for it: `3` or, with a user, `3.8`.
+fn revocation(client: i64, user: Option<i64>) -> String {
+    user.map_or_else(|| client.to_string(), |user| format!("{client}.{user}"))
+}
+
+/// What a token of a controller is bound to that knew no generations: those of accounts that have not changed since.
+fn unnamed(user: Option<&str>) -> String {
+    revocation(0, user.map(|_| 0))
 }
 
 /// Why a token was not accepted.
@@ -102,14 +116,37 @@ pub async fn check(context: &Context, token: &str) -> Result<Claims, TokenError>
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     validation.validate_exp = true;
     let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|error| invalid(&error))?.claims;
-    let standing = context.store.token_standing(&claims.jti, &kid).await.map_err(DomainError::from)?;
-    if !standing.key_in_force {
-        return Err(invalid(&format!("the key {kid:?} was retired")));
-    }
+    let user = claims.user_id.as_deref();
+    let standing = standing(context, &claims.jti, &kid, &claims.client_id, user).await?;
     if standing.revoked {
         return Err(invalid(&"revoked"));
     }
+    let bound_to = if claims.rev_sig.is_empty() { unnamed(user) } else { claims.rev_sig.clone() };
+    if bound_to != in_force(&standing, user)? {
+        return Err(invalid(&"its user or client has changed since"));
+    }
     Ok(claims)
+}
+
+async fn standing(
+    context: &Context,
+    jti: &str,
+    kid: &str,
+    client: &str,
+    user: Option<&str>,
+) -> Result<TokenStanding, TokenError> {
+    let standing = context.store.token_standing(jti, kid, client, user).await.map_err(DomainError::from)?;
+    if standing.key_in_force { Ok(standing) } else { Err(TokenError::Invalid(format!("the key {kid:?} was retired"))) }
+}
+
+/// What a token of this user would be bound to now.
+fn in_force(standing: &TokenStanding, user: Option<&str>) -> Result<String, TokenError> {
+    let gone = |what: &str| TokenError::Invalid(format!("its {what} is gone"));
+    let client = standing.client_generation.ok_or_else(|| gone("client"))?;
+    match user {
+        Some(_) => Ok(revocation(client, Some(standing.user_generation.ok_or_else(|| gone("user"))?))),
+        None => Ok(revocation(client, None)),
+    }
 }
 
 /// Claims for a user or a client, valid for `life_s` seconds.
@@ -137,6 +174,7 @@ pub fn claims(config: &ControllerConfig, subject: &Subject, grant_type: &str, li
         email: user.map(|user| user.email.clone()),
         revocable: true,
         zid: "uaa".to_owned(),
+        rev_sig: revocation(subject.client_generation, user.map(|user| user.generation)),
     }
 }
 
@@ -145,6 +183,8 @@ pub fn claims(config: &ControllerConfig, subject: &Subject, grant_type: &str, li
 pub struct Subject {
     /// The client that asked.
     pub client_id: String,
+    /// As it was when the client showed who it is.
+    pub client_generation: i64,
     /// The user; `None` for a client of its own.
     pub user: Option<SubjectUser>,
     /// What it may do.
@@ -156,6 +196,7 @@ pub struct Subject {
 #[allow(missing_docs, reason = "as in the claims")]
 pub struct SubjectUser {
     pub guid: String,
+    pub generation: i64,
     pub name: String,
     pub origin: String,
     pub email: String,
@@ -196,31 +237,40 @@ struct Code {
     iss: String,
     aud: String,
     exp: i64,
+    /// What the token could do with which it was made.
+    scope: Vec<String>,
+    /// The client of that token.
+    cid: String,
+    /// What that token was bound to.
+    rev_sig: String,
 }
 
-/// A code for one ssh session of this user.
+/// A code for one ssh session: of the user of this token, good for what the token is good for, while the token would be.
 ///
 /// # Errors
 /// When there is no key.
-pub async fn issue_code(context: &Context, user: &str) -> DomainResult<String> {
+pub async fn issue_code(context: &Context, token: &Claims) -> DomainResult<String> {
     let signer = context.keys.signer(&context.store, &context.vault).await?;
     let header = Header { kid: Some(signer.kid.clone()), ..Header::new(Algorithm::RS256) };
     let code = Code {
         jti: Uuid::new_v4().simple().to_string(),
-        sub: user.to_owned(),
+        sub: token.sub.clone(),
         iss: issuer(&context.config),
         aud: CODE_AUDIENCE.to_owned(),
         exp: chrono::Utc::now().timestamp() + CODE_LIFE_S,
+        scope: token.scope.clone(),
+        cid: token.client_id.clone(),
+        rev_sig: if token.rev_sig.is_empty() { unnamed(token.user_id.as_deref()) } else { token.rev_sig.clone() },
     };
     jsonwebtoken::encode(&header, &code, &signer.key)
         .map_err(|error| DomainError::internal("a code cannot be signed", error))
 }
 
-/// The user of a code; each code works once.
+/// The user of a code and what the code is good for; each code works once.
 ///
 /// # Errors
-/// [`TokenError::Invalid`] when it is not ours, has expired, or was used.
-pub async fn redeem_code(context: &Context, code: &str) -> Result<String, TokenError> {
+/// [`TokenError::Invalid`] when it is not ours, has expired, was used, or its user or client has changed since.
+pub async fn redeem_code(context: &Context, code: &str) -> Result<(String, Vec<String>), TokenError> {
     let invalid = |why: &dyn std::fmt::Display| TokenError::Invalid(why.to_string());
     let header = jsonwebtoken::decode_header(code).map_err(|error| invalid(&error))?;
     let kid = header.kid.ok_or_else(|| invalid(&"no key named"))?;
@@ -232,12 +282,13 @@ pub async fn redeem_code(context: &Context, code: &str) -> Result<String, TokenE
     validation.set_audience(&[CODE_AUDIENCE]);
     validation.set_issuer(&[issuer(&context.config)]);
     let code = jsonwebtoken::decode::<Code>(code, &key, &validation).map_err(|error| invalid(&error))?.claims;
-    let standing = context.store.token_standing(&code.jti, &kid).await.map_err(DomainError::from)?;
-    if !standing.key_in_force {
-        return Err(invalid(&format!("the key {kid:?} was retired")));
+    let user = Some(code.sub.as_str());
+    let standing = standing(context, &code.jti, &kid, &code.cid, user).await?;
+    if code.rev_sig != in_force(&standing, user)? {
+        return Err(invalid(&"its user or client has changed since"));
     }
     if !context.store.token_revoke(&code.jti, remembered_until(code.exp)).await.map_err(DomainError::from)? {
         return Err(invalid(&"used"));
     }
-    Ok(code.sub)
+    Ok((code.sub, code.scope))
 }

@@ -150,7 +150,7 @@ impl Sender {
     async fn open(&self, host: &str, port: u16) -> Result<TcpStream, SendError> {
         let mut failure = self.io(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
         for address in tokio::net::lookup_host((host, port)).await.map_err(|error| self.io(error))? {
-            if !self.ways.reach.covers(address.ip()) {
+            if !self.ways.reach.covers(address) {
                 failure = SendError::Unreachable { host: host.to_owned(), address: address.ip() };
                 continue;
             }

@@ -14,7 +14,7 @@ const LOCK: i64 = 0x0073_6c69_7062_6f6f;
 pub struct BootstrapState {
     /// Whose database it is.
     pub cluster_id: Option<Uuid>,
-    /// User `admin` exists.
+    /// There is a user who may do everything and can log in.
     pub has_admin: bool,
     /// A signing key exists.
     pub has_key: bool,
@@ -41,7 +41,9 @@ impl Store {
         sqlx::query_as!(
             BootstrapState,
             r#"select (select cluster_id from store_identity) as "cluster_id",
-                      exists (select 1 from user_account where lower(username) = 'admin') as "has_admin!",
+                      exists (select 1 from user_account
+                              where not is_client and origin = 'uaa' and password_hash is not null
+                                and 'cloud_controller.admin' = any(scopes)) as "has_admin!",
                       exists (select 1 from signing_key where retired_at is null) as "has_key!""#
         )
         .fetch_one(self.pool())
@@ -85,22 +87,27 @@ const STACKS: &[(&str, &str)] = &[
     ("cflinuxfs4", "Debian 12 with a layer that makes it compatible with Cloud Foundry's cflinuxfs4"),
 ];
 
-/// Everything public: no private, loopback or link-local address.
+/// Everything public, as ranges: no private, loopback or link-local address as on Cloud Foundry, and none that providers use
+/// among themselves (100.64.0.0/10, 198.18.0.0/15: there are nodes and private networks of clouds), no multicast.
+const PUBLIC: [&str; 7] = [
+    "0.0.0.0-9.255.255.255",
+    "11.0.0.0-100.63.255.255",
+    "100.128.0.0-169.253.255.255",
+    "169.255.0.0-172.15.255.255",
+    "172.32.0.0-192.167.255.255",
+    "192.169.0.0-198.17.255.255",
+    "198.20.0.0-223.255.255.255",
+];
+
 fn public_networks() -> Value {
-    json!([
-        { "protocol": "all", "destination": "0.0.0.0-9.255.255.255" },
-        { "protocol": "all", "destination": "11.0.0.0-169.253.255.255" },
-        { "protocol": "all", "destination": "169.255.0.0-172.15.255.255" },
-        { "protocol": "all", "destination": "172.32.0.0-192.167.255.255" },
-        { "protocol": "all", "destination": "192.169.0.0-255.255.255.255" }
-    ])
+    PUBLIC.iter().map(|range| json!({ "protocol": "all", "destination": range })).collect()
 }
 
+/// Resolvers that an app names itself. Those that it is given are open without a rule, wherever they are: so port 53 of private
+/// networks need not be.
 fn dns() -> Value {
-    json!([
-        { "protocol": "tcp", "destination": "0.0.0.0/0", "ports": "53" },
-        { "protocol": "udp", "destination": "0.0.0.0/0", "ports": "53" }
-    ])
+    let rule = |protocol: &str, range: &str| json!({ "protocol": protocol, "destination": range, "ports": "53" });
+    PUBLIC.iter().flat_map(|range| [rule("tcp", range), rule("udp", range)]).collect()
 }
 
 /// Adds what is missing, in one transaction. Returns whose database it is.
@@ -132,7 +139,11 @@ pub async fn apply(pool: &PgPool, defaults: &Defaults) -> sqlx::Result<Uuid> {
     if let Some(hash) = &defaults.admin_hash {
         sqlx::query!(
             "insert into user_account (guid, username, password_hash, scopes, in_api)
-             values ($1, 'admin', $2, '{cloud_controller.admin}', true) on conflict do nothing",
+             values ($1, 'admin', $2, '{cloud_controller.admin}', true)
+             on conflict (lower(username), origin) where username is not null
+             do update set password_hash = excluded.password_hash, scopes = excluded.scopes, in_api = true
+             where not ('cloud_controller.admin' = any(user_account.scopes)
+                        and user_account.password_hash is not null)",
             Uuid::new_v4().to_string(),
             hash
         )
@@ -256,4 +267,42 @@ async fn first_space(tx: &mut PgConnection) -> sqlx::Result<()> {
         .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn by_default_apps_reach_the_internet_and_nothing_beside_it() {
+        let open = |address: &str| {
+            let address: Ipv4Addr = address.parse().expect(address);
+            PUBLIC.iter().any(|range| {
+                let (first, last) = range.split_once('-').expect("a range");
+                let end = |text: &str| text.parse::<Ipv4Addr>().expect(text);
+                (end(first)..=end(last)).contains(&address)
+            })
+        };
+        for address in ["1.1.1.1", "8.8.8.8", "100.63.0.1", "100.128.0.1", "198.17.0.1", "198.20.0.1", "223.1.1.1"] {
+            assert!(open(address), "{address}");
+        }
+        for address in [
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
+            assert!(!open(address), "{address}");
+        }
+    }
 }

@@ -23,6 +23,10 @@ pub struct TokenStanding {
     pub revoked: bool,
     /// The key that signed it was not retired.
     pub key_in_force: bool,
+    /// That of its client now; `None` when the client is gone.
+    pub client_generation: Option<i64>,
+    /// That of its user now; `None` when the user is gone, or the token is a client's own.
+    pub user_generation: Option<i64>,
 }
 
 /// Stores a new key unless there is one already. The caller holds the bootstrap lock.
@@ -70,17 +74,27 @@ impl Store {
             .await
     }
 
-    /// Whether a token was revoked, and whether the key that signed it is in force.
+    /// Whether a token was revoked, whether the key that signed it is in force, and how its client and its user stand.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn token_standing(&self, jti: &str, kid: &str) -> sqlx::Result<TokenStanding> {
+    pub async fn token_standing(
+        &self,
+        jti: &str,
+        kid: &str,
+        client: &str,
+        user: Option<&str>,
+    ) -> sqlx::Result<TokenStanding> {
         sqlx::query_as!(
             TokenStanding,
             r#"select exists (select 1 from revoked_token where jti = $1) as "revoked!",
-                      exists (select 1 from signing_key where kid = $2 and retired_at is null) as "key_in_force!""#,
+                      exists (select 1 from signing_key where kid = $2 and retired_at is null) as "key_in_force!",
+                      (select generation from user_account where guid = $3 and is_client) as client_generation,
+                      (select generation from user_account where guid = $4 and not is_client) as user_generation"#,
             jti,
-            kid
+            kid,
+            client,
+            user
         )
         .fetch_one(self.pool())
         .await

@@ -23,8 +23,31 @@ pub struct AccountRow {
     pub given_name: Option<String>,
     pub family_name: Option<String>,
     pub email: Option<String>,
-    /// Locked at this moment.
-    pub locked: bool,
+    /// Tokens that name another one are over.
+    pub generation: i64,
+}
+
+/// A session to be stored: what a refresh token stands for.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "columns of the table")]
+pub struct NewSession<'a> {
+    pub user: &'a str,
+    pub user_generation: i64,
+    pub client: &'a str,
+    pub client_generation: i64,
+    pub scopes: &'a [String],
+    pub life_s: f64,
+}
+
+/// What came of removing an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, with its roles and tokens.
+    Done,
+    /// There was none.
+    Missing,
+    /// Without it nobody could administer the platform any more.
+    LastAdministrator,
 }
 
 /// A user as the v3 API shows it.
@@ -116,7 +139,7 @@ impl Store {
         sqlx::query_as!(
             AccountRow,
             r#"select guid, username, origin, is_client, password_hash, scopes, given_name, family_name, email,
-                      coalesce(locked_until > now(), false) as "locked!"
+                      generation
                from user_account where guid = $1"#,
             guid
         )
@@ -132,7 +155,7 @@ impl Store {
         sqlx::query_as!(
             AccountRow,
             r#"select guid, username, origin, is_client, password_hash, scopes, given_name, family_name, email,
-                      coalesce(locked_until > now(), false) as "locked!"
+                      generation
                from user_account
                where lower(username) = lower($1) and ($2::text is null or origin = $2) order by origin"#,
             username,
@@ -179,100 +202,93 @@ impl Store {
         Ok(())
     }
 
-    /// Removes an account with its roles and tokens. False when there is none.
+    /// Removes an account with its roles and tokens, unless it is the last user who may do everything and can log in.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn account_delete(&self, guid: &str) -> sqlx::Result<bool> {
-        let done = sqlx::query!("delete from user_account where guid = $1", guid).execute(self.pool()).await?;
-        Ok(done.rows_affected() == 1)
+    pub async fn account_delete(&self, guid: &str) -> sqlx::Result<Removal> {
+        let mut tx = self.begin().await?;
+        // Locked, so that of two administrators who remove each other one stays.
+        let administrators = sqlx::query_scalar!(
+            "select guid from user_account
+             where not is_client and origin = 'uaa' and password_hash is not null
+               and 'cloud_controller.admin' = any(scopes)
+             order by guid for update"
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        if matches!(administrators.as_slice(), [last] if last == guid) {
+            return Ok(Removal::LastAdministrator);
+        }
+        let done = sqlx::query!("delete from user_account where guid = $1", guid).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(if done.rows_affected() == 1 { Removal::Done } else { Removal::Missing })
     }
 
-    /// Sets a password, unlocks the account, and ends every session that a refresh token would continue.
+    /// Sets a password or secret. A trigger ends all tokens with it; refresh tokens are removed besides.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn account_set_password(&self, guid: &str, hash: &str) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
-        sqlx::query!(
-            "update user_account set password_hash = $2, failed_logins = 0, locked_until = null, updated_at = now()
-             where guid = $1",
-            guid,
-            hash
-        )
-        .execute(&mut *tx)
-        .await?;
+        sqlx::query!("update user_account set password_hash = $2, updated_at = now() where guid = $1", guid, hash)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query!("delete from refresh_token where user_guid = $1", guid).execute(&mut *tx).await?;
         tx.commit().await
     }
 
-    /// Counts a failed login; from `most` on the account is locked for `lock_s` seconds. False, and nothing is counted,
-    /// when it is locked already.
+    /// Ends all tokens of an account: a user's own, or those that were got through a client. False when there is none.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn login_failed(&self, guid: &str, most: i32, lock_s: f64) -> sqlx::Result<bool> {
+    pub async fn account_end_tokens(&self, guid: &str, is_client: bool) -> sqlx::Result<bool> {
+        let mut tx = self.begin().await?;
         let done = sqlx::query!(
-            "update user_account
-             set failed_logins = case when failed_logins + 1 >= $2 then 0 else failed_logins + 1 end,
-                 locked_until = case when failed_logins + 1 >= $2 then now() + make_interval(secs => $3)
-                                     else locked_until end
-             where guid = $1 and (locked_until is null or locked_until <= now())",
+            "update user_account set generation = nextval('account_generation') where guid = $1 and is_client = $2",
             guid,
-            most,
-            lock_s
+            is_client
+        )
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query!(
+            "delete from refresh_token where case when $2 then client_id else user_guid end = $1",
+            guid,
+            is_client
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Stores a refresh token by its hash, and forgets the user's expired ones. False, and nothing is stored, when the
+    /// account or the client has changed since it was looked at: then what was shown proves nothing any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn refresh_token_create(&self, hash: &[u8], session: NewSession<'_>) -> sqlx::Result<bool> {
+        sqlx::query!("delete from refresh_token where user_guid = $1 and expires_at < now()", session.user)
+            .execute(self.pool())
+            .await?;
+        let done = sqlx::query!(
+            "insert into refresh_token (token_hash, user_guid, user_generation, client_id, client_generation, scopes,
+                                        expires_at)
+             select $1, u.guid, u.generation, c.guid, c.generation, $6, now() + make_interval(secs => $7)
+             from user_account u, user_account c
+             where u.guid = $2 and u.generation = $3 and c.guid = $4 and c.generation = $5
+             for key share of u",
+            hash,
+            session.user,
+            session.user_generation,
+            session.client,
+            session.client_generation,
+            session.scopes,
+            session.life_s
         )
         .execute(self.pool())
         .await?;
         Ok(done.rows_affected() == 1)
-    }
-
-    /// Forgets failed logins after a good one. False, and nothing is forgotten, when the account is locked.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn login_succeeded(&self, guid: &str) -> sqlx::Result<bool> {
-        // Most accounts have nothing to forget: then nothing is written.
-        let free = sqlx::query_scalar!(
-            r#"with forgotten as (
-                   update user_account set failed_logins = 0, locked_until = null
-                   where guid = $1 and (failed_logins > 0 or locked_until is not null)
-                     and (locked_until is null or locked_until <= now()))
-               select locked_until is null or locked_until <= now() as "free!" from user_account where guid = $1"#,
-            guid
-        )
-        .fetch_optional(self.pool())
-        .await?;
-        Ok(free.unwrap_or_default())
-    }
-
-    /// Stores a refresh token by its hash, and forgets the user's expired ones.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn refresh_token_create(
-        &self,
-        hash: &[u8],
-        user: &str,
-        client: &str,
-        scopes: &[String],
-        life_s: f64,
-    ) -> sqlx::Result<()> {
-        sqlx::query!("delete from refresh_token where user_guid = $1 and expires_at < now()", user)
-            .execute(self.pool())
-            .await?;
-        sqlx::query!(
-            "insert into refresh_token (token_hash, user_guid, client_id, scopes, expires_at)
-             values ($1, $2, $3, $4, now() + make_interval(secs => $5))",
-            hash,
-            user,
-            client,
-            scopes,
-            life_s
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
     }
 
     /// User and scopes of a refresh token that is still good for this client.
@@ -281,8 +297,10 @@ impl Store {
     /// When the database fails.
     pub async fn refresh_token_get(&self, hash: &[u8], client: &str) -> sqlx::Result<Option<(String, Vec<String>)>> {
         let row = sqlx::query!(
-            "select user_guid, scopes from refresh_token
-             where token_hash = $1 and client_id = $2 and expires_at > now()",
+            "select r.user_guid, r.scopes from refresh_token r
+             join user_account u on u.guid = r.user_guid and u.generation = r.user_generation
+             join user_account c on c.guid = r.client_id and c.generation = r.client_generation
+             where r.token_hash = $1 and r.client_id = $2 and r.expires_at > now()",
             hash,
             client
         )

@@ -24,21 +24,21 @@ async fn a_pipeline_gets_an_account_works_with_its_role_and_loses_it() {
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;
     let wish = json!({
-        "client_id": "ci", "client_secret": "s3cret",
+        "client_id": "ci", "client_secret": "a secret of ci",
         "authorities": ["cloud_controller.read", "cloud_controller.write"],
         "authorized_grant_types": ["client_credentials"],
     });
     let (status, made) = admin.post("/oauth/clients", wish.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
     assert_eq!(made["client_id"], "ci");
-    assert!(!made.to_string().contains("s3cret"), "{made}");
+    assert!(!made.to_string().contains("a secret of ci"), "{made}");
     assert_eq!(admin.get("/oauth/clients/ci").await, (StatusCode::OK, made));
     let (status, again) = admin.post("/oauth/clients", wish).await;
     assert_eq!((status, &again["error_description"]), (StatusCode::CONFLICT, &json!("Client already exists: ci")));
 
     // As `cf set-org-role` and `cf set-space-role --client` do it.
     let path = format!("/v3/spaces/{space}");
-    let ci = logged_in(&controller, "ci", "s3cret").await;
+    let ci = logged_in(&controller, "ci", "a secret of ci").await;
     assert_eq!(ci.get(&path).await.0, StatusCode::NOT_FOUND, "it has no role yet");
     let place = |kind: &str, guid: String| json!({ kind: { "data": { "guid": guid } } });
     for (role, mut relationships) in [
@@ -53,21 +53,22 @@ async fn a_pipeline_gets_an_account_works_with_its_role_and_loses_it() {
     let (status, app) = ci.post("/v3/apps", body).await;
     assert_eq!(status, StatusCode::CREATED, "{app}");
     assert_eq!(
-        ci.post("/oauth/clients", json!({ "client_id": "x", "client_secret": "y" })).await.0,
+        ci.post("/oauth/clients", json!({ "client_id": "x", "client_secret": "long enough" })).await.0,
         StatusCode::FORBIDDEN
     );
 
-    let (status, _) =
-        admin.send(admin.request(Method::PUT, "/oauth/clients/ci/secret").json(&json!({ "secret": "other" }))).await;
+    let (status, _) = admin
+        .send(admin.request(Method::PUT, "/oauth/clients/ci/secret").json(&json!({ "secret": "another secret" })))
+        .await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(login(&controller, "ci", "s3cret").await.0, StatusCode::UNAUTHORIZED);
-    logged_in(&controller, "ci", "other").await;
+    assert_eq!(login(&controller, "ci", "a secret of ci").await.0, StatusCode::UNAUTHORIZED);
+    logged_in(&controller, "ci", "another secret").await;
 
     assert_eq!(admin.delete("/oauth/clients/ci").await.0, StatusCode::OK);
-    assert_eq!(login(&controller, "ci", "other").await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(login(&controller, "ci", "another secret").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(admin.get("/oauth/clients/ci").await.0, StatusCode::NOT_FOUND);
     assert_eq!(admin.delete("/oauth/clients/ci").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(ci.get(&path).await.0, StatusCode::NOT_FOUND, "its roles are gone, and its token can do nothing");
+    assert_eq!(ci.get(&path).await.0, StatusCode::UNAUTHORIZED, "its token is gone with it");
 }
 
 #[tokio::test]
@@ -75,10 +76,13 @@ async fn what_cannot_be_a_client_is_refused_with_the_reason() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     for (body, words) in [
-        (json!({ "client_id": "a b", "client_secret": "s" }), "a b"),
-        (json!({ "client_id": "ci", "client_secret": "" }), "empty"),
-        (json!({ "client_id": "ci", "client_secret": "s", "authorities": ["root"] }), "\"root\""),
-        (json!({ "client_id": "ci", "client_secret": "s", "authorized_grant_types": ["password"] }), "password"),
+        (json!({ "client_id": "a b", "client_secret": "long enough" }), "a b"),
+        (json!({ "client_id": "ci", "client_secret": "1234567" }), "at least 8"),
+        (json!({ "client_id": "ci", "client_secret": "long enough", "authorities": ["root"] }), "\"root\""),
+        (
+            json!({ "client_id": "ci", "client_secret": "long enough", "authorized_grant_types": ["password"] }),
+            "password",
+        ),
     ] {
         let (status, answer) = admin.post("/oauth/clients", body).await;
         let text = answer["error_description"].as_str().unwrap_or_default();
@@ -89,7 +93,7 @@ async fn what_cannot_be_a_client_is_refused_with_the_reason() {
     let (_, users) = admin.get("/Users?filter=userName+eq+%22admin%22").await;
     let user = users["resources"][0]["id"].as_str().expect("the administrator");
     assert_eq!(admin.delete(&format!("/oauth/clients/{user}")).await.0, StatusCode::NOT_FOUND);
-    let secret = admin.request(Method::PUT, "/oauth/clients/cf/secret").json(&json!({ "secret": "s" }));
+    let secret = admin.request(Method::PUT, "/oauth/clients/cf/secret").json(&json!({ "secret": "long enough" }));
     for (status, answer) in [admin.delete("/oauth/clients/cf").await, admin.send(secret).await] {
         let text = answer["error_description"].as_str().unwrap_or_default();
         assert!(status == StatusCode::BAD_REQUEST && text.contains("cf is a client of the platform"), "{answer}");

@@ -130,6 +130,7 @@ impl Harness {
             public_url: "http://api.slipway.test".into(),
             ready_file: Some(directory.path().join("ready")),
             drain_networks: Vec::new(),
+            trusted_proxies: Vec::new(),
             zone: "default".into(),
             // A machine that stands still for some seconds is not a database that is away.
             limits: Limits { cell_lost_after_s, database_wait_s: LIMIT.as_secs(), ..Limits::default() },

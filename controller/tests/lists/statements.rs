@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 use uuid::Uuid;
 
 use crate::spec::LISTS;
-use crate::support::TestClient;
+use crate::support::{PASSWORD, TestClient};
 
 /// Statements by the id of the request for which they were made.
 static COUNTS: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
@@ -80,7 +80,7 @@ async fn no_list_asks_the_database_once_per_row() {
                  select gen_random_uuid(), 'space_developer', u.guid, s.org_guid, s.guid
                  from user_account u, space s where u.username = 'member'";
     sqlx::query(grant).execute(&controller.database.pool).await.expect("roles");
-    let member = controller.login("member", "pw").await;
+    let member = controller.login("member", PASSWORD).await;
 
     let mut paths: Vec<String> = Vec::new();
     for list in LISTS {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
-use crate::support::TestController;
+use crate::support::{PASSWORD, TestController};
 use crate::table::CALLERS;
 
 /// Kinds of which there is one that everybody looks at.
@@ -107,7 +107,7 @@ impl World {
                     &[name],
                 )
                 .await;
-                self.controller.login(name, "pw").await
+                self.controller.login(name, PASSWORD).await
             }
             "elsewhere" => {
                 let client = self.controller.user(name).await;

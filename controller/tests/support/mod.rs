@@ -18,12 +18,13 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
 use slipway_chassis::Shutdown;
-use slipway_controller::auth::{self, keys};
+use slipway_controller::auth::{self, keys, tokens};
 use slipway_controller::blobs::{BlobDigest, BlobStore};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_controller::context::{CellQueries, LogAnswer, Pokes, Proof, RouterProof};
 use slipway_controller::domain::outcomes;
 use slipway_controller::store::Store;
+use slipway_controller::store::users::AccountRow;
 use slipway_controller::vault::Vault;
 use slipway_controller::{Context, api, jobs};
 use slipway_protocol::v1;
@@ -33,6 +34,8 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 pub const ADMIN_PASSWORD: &str = "a password of the tests";
+/// Of all users that tests make.
+pub const PASSWORD: &str = "a users password";
 
 /// Stands in for all cells: answers what a test puts in.
 #[derive(Default)]
@@ -71,6 +74,11 @@ impl RouterProof for SimulatedRouters {
 
     fn applied_by_all(&self) -> Option<v1::Version> {
         self.waited_for.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// Every test is one, so that it may say for whom it asks.
+    fn is_router(&self, address: std::net::IpAddr) -> bool {
+        address.is_loopback()
     }
 }
 
@@ -130,6 +138,7 @@ impl TestController {
             public_url: "http://api.slipway.test".to_owned(),
             ready_file: None,
             drain_networks: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
+            trusted_proxies: vec!["192.0.2.0/24".to_owned()],
             zone: "z1".to_owned(),
             limits,
         };
@@ -154,13 +163,15 @@ impl TestController {
             routers: Arc::clone(&routers) as Arc<dyn RouterProof>,
             pokes: Arc::new(Pokes::default()),
             keys: keys::KeyCache::default(),
+            guard: Arc::default(),
         };
         auth::bootstrap(&context).await.expect("bootstrap");
         let shutdown = Shutdown::new();
         jobs::start(context.clone(), &shutdown);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
-        let (app, stop) = (api::router(context.clone()), shutdown.clone());
+        let app = api::router(context.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let stop = shutdown.clone();
         tokio::spawn(async move {
             let _ = axum::serve(listener, app).with_graceful_shutdown(async move { stop.requested().await }).await;
         });
@@ -187,14 +198,31 @@ impl TestController {
 
     /// `POST /oauth/token` as the CLI does it.
     pub async fn token(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
-        let response = reqwest::Client::new()
-            .post(format!("{}/oauth/token", self.base))
-            .basic_auth("cf", Some(""))
-            .form(form)
-            .send()
-            .await
-            .expect("an answer");
+        self.token_from(None, form).await
+    }
+
+    /// The same, of a client whose address a router tells.
+    pub async fn token_from(&self, address: Option<&str>, form: &[(&str, &str)]) -> (StatusCode, Value) {
+        let mut request = reqwest::Client::new().post(format!("{}/oauth/token", self.base)).basic_auth("cf", Some(""));
+        if let Some(address) = address {
+            request = request.header("x-forwarded-for", address);
+        }
+        let response = request.form(form).send().await.expect("an answer");
         (response.status(), response.json().await.expect("json"))
+    }
+
+    /// The account of a user or client with this name.
+    pub async fn account(&self, name: &str) -> AccountRow {
+        let store = &self.context.store;
+        let client = store.account_get(name).await.expect("an answer");
+        client.or(store.accounts_named(name, None).await.expect("an answer").pop()).expect("an account")
+    }
+
+    /// What a token of the client `cf` itself would be for.
+    pub async fn subject(&self, scopes: &[&str]) -> tokens::Subject {
+        let client = self.account("cf").await;
+        let scopes = scopes.iter().map(ToString::to_string).collect();
+        tokens::Subject { client_id: client.guid, client_generation: client.generation, user: None, scopes }
     }
 
     /// A user without any role, logged in.
@@ -203,11 +231,11 @@ impl TestController {
         let (status, body) = admin
             .post(
                 "/Users",
-                json!({ "userName": name, "password": "pw", "emails": [{ "value": name, "primary": true }] }),
+                json!({ "userName": name, "password": PASSWORD, "emails": [{ "value": name, "primary": true }] }),
             )
             .await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
-        self.login(name, "pw").await
+        self.login(name, PASSWORD).await
     }
 
     /// A user with a role in space `dev` (or in organization `dev`).

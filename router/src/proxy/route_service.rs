@@ -152,7 +152,7 @@ async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
 /// asked about again, it could have another address by then.
 fn open(reach: &Reach, host: &str, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ServiceError> {
     let one = addresses.first().map(SocketAddr::ip);
-    addresses.retain(|address| reach.covers(address.ip()));
+    addresses.retain(|address| reach.covers(*address));
     match one {
         Some(address) if addresses.is_empty() => Err(ServiceError::Closed { host: host.to_owned(), address }),
         _ => Ok(addresses),

@@ -126,7 +126,7 @@ pub(super) async fn create(
     admin(&context, &parts).await?;
     client.check()?;
     check_password(&client.client_secret)?;
-    let hash = password::hash(&client.client_secret).await?;
+    let hash = password::hash(&context.guard.desk, &client.client_secret).await?;
     let scopes = client.authorities.unwrap_or_else(|| [SCOPE_READ, SCOPE_WRITE].map(ToOwned::to_owned).to_vec());
     match context.store.client_create(&client.client_id, &hash, &scopes).await {
         Ok(()) => {}
@@ -156,7 +156,7 @@ pub(super) struct SecretChange {
     secret: String,
 }
 
-/// Gives one another secret. Tokens that it has go on to their end.
+/// Gives one another secret. Its tokens are over: whoever changes a secret may have lost it.
 pub(super) async fn set_secret(
     State(context): State<Context>,
     Path(id): Path<String>,
@@ -166,7 +166,7 @@ pub(super) async fn set_secret(
     admin(&context, &parts).await?;
     let row = found_made(&context, &id).await?;
     check_password(&change.secret)?;
-    let hash = password::hash(&change.secret).await?;
+    let hash = password::hash(&context.guard.desk, &change.secret).await?;
     context.store.account_set_password(&row.guid, &hash).await?;
     Ok(Json(json!({ "status": "ok", "message": "secret updated" })))
 }

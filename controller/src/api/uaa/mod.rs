@@ -30,6 +30,8 @@ pub fn routes() -> Router<Context> {
         .route("/passcode", get(passcode::show).post(passcode::submit))
         .route("/oauth/token", post(token::issue))
         .route("/oauth/token/revoke/{jti}", delete(session::revoke))
+        .route("/oauth/token/revoke/user/{id}", get(session::revoke_user))
+        .route("/oauth/token/revoke/client/{id}", get(session::revoke_client))
         .route("/oauth/authorize", get(session::authorize))
         .route("/oauth/clients", post(clients::create))
         .route("/oauth/clients/{id}", get(clients::show).delete(clients::remove))

@@ -13,10 +13,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::error::UaaError;
-use super::session::claims;
-use super::token::{MAX_FORM, verified};
+use super::session::{claims, whole_user};
+use super::token::{MAX_FORM, rights, verified};
 use crate::api::body;
+use crate::api::client_address::ClientAddress;
 use crate::context::Context;
+use crate::store::users::AccountRow;
 
 /// Long enough to type or paste it, short enough that one left on a screen is worth nothing.
 const LIFE_S: f64 = 300.0;
@@ -30,12 +32,13 @@ pub(super) fn hash(code: &str) -> Vec<u8> {
     Sha256::digest(code.trim().as_bytes()).to_vec()
 }
 
-async fn make(context: &Context, user: &str) -> Result<String, UaaError> {
+/// A code for this account, good for these scopes and no more.
+async fn make(context: &Context, account: &AccountRow, scopes: &[String]) -> Result<String, UaaError> {
     let code: String = {
         let mut rng = rand::rng();
         (0..LENGTH).filter_map(|_| ALPHABET.choose(&mut rng)).map(|byte| char::from(*byte)).collect()
     };
-    context.store.passcode_create(&hash(&code), user, LIFE_S).await?;
+    context.store.passcode_create(&hash(&code), &account.guid, account.generation, scopes, LIFE_S).await?;
     Ok(code)
 }
 
@@ -45,19 +48,25 @@ pub(super) async fn show(State(context): State<Context>, request: Request) -> Re
     if !parts.headers.contains_key(AUTHORIZATION) {
         return Ok(page(StatusCode::OK, &form("")));
     }
-    let user = claims(&context, &parts).await?.user_id.ok_or_else(|| UaaError::scope("only users get passcodes"))?;
-    let code = make(&context, &user).await?;
+    let claims = claims(&context, &parts).await?;
+    let gone = || UaaError::bad_token("The user no longer exists.");
+    let account = context.store.account_get(whole_user(&claims)?).await?.ok_or_else(gone)?;
+    let code = make(&context, &account, &claims.scope).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(json!({ "passcode": code }))).into_response())
 }
 
 /// What the form sends: the code, or the form again.
-pub(super) async fn submit(State(context): State<Context>, request: Request) -> Result<Response, UaaError> {
+pub(super) async fn submit(
+    State(context): State<Context>,
+    ClientAddress(from): ClientAddress,
+    request: Request,
+) -> Result<Response, UaaError> {
     let bytes = body::read(request, MAX_FORM).await?;
     let fields: HashMap<String, String> = url::form_urlencoded::parse(&bytes).into_owned().collect();
     let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
-    match verified(&context, field("username"), field("password")).await {
+    match verified(&context, field("username"), field("password"), from).await {
         Ok(account) => {
-            let code = make(&context, &account.guid).await?;
+            let code = make(&context, &account, &rights(&account)).await?;
             let text = format!(
                 "<h1>Temporary Authentication Code</h1><p><code>{code}</code></p>\
                  <p>It is good for one login within five minutes.</p>"

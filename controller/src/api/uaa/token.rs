@@ -1,6 +1,7 @@
 //! `POST /oauth/token`: password, refresh token, client credentials, authorization code.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -14,12 +15,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::{LOCKED, UaaError};
 use super::passcode;
-use crate::api::auth_extract::{SCOPE_ADMIN, SCOPE_READ, SCOPE_WRITE};
+use super::session::USER;
+use crate::api::auth_extract::{SCOPE_ADMIN, SCOPE_READ, SCOPE_WRITE, is_right};
 use crate::api::body;
-use crate::auth::login::{self, Login};
+use crate::api::client_address::ClientAddress;
+use crate::auth::login::{self, Refusal, Who};
 use crate::auth::tokens::{self, Subject, SubjectUser};
 use crate::context::Context;
-use crate::store::users::AccountRow;
+use crate::store::users::{AccountRow, NewSession};
 
 /// The CLI's client: public, with an empty secret.
 const PUBLIC_CLIENT: &str = "cf";
@@ -27,6 +30,8 @@ const PUBLIC_CLIENT: &str = "cf";
 pub(super) const SSH_CLIENT: &str = "ssh-proxy";
 /// Clients have no refresh token, and the CLI does not keep their secret.
 const CLIENT_TOKEN_S: u64 = 12 * 3600;
+/// A token that may do more than roles allow is worth more to whoever finds it in the log of a pipeline.
+const POWERFUL_CLIENT_TOKEN_S: u64 = 2 * 3600;
 /// A form of names and passwords.
 pub(super) const MAX_FORM: usize = 64 << 10;
 
@@ -35,6 +40,7 @@ type Form = HashMap<String, String>;
 /// The token endpoint.
 pub(super) async fn issue(
     State(context): State<Context>,
+    ClientAddress(from): ClientAddress,
     headers: HeaderMap,
     request: Request,
 ) -> Result<([(http::HeaderName, &'static str); 1], Json<Value>), UaaError> {
@@ -43,9 +49,9 @@ pub(super) async fn issue(
     let bytes = body::read(request, MAX_FORM).await?;
     let mut form: Form = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     form.extend(url::form_urlencoded::parse(&bytes).into_owned());
-    let client = authenticate_client(&context, &headers, &form).await?;
+    let client = authenticate_client(&context, &headers, &form, from).await?;
     let answer = match form.get("grant_type").map(String::as_str) {
-        Some("password") => by_password(&context, &client, &form).await?,
+        Some("password") => by_password(&context, &client, &form, from).await?,
         Some("refresh_token") => by_refresh_token(&context, &client, &form).await?,
         Some("client_credentials") => by_client(&context, &client, &form).await?,
         Some("authorization_code") => by_code(&context, &client, &form).await?,
@@ -65,11 +71,17 @@ pub(super) async fn issue(
 /// A client that has shown who it is.
 struct Client {
     id: String,
+    generation: i64,
     /// Its own rights, when it has a secret.
     scopes: Option<Vec<String>>,
 }
 
-async fn authenticate_client(context: &Context, headers: &HeaderMap, form: &Form) -> Result<Client, UaaError> {
+async fn authenticate_client(
+    context: &Context,
+    headers: &HeaderMap,
+    form: &Form,
+    from: IpAddr,
+) -> Result<Client, UaaError> {
     let (id, secret) = match headers.get(AUTHORIZATION) {
         Some(value) => basic(value.to_str().unwrap_or_default()).ok_or_else(UaaError::bad_client)?,
         None => (
@@ -85,15 +97,15 @@ async fn authenticate_client(context: &Context, headers: &HeaderMap, form: &Form
         ));
     }
     if id == PUBLIC_CLIENT {
-        return if secret.is_empty() { Ok(Client { id, scopes: None }) } else { Err(UaaError::bad_client()) };
+        let row = context.store.account_get(&id).await?.filter(|row| row.is_client && secret.is_empty());
+        let row = row.ok_or_else(UaaError::bad_client)?;
+        return Ok(Client { id, generation: row.generation, scopes: None });
     }
-    let row = context.store.account_get(&id).await?.filter(|row| row.is_client);
-    match login::attempt(context, row.as_ref(), &secret).await? {
-        Login::Good => {}
-        Login::Wrong => return Err(UaaError::bad_client()),
-        Login::Locked => return Err(UaaError::new(StatusCode::UNAUTHORIZED, "invalid_client", LOCKED)),
+    match login::attempt(context, Who::Client(&id), &secret, from).await? {
+        Ok(row) => Ok(Client { id, generation: row.generation, scopes: Some(row.scopes) }),
+        Err(Refusal::Wrong) => Err(UaaError::bad_client()),
+        Err(Refusal::TooMany) => Err(UaaError::new(StatusCode::UNAUTHORIZED, "invalid_client", LOCKED)),
     }
-    Ok(Client { id, scopes: row.map(|row| row.scopes) })
 }
 
 /// `Basic base64(id:secret)`; both are form-encoded inside.
@@ -107,10 +119,11 @@ fn basic(header: &str) -> Option<(String, String)> {
     Some((id.to_owned(), secret.to_owned()))
 }
 
-async fn by_password(context: &Context, client: &Client, form: &Form) -> Result<Value, UaaError> {
+async fn by_password(context: &Context, client: &Client, form: &Form, from: IpAddr) -> Result<Value, UaaError> {
     if let Some(code) = form.get("passcode") {
-        let account = by_passcode(context, code).await?;
-        return new_session(context, client, &account, form).await;
+        let (account, carried) = by_passcode(context, code).await?;
+        let scopes = common(granted(&account, form)?, &carried);
+        return new_session(context, client, &account, scopes).await;
     }
     let missing = |name: &str| UaaError::bad_request(format!("Missing parameter: {name}"));
     let username = form.get("username").ok_or_else(|| missing("username"))?;
@@ -128,41 +141,57 @@ async fn by_password(context: &Context, client: &Client, form: &Form) -> Result<
             "The origin provided in the login_hint does not match an active Identity Provider, that supports password grant.",
         ));
     }
-    let account = verified(context, username, given).await?;
-    new_session(context, client, &account, form).await
+    let account = verified(context, username, given, from).await?;
+    let scopes = granted(&account, form)?;
+    new_session(context, client, &account, scopes).await
 }
 
-/// The user of a passcode, which is used up by this.
-async fn by_passcode(context: &Context, code: &str) -> Result<AccountRow, UaaError> {
+/// The user of a passcode, which is used up by this, and what the code is good for.
+async fn by_passcode(context: &Context, code: &str) -> Result<(AccountRow, Vec<String>), UaaError> {
     let invalid = || UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", "Invalid passcode");
-    let user = context.store.passcode_redeem(&passcode::hash(code)).await?.ok_or_else(invalid)?;
-    context.store.account_get(&user).await?.filter(|account| !account.locked).ok_or_else(invalid)
+    let (user, scopes) = context.store.passcode_redeem(&passcode::hash(code)).await?.ok_or_else(invalid)?;
+    Ok((context.store.account_get(&user).await?.ok_or_else(invalid)?, scopes))
 }
 
 /// The user with this name, if that is the password. Accounts of other origins have none here.
 ///
 /// # Errors
-/// 401; with the text that clients know when the account is locked, which this may bring about.
-pub(super) async fn verified(context: &Context, username: &str, given: &str) -> Result<AccountRow, UaaError> {
-    let mut accounts = context.store.accounts_named(username, Some("uaa")).await?;
-    accounts.retain(|account| !account.is_client);
-    let account = accounts.into_iter().next();
-    match (login::attempt(context, account.as_ref(), given).await?, account) {
-        (Login::Good, Some(account)) => Ok(account),
-        (Login::Locked, _) => Err(UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", LOCKED)),
-        _ => Err(UaaError::bad_credentials()),
-    }
+/// 401; with the text at which clients stop asking when there were too many wrong ones from there.
+pub(super) async fn verified(
+    context: &Context,
+    username: &str,
+    given: &str,
+    from: IpAddr,
+) -> Result<AccountRow, UaaError> {
+    login::attempt(context, Who::User(username), given, from).await?.map_err(|refusal| match refusal {
+        Refusal::Wrong => UaaError::bad_credentials(),
+        Refusal::TooMany => UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", LOCKED),
+    })
 }
 
 /// Begins a session of a user who has shown who it is.
-async fn new_session(context: &Context, client: &Client, account: &AccountRow, form: &Form) -> Result<Value, UaaError> {
-    let scopes = granted(account, form)?;
+async fn new_session(
+    context: &Context,
+    client: &Client,
+    account: &AccountRow,
+    scopes: Vec<String>,
+) -> Result<Value, UaaError> {
     let mut secret = [0_u8; 32];
     rand::rng().fill_bytes(&mut secret);
     let refresh = URL_SAFE_NO_PAD.encode(secret);
     let life = context.config.limits.refresh_token_s;
     #[allow(clippy::cast_precision_loss, reason = "seconds of a life, far below 2^52")]
-    context.store.refresh_token_create(&hash(&refresh), &account.guid, &client.id, &scopes, life as f64).await?;
+    let session = NewSession {
+        user: &account.guid,
+        user_generation: account.generation,
+        client: &client.id,
+        client_generation: client.generation,
+        scopes: &scopes,
+        life_s: life as f64,
+    };
+    if !context.store.refresh_token_create(&hash(&refresh), session).await? {
+        return Err(UaaError::bad_credentials());
+    }
     user_answer(context, client, account, scopes, refresh, "password").await
 }
 
@@ -173,7 +202,7 @@ async fn by_refresh_token(context: &Context, client: &Client, form: &Form) -> Re
     let account = context.store.account_get(&user).await?.ok_or_else(over)?;
     // Rights that were taken away since are gone; rights that came since need a new login.
     let now = granted(&account, form)?;
-    let scopes = scopes.into_iter().filter(|scope| now.contains(scope)).collect();
+    let scopes = common(now, &scopes);
     // The same token again: several clients share one from a file, so it must not be for one use.
     user_answer(context, client, &account, scopes, refresh.clone(), "refresh_token").await
 }
@@ -183,11 +212,13 @@ async fn by_client(context: &Context, client: &Client, form: &Form) -> Result<Va
         return Err(UaaError::new(StatusCode::UNAUTHORIZED, "invalid_client", "This client may not act for itself."));
     };
     let scopes = restricted(own, form)?;
-    let subject = Subject { client_id: client.id.clone(), user: None, scopes };
-    let claims = tokens::claims(&context.config, &subject, "client_credentials", CLIENT_TOKEN_S);
+    let powerful = scopes.iter().any(|scope| is_right(scope));
+    let life = if powerful { POWERFUL_CLIENT_TOKEN_S } else { CLIENT_TOKEN_S };
+    let subject = Subject { client_id: client.id.clone(), client_generation: client.generation, user: None, scopes };
+    let claims = tokens::claims(&context.config, &subject, "client_credentials", life);
     let token = tokens::sign(context, &claims).await?;
     Ok(json!({
-        "access_token": token, "token_type": "bearer", "expires_in": CLIENT_TOKEN_S,
+        "access_token": token, "token_type": "bearer", "expires_in": life,
         "scope": subject.scopes.join(" "), "jti": claims.jti,
     }))
 }
@@ -201,10 +232,10 @@ async fn by_code(context: &Context, client: &Client, form: &Form) -> Result<Valu
         ));
     }
     let code = form.get("code").ok_or_else(|| UaaError::bad_request("Missing parameter: code"))?;
-    let guid = tokens::redeem_code(context, code).await?;
+    let (guid, carried) = tokens::redeem_code(context, code).await?;
     let gone = || UaaError::bad_token("The user no longer exists.");
     let account = context.store.account_get(&guid).await?.ok_or_else(gone)?;
-    let scopes = granted(&account, form)?;
+    let scopes = common(granted(&account, form)?, &carried);
     let subject = subject(client, &account, scopes);
     let life = context.config.limits.access_token_s;
     let claims = tokens::claims(&context.config, &subject, "authorization_code", life);
@@ -216,18 +247,25 @@ fn hash(refresh: &str) -> Vec<u8> {
     Sha256::digest(refresh.as_bytes()).to_vec()
 }
 
-fn base_scopes() -> Vec<String> {
-    [SCOPE_READ, SCOPE_WRITE, "openid", "password.write", "uaa.user"].map(ToOwned::to_owned).to_vec()
-}
-
-/// All rights of an account, as far as they were asked for.
-fn granted(account: &AccountRow, form: &Form) -> Result<Vec<String>, UaaError> {
-    let mut scopes = base_scopes();
+/// All that an account may do.
+pub(super) fn rights(account: &AccountRow) -> Vec<String> {
+    let mut scopes = [SCOPE_READ, SCOPE_WRITE, "openid", "password.write", USER].map(ToOwned::to_owned).to_vec();
     scopes.extend(account.scopes.iter().cloned());
     if account.scopes.iter().any(|scope| scope == SCOPE_ADMIN) {
         scopes.extend(["scim.read", "scim.write", "clients.read"].map(ToOwned::to_owned));
     }
-    restricted(scopes, form)
+    scopes
+}
+
+/// The same, as far as it was asked for.
+fn granted(account: &AccountRow, form: &Form) -> Result<Vec<String>, UaaError> {
+    restricted(rights(account), form)
+}
+
+/// What stands in both.
+fn common(mut scopes: Vec<String>, others: &[String]) -> Vec<String> {
+    scopes.retain(|scope| others.contains(scope));
+    scopes
 }
 
 /// An empty `scope=` is "no restriction": the Python client always sends one.
@@ -251,8 +289,10 @@ fn subject(client: &Client, account: &AccountRow, scopes: Vec<String>) -> Subjec
     let name = account.username.clone().unwrap_or_else(|| account.guid.clone());
     Subject {
         client_id: client.id.clone(),
+        client_generation: client.generation,
         user: Some(SubjectUser {
             guid: account.guid.clone(),
+            generation: account.generation,
             email: account.email.clone().unwrap_or_else(|| name.clone()),
             name,
             origin: account.origin.clone(),

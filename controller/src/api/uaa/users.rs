@@ -14,14 +14,15 @@ use super::error::UaaError;
 use super::session::claims;
 use crate::api::auth_extract::{Caller, SCOPE_ADMIN};
 use crate::api::body::JsonBody;
+use crate::api::client_address::ClientAddress;
 use crate::api::query::Query;
-use crate::auth::login::{self, Login};
-use crate::auth::password::{self, MAX_PASSWORD};
+use crate::auth::login::{self, Refusal, Who};
+use crate::auth::password::{self, MAX_PASSWORD, MIN_PASSWORD};
 use crate::context::Context;
 use crate::domain::DomainError;
 use crate::domain::names::{check_length, check_name};
 use crate::store::constraints::violates;
-use crate::store::users::{AccountRow, NewAccount};
+use crate::store::users::{AccountRow, NewAccount, Removal};
 
 pub(super) async fn caller_with(context: &Context, parts: &Parts, scope: &str) -> Result<Caller, UaaError> {
     let caller = Caller::from_claims(claims(context, parts).await?);
@@ -127,8 +128,8 @@ struct Email {
 
 pub(super) fn check_password(password: &str) -> Result<(), UaaError> {
     let bad = |text: &str| UaaError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_password", text);
-    if password.is_empty() {
-        return Err(bad("The password must not be empty."));
+    if password.chars().count() < MIN_PASSWORD {
+        return Err(bad(&format!("The password must have at least {MIN_PASSWORD} characters.")));
     }
     if password.len() > MAX_PASSWORD {
         return Err(bad(&format!("The password must not be longer than {MAX_PASSWORD} bytes.")));
@@ -163,7 +164,7 @@ pub(super) async fn create(
     let hash = match user.password.filter(|_| origin == "uaa") {
         Some(password) => {
             check_password(&password)?;
-            Some(password::hash(&password).await?)
+            Some(password::hash(&context.guard.desk, &password).await?)
         }
         None => None,
     };
@@ -208,8 +209,19 @@ pub(super) async fn remove(
     if row.guid == caller.user_guid {
         return Err(DomainError::invalid("You cannot delete yourself.").into());
     }
-    context.store.account_delete(&guid).await?;
-    Ok(Json(view(&row)))
+    if !row.scopes.is_empty() && !caller.is_admin {
+        let text = "Only an administrator may remove an account that has rights of its own.";
+        return Err(UaaError::new(StatusCode::FORBIDDEN, "insufficient_scope", text));
+    }
+    match context.store.account_delete(&guid).await? {
+        Removal::Done => Ok(Json(view(&row))),
+        Removal::Missing => Err(missing()),
+        Removal::LastAdministrator => Err(UaaError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_scim_resource",
+            "This is the last administrator. Make another one before you remove this one.",
+        )),
+    }
 }
 
 #[derive(Deserialize)]
@@ -222,6 +234,7 @@ pub(super) struct PasswordChange {
 pub(super) async fn set_password(
     State(context): State<Context>,
     Path(guid): Path<String>,
+    ClientAddress(from): ClientAddress,
     parts: Parts,
     JsonBody(change): JsonBody<PasswordChange>,
 ) -> Result<Json<Value>, UaaError> {
@@ -234,17 +247,18 @@ pub(super) async fn set_password(
     // An admin may set another's password without knowing it, never his own.
     if caller.user_guid == guid {
         let refused = |text| Err(UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", text));
-        match login::attempt(&context, Some(&row), change.old.as_deref().unwrap_or_default()).await? {
-            Login::Good if change.old.as_ref() == Some(&change.password) => {
+        let who = Who::User(row.username.as_deref().unwrap_or_default());
+        match login::attempt(&context, who, change.old.as_deref().unwrap_or_default(), from).await? {
+            Ok(_) if change.old.as_ref() == Some(&change.password) => {
                 let text = "Your new password cannot be the same as the old password.";
                 return Err(UaaError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_password", text));
             }
-            Login::Good => {}
-            Login::Wrong => return refused("Old password is incorrect"),
-            Login::Locked => return refused(super::error::LOCKED),
+            Ok(_) => {}
+            Err(Refusal::Wrong) => return refused("Old password is incorrect"),
+            Err(Refusal::TooMany) => return refused(super::error::LOCKED),
         }
     }
-    let hash = password::hash(&change.password).await?;
+    let hash = password::hash(&context.guard.desk, &change.password).await?;
     context.store.account_set_password(&guid, &hash).await?;
     Ok(Json(json!({ "status": "ok", "message": "password updated" })))
 }

@@ -30,7 +30,7 @@ async fn who_is_not_let_in() {
     cases.add(&auditor, ("PATCH", &format!("/v3/spaces/{space}")), rename(), forbidden());
     cases.add(&developer, ("POST", "/v3/organizations"), rename(), forbidden());
     // Somebody with a token that is good for something else.
-    let subject = tokens::Subject { client_id: "cf".to_owned(), user: None, scopes: vec!["uaa.user".to_owned()] };
+    let subject = controller.subject(&["uaa.user"]).await;
     let claims = tokens::claims(&controller.context.config, &subject, "password", 600);
     let token = tokens::sign(&controller.context, &claims).await.expect("a token");
     for call in [("GET", "/v3/apps"), ("POST", "/v3/organizations")] {

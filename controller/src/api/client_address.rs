@@ -1,0 +1,85 @@
+//! Where a request comes from, as far as that is to be believed.
+//!
+//! A router adds the address of whoever connected to it at the end of `X-Forwarded-For`; what stands before it was sent by the
+//! client. So the last entry counts, and only on a connection from a router of this cluster: whoever reaches the API's own
+//! port is no router and may write what he likes. Where a load balancer stands before the routers, it is the last entry,
+//! and `trusted_proxies` says to look one further.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use ipnet::IpNet;
+
+use crate::context::Context;
+
+/// The address of the client of this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+impl FromRequestParts<Context> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        // Without one, everybody is the same client: that only costs fairness.
+        let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical();
+        if !context.routers.is_router(peer) {
+            return Ok(Self(peer));
+        }
+        let lines = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let trusted = trusted(&context.config.trusted_proxies);
+        Ok(Self(believed(peer, lines.flat_map(|line| line.split(',')), &trusted)))
+    }
+}
+
+/// The configuration was checked when it was loaded.
+fn trusted(networks: &[String]) -> Vec<IpNet> {
+    networks.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// From the last entry on, the first that is no trusted proxy. What is no address ends the search: nobody of ours wrote it.
+fn believed<'a>(router: IpAddr, entries: impl Iterator<Item = &'a str>, trusted: &[IpNet]) -> IpAddr {
+    let entries: Vec<&str> = entries.collect();
+    let mut client = router;
+    for entry in entries.iter().rev() {
+        let Ok(address) = entry.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !trusted.iter().any(|network| network.contains(&client)) {
+            break;
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str, proxies: &[&str]) -> String {
+        let proxies = trusted(&proxies.iter().map(ToString::to_string).collect::<Vec<_>>());
+        believed("10.0.0.9".parse().expect("an address"), line.split(','), &proxies).to_string()
+    }
+
+    #[test]
+    fn the_last_entry_is_the_router_s_own_and_counts() {
+        assert_eq!(of("198.51.100.1, 203.0.113.7", &[]), "203.0.113.7");
+        assert_eq!(of("203.0.113.7", &[]), "203.0.113.7");
+        assert_eq!(of("::ffff:203.0.113.7", &[]), "203.0.113.7");
+        assert_eq!(of("2001:db8::1", &[]), "2001:db8::1");
+        // Without one the router asks for itself.
+        assert_eq!(of("", &[]), "10.0.0.9");
+        assert_eq!(of("198.51.100.1, unknown", &[]), "10.0.0.9");
+    }
+
+    #[test]
+    fn trusted_proxies_are_passed_over_and_nobody_else() {
+        let balancer = ["192.0.2.0/24"];
+        assert_eq!(of("198.51.100.1, 203.0.113.7, 192.0.2.4", &balancer), "203.0.113.7");
+        assert_eq!(of("203.0.113.7, 192.0.2.5, 192.0.2.4", &balancer), "203.0.113.7");
+        assert_eq!(of("192.0.2.4", &balancer), "192.0.2.4");
+        assert_eq!(of("rubbish, 192.0.2.4", &balancer), "192.0.2.4");
+        assert_eq!(of("192.0.2.4, 203.0.113.7", &balancer), "203.0.113.7");
+    }
+}

@@ -1,0 +1,82 @@
+//! What a request costs its user, and how the answer tells: the words and headers of Cloud Foundry's rate limiter.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use chrono::Utc;
+use http::header::RETRY_AFTER;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use slipway_api_types::ErrorCode;
+
+use super::auth_extract::Caller;
+use super::error::{ApiError, ApiResult};
+use crate::auth::fair::{Standing, Turn};
+use crate::context::Context;
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Where the one who reads the token leaves what the answer shall tell.
+#[derive(Clone, Default)]
+struct Told(Arc<OnceLock<Standing>>);
+
+/// Adds the headers to the answer of whoever is counted.
+pub async fn tell(mut request: Request, next: Next) -> Response {
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
+    let mut response = next.run(request).await;
+    let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
+    let headers = response.headers_mut();
+    if let Some(standing) = told.0.get() {
+        headers.insert(LIMIT, standing.limit.into());
+        headers.insert(REMAINING, standing.remaining.into());
+        headers.insert(RESET, standing.reset.timestamp().into());
+    }
+    if refused {
+        let wait = told.0.get().filter(|standing| standing.exceeded);
+        let wait = wait.map_or(1, |standing| (standing.reset - Utc::now()).num_seconds().max(1));
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait));
+    }
+    response
+}
+
+/// Counts the request of this caller and waits for its turn. What takes long by its nature has none to wait for: uploads,
+/// which have a bound of their own, and reading logs, which asks the cells and not the database. Administrators are not
+/// counted, as on Cloud Foundry, but wait like everybody.
+///
+/// # Errors
+/// 429.
+pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> ApiResult<Option<Arc<Turn>>> {
+    let path = parts.uri.path();
+    if path.starts_with("/api/v1/") {
+        return Ok(None);
+    }
+    let limits = &context.config.limits;
+    if limits.requests_per_user > 0 && !caller.is_admin && !caller.is_admin_read_only {
+        let interval = Duration::from_secs(limits.requests_interval_s);
+        let rates = &context.guard.rates;
+        let standing = rates.count(&caller.user_guid, limits.requests_per_user, interval, Utc::now());
+        if let Some(told) = parts.extensions.get::<Told>() {
+            // Set once: a request has one caller.
+            let _ = told.0.set(standing);
+        }
+        if standing.exceeded {
+            return Err(ApiError::new(ErrorCode::RateLimitExceeded, "Rate Limit Exceeded"));
+        }
+    }
+    if path.ends_with("/upload") {
+        return Ok(None);
+    }
+    match context.guard.turns.of(&caller.user_guid, limits.requests_at_once).await {
+        Some(turn) => Ok(Some(Arc::new(turn))),
+        None => Err(ApiError::new(
+            ErrorCode::RateLimitExceeded,
+            "Rate Limit Exceeded: too many requests of this user at once. Try again when some of them are answered.",
+        )),
+    }
+}

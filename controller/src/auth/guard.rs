@@ -1,0 +1,20 @@
+//! What keeps one caller from taking this controller from the others. In memory, of this controller alone.
+
+use std::sync::Arc;
+
+use super::fair::{Rates, Turns};
+use super::guesses::Guesses;
+use super::password::Desk;
+
+/// Shared by all requests.
+#[derive(Debug, Default)]
+pub struct Guard {
+    /// Failed logins.
+    pub guesses: Guesses,
+    /// Where passwords are hashed.
+    pub desk: Arc<Desk>,
+    /// Requests that each user has made.
+    pub rates: Rates,
+    /// Requests of each user that are worked on.
+    pub turns: Turns,
+}
