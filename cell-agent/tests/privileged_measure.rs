@@ -45,6 +45,6 @@ async fn start_time_and_memory_of_the_supervisor() {
     for line in status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")) {
         println!("supervisor {line}");
     }
-    let helper = std::fs::read_dir(cell.config.state_directory.join("helper")).unwrap().next().unwrap().unwrap();
+    let helper = std::fs::read_dir(cell.config.run_directory.join("helper")).unwrap().next().unwrap().unwrap();
     println!("helper: {} bytes", helper.metadata().unwrap().len());
 }
