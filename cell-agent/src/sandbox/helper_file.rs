@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sha2::{Digest as _, Sha256};
 
@@ -11,6 +13,9 @@ use super::scratch::mounted;
 use super::{SandboxError, host};
 
 static HELPER: &[u8] = include_bytes!(env!("SLIPWAY_HELPER_FILE"));
+
+/// For a child of the agent to execute its program.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// Where it is below the run directory.
 fn place(run: &Path) -> PathBuf {
@@ -39,11 +44,21 @@ pub(super) fn put_out(run: &Path) -> Result<PathBuf, SandboxError> {
     let write = || {
         let mut options = std::fs::File::options();
         options.write(true).create_new(true).mode(0o755).open(&path)?.write_all(HELPER)?;
-        let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(kind, &directory, kind, flags, None::<&str>)?;
-        Ok(())
+        let protect = || mount(kind, &directory, kind, flags | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>);
+        let end = Instant::now() + LONGEST;
+        loop {
+            match protect() {
+                // A child of this process that was forked meanwhile has a copy of the open file until it executes something.
+                Err(Errno::EBUSY) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+                other => return Ok(other?),
+            }
+        }
     };
-    write().map_err(host(format!("write {}", path.display())))?;
+    if let Err(error) = write() {
+        // One that can be written, or half of one, must not be found by the next preparation.
+        let _ = remove(run);
+        return Err(host(format!("write {}", path.display()))(error));
+    }
     Ok(path)
 }
 
