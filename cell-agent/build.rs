@@ -37,7 +37,13 @@ fn build() -> PathBuf {
         .current_dir(&workspace)
         .args(["rustc", "--quiet", "--package", "slipway-helper", "--bin", "slipway-helper", "--profile", "helper"])
         .arg("--target-dir")
-        .arg(&target)
+        .arg(&target);
+    // Beside tests it has what they need: the choice to leave out a guard, and the program that looks for what then is open.
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        // Of this package alone: what it is made of is compiled once.
+        cargo.args(["--config", "profile.helper.package.slipway-helper.debug-assertions=true"]);
+    }
+    cargo
         // For this crate only: for all crates the flag breaks procedural macros.
         .args(["--", "-C", "target-feature=+crt-static"]);
     // What the outer cargo runs (clippy, a flag for all crates) is not meant for this build.

@@ -1,5 +1,6 @@
 //! Figures for the documentation, not judgements: run by hand with `--ignored --nocapture`, on a host that does nothing
-//! else. Needs root, busybox-static, nftables and btrfs-progs.
+//! else; a development build, which alone can leave out a guard. Needs root, busybox-static, nftables and btrfs-progs.
+#![cfg(debug_assertions)]
 
 mod privileged;
 
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use privileged::Cell;
 use slipway_cell_agent::sandbox::{LinuxRuntime, SandboxRuntime as _, SandboxSpec};
+use slipway_helper::guards::{Guard, Guards};
 
 const STARTS: u32 = 100;
 
@@ -33,9 +35,17 @@ async fn start_time_and_memory_of_the_supervisor() {
     let cell = Cell::new().await;
     let mut spec = cell.script(0, "sleep 1000");
     spec.egress = privileged::everything();
-    let times = starts(&cell.runtime, &spec).await;
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!("start to execution of {STARTS}: p50 {:.2} ms, p95 {:.2} ms, most {:.2} ms", at(50), at(95), at(100));
+    for (what, guards) in [
+        ("all guards", Guards::default()),
+        ("/proc not blanked", Guards::without(&[Guard::BlankProc])),
+        ("no system call filters", Guards::without(&[Guard::Filters])),
+    ] {
+        let times = starts(&cell.guarded(guards).await, &spec).await;
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+        let (middle, late, most) = (at(50), at(95), at(100));
+        println!("start to execution of {STARTS}, {what}: p50 {middle:.2} ms, p95 {late:.2} ms, most {most:.2} ms");
+        spec.id.assignment = uuid::Uuid::new_v4();
+    }
 
     cell.runtime.start(spec.clone()).await.unwrap();
     let name = format!("{}.{}", spec.id.assignment, spec.id.incarnation);
@@ -45,6 +55,6 @@ async fn start_time_and_memory_of_the_supervisor() {
     for line in status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")) {
         println!("supervisor {line}");
     }
-    let helper = std::fs::read_dir(cell.config.state_directory.join("helper")).unwrap().next().unwrap().unwrap();
+    let helper = std::fs::read_dir(cell.config.run_directory.join("helper")).unwrap().next().unwrap().unwrap();
     println!("helper: {} bytes", helper.metadata().unwrap().len());
 }

@@ -4,6 +4,8 @@
 mod builder;
 mod init;
 mod launcher;
+#[cfg(debug_assertions)]
+mod probe;
 
 use std::path::Path;
 
@@ -12,7 +14,7 @@ fn main() {
     let name = arguments.first().and_then(|path| Path::new(path).file_name()?.to_str()).unwrap_or_default();
     // Called by a link of the part's name, or with the part as the first argument.
     let (part, rest) = match (name, arguments.get(1)) {
-        ("builder" | "init" | "launcher", _) => (name, &arguments[1..]),
+        ("builder" | "init" | "launcher" | "probe", _) => (name, &arguments[1..]),
         (_, Some(part)) => (part.as_str(), &arguments[2..]),
         (_, None) => ("", &[][..]),
     };
@@ -20,6 +22,9 @@ fn main() {
         "builder" => builder::main(rest),
         "init" => init::main(),
         "launcher" => launcher::main(rest),
+        // For tests, and in their builds only.
+        #[cfg(debug_assertions)]
+        "probe" => probe::main(rest),
         other => {
             eprintln!("there is no part {other:?}; use init, launcher or builder");
             64

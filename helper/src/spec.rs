@@ -51,7 +51,7 @@ pub struct InitSpec {
     pub env: Vec<(String, String)>,
     /// Inside.
     pub cwd: PathBuf,
-    /// `vcap` or `root`, inside.
+    /// Whose account the program has, of those that the stack lists. Not root.
     pub user: String,
     /// Host name inside.
     pub hostname: String,
@@ -82,6 +82,9 @@ pub struct InitSpec {
     /// Makes this step fail, so that tests can see what a failure leaves behind.
     #[serde(default)]
     pub fail_at: Option<String>,
+    /// What keeps the sandbox in.
+    #[serde(default)]
+    pub guards: crate::guards::Guards,
 }
 
 /// A program beside the first one.

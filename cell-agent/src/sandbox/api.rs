@@ -109,7 +109,7 @@ pub struct SandboxSpec {
     pub env: Vec<(String, String)>,
     /// Working directory inside.
     pub cwd: PathBuf,
-    /// `vcap` or `root` (of the sandbox).
+    /// Whose account the program has, of those that the stack lists. Not root.
     pub user: String,
     /// Host name inside.
     pub hostname: String,

@@ -18,7 +18,7 @@ use super::records::{self, Records};
 use super::scratch::Scratch;
 use super::{
     Adopted, EgressRule, Exit, HostFacts, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
-    SandboxUsage, helper_file, host, listeners, network, probe, seccomp, shared, start,
+    SandboxUsage, hardening, helper_file, host, listeners, network, probe, seccomp, shared, start,
 };
 
 /// What preparation found and made; everything a start needs of the host.
@@ -117,6 +117,7 @@ impl LinuxRuntime {
             results.push(Firewall::remove(&on.config));
             results.push(network::dismantle(&on.config));
             results.push(on.scratch.close());
+            results.push(helper_file::remove(&on.config.run_directory));
             results.into_iter().collect()
         })
         .await
@@ -155,13 +156,14 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     let records = Records::open(&config.run_directory)?;
     let stage = config.run_directory.join("stage");
     std::fs::create_dir_all(&stage).map_err(host(format!("make {}", stage.display())))?;
-    let helper = helper_file::write_out(&config.state_directory)?;
+    let helper = helper_file::put_out(&config.run_directory)?;
     let cgroups = Cgroups::detect(std::path::Path::new("/sys/fs/cgroup"), &config.name)?;
     cgroups.prepare()?;
     let (scratch, more) = Scratch::open(&config.state_directory, config.disk_bytes)?;
     warnings.extend(more);
     network::prepare(config)?;
     warnings.extend(shared::prepare(config.slots));
+    warnings.extend(hardening::warnings());
     let (kept, broken) = records.list()?;
     let live: Vec<_> = kept
         .iter()
@@ -172,7 +174,7 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
         .collect();
     let firewall = Firewall::load(config, &live)?;
     warnings.extend(firewall::foreign_obstacles(config));
-    let filters = seccomp::compile()?;
+    let filters = seccomp::compile(&config.guards)?;
     let on = Host { config: config.clone(), records, cgroups, scratch, firewall, helper, stage, filters };
     warnings.extend(sweep(&on, &kept, broken));
     let facts = HostFacts {

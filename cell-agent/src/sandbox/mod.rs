@@ -5,13 +5,14 @@
 //! layers with quotas), `network` (bridge, interfaces), `firewall` and `elements` (rules, and their cheap changes), `seccomp`
 //! (filters), `helper_file` (the embedded static program), `records` (what outlives the agent), `start` (one start, step by
 //! step), `probe` (checks from the host), `listeners` (where its programs listen), `shared` (what all sandboxes share of the
-//! kernel).
+//! kernel), `hardening` (settings of the host that leave a guard alone).
 
 pub mod api;
 mod btrfs;
 mod cgroup;
 mod elements;
 mod firewall;
+mod hardening;
 mod helper_file;
 mod linux;
 mod listeners;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use slipway_helper::guards::Guard;
 use slipway_helper::netlink::{Socket, route};
 
 use super::settings::RuntimeConfig;
@@ -24,7 +25,8 @@ pub(super) fn prepare(config: &RuntimeConfig) -> Result<(), SandboxError> {
     }
     .map_err(host(format!("give {address} to bridge {bridge}")))?;
     // Rules are for IPv4: over IPv6 the bridge would have an address around them.
-    setting(&format!("ipv6/conf/{bridge}/disable_ipv6"), "1")?;
+    let without = if config.guards.hold(Guard::BridgeNoIpv6) { "1" } else { "0" };
+    setting(&format!("ipv6/conf/{bridge}/disable_ipv6"), without)?;
     setting("ipv4/ip_forward", "1")
 }
 

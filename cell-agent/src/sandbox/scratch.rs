@@ -197,7 +197,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), SandboxError> {
 }
 
 /// Whether something is mounted on the directory.
-fn mounted(directory: &Path) -> bool {
+pub(super) fn mounted(directory: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
     directory.parent().is_some_and(|parent| device(parent) != device(directory))

@@ -1,101 +1,71 @@
 //! System call filters, compiled once per agent: compiling them costs as much as a whole start.
 //!
-//! Two programs. The first lets through what ordinary programs need and answers "no such call" to all else, so that a C
-//! library that tries something newer falls back. The second names what is dangerous and answers "not permitted", as a
-//! kernel without the privilege would. `clone3` passes its flags in memory, where no filter can look: "no such call" makes
-//! libraries use `clone`.
+//! One program for each answer. The first lets through what ordinary programs need and answers "no such call" to all else,
+//! so that a C library that tries something newer falls back. `clone3` passes its flags in memory, where no filter can look:
+//! "no such call" makes libraries use `clone`. Protocols that are not for apps answer as a kernel without them would. What
+//! would disturb the host and need not be done answers "done". The last names what is dangerous and answers "not
+//! permitted", as a kernel without the privilege would.
 
 mod calls;
+mod rules;
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+use slipway_helper::guards::{Guard, Guards};
 
 use super::{SandboxError, host};
-use calls::{ALLOWED, ALLOWED_OLD, DENIED};
+use calls::{ALLOWED, ALLOWED_OLD};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 
-/// Each makes `clone` a way to new namespaces, in which a process would hold capabilities.
-const NAMESPACE_FLAGS: [i32; 7] = [
-    libc::CLONE_NEWNS,
-    libc::CLONE_NEWCGROUP,
-    libc::CLONE_NEWUTS,
-    libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUSER,
-    libc::CLONE_NEWPID,
-    libc::CLONE_NEWNET,
-];
-
-/// Socket families of programs. All others are a wide way into the kernel, each loading a module of its own when it is
-/// asked for (and some reach the kernel's inside or the hypervisor), so the list is of what passes.
-const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-
-/// The kind of all requests to btrfs, in their second byte.
-const BTRFS: u32 = 0x9400;
-/// Those of the kind that every file system answers: what `cp --reflink` does. `FICLONE`, `FICLONERANGE`,
-/// `FIDEDUPERANGE`.
-const CLONING: [u32; 3] = [0x4004_9409, 0x4020_940d, 0xc018_9436];
-
 /// The programs in the order of their installation; an instruction is its eight bytes.
-pub(super) fn compile() -> Result<Vec<Vec<u64>>, SandboxError> {
+pub(super) fn compile(guards: &Guards) -> Result<Vec<Vec<u64>>, SandboxError> {
     let failed =
         |error: seccompiler::BackendError| host("compile the system call filters")(std::io::Error::other(error));
-    // Where two refuse, the answer of the one installed last counts.
-    [allowed(), absent(), forbidden()].into_iter().map(|made| made.map(|made| encode(&made)).map_err(failed)).collect()
+    Ok(programs(guards).map_err(failed)?.iter().map(encode).collect())
 }
 
-type Compiled = Result<BpfProgram, seccompiler::BackendError>;
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type Compiled<T> = Result<T, seccompiler::BackendError>;
+
+/// Where two refuse, the answer of the one installed last counts.
+fn programs(guards: &Guards) -> Compiled<Vec<BpfProgram>> {
+    if !guards.hold(Guard::Filters) {
+        return Ok(Vec::new());
+    }
+    let mut made = Vec::new();
+    if guards.hold(Guard::ListedCalls) {
+        let rules = ALLOWED.iter().chain(ALLOWED_OLD).map(|call| (*call, Vec::new())).collect();
+        made.push(program(rules, refuse(libc::ENOSYS), SeccompAction::Allow)?);
+    }
+    let absent: Rules = match guards.hold(Guard::NoClone3) {
+        true => BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+        false => BTreeMap::new(),
+    };
+    for (rules, answer) in [
+        (absent, libc::ENOSYS),
+        (rules::protocols(guards)?, libc::EPROTONOSUPPORT),
+        (rules::quiet(guards)?, 0),
+        (rules::forbidden(guards)?, libc::EPERM),
+    ] {
+        if !rules.is_empty() {
+            made.push(program(rules, SeccompAction::Allow, refuse(answer))?);
+        }
+    }
+    Ok(made)
+}
+
+/// `otherwise` is the answer to what no rule matches.
+fn program(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> Compiled<BpfProgram> {
+    SeccompFilter::new(rules, otherwise, matched, ARCHITECTURE)?.try_into()
+}
 
 fn refuse(number: i32) -> SeccompAction {
     SeccompAction::Errno(number.unsigned_abs())
-}
-
-fn allowed() -> Compiled {
-    let rules = BTreeMap::from_iter(ALLOWED.iter().chain(ALLOWED_OLD).map(|call| (*call, Vec::new())));
-    SeccompFilter::new(rules, refuse(libc::ENOSYS), SeccompAction::Allow, ARCHITECTURE)?.try_into()
-}
-
-fn absent() -> Compiled {
-    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    SeccompFilter::new(rules, SeccompAction::Allow, refuse(libc::ENOSYS), ARCHITECTURE)?.try_into()
-}
-
-fn forbidden() -> Compiled {
-    SeccompFilter::new(denied()?, SeccompAction::Allow, refuse(libc::EPERM), ARCHITECTURE)?.try_into()
-}
-
-fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
-    let mut rules = BTreeMap::from_iter(DENIED.iter().map(|call| (*call, Vec::new())));
-    let one = |argument, operator, value: u32| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value))
-    };
-    let flag = |flag: &i32| {
-        let flag = flag.unsigned_abs();
-        SeccompRule::new(vec![one(0, SeccompCmpOp::MaskedEq(flag.into()), flag)?])
-    };
-    rules.insert(libc::SYS_clone, NAMESPACE_FLAGS.iter().map(flag).collect::<Result<_, _>>()?);
-    // None of the families that pass. A pair of sockets is made by a call of its own, also in families that have no pairs.
-    let family = |family: &i32| one(0, SeccompCmpOp::Ne, family.unsigned_abs());
-    let others = SeccompRule::new(FAMILIES.iter().map(family).collect::<Result<_, _>>()?)?;
-    rules.insert(libc::SYS_socket, vec![others.clone()]);
-    rules.insert(libc::SYS_socketpair, vec![others]);
-    // Typing into somebody's terminal.
-    let typing = u32::try_from(libc::TIOCSTI).unwrap_or_default();
-    let typing = SeccompRule::new(vec![one(1, SeccompCmpOp::Eq, typing)?])?;
-    // A build's volume is a btrfs, where everybody may make subvolumes: each has a quota of its own, which is none, and
-    // one that is read only keeps the volume from ever being removed.
-    let mut volumes = vec![one(1, SeccompCmpOp::MaskedEq(0xff00), BTRFS)?];
-    for request in CLONING {
-        volumes.push(one(1, SeccompCmpOp::Ne, request)?);
-    }
-    rules.insert(libc::SYS_ioctl, vec![typing, SeccompRule::new(volumes)?]);
-    Ok(rules)
 }
 
 fn encode(program: &BpfProgram) -> Vec<u64> {
@@ -108,6 +78,8 @@ fn encode(program: &BpfProgram) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::calls::DENIED;
+    use super::rules::{CLONING, FAMILIES, NAMESPACE_FLAGS};
     use super::*;
 
     #[test]
@@ -118,40 +90,168 @@ mod tests {
 
     #[test]
     fn the_programs_fit_the_kernels_bound() {
-        for program in compile().unwrap() {
+        for program in compile(&Guards::default()).unwrap() {
             assert!((1..4096).contains(&program.len()), "{}", program.len());
         }
     }
 
-    /// The error number of a call made by a thread that the filters hold for.
-    fn refused(call: impl FnOnce() -> libc::c_long + Send + 'static) -> Option<i32> {
-        let filters: Vec<BpfProgram> = [allowed(), absent(), forbidden()].map(|made| made.unwrap()).into();
+    /// What a call answers that a thread makes for which the filters hold: a value, or the error number.
+    fn answer(call: impl FnOnce() -> libc::c_long + Send + 'static) -> Result<libc::c_long, i32> {
+        let filters = programs(&Guards::default()).unwrap();
         let thread = std::thread::spawn(move || {
             for filter in &filters {
                 seccompiler::apply_filter(filter).unwrap();
             }
-            (call() == -1).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+            match call() {
+                -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+                value => Ok(value),
+            }
         });
         thread.join().unwrap()
+    }
+
+    fn refused(call: impl FnOnce() -> libc::c_long + Send + 'static) -> Option<i32> {
+        answer(call).err()
+    }
+
+    fn socket(family: i32, kind: i32, protocol: i32) -> Option<i32> {
+        // With bits above the 32 that the kernel looks at, which must not make it another call.
+        let above = |value: i32| 0x7_0000_0000 | i64::from(value);
+        // SAFETY: no pointer is passed, and a socket that is made goes with the process.
+        refused(move || unsafe { libc::syscall(libc::SYS_socket, above(family), above(kind), above(protocol)) })
     }
 
     #[test]
     fn only_families_of_programs_have_sockets() {
         for family in FAMILIES {
-            // SAFETY: no pointer is passed, and a socket that is made goes with the process.
-            let made = refused(move || unsafe { libc::syscall(libc::SYS_socket, family, libc::SOCK_DGRAM, 0) });
+            let made = socket(family, libc::SOCK_DGRAM, 0);
             assert!(matches!(made, None | Some(libc::EAFNOSUPPORT)), "{family}: {made:?}");
         }
         for family in [libc::AF_ALG, libc::AF_VSOCK, libc::AF_PACKET, libc::AF_TIPC, libc::AF_CAN, libc::AF_BLUETOOTH] {
-            // SAFETY: as above; the pair would be written to memory that lives.
+            assert_eq!(socket(family, libc::SOCK_RAW, 0), Some(libc::EPERM), "{family}");
+        }
+        // The kernel makes two sockets of the protocol before it sees that a family has no pairs.
+        for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_TIPC] {
+            // SAFETY: the pair would be written to memory that lives.
             let pair = refused(move || unsafe {
                 let mut pair = [0i32; 2];
-                libc::syscall(libc::SYS_socketpair, family, libc::SOCK_SEQPACKET, 0, pair.as_mut_ptr())
+                libc::syscall(libc::SYS_socketpair, family, libc::SOCK_STREAM, 132, pair.as_mut_ptr())
             });
             assert_eq!(pair, Some(libc::EPERM), "a pair of {family}");
+        }
+    }
+
+    #[test]
+    fn only_protocols_of_programs_have_sockets() {
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for protocol in [0, libc::IPPROTO_TCP] {
+                assert_eq!(socket(family, libc::SOCK_STREAM | flags, protocol), None, "{family} {protocol}");
+            }
+            for protocol in [0, libc::IPPROTO_UDP] {
+                assert_eq!(socket(family, libc::SOCK_DGRAM | flags, protocol), None, "{family} {protocol}");
+            }
+            // SCTP, MPTCP, SMC; UDP-Lite, L2TP; SCTP as a sequence; DCCP; packets (10); one that is none.
+            for (kind, protocol) in [
+                (libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+                (libc::SOCK_STREAM | flags, libc::IPPROTO_MPTCP),
+                (libc::SOCK_STREAM, 256),
+                (libc::SOCK_DGRAM | flags, libc::IPPROTO_UDPLITE),
+                (libc::SOCK_DGRAM, 115),
+                (libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP),
+                (libc::SOCK_DCCP, libc::IPPROTO_DCCP),
+                (libc::SOCK_RDM, 0),
+                (10, 3),
+                (0xf, 0),
+            ] {
+                let made = socket(family, kind, protocol);
+                assert_eq!(made, Some(libc::EPROTONOSUPPORT), "{family} {kind:#x} {protocol}");
+            }
+            assert_eq!(socket(family, libc::SOCK_RAW | flags, libc::IPPROTO_ICMP), Some(libc::EPERM), "{family}");
+        }
+        assert_eq!(socket(libc::AF_NETLINK, libc::SOCK_RAW | flags, libc::NETLINK_ROUTE), None);
+        for kind in (1..32).filter(|kind| *kind != libc::NETLINK_ROUTE) {
+            assert_eq!(socket(libc::AF_NETLINK, libc::SOCK_RAW, kind), Some(libc::EPROTONOSUPPORT), "netlink {kind}");
+        }
+        // The options of the protocols above them. No file is open under the number: what passes is refused for that.
+        for (level, option, wanted) in [
+            (libc::SOL_TCP, 31, libc::EPERM),
+            (libc::SOL_UDP, 100, libc::EPERM),
+            (libc::SOL_TCP, libc::TCP_NODELAY, libc::EBADF),
+            (libc::SOL_SOCKET, 31, libc::EBADF),
+        ] {
+            // SAFETY: no pointer is passed.
+            let set = refused(move || unsafe { libc::syscall(libc::SYS_setsockopt, -1, level, option, 0, 0) });
+            assert_eq!(set, Some(wanted), "{level} {option}");
+        }
+    }
+
+    #[test]
+    fn clone_makes_no_namespace() {
+        for flag in NAMESPACE_FLAGS {
+            // SAFETY: a child, if there is one, ends at once; it runs nothing of this program's.
+            let made = refused(move || unsafe {
+                let flags = i64::from(flag | libc::SIGCHLD);
+                match libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) {
+                    0 => libc::_exit(0),
+                    made => made,
+                }
+            });
+            assert_eq!(made, Some(libc::EPERM), "{flag:#x}");
+        }
+    }
+
+    #[test]
+    fn a_personality_is_an_ordinary_one() {
+        for value in [0u32, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+            // SAFETY: no pointer is passed; the thread ends at once.
+            let set = answer(move || unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(value)) });
+            assert!(set.is_ok(), "{value:#x}: {set:?}");
+        }
+        // ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, another system's, and the first with a bit that the kernel does not look at.
+        for value in [0x4_0000u64, 0x40_0000, 0x6, 0x1_0004_0000] {
             // SAFETY: as above.
-            let one = refused(move || unsafe { libc::syscall(libc::SYS_socket, family, libc::SOCK_RAW, 0) });
-            assert_eq!(one, Some(libc::EPERM), "{family}");
+            let set = refused(move || unsafe { libc::syscall(libc::SYS_personality, value) });
+            assert_eq!(set, Some(libc::EPERM), "{value:#x}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_cores_stays_and_sync_is_no_work() {
+        // SAFETY: the structures live in the closures.
+        unsafe {
+            let wanted = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+            let limit = |resource: u32| {
+                let mut now = libc::rlimit { rlim_cur: 7, rlim_max: 7 };
+                libc::syscall(libc::SYS_prlimit64, 0, resource, 0usize, &raw mut now);
+                now.rlim_cur
+            };
+            let before = limit(libc::RLIMIT_CORE);
+            assert_ne!(before, wanted.rlim_cur, "the test needs another value");
+            for call in [libc::SYS_prlimit64, libc::SYS_setrlimit] {
+                let set = answer(move || {
+                    let done = match call {
+                        libc::SYS_setrlimit => libc::syscall(call, libc::RLIMIT_CORE, &raw const wanted),
+                        _ => libc::syscall(call, 0, libc::RLIMIT_CORE, &raw const wanted, 0usize),
+                    };
+                    if done == 0 { i64::try_from(limit(libc::RLIMIT_CORE)).unwrap_or(i64::MAX) } else { -1 }
+                });
+                assert_eq!(set, Ok(i64::try_from(before).unwrap_or(i64::MAX)), "the limit by call {call}");
+            }
+            // Who asks for the old value too would get none.
+            let both = refused(move || {
+                let mut old = wanted;
+                libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, &raw const wanted, &raw mut old)
+            });
+            assert_eq!(both, Some(libc::EPERM));
+            let same = libc::rlimit { rlim_cur: limit(libc::RLIMIT_NOFILE), rlim_max: libc::RLIM_INFINITY };
+            let other =
+                answer(move || libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const same, 0usize));
+            assert_ne!(other, Ok(0), "another limit must reach the kernel, which refuses this value");
+            assert_eq!(answer(|| libc::syscall(libc::SYS_sync)), Ok(0));
+            // The kernel would say that no file is open under this number.
+            assert_eq!(answer(|| libc::syscall(libc::SYS_syncfs, -1)), Ok(0));
+            assert_eq!(refused(|| libc::syscall(libc::SYS_fsync, -1)), Some(libc::EBADF));
         }
     }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use slipway_helper::guards::{Guard, Guards};
 
 use super::SandboxError;
 use crate::config::{Advertise, CellConfig};
@@ -40,6 +41,8 @@ pub struct RuntimeConfig {
     pub platform: Vec<SocketAddrV4>,
     /// Makes a step of `start` fail, so that tests can see what a failure leaves behind. Empty in production.
     pub fail_at: Option<String>,
+    /// What keeps sandboxes in: everything, in production.
+    pub guards: Guards,
 }
 
 impl RuntimeConfig {
@@ -79,6 +82,7 @@ impl RuntimeConfig {
                 })
                 .collect(),
             fail_at: None,
+            guards: Guards::default(),
         })
     }
 
@@ -93,7 +97,8 @@ impl RuntimeConfig {
     }
 
     /// The host's id of a slot's root.
-    pub(super) fn id_base(slot: u32) -> u32 {
+    pub(super) fn id_base(&self, slot: u32) -> u32 {
+        let slot = if self.guards.hold(Guard::OwnIds) { slot } else { 0 };
         FIRST_ID.wrapping_add(slot.wrapping_mul(IDS_PER_SLOT))
     }
 
@@ -152,13 +157,14 @@ mod tests {
             resolvers: vec![],
             platform: vec![],
             fail_at: None,
+            guards: Guards::default(),
         };
         assert_eq!(config.gateway(), Ipv4Addr::new(10, 62, 0, 1));
         assert_eq!(config.address(0), Ipv4Addr::new(10, 62, 0, 2));
         assert_eq!(config.address(300), Ipv4Addr::new(10, 62, 1, 46));
-        assert_eq!(RuntimeConfig::id_base(1), 1_879_113_728);
+        assert_eq!(config.id_base(1), 1_879_113_728);
         // The last slot's ids end below the kernel's reserved -1.
-        assert!(RuntimeConfig::id_base(4095).checked_add(IDS_PER_SLOT).is_some());
+        assert!(config.id_base(4095).checked_add(IDS_PER_SLOT).is_some());
         assert!(config.interface(4095).len() <= 15);
     }
 

@@ -15,7 +15,6 @@ use slipway_log_ring::MOST_SIDECARS;
 
 use super::linux::Host;
 use super::records::{self, Record};
-use super::settings::RuntimeConfig;
 use super::{SandboxError, SandboxFile, SandboxSpec, host, network};
 
 /// A start takes milliseconds; a layer that makes it hang (a pipe in place of a file) must not hold the agent.
@@ -107,7 +106,7 @@ pub(super) fn start(on: &Host, spec: &SandboxSpec) -> Result<Option<OwnedFd>, Sa
             .iter()
             .map(|file| FileSpec { path: file.path.clone(), content: file.content.clone() })
             .collect(),
-        id_base: RuntimeConfig::id_base(spec.slot),
+        id_base: config.id_base(spec.slot),
         argv: spec.argv.clone(),
         companions: spec
             .companions
@@ -131,6 +130,7 @@ pub(super) fn start(on: &Host, spec: &SandboxSpec) -> Result<Option<OwnedFd>, Sa
         log_rate_bytes: spec.log_rate_bytes,
         filters: on.filters.clone(),
         fail_at: config.fail_at.clone(),
+        guards: config.guards.clone(),
     };
     // From here on processes may live in the groups; removing those kills them, so it comes first when undone.
     undo.push("processes", || {

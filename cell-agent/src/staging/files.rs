@@ -173,6 +173,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_build_cannot_exchange_the_directories_of_its_volume() {
+        use std::os::unix::fs::MetadataExt as _;
+        assert!(nix::unistd::geteuid().is_root(), "owners are given away here: run this as root");
+        let root = tempfile::tempdir().expect("directory");
+        // As a fresh volume is.
+        chown(root.path(), Some(VCAP), Some(VCAP)).expect("give away");
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o777)).expect("open");
+        Volume::new(root.path().to_owned()).lay_out().expect("lay out");
+        for (name, owner) in [("", 0), ("in", 0), ("in/buildpacks", 0), ("out", VCAP), ("app", VCAP), ("cache", VCAP)] {
+            let found = root.path().join(name).symlink_metadata().expect("made");
+            assert_eq!((found.uid(), found.mode() & 0o7777), (owner, 0o755), "{name:?}");
+        }
+    }
+
+    #[test]
     fn hostile_outputs_are_refused() {
         let root = tempfile::tempdir().expect("directory");
         let volume = Volume::new(root.path().to_owned());

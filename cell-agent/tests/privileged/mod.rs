@@ -9,6 +9,7 @@ use std::time::Duration;
 use slipway_cell_agent::sandbox::{
     EgressRule, Limits, LinuxRuntime, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
 };
+use slipway_helper::guards::Guards;
 use slipway_log_ring::{Query, Reader};
 use uuid::Uuid;
 
@@ -42,6 +43,13 @@ impl Cell {
     /// translate one the newest has it: tests that ask for host ports must ask for different ones.
     pub(crate) async fn with_host_ports(slots: u32) -> Self {
         let cell = Self::unprepared(|config| (config.host_ports, config.slots) = (true, slots));
+        cell.runtime.prepare().await.unwrap();
+        cell
+    }
+
+    /// A cell with these settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut RuntimeConfig)) -> Self {
+        let cell = Self::unprepared(change);
         cell.runtime.prepare().await.unwrap();
         cell
     }
@@ -84,6 +92,7 @@ impl Cell {
             resolvers: vec![],
             platform: vec![],
             fail_at: None,
+            guards: Guards::default(),
         };
         change(&mut config);
         std::fs::create_dir_all(&config.state_directory).unwrap();
@@ -95,6 +104,20 @@ impl Cell {
         let runtime = LinuxRuntime::new(self.config.clone());
         runtime.prepare().await.unwrap();
         runtime
+    }
+
+    /// An agent on the same cell whose sandboxes lack some guards.
+    pub(crate) async fn guarded(&self, guards: Guards) -> LinuxRuntime {
+        let runtime = LinuxRuntime::new(RuntimeConfig { guards, ..self.config.clone() });
+        runtime.prepare().await.unwrap();
+        runtime
+    }
+
+    /// A directory of the host that goes with the cell.
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        let path = self.home.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
     }
 
     pub(crate) fn log_directory(&self, id: SandboxId) -> PathBuf {

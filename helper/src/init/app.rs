@@ -5,29 +5,16 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::CapSet;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use seccompiler::sock_filter;
+use slipway_helper::guards::Guard;
 use slipway_helper::spec::{Failure, InitSpec, Status};
 
 use super::{Report, at, invalid};
-
-/// What root of a sandbox may do to its own files and processes. All of it ends at the user namespace; nothing here
-/// reaches mounts, network, devices, other users' processes or the kernel.
-const ROOT_CAPABILITIES: [Capability; 9] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FOWNER,
-    Capability::CAP_FSETID,
-    Capability::CAP_KILL,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SYS_CHROOT,
-];
 
 /// The app's standard output and error, this end.
 pub(super) struct Pipes {
@@ -86,22 +73,36 @@ fn become_app(
     for mut cgroup in cgroups {
         cgroup.write_all(b"0").map_err(at("join the app's cgroup"))?;
     }
-    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at("make a cgroup namespace"))?;
+    let hold = |guard| spec.guards.hold(guard);
+    if hold(Guard::CgroupNamespace) {
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at("make a cgroup namespace"))?;
+    }
     limits(spec)?;
     streams(pipes, spec.id_base, account)?;
     signals()?;
-    nix::unistd::setsid().map_err(at("make a session"))?;
+    if hold(Guard::AppSession) {
+        nix::unistd::setsid().map_err(at("make a session"))?;
+    }
     // Now the users: privileges over the host end here.
     setns(users.as_fd(), CloneFlags::CLONE_NEWUSER).map_err(at("enter the user namespace"))?;
-    give_up_bounding_set(account.uid == 0)?;
-    nix::unistd::setgroups(&[]).map_err(at("leave all groups"))?;
-    let (gid, uid) = (Gid::from_raw(account.gid), Uid::from_raw(account.uid));
+    if hold(Guard::BoundingSet) {
+        give_up_bounding_set()?;
+    }
+    if hold(Guard::Groups) {
+        nix::unistd::setgroups(&[]).map_err(at("leave all groups"))?;
+    }
+    let (gid, uid) = if hold(Guard::User) { (account.gid, account.uid) } else { (0, 0) };
+    let (gid, uid) = (Gid::from_raw(gid), Uid::from_raw(uid));
     nix::unistd::setresgid(gid, gid, gid).map_err(at(format!("become group {gid}")))?;
     nix::unistd::setresuid(uid, uid, uid).map_err(at(format!("become user {uid}")))?;
-    give_up_capabilities(account.uid == 0)?;
+    if hold(Guard::Capabilities) {
+        give_up_capabilities()?;
+    }
     // As the user, so that a directory it may not enter is an error here and not a surprise in the app.
     nix::unistd::chdir(&spec.cwd).map_err(invalid(format!("enter working directory {}", spec.cwd.display())))?;
-    nix::sys::prctl::set_no_new_privs().map_err(at("forbid new privileges"))?;
+    if hold(Guard::Filters) {
+        nix::sys::prctl::set_no_new_privs().map_err(at("forbid new privileges"))?;
+    }
     // Last, because the filters forbid some of the calls above.
     for filter in &filters {
         seccompiler::apply_filter(filter).map_err(|error| Failure {
@@ -137,11 +138,16 @@ fn limits(spec: &InitSpec) -> Result<(), Failure> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(at("read the limit of open files"))?;
     // Without CAP_SYS_RESOURCE (a container as host) the hard limit is the most there is.
     let wanted = u64::from(spec.nofile);
-    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+    if spec.guards.hold(Guard::OpenFiles) && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
         let most = wanted.min(hard);
         setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(at("limit open files"))?;
     }
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("limit core files"))
+    if spec.guards.hold(Guard::CoreLimit) {
+        // Not 0: with a program as `core_pattern` the kernel runs that one, as root of the host and fed by the app, for every
+        // limit but this one. As the size of a file it is too small for any core.
+        setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(at("limit core files"))?;
+    }
+    Ok(())
 }
 
 /// The app's user owns its pipes: what opens `/dev/stdout` or `/dev/stderr` by name needs that.
@@ -164,14 +170,8 @@ fn signals() -> Result<(), Failure> {
     SigSet::empty().thread_set_mask().map_err(at("unblock signals"))
 }
 
-fn kept(root: bool) -> CapsHashSet {
-    if root { ROOT_CAPABILITIES.into_iter().collect() } else { CapsHashSet::new() }
-}
-
-fn give_up_bounding_set(root: bool) -> Result<(), Failure> {
-    let kept = kept(root);
-    let keep = |number: u8| kept.iter().any(|capability| capability.index() == number);
-    for number in (0..64).filter(|number| !keep(*number)) {
+fn give_up_bounding_set() -> Result<(), Failure> {
+    for number in 0u8..64 {
         // SAFETY: plain numbers.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
         match nix::errno::Errno::result(dropped) {
@@ -183,18 +183,16 @@ fn give_up_bounding_set(root: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn give_up_capabilities(root: bool) -> Result<(), Failure> {
+fn give_up_capabilities() -> Result<(), Failure> {
     let failed = |error: caps::errors::CapsError| Failure {
         step: format!("give up capabilities: {error}"),
         errno: 0,
         invalid: false,
     };
-    let kept = kept(root);
-    caps::clear(None, CapSet::Ambient).map_err(failed)?;
-    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
     // The effective set must stay within the permitted one at every moment.
-    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+    [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
+        .into_iter()
+        .try_for_each(|set| caps::clear(None, set).map_err(failed))
 }
 
 pub(super) struct Account {
@@ -202,25 +200,25 @@ pub(super) struct Account {
     pub(super) gid: u32,
 }
 
-/// Looks the user up in the sandbox's own list; root needs none.
+/// Looks the user up in the sandbox's own list.
 fn find_account(user: &str) -> Result<Account, Failure> {
-    if user == "root" {
-        return Ok(Account { uid: 0, gid: 0 });
-    }
     let list = std::fs::read_to_string("/etc/passwd").map_err(invalid("read /etc/passwd of the stack"))?;
-    parse_account(&list, user).ok_or_else(|| Failure {
-        step: format!("find user {user:?} in /etc/passwd of the stack"),
-        errno: 0,
-        invalid: true,
-    })
+    parse_account(&list, user).ok_or_else(|| no_account(user))
 }
 
+pub(super) fn no_account(user: &str) -> Failure {
+    let step = format!("find user {user:?}, who must not be root, in /etc/passwd of the stack");
+    Failure { step, errno: 0, invalid: true }
+}
+
+/// Root is no account for a program: it would own what the layers hold.
 pub(super) fn parse_account(list: &str, user: &str) -> Option<Account> {
     let ids = |line: &str| {
         let mut fields = line.split(':');
         let own = fields.next()? == user;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        (own && uid < super::users::IDS && gid < super::users::IDS).then_some(Account { uid, gid })
+        let ids = 1..super::users::IDS;
+        (own && ids.contains(&uid) && ids.contains(&gid)).then_some(Account { uid, gid })
     };
     list.lines().find_map(ids)
 }
@@ -237,6 +235,8 @@ mod tests {
         assert!(parse_account(list, "big").is_none());
         assert!(parse_account(list, "broken").is_none());
         assert!(parse_account(list, "nobody").is_none());
+        assert!(parse_account(list, "root").is_none());
+        assert!(parse_account("vcap:x:0:1::/:/\nvcap:x:1:0::/:/\n", "vcap").is_none());
     }
 
     #[test]

@@ -65,20 +65,11 @@ pub(super) fn make(root: &Root, spec: &InitSpec) -> Result<(), Failure> {
 /// The host's ids of a user of the stack.
 fn account(root: &Root, user: &str) -> Result<(rustix::fs::Uid, rustix::fs::Gid), Failure> {
     let mut list = String::new();
-    if user != "root" {
-        // Not blocking: a layer may have a pipe in place of the list.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let shown = "read /etc/passwd of the stack";
-        let fd = rustix::fs::openat2(&root.fd, "etc/passwd", flags, Mode::empty(), IN_ROOT).map_err(invalid(shown))?;
-        std::io::Read::read_to_string(&mut File::from(fd), &mut list).map_err(invalid(shown))?;
-    }
-    let (uid, gid) = match super::app::parse_account(&list, user) {
-        _ if user == "root" => (0, 0),
-        Some(account) => (account.uid, account.gid),
-        None => {
-            let step = format!("find user {user:?} in /etc/passwd of the stack");
-            return Err(Failure { step, errno: 0, invalid: true });
-        }
-    };
-    Ok((rustix::fs::Uid::from_raw(root.base + uid), rustix::fs::Gid::from_raw(root.base + gid)))
+    // Not blocking: a layer may have a pipe in place of the list.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let shown = "read /etc/passwd of the stack";
+    let fd = rustix::fs::openat2(&root.fd, "etc/passwd", flags, Mode::empty(), IN_ROOT).map_err(invalid(shown))?;
+    std::io::Read::read_to_string(&mut File::from(fd), &mut list).map_err(invalid(shown))?;
+    let account = super::app::parse_account(&list, user).ok_or_else(|| super::app::no_account(user))?;
+    Ok((rustix::fs::Uid::from_raw(root.base + account.uid), rustix::fs::Gid::from_raw(root.base + account.gid)))
 }

@@ -20,6 +20,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use nix::sched::CloneFlags;
 use nix::unistd::ForkResult;
+use slipway_helper::guards::Guard;
 use slipway_helper::spec::{Failure, InitSpec, Status};
 
 /// Names the step that failed; the kernel's number goes with it.
@@ -74,11 +75,14 @@ pub(crate) fn main() -> i32 {
     }
 }
 
-/// Moves the report away from standard output and leaves nothing of the agent's open but it and the order.
+/// The report's number; what the agent left open under it is closed by that, what is open above it in [`close_inherited`].
+const REPORT: i32 = 3;
+
+/// Moves the report away from standard output.
 fn take_report() -> io::Result<Report> {
     nix::sys::prctl::set_dumpable(false)?;
-    close_inherited()?;
-    let report = nix::fcntl::fcntl(io::stdout(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: nothing of this program is open yet but its standard streams.
+    let report = nix::errno::Errno::result(unsafe { libc::dup3(libc::STDOUT_FILENO, REPORT, libc::O_CLOEXEC) })?;
     // SAFETY: the descriptor was made by the line above and belongs to nobody else.
     let report = unsafe { OwnedFd::from_raw_fd(report) };
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -90,8 +94,8 @@ fn take_report() -> io::Result<Report> {
 /// Whoever started the agent may have left files open for all that follow it, and the app is one of those: a directory of
 /// the host would be a way out of the sandbox.
 fn close_inherited() -> io::Result<()> {
-    // SAFETY: nothing of this program is open yet but its standard streams.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    // SAFETY: this program has opened nothing that it still uses but the report, which is below.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, REPORT + 1, libc::c_uint::MAX, 0) };
     nix::errno::Errno::result(closed)?;
     Ok(())
 }
@@ -110,8 +114,16 @@ fn read_spec() -> Result<InitSpec, Failure> {
 
 fn start(report: &mut Report) -> Result<(), Failure> {
     let spec = read_spec()?;
+    if spec.guards.hold(Guard::Descriptors) {
+        close_inherited().map_err(at("close what the agent left open"))?;
+    }
+    if !spec.guards.hold(Guard::Dumpable) {
+        nix::sys::prctl::set_dumpable(true).map_err(at("become dumpable"))?;
+    }
     // A terminal's interrupt must not reach what runs.
-    nix::unistd::setsid().map_err(at("leave the agent's session"))?;
+    if spec.guards.hold(Guard::InitSession) {
+        nix::unistd::setsid().map_err(at("leave the agent's session"))?;
+    }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     checkpoint(&spec, "init-cgroup")?;
     for directory in &spec.init_cgroups {
@@ -119,13 +131,13 @@ fn start(report: &mut Report) -> Result<(), Failure> {
         std::fs::write(&path, "0").map_err(at(format!("join {}", path.display())))?;
     }
     checkpoint(&spec, "users")?;
-    let users = users::create(spec.id_base)?;
+    let users = users::create(&spec)?;
     checkpoint(&spec, "network")?;
-    network::create(&spec.network)?;
-    nix::sched::unshare(
-        CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
-    )
-    .map_err(at("make namespaces"))?;
+    network::create(&spec)?;
+    let mut namespaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+    namespaces.set(CloneFlags::CLONE_NEWIPC, spec.guards.hold(Guard::IpcNamespace));
+    namespaces.set(CloneFlags::CLONE_NEWUTS, spec.guards.hold(Guard::HostName));
+    nix::sched::unshare(namespaces).map_err(at("make namespaces"))?;
     checkpoint(&spec, "fork")?;
     // SAFETY: this program has one thread, so the child may do anything.
     match unsafe { nix::unistd::fork() }.map_err(at("fork process 1"))? {
@@ -151,7 +163,10 @@ fn inside(spec: InitSpec, users: &OwnedFd, report: &mut Report) -> Result<std::c
     let cgroups = app::open_cgroups(&spec)?;
     checkpoint(&spec, "root")?;
     root::build(&spec, users)?;
-    nix::unistd::sethostname(&spec.hostname).map_err(invalid(format!("set host name {:?}", spec.hostname)))?;
+    // Without a name of its own it would be the host's.
+    if spec.guards.hold(Guard::HostName) {
+        nix::unistd::sethostname(&spec.hostname).map_err(invalid(format!("set host name {:?}", spec.hostname)))?;
+    }
     checkpoint(&spec, "log")?;
     let mut pipes = supervisor.open_output(&spec)?.into_iter();
     checkpoint(&spec, "app")?;

@@ -5,34 +5,37 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 
 use nix::sched::{CloneFlags, unshare};
+use slipway_helper::guards::{Guard, Guards};
 use slipway_helper::netlink::{Socket, route};
-use slipway_helper::spec::{Failure, NetworkSpec};
+use slipway_helper::spec::{Failure, InitSpec};
 
 use super::at;
 
 const LOOPBACK: u32 = 1;
 
 /// Enters a new network namespace and connects it.
-pub(super) fn create(spec: &NetworkSpec) -> Result<(), Failure> {
+pub(super) fn create(order: &InitSpec) -> Result<(), Failure> {
+    let (spec, guards) = (&order.network, &order.guards);
     let host = Socket::route().map_err(at("open netlink on the host"))?;
     let bridge = route::index(&spec.bridge).map_err(at(format!("find bridge {}", spec.bridge)))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(at("make a network namespace"))?;
-    settings()?;
+    settings(guards)?;
     let own = File::open("/proc/self/ns/net").map_err(at("open the network namespace"))?;
     // Ports are isolated: two instances on one bridge reach each other through the host's rules only.
-    host.request(vec![
-        route::add_pair(&spec.interface, bridge, own.as_raw_fd(), hardware_address(spec.address)),
-        route::isolate_port(&spec.interface),
-    ])
-    .map_err(at(format!("make interface {}", spec.interface)))?;
+    let mut pair = vec![route::add_pair(&spec.interface, bridge, own.as_raw_fd(), hardware_address(spec.address))];
+    if guards.hold(Guard::IsolatedPort) {
+        pair.push(route::isolate_port(&spec.interface));
+    }
+    host.request(pair).map_err(at(format!("make interface {}", spec.interface)))?;
     let inside = Socket::route().map_err(at("open netlink inside"))?;
     let index = route::index("eth0").map_err(at("find eth0"))?;
     // A single address and a gateway, not a network: neighbours are then refused by rule at once, not by a timeout.
+    let prefix = if guards.hold(Guard::SingleAddress) { 32 } else { 24 };
     inside
         .request(vec![
             route::up(LOOPBACK),
             route::up(index),
-            route::add_address(index, spec.address, 32),
+            route::add_address(index, spec.address, prefix),
             route::default_route(index, spec.gateway),
         ])
         .map_err(at(format!("configure address {}", spec.address)))
@@ -45,11 +48,16 @@ fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// `/proc/sys/net` is that of the namespace of whoever looks, so the host's mount serves.
-fn settings() -> Result<(), Failure> {
+fn settings(guards: &Guards) -> Result<(), Failure> {
+    // The rules of the host are for IPv4; over IPv6 an instance would reach the bridge around them.
+    let no_ipv6 = if guards.hold(Guard::NoIpv6) { "1" } else { "0" };
+    // The host, which forwards between neighbours on one bridge, tells each that there is a shorter way.
+    let redirects = if guards.hold(Guard::NoRedirects) { "0" } else { "1" };
     let wanted = [
-        // The rules of the host are for IPv4; over IPv6 an instance would reach the bridge around them.
-        ("ipv6/conf/all/disable_ipv6", "1"),
-        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv4/conf/all/accept_redirects", redirects),
+        ("ipv4/conf/default/accept_redirects", redirects),
+        ("ipv6/conf/all/disable_ipv6", no_ipv6),
+        ("ipv6/conf/default/disable_ipv6", no_ipv6),
         // Ports are the instance's own, and nobody inside has a capability in this namespace.
         ("ipv4/ip_unprivileged_port_start", "0"),
         ("ipv4/ping_group_range", "0 4294967294"),

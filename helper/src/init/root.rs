@@ -15,6 +15,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
 };
+use slipway_helper::guards::{Guard, Guards};
 use slipway_helper::spec::{BindSpec, Failure, InitSpec};
 
 use super::{at, invalid};
@@ -22,27 +23,24 @@ use super::{at, invalid};
 pub(super) const ATTR_RDONLY: u64 = 0x1;
 const ATTR_NOSUID: u64 = 0x2;
 const ATTR_NODEV: u64 = 0x4;
+const ATTR_NOEXEC: u64 = 0x8;
 const ATTR_IDMAP: u64 = 0x0010_0000;
 
-/// Files of `/proc` that tell about or steer the host.
-const HIDDEN: [&str; 8] = [
-    "proc/kcore",
-    "proc/keys",
-    "proc/key-users",
-    "proc/sysrq-trigger",
-    "proc/timer_list",
-    "proc/latency_stats",
-    "proc/sched_debug",
-    "proc/kmsg",
-];
-/// Directories of `/proc` that may be read only.
-const READ_ONLY: [&str; 5] = ["proc/sys", "proc/bus", "proc/fs", "proc/irq", "proc/acpi"];
+/// What programs need of `/proc` beside their own processes: who counts processors and memory (node, Java, Python), tells
+/// the load, or looks for a kernel's file systems and groups. All else tells about the host and its other tenants, or steers
+/// them, and is blank: also what later kernels bring.
+const KEPT: [&str; 10] =
+    ["cgroups", "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "sysvipc", "uptime", "version"];
+
+/// Names on the stage: what a blank file and a blank directory are copies of.
+const BLANK: &str = "blank";
+const VOID: &str = "void";
 
 /// Builds the root and makes it the only file system this process sees.
 pub(super) fn build(spec: &InitSpec, users: &OwnedFd) -> Result<(), Failure> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(at("separate the mounts from the host's"))?;
-    let root = Root { fd: overlay(spec, users)?, base: spec.id_base };
+    let root = Root { fd: overlay(spec, users)?, base: spec.id_base, guards: spec.guards.clone() };
     root.proc()?;
     root.dev()?;
     root.etc(spec)?;
@@ -60,7 +58,9 @@ pub(super) fn build(spec: &InitSpec, users: &OwnedFd) -> Result<(), Failure> {
     // The mount point is the new root itself, so that the old one lies on top of it and comes off without a name.
     rustix::process::fchdir(&root.fd).map_err(at("enter the new root"))?;
     rustix::process::pivot_root(".", ".").map_err(at("change the root"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("give up the host's root"))?;
+    if spec.guards.hold(Guard::HostTree) {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("give up the host's root"))?;
+    }
     rustix::process::chdir("/").map_err(at("enter the new root"))
 }
 
@@ -70,13 +70,16 @@ fn overlay(spec: &InitSpec, users: &OwnedFd) -> Result<OwnedFd, Failure> {
         .map_err(at(format!("mount {}", stage.display())))?;
     // Names stay short: a kernel page bounds the options, and a path with a comma or colon would break them.
     rustix::process::chdir(stage).map_err(at(format!("enter {}", stage.display())))?;
+    blanks()?;
     let make = |name: &str| rustix::fs::mkdir(name, Mode::from_raw_mode(0o700)).map_err(at(format!("make {name}")));
     let mut lower = Vec::new();
     for (index, layer) in spec.layers.iter().enumerate() {
         let name = format!("l{index}");
         make(&name)?;
         let clone = clone_tree(CWD, layer).map_err(at(format!("open layer {}", layer.display())))?;
-        set_attributes(&clone, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_IDMAP, Some(users))
+        let mapped = spec.guards.hold(Guard::MappedLayers);
+        let attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | if mapped { ATTR_IDMAP } else { 0 };
+        set_attributes(&clone, attributes, mapped.then_some(users))
             .map_err(at(format!("map ids of layer {}", layer.display())))?;
         attach(&clone, CWD, &name).map_err(at(format!("attach layer {}", layer.display())))?;
         lower.push(name);
@@ -95,7 +98,7 @@ fn overlay(spec: &InitSpec, users: &OwnedFd) -> Result<OwnedFd, Failure> {
     }
     // Otherwise `/` belongs to nobody.
     own(CWD, "s/u", spec.id_base).map_err(at("give away the upper directory"))?;
-    mount_overlay(&lower)?;
+    mount_overlay(&lower, &spec.guards)?;
     for layer in lower.split(':') {
         rustix::mount::unmount(layer, UnmountFlags::DETACH).map_err(at(format!("detach {layer}")))?;
     }
@@ -104,18 +107,15 @@ fn overlay(spec: &InitSpec, users: &OwnedFd) -> Result<OwnedFd, Failure> {
 
 /// `metacopy`: changing the mode of a layer's file must not copy it. `volatile`: nothing here survives, so nothing need
 /// be synced. Older kernels know neither.
-fn mount_overlay(lower: &str) -> Result<(), Failure> {
+fn mount_overlay(lower: &str, guards: &Guards) -> Result<(), Failure> {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::NOSUID, guards.hold(Guard::NoSetuid));
+    flags.set(MountFlags::NODEV, guards.hold(Guard::NoDevices));
     let mut last = Errno::INVAL;
     for more in [",metacopy=on,volatile", ",volatile", ""] {
         let options = format!("lowerdir={lower},upperdir=s/u,workdir=s/w{more}");
         let options = std::ffi::CString::new(options).unwrap_or_default();
-        match rustix::mount::mount(
-            "overlay",
-            "root",
-            "overlay",
-            MountFlags::NOSUID | MountFlags::NODEV,
-            options.as_c_str(),
-        ) {
+        match rustix::mount::mount("overlay", "root", "overlay", flags, options.as_c_str()) {
             Ok(()) => return Ok(()),
             Err(error) => last = error,
         }
@@ -126,29 +126,50 @@ fn mount_overlay(lower: &str) -> Result<(), Failure> {
     Err(at("mount the root overlay")(last))
 }
 
+/// What is laid over files and directories of `/proc`: copies of these cannot be written, which `/dev/null` could. They are
+/// mounts of their own, because kernels before 6.15 copy only what is attached somewhere.
+fn blanks() -> Result<(), Failure> {
+    let made = rustix::fs::mkdir(VOID, Mode::from_raw_mode(0o555)).and_then(|()| {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open(BLANK, flags, Mode::from_raw_mode(0o444)).map(drop)
+    });
+    made.map_err(at("make a blank file"))?;
+    for name in [BLANK, VOID] {
+        let tree = clone_tree(CWD, Path::new(name)).map_err(at("copy a blank file"))?;
+        set_attributes(&tree, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, None)
+            .map_err(at("protect a blank file"))?;
+        attach(&tree, CWD, name).map_err(at("attach a blank file"))?;
+    }
+    Ok(())
+}
+
 pub(super) struct Root {
     pub(super) fd: OwnedFd,
     pub(super) base: u32,
+    guards: Guards,
 }
 
 impl Root {
     fn proc(&self) -> Result<(), Failure> {
-        let proc =
-            filesystem("proc", &[("hidepid", "2")], MountAttrFlags::MOUNT_ATTR_NOEXEC).map_err(at("make /proc"))?;
-        let place = self.directory(Path::new("/proc"))?;
-        onto(&proc, &place).map_err(at("mount /proc"))?;
-        for name in HIDDEN {
-            let Some(place) = self.existing(name)? else { continue };
-            // A blank file for what must not be read. Taken from the host each time: kernels before 6.15 do not copy a mount
-            // that is attached nowhere.
-            let copy = clone_tree(CWD, Path::new("/dev/null")).map_err(at(format!("hide /{name}")))?;
-            onto(&copy, &place).map_err(at(format!("hide /{name}")))?;
+        let hidden = [("hidepid", "2")];
+        let options: &[_] = if self.guards.hold(Guard::HiddenProcesses) { &hidden } else { &[] };
+        let proc = filesystem("proc", options, MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NODEV)
+            .map_err(at("make /proc"))?;
+        onto(&proc, &self.directory(Path::new("/proc"))?).map_err(at("mount /proc"))?;
+        let proc = self.directory(Path::new("/proc"))?;
+        if self.guards.hold(Guard::BlankProc) {
+            for (name, kind) in unneeded(&proc).map_err(at("list /proc"))? {
+                let shown = || format!("blank /proc/{}", name.to_string_lossy());
+                let blank = if kind == FileType::Directory { VOID } else { BLANK };
+                let copy = clone_tree(CWD, Path::new(blank)).map_err(at(shown()))?;
+                attach(&copy, &proc, &name).map_err(at(shown()))?;
+            }
         }
-        for name in READ_ONLY {
-            let Some(place) = self.existing(name)? else { continue };
-            let copy = clone_fd(&place).map_err(at(format!("protect /{name}")))?;
-            set_attributes(&copy, ATTR_RDONLY, None).map_err(at(format!("protect /{name}")))?;
-            onto(&copy, &place).map_err(at(format!("protect /{name}")))?;
+        if self.guards.hold(Guard::ReadOnlyProc) {
+            let place = open_directory(&proc, Path::new("sys"), IN_ROOT).map_err(at("find /proc/sys"))?;
+            let copy = clone_fd(&place).map_err(at("protect /proc/sys"))?;
+            set_attributes(&copy, ATTR_RDONLY, None).map_err(at("protect /proc/sys"))?;
+            onto(&copy, &place).map_err(at("protect /proc/sys"))?;
         }
         Ok(())
     }
@@ -190,10 +211,13 @@ impl Root {
         // Terminals are counted for all sandboxes together, 4,096 of them by default: without a bound one takes all.
         let options =
             [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", terminals.as_str()), ("max", "64")];
-        let pts = filesystem("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOEXEC).map_err(at("make /dev/pts"))?;
+        let most = if self.guards.hold(Guard::Terminals) { options.len() } else { options.len() - 1 };
+        let pts =
+            filesystem("devpts", &options[..most], MountAttrFlags::MOUNT_ATTR_NOEXEC).map_err(at("make /dev/pts"))?;
         attach(&pts, &dev, "pts").map_err(at("mount /dev/pts"))?;
         // Its pages count for whoever writes them, so the memory limit holds here too.
-        let options = [("mode", "1777"), ("size", "64m"), ("uid", owner.as_str()), ("gid", owner.as_str())];
+        let size = if self.guards.hold(Guard::SharedMemory) { "64m" } else { "50%" };
+        let options = [("mode", "1777"), ("size", size), ("uid", owner.as_str()), ("gid", owner.as_str())];
         let shm = filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(at("make /dev/shm"))?;
         attach(&shm, &dev, "shm").map_err(at("mount /dev/shm"))
     }
@@ -216,9 +240,10 @@ impl Root {
     fn bind(&self, bind: &BindSpec, users: &OwnedFd) -> Result<(), Failure> {
         let shown = format!("bind {} at {}", bind.source.display(), bind.target.display());
         let tree = clone_tree(CWD, &bind.source).map_err(at(&shown))?;
+        let writable = bind.writable || !self.guards.hold(Guard::ReadOnlyBinds);
         let attributes = ATTR_NOSUID
             | ATTR_NODEV
-            | if bind.writable { 0 } else { ATTR_RDONLY }
+            | if writable { 0 } else { ATTR_RDONLY }
             | if bind.id_mapped { ATTR_IDMAP } else { 0 };
         set_attributes(&tree, attributes, bind.id_mapped.then_some(users)).map_err(at(&shown))?;
         let is_directory = rustix::fs::fstat(&tree)
@@ -232,6 +257,7 @@ impl Root {
     pub(super) fn directory(&self, path: &Path) -> Result<OwnedFd, Failure> {
         let shown = format!("find directory {} inside", path.display());
         let mut parent = self.fd.try_clone().map_err(at(&shown))?;
+        let inside = if self.guards.hold(Guard::ResolvedInside) { IN_ROOT } else { ResolveFlags::empty() };
         let mut walked = PathBuf::from(".");
         for component in path.components() {
             let name = match component {
@@ -240,14 +266,14 @@ impl Root {
                 _ => return Err(invalid(shown)(std::io::Error::from_raw_os_error(libc::EINVAL))),
             };
             walked.push(name);
-            let opened = match open_directory(&self.fd, &walked, IN_ROOT) {
+            let opened = match open_directory(&self.fd, &walked, inside) {
                 Err(Errno::NOENT) => rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
                     .and_then(|()| own(&parent, name, self.base))
                     .and_then(|()| match walked.as_os_str().as_encoded_bytes() {
                         b"./tmp" => rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(0o1777), AtFlags::empty()),
                         _ => Ok(()),
                     })
-                    .and_then(|()| open_directory(&self.fd, &walked, IN_ROOT)),
+                    .and_then(|()| open_directory(&self.fd, &walked, inside)),
                 other => other,
             };
             parent = opened.map_err(invalid(&shown))?;
@@ -278,14 +304,24 @@ impl Root {
         rustix::fs::fchown(&file, Some(uid), Some(gid))?;
         Ok(file)
     }
+}
 
-    fn existing(&self, path: &str) -> Result<Option<OwnedFd>, Failure> {
-        match rustix::fs::openat2(&self.fd, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(at(format!("find /{path}"))(error)),
+/// Names in `/proc` that are neither processes nor kept, with their kinds. Links lead to a process and stay.
+fn unneeded(proc: &OwnedFd) -> Result<Vec<(std::ffi::CString, FileType)>, Errno> {
+    let mut found = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listed = rustix::fs::openat(proc, ".", flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&listed)? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type());
+        let text = name.to_bytes();
+        let process = text.iter().all(u8::is_ascii_digit);
+        let kept = KEPT.iter().any(|kept| kept.as_bytes() == text) || matches!(text, b"." | b"..");
+        if !process && !kept && kind != FileType::Symlink {
+            found.push((name.to_owned(), kind));
         }
     }
+    Ok(found)
 }
 
 pub(super) const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
@@ -327,7 +363,7 @@ fn clone_fd(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(fd, c"", flags)
 }
 
-fn attach<F: AsFd>(tree: &OwnedFd, at: F, name: &str) -> Result<(), Errno> {
+fn attach<F: AsFd, P: rustix::path::Arg>(tree: &OwnedFd, at: F, name: P) -> Result<(), Errno> {
     rustix::mount::move_mount(tree, c"", at, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 

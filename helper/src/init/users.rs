@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use slipway_helper::spec::{Failure, INOTIFY_INSTANCES, INOTIFY_WATCHES};
+use slipway_helper::guards::Guard;
+use slipway_helper::spec::{Failure, INOTIFY_INSTANCES, INOTIFY_WATCHES, InitSpec};
 
 use super::at;
 
@@ -18,8 +19,9 @@ pub(super) const IDS: u32 = 65_536;
 const BOUNDS: [(&str, u32); 2] =
     [("max_inotify_instances", INOTIFY_INSTANCES), ("max_inotify_watches", INOTIFY_WATCHES)];
 
-/// Makes a user namespace whose ids begin at `base` on the host. A child that does nothing holds it until it is opened.
-pub(super) fn create(base: u32) -> Result<OwnedFd, Failure> {
+/// Makes the user namespace of the order, whose ids begin at its base on the host. A child that does nothing holds it until it is opened.
+pub(super) fn create(spec: &InitSpec) -> Result<OwnedFd, Failure> {
+    let bounds: &[_] = if spec.guards.hold(Guard::Inotify) { &BOUNDS } else { &[] };
     let (mut told, tell) = io::pipe().map_err(at("make a pipe"))?;
     // SAFETY: a plain fork with one more namespace; the child only sets bounds and waits to be killed.
     let child =
@@ -27,7 +29,7 @@ pub(super) fn create(base: u32) -> Result<OwnedFd, Failure> {
     let child = match nix::errno::Errno::result(child).map_err(at("make a user namespace"))? {
         0 => {
             drop(told);
-            set_bounds(tell);
+            set_bounds(bounds, tell);
             loop {
                 nix::unistd::pause();
             }
@@ -37,7 +39,7 @@ pub(super) fn create(base: u32) -> Result<OwnedFd, Failure> {
     drop(tell);
     let mut answer = [0; 4];
     let opened = match told.read_exact(&mut answer).map(|()| i32::from_ne_bytes(answer)) {
-        Ok(0) => open(child, base),
+        Ok(0) => open(child, spec.id_base),
         Ok(errno) => Err(at("bound what a user namespace may take")(io::Error::from_raw_os_error(errno))),
         Err(error) => Err(at("bound what a user namespace may take")(error)),
     };
@@ -47,9 +49,9 @@ pub(super) fn create(base: u32) -> Result<OwnedFd, Failure> {
 }
 
 /// In the new namespace: these files are those of the namespace of whoever opens them. Tells the number of the error.
-fn set_bounds(mut tell: io::PipeWriter) {
+fn set_bounds(bounds: &[(&str, u32)], mut tell: io::PipeWriter) {
     let mut errno = 0;
-    for (name, most) in BOUNDS {
+    for (name, most) in bounds {
         match std::fs::write(format!("/proc/sys/user/{name}"), most.to_string()) {
             // A kernel without it has nothing to be bounded.
             Err(error) if error.kind() != io::ErrorKind::NotFound => errno = error.raw_os_error().unwrap_or(libc::EIO),

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use slipway_helper::guards::Guard;
+
 use super::super::EgressRule;
 use super::super::elements::mark;
 use super::super::settings::{APP_PORT, FIRST_PORT, RuntimeConfig};
@@ -26,16 +28,37 @@ pub(super) fn rules(
     let egress: Vec<String> =
         live.iter().map(|(address, rules)| format!("{address} : jump {}", chain_name(rules))).collect();
     let open: Vec<String> = open.iter().map(ToString::to_string).collect();
+    let hold = |guard| config.guards.hold(guard);
+    let names = if hold(Guard::ResolverPort) { "th dport 53 " } else { "" };
     let resolvers: String = config
         .resolvers
         .iter()
-        .map(|resolver| format!("    ip daddr {resolver} meta l4proto {{ tcp, udp }} th dport 53 accept\n"))
+        .map(|resolver| format!("    ip daddr {resolver} meta l4proto {{ tcp, udp }} {names}accept\n"))
         .collect();
     let platform: String = config
         .platform
         .iter()
+        .filter(|_| hold(Guard::Platform))
         .map(|peer| format!("    ip daddr {} tcp dport {} reject with tcp reset\n", peer.ip(), peer.port()))
         .collect();
+    let mut refused = Vec::new();
+    let mut neighbours = String::new();
+    if hold(Guard::Neighbours) {
+        neighbours = format!("    oifname \"{bridge}\" reject with icmp type admin-prohibited\n");
+        refused.push(network.to_string());
+    }
+    if hold(Guard::Metadata) {
+        refused.push("169.254.0.0/16".to_owned());
+        refused.extend(METADATA.map(|address| address.to_string()));
+    }
+    let refused = match refused.as_slice() {
+        [] => String::new(),
+        list => format!("    ip daddr {{ {} }} reject with icmp type admin-prohibited\n", list.join(", ")),
+    };
+    let host = match hold(Guard::HostPorts) {
+        true => "    meta l4proto tcp reject with tcp reset\n    reject with icmp type admin-prohibited\n",
+        false => "",
+    };
     let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
     let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
@@ -60,17 +83,13 @@ table ip {table} {{
     ct state invalid drop
     ct state established,related accept
     ct mark set ip saddr map @marks
-{resolvers}    oifname "{bridge}" reject with icmp type admin-prohibited
-    ip daddr {{ {network}, 169.254.0.0/16, {metadata} }} reject with icmp type admin-prohibited
-{platform}    ip saddr vmap @egress
+{resolvers}{neighbours}{refused}{platform}    ip saddr vmap @egress
     reject with icmp type admin-prohibited
   }}
   chain to_host {{
     ct state invalid drop
     ct state established,related accept
-{resolvers}    meta l4proto tcp reject with tcp reset
-    reject with icmp type admin-prohibited
-  }}
+{resolvers}{host}  }}
   chain output {{
     type filter hook output priority filter; policy accept;
     # By address: a translated packet still carries the interface it had before.
@@ -96,7 +115,6 @@ table ip {table} {{
 {translate}}}
 "#,
         gateway = config.gateway(),
-        metadata = METADATA.map(|address| address.to_string()).join(", "),
         open = elements(&open),
         egress = elements(&egress),
         marks = elements(&marks),
@@ -147,6 +165,7 @@ mod tests {
             resolvers: vec![METADATA[1]],
             platform: vec![],
             fail_at: None,
+            guards: Default::default(),
         };
         let text = rules(&config, "slipway_t", &[], &[]);
         let line = |wanted: &str| text.lines().position(|line| line.contains(wanted)).unwrap();
