@@ -227,17 +227,18 @@ fn suggestions(unknown: &str, names: &[&str]) -> Vec<String> {
     if let Some((_, here)) = ELSEWHERE.iter().find(|(there, _)| *there == unknown) {
         return vec![quoted(here)];
     }
-    let mut ranked: Vec<(usize, &str)> = names
+    let place = |name: &str| TOPICS.iter().flat_map(|(_, names)| *names).position(|one| *one == name);
+    let mut ranked: Vec<(usize, Option<usize>, &str)> = names
         .iter()
         .filter_map(|name| {
             let distance = strsim::damerau_levenshtein(unknown, name);
             let close = distance <= (unknown.chars().count() / 3).clamp(1, 3);
             let part = unknown.len() >= 3 && (name.starts_with(unknown) || name.ends_with(unknown));
-            (close || part).then_some((distance, *name))
+            (close || part).then_some((distance, place(name), *name))
         })
         .collect();
     ranked.sort_unstable();
-    ranked.into_iter().take(3).map(|(_, name)| quoted(name)).collect()
+    ranked.into_iter().take(3).map(|(.., name)| quoted(name)).collect()
 }
 
 /// Does a command about the program. `command` is the whole program as clap knows it.
@@ -259,7 +260,8 @@ pub(crate) fn run(what: ProgramCommand, command: Command, printer: &Printer) -> 
                 message: format!("Cannot write man pages to {}: {source}", args.directory.display()),
                 hint: "Name a directory that can be written, such as ~/.local/share/man/man1.".to_owned(),
             })?;
-            printer.say(&format!("{pages} man pages are in {}. Read one: `man slipway-push`", args.directory.display()));
+            printer
+                .say(&format!("{pages} man pages are in {}. Read one: `man slipway-push`", args.directory.display()));
         }
         ProgramCommand::Reference => printer.bytes(reference(&command).as_bytes())?,
     }
@@ -355,7 +357,8 @@ fn describe(text: &mut String, command: &Command, name: &str) {
     }
     let usage = command.clone().render_usage().to_string();
     let _ = write!(text, "\n\n```\n{}\n```\n\n", usage.trim_start_matches("Usage: "));
-    let own = command.get_arguments().filter(|one| !one.is_hide_set() && !one.is_global_set() && one.get_id() != "help");
+    let own =
+        command.get_arguments().filter(|one| !one.is_hide_set() && !one.is_global_set() && one.get_id() != "help");
     let mut rows = String::new();
     for one in own {
         let values = one.get_value_names().unwrap_or_default().join(" ");

@@ -97,7 +97,10 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
             Some(active) => {
                 let path = format!("/v3/deployments/{}/actions/cancel", active.guid);
                 client.send(Method::POST, &path, Body::None).await?;
-                printer.say(&format!("Interrupted: the deployment is cancelled, the old version of '{}' serves on.", app.name));
+                printer.say(&format!(
+                    "Interrupted: the deployment is cancelled, the old version of '{}' serves on.",
+                    app.name
+                ));
             }
             None => printer.say(&format!(
                 "Interrupted, but there was nothing left to cancel. `slipway app {}` shows what runs.",

@@ -31,7 +31,11 @@ async fn wrong_passwords_end_after_three() {
     insta::assert_snapshot!(ran.err);
     let nobody = platform.run(&["login", "-u", "admin"]).await;
     assert_eq!(nobody.exit, Exit::Usage, "nobody answers the prompt: {}", nobody.err);
-    assert!(nobody.err.contains("The password is not given") && nobody.err.contains("SLIPWAY_PASSWORD"), "{}", nobody.err);
+    assert!(
+        nobody.err.contains("The password is not given") && nobody.err.contains("SLIPWAY_PASSWORD"),
+        "{}",
+        nobody.err
+    );
     assert_eq!(platform.run(&["login", "-a", "ftp://x"]).await.exit, Exit::Usage);
     let variables = [("SLIPWAY_CA", "missing.pem")];
     let ran = platform.run_with_variables(&["login"], &[], &variables).await;

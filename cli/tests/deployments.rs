@@ -17,7 +17,8 @@ async fn running() -> Platform {
         let mut world = platform.lock();
         (world.app_exists, world.app_runs) = (true, true);
         world.stats = VecDeque::from([json!([row("RUNNING", "old")])]);
-        world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("ACTIVE", "DEPLOYING"), ("FINALIZED", "DEPLOYED")]);
+        world.deployment =
+            VecDeque::from([("ACTIVE", "DEPLOYING"), ("ACTIVE", "DEPLOYING"), ("FINALIZED", "DEPLOYED")]);
         world.new_stats = VecDeque::from([json!([row("STARTING", "new")]), json!([row("RUNNING", "new")])]);
         world.calls.clear();
     }
@@ -37,7 +38,11 @@ async fn a_push_of_an_app_that_runs_replaces_it_instance_by_instance() {
     let platform = running().await;
     let ran = platform.run(&["push", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
-    assert!(ran.err.contains("the old version serves meanwhile") && ran.err.contains("'web' runs after"), "{}", ran.err);
+    assert!(
+        ran.err.contains("the old version serves meanwhile") && ran.err.contains("'web' runs after"),
+        "{}",
+        ran.err
+    );
     assert_eq!(
         body(&platform, "POST /v3/deployments"),
         json!({ "strategy": "rolling", "relationships": { "app": { "data": { "guid": "app-1" } } },
@@ -93,7 +98,9 @@ async fn a_new_version_that_crashes_is_given_up_and_the_old_one_serves_on() {
 async fn a_canary_stands_at_its_step_and_goes_on_or_back() {
     let platform = running().await;
     platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("ACTIVE", "PAUSED")]);
-    let ran = platform.run(&["push", "web", "--strategy", "canary", "--instance-steps", "10,50", "--max-in-flight", "2"]).await;
+    let ran = platform
+        .run(&["push", "web", "--strategy", "canary", "--instance-steps", "10,50", "--max-in-flight", "2"])
+        .await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(ran.err.contains("step 1 of 2") && ran.err.contains("continue-deployment web"), "{}", ran.err);
     let sent = body(&platform, "POST /v3/deployments");
@@ -189,7 +196,11 @@ async fn what_a_first_push_leaves_behind_is_said_when_it_fails() {
     platform.lock().build_error = Some("NoAppDetectedError - nothing fits".into());
     let ran = platform.run(&["push", "web"]).await;
     assert_eq!(ran.exit, Exit::Staging);
-    assert!(ran.err.contains("was made by this push and stays") && ran.err.contains("slipway delete web -r -f"), "{}", ran.err);
+    assert!(
+        ran.err.contains("was made by this push and stays") && ran.err.contains("slipway delete web -r -f"),
+        "{}",
+        ran.err
+    );
     let ran = platform.run(&["push", "web"]).await;
     assert!(!ran.err.contains("was made by this push"), "the second time it was there: {}", ran.err);
 }

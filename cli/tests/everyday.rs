@@ -72,8 +72,11 @@ async fn furnished() -> Platform {
             ("PATCH /v3/feature_flags/route_sharing", json!({})),
             ("GET /v3/environment_variable_groups/running", json!({ "var": { "ZONE": "a" } })),
             ("PATCH /v3/environment_variable_groups/running", json!({})),
-            ("GET /v3/organizations/org-1", json!({ "guid": "org-1", "name": "main", "suspended": false, "relationships":
-                { "quota": { "data": { "guid": "quota-1" } } } })),
+            (
+                "GET /v3/organizations/org-1",
+                json!({ "guid": "org-1", "name": "main", "suspended": false, "relationships":
+                { "quota": { "data": { "guid": "quota-1" } } } }),
+            ),
             ("GET /v3/organization_quotas/quota-1", thing("quota-1", "small")),
             ("GET /v3/spaces/space-1", thing("space-1", "dev")),
             ("GET /v3/spaces/space-1/running_security_groups", page(&[thing("group-1", "db")])),
@@ -172,7 +175,7 @@ async fn changes_say_what_happened_and_what_next() {
         assert!(!ran.err.contains("secret"), "{args:?}: {}", ran.err);
         let sent: String = platform.lock().bodies.iter().map(|(call, body)| format!("  > {call} {body}\n")).collect();
         all.push_str(&format!("$ {}\n{sent}{}", args.join(" "), ran.err));
-        if args[0] == "delete-service" || args[0] == "delete-space" {
+        if args[0] == "delete-space" {
             assert!(!platform.config().to_string().contains("staging"), "a target that is gone is forgotten");
         }
     }
@@ -186,7 +189,10 @@ async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
     for (args, consequence) in [
         (&["scale", "web", "-m", "64M"][..], "This restarts 'web'."),
         (&["delete", "web", "-r"], "This deletes 'web' and its routes."),
-        (&["delete-route", "slipway.localhost", "-n", "web"], "This deletes the route 'web.slipway.localhost', which leads to 1 app."),
+        (
+            &["delete-route", "slipway.localhost", "-n", "web"],
+            "This deletes the route 'web.slipway.localhost', which leads to 1 app.",
+        ),
         (&["delete-service", "db"], "This deletes the service 'db'."),
         (&["delete-user", "ann"], "This deletes the user 'ann' with all roles."),
         (&["delete-org", "main"], "This deletes the org 'main' with 1 space and everything in them."),
@@ -196,7 +202,8 @@ async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
         assert_eq!(ran.exit, Exit::Usage, "{args:?}: {}", ran.err);
         let text = format!("Error: {consequence} Add -f to go on; nothing was done.\n");
         assert!(ran.err.starts_with(&text), "{args:?}: {}", ran.err);
-        let changes: Vec<String> = platform.lock().calls.iter().filter(|call| !call.starts_with("GET")).cloned().collect();
+        let changes: Vec<String> =
+            platform.lock().calls.iter().filter(|call| !call.starts_with("GET")).cloned().collect();
         assert_eq!(changes, Vec::<String>::new(), "{args:?}");
     }
 }
@@ -223,7 +230,11 @@ async fn what_changes_nothing_says_so_and_does_not_ask() {
     assert!(ran.err.contains("did not lead to 'web'; nothing was done"), "{}", ran.err);
     platform.lock().app_runs = false;
     let ran = platform.run(&["scale", "web", "-i", "3"]).await;
-    assert!(ran.err.contains("'web' (web) has 3 instances, from its next start on: `slipway start web`"), "{}", ran.err);
+    assert!(
+        ran.err.contains("'web' (web) has 3 instances, from its next start on: `slipway start web`"),
+        "{}",
+        ran.err
+    );
     let ran = platform.run(&["stop", "web"]).await;
     assert!(ran.err.contains("'web' is stopped already."), "{}", ran.err);
     let process = json!({ "guid": "process-1", "type": "web", "instances": 0 });
@@ -264,6 +275,7 @@ async fn a_command_runs_with_the_app_and_ends_with_its_exit_code() {
     assert_eq!(ran.exit, Exit::Task(4));
     assert!(ran.err.contains("slipway logs web --recent --source task"), "{}", ran.err);
     platform.lock().task = VecDeque::from([("RUNNING", "")]);
+    platform.lock().calls.clear();
     let ran = platform.run_interrupted(&["run", "web", "--", "sleep", "100"], "GET /v3/tasks").await;
     assert!(ran.exit == Exit::Interrupted && ran.err.contains("task 7 of 'web' is cancelled"), "{}", ran.err);
     assert_eq!(platform.run(&["run", "web"]).await.exit, Exit::Usage, "a command is needed");
@@ -285,7 +297,9 @@ async fn logs_are_chosen_by_number_and_source() {
     assert_eq!(ends(&["logs", "web", "-n", "2"]).await, ["two", "three"]);
     assert_eq!(ends(&["logs", "web", "--recent", "--source", "app"]).await, ["one", "three"]);
     assert_eq!(ends(&["logs", "web", "--since", "10m"]).await, Vec::<String>::new());
-    for args in [&["logs", "web", "--since", "soon"][..], &["logs", "web", "--source", "nobody"], &["logs", "web", "-n", "0"]] {
+    for args in
+        [&["logs", "web", "--since", "soon"][..], &["logs", "web", "--source", "nobody"], &["logs", "web", "-n", "0"]]
+    {
         assert_eq!(platform.run(args).await.exit, Exit::Usage, "{args:?}");
     }
 }

@@ -218,5 +218,3 @@ pub struct TerminateTaskArgs {
     #[arg(value_name = "ID")]
     pub id: u64,
 }
-
-

@@ -183,7 +183,9 @@ impl Build {
     pub(crate) fn waits_for(&self) -> Option<String> {
         let details = match self.details.as_ref()? {
             Value::String(text) => text.clone(),
-            other => ["message", "reason", "waiting"].iter().find_map(|key| Some(other.get(*key)?.as_str()?.to_owned()))?,
+            other => {
+                ["message", "reason", "waiting"].iter().find_map(|key| Some(other.get(*key)?.as_str()?.to_owned()))?
+            }
         };
         Some(details).filter(|text| !text.is_empty())
     }

@@ -104,10 +104,10 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
                 process
             })
             .collect();
-        return session.printer.json(
-            &json!({ "app": whole, "processes": processes, "routes": routes, "urls": urls, "droplet": droplet,
-                      "deployment": deployment.map(|one| one.guid) }),
-        );
+        return session
+            .printer
+            .json(&json!({ "app": whole, "processes": processes, "routes": routes, "urls": urls, "droplet": droplet,
+                      "deployment": deployment.map(|one| one.guid) }));
     }
     let buildpacks: Vec<String> = droplet
         .get("buildpacks")
@@ -208,10 +208,9 @@ pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliE
         what.push(count_of(count, "instance"));
     }
     let mut sizes = false;
-    for (key, wanted, now, word) in [
-        ("memory_in_mb", memory, process.memory_in_mb, "memory"),
-        ("disk_in_mb", disk, process.disk_in_mb, "disk"),
-    ] {
+    for (key, wanted, now, word) in
+        [("memory_in_mb", memory, process.memory_in_mb, "memory"), ("disk_in_mb", disk, process.disk_in_mb, "disk")]
+    {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != now) {
             body.insert(key.into(), wanted.into());
             what.push(format!("{} {word}", human(wanted << 20)));

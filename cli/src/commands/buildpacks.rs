@@ -64,7 +64,9 @@ pub(super) async fn create(session: &Session, args: CreateBuildpackArgs) -> Resu
             client.finish(&answer).await
         };
         if removed.await.is_err() {
-            session.printer.warn(&format!("buildpack '{0}' stays without files; `slipway delete-buildpack {0}`", args.name));
+            session
+                .printer
+                .warn(&format!("buildpack '{0}' stays without files; `slipway delete-buildpack {0}`", args.name));
         }
         return Err(error);
     }
@@ -106,7 +108,9 @@ pub(super) async fn update(session: &Session, args: UpdateBuildpackArgs) -> Resu
         let path = format!("/v3/buildpacks/{}", found.guid);
         session.client()?.send(Method::PATCH, &path, Body::Json(body)).await?;
     }
-    session.printer.say(&format!("Buildpack '{}' is changed. It takes effect with the next build of an app.", found.name));
+    session
+        .printer
+        .say(&format!("Buildpack '{}' is changed. It takes effect with the next build of an app.", found.name));
     Ok(())
 }
 

@@ -28,7 +28,12 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
     let row = |revision: &Value| {
         let runs = if running.contains(&text(revision, "/guid")) { "runs" } else { "" };
         let state = if text(revision, "/deployable") == "false" { "gone" } else { runs };
-        vec![text(revision, "/version"), state.to_owned(), text(revision, "/created_at"), text(revision, "/description")]
+        vec![
+            text(revision, "/version"),
+            state.to_owned(),
+            text(revision, "/created_at"),
+            text(revision, "/description"),
+        ]
     };
     session.show(list, &["revision", "state", "created", "what changed"], row, "There are no revisions of it yet.")
 }
@@ -68,9 +73,12 @@ fn find<'a>(
         // Of an app that never ran, the newest one is what the next start brings.
         let newest = newest.or_else(|| list.iter().map(|one| one.version).max()).unwrap_or_default();
         let earlier = list.iter().filter(|one| one.version < newest && one.deployable);
-        return earlier.max_by_key(|one| one.version).ok_or_else(|| missing("no earlier version to bring back".to_owned()));
+        return earlier
+            .max_by_key(|one| one.version)
+            .ok_or_else(|| missing("no earlier version to bring back".to_owned()));
     };
-    let found = list.iter().find(|one| one.version == wanted).ok_or_else(|| missing(format!("no revision {wanted}")))?;
+    let found =
+        list.iter().find(|one| one.version == wanted).ok_or_else(|| missing(format!("no revision {wanted}")))?;
     if found.deployable {
         Ok(found)
     } else {
@@ -118,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_rollback_goes_to_the_version_before_the_one_that_runs() {
-        let app: App = serde_json::from_value(serde_json::json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("app");
+        let app: App =
+            serde_json::from_value(serde_json::json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("app");
         let list = [revision(5, true), revision(4, true), revision(3, false), revision(2, true), revision(1, true)];
         let running = |guid: &str| HashSet::from([guid.to_owned()]);
         let version = |running: &HashSet<String>, wanted| find(&app, &list, running, wanted).map(|found| found.version);

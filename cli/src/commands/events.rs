@@ -8,8 +8,17 @@ use crate::client::query;
 use crate::error::CliError;
 
 /// Members of an event's data that say what happened; what was asked for (`request`) is shown as a whole.
-const SHOWN: &[&str] =
-    &["process_type", "index", "process_index", "reason", "exit_description", "exit_status", "strategy", "type", "state"];
+const SHOWN: &[&str] = &[
+    "process_type",
+    "index",
+    "process_index",
+    "reason",
+    "exit_description",
+    "exit_status",
+    "strategy",
+    "type",
+    "state",
+];
 /// Longest value in the description.
 const LONGEST: usize = 60;
 
@@ -86,8 +95,14 @@ mod tests {
     #[test]
     fn an_event_says_what_changed() {
         for (data, shown) in [
-            (json!({ "index": 0, "reason": "CRASHED", "exit_description": "exit 3" }), "index: 0, reason: CRASHED, exit_description: exit 3"),
-            (json!({ "process_type": "web", "request": { "instances": 3, "memory_in_mb": null } }), "process_type: web, instances: 3"),
+            (
+                json!({ "index": 0, "reason": "CRASHED", "exit_description": "exit 3" }),
+                "index: 0, reason: CRASHED, exit_description: exit 3",
+            ),
+            (
+                json!({ "process_type": "web", "request": { "instances": 3, "memory_in_mb": null } }),
+                "process_type: web, instances: 3",
+            ),
             (json!({ "request": { "health_check": { "type": "http" } } }), "health_check.type: http"),
             (json!({ "strategy": "rolling", "request": { "strategy": "rolling" } }), "strategy: rolling"),
             (json!({ "manifest_triggered": true, "request": { "name": "web" } }), "name: web, by a manifest"),

@@ -9,8 +9,8 @@ use crate::client::views::{App, Package};
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::{
-    Before, Bring, Deployed, Patience, PushError, Rollout, assign_droplet, check, choose, deploy, processes, stage, urls,
-    wait_until_running,
+    Before, Bring, Deployed, Patience, PushError, Rollout, assign_droplet, check, choose, deploy, processes, stage,
+    urls, wait_until_running,
 };
 use crate::under_way::Unfinished;
 
@@ -158,7 +158,9 @@ pub(super) async fn settle(session: &Session, app: &App, before: &Before) -> Res
     }
     if processes.iter().all(|process| process.instances == 0) {
         let name = &app.name;
-        session.printer.say(&format!("'{name}' is started, but wants no instance, so nothing of it runs: `slipway scale {name} -i 1`"));
+        session.printer.say(&format!(
+            "'{name}' is started, but wants no instance, so nothing of it runs: `slipway scale {name} -i 1`"
+        ));
         return Ok(());
     }
     session.printer.say(&format!("'{}' runs.", app.name));

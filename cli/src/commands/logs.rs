@@ -32,7 +32,9 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
         lines.retain(|line| wanted.has(line) && line.timestamp <= until);
         let skipped = args.lines.map_or(0, |count| lines.len().saturating_sub(count as usize));
         if lines.is_empty() && !follows {
-            session.printer.say(&format!("There are no such lines of '{}'. `slipway logs {0} -f` waits for some.", app.name));
+            session
+                .printer
+                .say(&format!("There are no such lines of '{}'. `slipway logs {0} -f` waits for some.", app.name));
         }
         lines[skipped..].iter().try_for_each(|line| print(session, line))?;
     }

@@ -1,8 +1,8 @@
 //! One function for each command. They look things up by name, ask the API, and print.
 
 mod account;
-mod apps;
 mod app_settings;
+mod apps;
 mod buildpacks;
 mod curl;
 mod deployments;

@@ -48,7 +48,8 @@ pub(super) async fn org(session: &Session, name: &str) -> Result<(), CliError> {
     if session.printer.wants_json() {
         return session.printer.json(&whole);
     }
-    let spaces = names(session, &query("/v3/spaces", &[("order_by", "name"), ("organization_guids", &org.guid)])).await?;
+    let spaces =
+        names(session, &query("/v3/spaces", &[("order_by", "name"), ("organization_guids", &org.guid)])).await?;
     let domains = names(session, &format!("/v3/organizations/{}/domains", org.guid)).await?;
     let quota = quota(session, &whole, "/v3/organization_quotas").await?;
     let state = if text(&whole, "/suspended") == "true" { "suspended" } else { "active" };
@@ -137,15 +138,23 @@ pub(super) async fn delete_org(session: &Session, args: DeleteNamedArgs) -> Resu
     let client = session.client()?;
     let spaces = client.list(&query("/v3/spaces", &[("organization_guids", &org.guid), ("per_page", "5000")])).await?;
     let what = count(spaces.len(), "space");
-    session.confirm(args.force, &format!("This deletes the org '{}' with {what} and everything in them.", org.name)).await?;
+    session
+        .confirm(args.force, &format!("This deletes the org '{}' with {what} and everything in them.", org.name))
+        .await?;
     remove(session, "/v3/organizations", &org, "Org").await
 }
 
 pub(super) async fn delete_space(session: &Session, args: DeleteNamedArgs) -> Result<(), CliError> {
     let org = targeted(session)?;
     let Some(space) = gone(session, session.space_named(&org, &args.name).await)? else { return Ok(()) };
-    let apps = session.client()?.list(&query("/v3/apps", &[("space_guids", &space.guid), ("per_page", "5000")])).await?;
+    let apps =
+        session.client()?.list(&query("/v3/apps", &[("space_guids", &space.guid), ("per_page", "5000")])).await?;
     let what = count(apps.len(), "app");
-    session.confirm(args.force, &format!("This deletes the space '{}' with {what}, all services and all routes.", space.name)).await?;
+    session
+        .confirm(
+            args.force,
+            &format!("This deletes the space '{}' with {what}, all services and all routes.", space.name),
+        )
+        .await?;
     remove(session, "/v3/spaces", &space, "Space").await
 }

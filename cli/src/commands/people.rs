@@ -125,7 +125,9 @@ pub(super) async fn roles(session: &Session) -> Result<(), CliError> {
         .collect();
     let mut list = client.list(&query("/v3/roles", &by_org)).await?;
     for group in spaces.keys().cloned().collect::<Vec<_>>().chunks(100) {
-        list.extend(client.list(&query("/v3/roles", &[("space_guids", &group.join(",")), ("per_page", "5000")])).await?);
+        list.extend(
+            client.list(&query("/v3/roles", &[("space_guids", &group.join(",")), ("per_page", "5000")])).await?,
+        );
     }
     let people: BTreeMap<String, String> = client
         .list("/v3/users?per_page=5000")

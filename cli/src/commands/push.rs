@@ -1,8 +1,8 @@
 //! `push`: the work is in the module of that name; here is what is printed at its end.
 
 use super::Session;
-use crate::args::PushArgs;
 use super::lifecycle::at_step;
+use crate::args::PushArgs;
 use crate::error::CliError;
 use crate::push::{self, Pushed};
 

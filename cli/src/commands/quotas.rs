@@ -56,7 +56,8 @@ fn limits(limits: &QuotaLimits, of_spaces: bool) -> Result<Value, CliError> {
     let mut body = json!({});
     let mut put = |part: &str, key: &str, value: Value| body[part][key] = value;
     let unlimited = |text: &str| matches!(text, "unlimited" | "-1");
-    for (key, given) in [("total_memory_in_mb", &limits.memory), ("per_process_memory_in_mb", &limits.instance_memory)] {
+    for (key, given) in [("total_memory_in_mb", &limits.memory), ("per_process_memory_in_mb", &limits.instance_memory)]
+    {
         match given.as_deref() {
             None => {}
             Some(text) if unlimited(text) => put("apps", key, Value::Null),
@@ -120,7 +121,10 @@ pub(super) async fn create(session: &Session, args: QuotaArgs) -> Result<(), Cli
     }
     session.client()?.send(Method::POST, path, Body::Json(body)).await?;
     let place = org.map_or_else(|| "ORG".to_owned(), |org| format!("{}/SPACE", org.name));
-    session.printer.say(&format!("Quota '{0}' is made. What is not given is unlimited. Use it: `slipway set-quota {place} {0}`", args.name));
+    session.printer.say(&format!(
+        "Quota '{0}' is made. What is not given is unlimited. Use it: `slipway set-quota {place} {0}`",
+        args.name
+    ));
     Ok(())
 }
 
@@ -166,7 +170,9 @@ pub(super) async fn set(session: &Session, args: SetQuotaArgs) -> Result<(), Cli
             session.printer.say(&format!("Space '{written}' is under no quota of its own; nothing was done."));
             return Ok(());
         }
-        client.send(Method::DELETE, &format!("{OF_SPACES}/{guid}/relationships/spaces/{}", space.guid), Body::None).await?;
+        client
+            .send(Method::DELETE, &format!("{OF_SPACES}/{guid}/relationships/spaces/{}", space.guid), Body::None)
+            .await?;
         session.printer.say(&format!("Space '{written}' is under no quota of its own any more."));
         return Ok(());
     }
@@ -184,7 +190,8 @@ mod tests {
     #[test]
     fn limits_are_what_the_flags_say_and_no_more() {
         let some = |text: &str| Some(text.to_owned());
-        let flags = QuotaLimits { memory: some("10G"), routes: some("unlimited"), app_tasks: some("3"), ..Default::default() };
+        let flags =
+            QuotaLimits { memory: some("10G"), routes: some("unlimited"), app_tasks: some("3"), ..Default::default() };
         assert_eq!(
             limits(&flags, false).expect("limits"),
             json!({ "apps": { "total_memory_in_mb": 10240, "per_app_tasks": 3 }, "routes": { "total_routes": null } })

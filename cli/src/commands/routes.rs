@@ -156,7 +156,11 @@ pub(super) async fn unmap(session: &Session, args: MappingArgs) -> Result<(), Cl
         let path = format!("/v3/routes/{}/destinations/{}", found.guid, to.guid);
         session.client()?.send(Method::DELETE, &path, Body::None).await?;
     }
-    session.printer.say(&format!("'{}' no longer leads to '{}'. The route stays: `slipway delete-route` deletes it.", written(&route), app.name));
+    session.printer.say(&format!(
+        "'{}' no longer leads to '{}'. The route stays: `slipway delete-route` deletes it.",
+        written(&route),
+        app.name
+    ));
     Ok(())
 }
 
@@ -189,7 +193,8 @@ pub(super) async fn delete_orphaned(session: &Session, force: bool) -> Result<()
         return Ok(());
     }
     session.confirm(force, &format!("This deletes {}.", orphans.join(", "))).await?;
-    let answer = client.send(Method::DELETE, &format!("/v3/spaces/{}/routes?unmapped=true", space.guid), Body::None).await?;
+    let answer =
+        client.send(Method::DELETE, &format!("/v3/spaces/{}/routes?unmapped=true", space.guid), Body::None).await?;
     client.finish(&answer).await?;
     session.printer.say(&format!("{} deleted: {}.", super::count(orphans.len(), "route"), orphans.join(", ")));
     Ok(())

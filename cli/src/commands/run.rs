@@ -123,7 +123,11 @@ fn print(session: &Session, line: &Line) -> Result<(), CliError> {
 fn command_line(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     let quote = |word: &String| {
-        if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+        if !word.is_empty() && word.chars().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
     };
     match words {
         [one] => one.clone(),
@@ -147,7 +151,9 @@ mod tests {
     fn exit_codes_are_read_out_of_the_platforms_words() {
         assert_eq!(exit_code("exited with status 3"), Some(3));
         assert_eq!(exit_code("APP/TASK/x: exited with status 143 (stopped)"), Some(143));
-        for reason in ["out of memory: limit 64 MiB", "exited with status 0", "exited with status 999", "exited with status"] {
+        for reason in
+            ["out of memory: limit 64 MiB", "exited with status 0", "exited with status 999", "exited with status"]
+        {
             assert_eq!(exit_code(reason), None, "{reason}");
         }
     }

@@ -46,14 +46,19 @@ pub(super) async fn group(session: &Session, name: &str) -> Result<(), CliError>
     if session.printer.wants_json() {
         return session.printer.json(&whole);
     }
-    let facts = [("name", found.name), ("for apps", holds(&whole, "running")), ("for builds", holds(&whole, "staging"))];
+    let facts =
+        [("name", found.name), ("for apps", holds(&whole, "running")), ("for builds", holds(&whole, "staging"))];
     let facts = facts.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
     session.printer.table(&[], facts, "")?;
     let rows = rules(&whole)
         .iter()
         .map(|rule| ["/protocol", "/destination", "/ports", "/description"].map(|key| text(rule, key)).to_vec())
         .collect();
-    session.printer.table(&["protocol", "destination", "ports", "description"], rows, "It has no rules, so it permits nothing.")
+    session.printer.table(
+        &["protocol", "destination", "ports", "description"],
+        rows,
+        "It has no rules, so it permits nothing.",
+    )
 }
 
 /// The rules in a file: a list, or an object with the member `rules`.
@@ -63,7 +68,8 @@ fn read(session: &Session, file: &Path) -> Result<Value, CliError> {
         message,
         hint: r#"Write a list such as [{"protocol": "tcp", "destination": "10.0.0.0/8", "ports": "5432"}]."#.to_owned(),
     };
-    let text = std::fs::read_to_string(&path).map_err(|error| usage(format!("Cannot read {}: {error}.", path.display())))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| usage(format!("Cannot read {}: {error}.", path.display())))?;
     let value: Value =
         serde_json::from_str(&text).map_err(|error| usage(format!("{} is not JSON: {error}.", path.display())))?;
     let rules = value.get("rules").cloned().unwrap_or(value);
@@ -92,7 +98,9 @@ pub(super) async fn update(session: &Session, args: RulesArgs) -> Result<(), Cli
 
 pub(super) async fn delete(session: &Session, args: DeleteNamedArgs) -> Result<(), CliError> {
     let Some(found) = gone(session, find(session, &args.name).await)? else { return Ok(()) };
-    session.confirm(args.force, &format!("This deletes the security group '{}', and what it permits ends.", found.name)).await?;
+    session
+        .confirm(args.force, &format!("This deletes the security group '{}', and what it permits ends.", found.name))
+        .await?;
     let client = session.client()?;
     let answer = client.send(Method::DELETE, &format!("/v3/security_groups/{}", found.guid), Body::None).await?;
     client.finish(&answer).await?;

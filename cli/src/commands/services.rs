@@ -117,7 +117,8 @@ fn credentials(session: &Session, words: &[String]) -> Result<Option<Map<String,
     // The text may be a secret, so it is never in the message.
     let usage = |message: &str| CliError::Usage {
         message: message.to_owned(),
-        hint: "Write -p KEY=VALUE (may be repeated), -p '{\"KEY\": \"VALUE\"}', or -p @FILE with such an object.".to_owned(),
+        hint: "Write -p KEY=VALUE (may be repeated), -p '{\"KEY\": \"VALUE\"}', or -p @FILE with such an object."
+            .to_owned(),
     };
     let mut all = Map::new();
     for word in words {
@@ -164,8 +165,13 @@ pub(super) async fn create(session: &Session, args: UserProvidedArgs) -> Result<
     body["name"] = args.name.as_str().into();
     body["relationships"] = json!({ "space": { "data": { "guid": space.guid } } });
     session.client()?.send(Method::POST, "/v3/service_instances", Body::Json(body)).await?;
-    let next = if args.route_service.is_some() { "bind-route-service {0} DOMAIN -n HOST" } else { "bind-service APP {0}" };
-    session.printer.say(&format!("Service '{}' is made. Next: `slipway {}`", args.name, next.replace("{0}", &args.name)));
+    let next =
+        if args.route_service.is_some() { "bind-route-service {0} DOMAIN -n HOST" } else { "bind-service APP {0}" };
+    session.printer.say(&format!(
+        "Service '{}' is made. Next: `slipway {}`",
+        args.name,
+        next.replace("{0}", &args.name)
+    ));
     Ok(())
 }
 
@@ -273,7 +279,9 @@ pub(super) async fn unbind_route(session: &Session, args: RouteServiceArgs) -> R
     );
     let found = client.list(&path).await?;
     if found.is_empty() {
-        session.printer.say(&format!("Requests of '{written}' did not go through '{}'; nothing was done.", service.name));
+        session
+            .printer
+            .say(&format!("Requests of '{written}' did not go through '{}'; nothing was done.", service.name));
         return Ok(());
     }
     for binding in &found {

@@ -145,7 +145,9 @@ pub(super) async fn set_group(session: &Session, args: SetGroupArgs) -> Result<(
     let path = format!("/v3/environment_variable_groups/{word}");
     let names = quoted(var.keys());
     session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "var": var }))).await?;
-    session.printer.say(&format!("The {word} group is changed: {names}. Apps see it at their next start, builds at once."));
+    session
+        .printer
+        .say(&format!("The {word} group is changed: {names}. Apps see it at their next start, builds at once."));
     Ok(())
 }
 
@@ -168,7 +170,8 @@ mod tests {
         ] {
             assert_eq!(read(words).expect("read"), (app.to_owned(), var.to_owned()), "{words:?}");
         }
-        for words in [&["web"][..], &["web", "KEY"], &["web", "A=1", "secret"], &["web", "A", "B", "C"], &["web", "=1"]] {
+        for words in [&["web"][..], &["web", "KEY"], &["web", "A=1", "secret"], &["web", "A", "B", "C"], &["web", "=1"]]
+        {
             let error = read(words).expect_err("refused").to_string();
             assert!(!error.contains("secret"), "{error}");
         }

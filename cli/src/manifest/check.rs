@@ -229,7 +229,8 @@ impl Check<'_> {
                     }
                 }
                 Value::Number(number) if !rate => {
-                    self.problems.push(format!("{}: '{key}': '{number}' has no unit: write {number}M or {number}G", self.place));
+                    self.problems
+                        .push(format!("{}: '{key}': '{number}' has no unit: write {number}M or {number}G", self.place));
                 }
                 other => self.wrong(key, "must be a size with a unit, such as 256M or 1G", other),
             }

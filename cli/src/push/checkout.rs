@@ -42,7 +42,9 @@ impl Remarks {
 /// What is most often not meant to go along.
 pub(super) fn doubtful(root: &Path, entries: &[Entry]) -> Vec<(String, &'static str)> {
     let has = |path: &str| entries.iter().any(|entry| entry.path == path);
-    let below = |path: &str| entries.iter().any(|entry| entry.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')));
+    let below = |path: &str| {
+        entries.iter().any(|entry| entry.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    };
     let mut found = Vec::new();
     if below("node_modules") && has("package.json") {
         found.push(("node_modules".to_owned(), "the build installs packages itself"));
@@ -87,15 +89,10 @@ impl Checkout {
         Some(checkout)
     }
 
-    /// Whether git ignores what is at a path below the app. Its parents are asked before it.
+    /// Whether git ignores what is at a path inside the app. Its parents are asked before it.
     pub(super) fn ignores(&mut self, path: &Path, is_directory: bool) -> bool {
-        // The app may have been named by a link.
-        let Ok(path) = path.parent().unwrap_or(path).canonicalize().map(|parent| match path.file_name() {
-            Some(name) => parent.join(name),
-            None => parent,
-        }) else {
-            return false;
-        };
+        // The app may have been named by a link, but none is followed inside.
+        let path = self.root.join(path);
         self.rules_for(&path, is_directory) == Some(true)
     }
 
@@ -104,7 +101,8 @@ impl Checkout {
         let (top, root, above) = (self.top.clone(), self.root.clone(), self.above);
         for directory in path.ancestors().skip(1) {
             if directory.starts_with(&root) || above {
-                let rules = self.known.entry(directory.to_owned()).or_insert_with(|| rules_of(directory, directory == top));
+                let rules =
+                    self.known.entry(directory.to_owned()).or_insert_with(|| rules_of(directory, directory == top));
                 let relative = path.strip_prefix(directory).unwrap_or(path);
                 match rules.as_ref().map(|rules| rules.matched(relative, is_directory)) {
                     Some(found) if found.is_ignore() => return Some(true),

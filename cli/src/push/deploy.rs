@@ -86,7 +86,10 @@ pub(crate) fn choose(session: &Session, app: &App, how: &StrategyArgs, default: 
     }
     if how.strategy.is_some() {
         let word = wanted.word().unwrap_or_default();
-        session.printer.say(&format!("No web instance of '{}' runs, so there is nothing to take over from: no {word} start.", app.name));
+        session.printer.say(&format!(
+            "No web instance of '{}' runs, so there is nothing to take over from: no {word} start.",
+            app.name
+        ));
     }
     Strategy::Recreate
 }
@@ -333,7 +336,10 @@ mod tests {
 
     #[test]
     fn progress_counts_the_new_instances() {
-        assert_eq!(progress(&[row("RUNNING", None), row("STARTING", None)], 3), "new version: 1 of 3 running, 1 starting");
+        assert_eq!(
+            progress(&[row("RUNNING", None), row("STARTING", None)], 3),
+            "new version: 1 of 3 running, 1 starting"
+        );
         assert_eq!(progress(&[], 2), "new version: 0 of 2 running");
     }
 }

@@ -215,7 +215,7 @@ fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
         let is_directory = entry.file_type().is_dir();
         let out = if ignored.matched(relative, is_directory).is_ignore() {
             true
-        } else if git.as_mut().is_some_and(|git| git.ignores(entry.path(), is_directory)) {
+        } else if git.as_mut().is_some_and(|git| git.ignores(relative, is_directory)) {
             by_git.push(relative.display().to_string());
             true
         } else {
@@ -259,7 +259,8 @@ fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
     }
     let empty = directories.into_iter().filter(|(path, _)| !occupied.contains(path));
     entries.extend(empty.map(|(path, mode)| Entry { path, mode, kind: Kind::EmptyDirectory }));
-    let remarks = Remarks { skipped, by_git, doubtful: if has_cfignore { Vec::new() } else { doubtful(root, &entries) } };
+    let remarks =
+        Remarks { skipped, by_git, doubtful: if has_cfignore { Vec::new() } else { doubtful(root, &entries) } };
     Ok((entries, remarks))
 }
 
@@ -407,10 +408,7 @@ pub(super) mod tests {
             (".hidden", ""),
             ("main.js", ""),
         ]);
-        assert_eq!(
-            paths(app.path()),
-            [".hidden", "docs/b.txt", "keep.log", "main.js", "sub/build/in"]
-        );
+        assert_eq!(paths(app.path()), [".hidden", "docs/b.txt", "keep.log", "main.js", "sub/build/in"]);
     }
 
     #[test]

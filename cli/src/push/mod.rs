@@ -18,13 +18,13 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 
+pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
-pub(crate) use upload::Zip;
-pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub(crate) use stage::stage;
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
+pub(crate) use upload::Zip;
 
 use crate::args::{PushArgs, Strategy};
 use crate::client::views::{App, Route};
@@ -310,7 +310,8 @@ async fn push_one(
             }
             Strategy::Rolling | Strategy::Canary => {
                 pushed.strategy = strategy.word();
-                printer.say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
+                printer
+                    .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
                 let asked = elapsed(starting);
                 let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), patience };
                 match deploy(session, app, Bring::Droplet(&droplet), &rollout).await? {
