@@ -61,6 +61,7 @@ pub struct Cli {
 
 /// What the library can do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process, and it is taken apart at once")]
 pub enum CliCommand {
     /// Through the API.
     #[command(flatten)]
