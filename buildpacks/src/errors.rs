@@ -194,7 +194,7 @@ impl Problem {
                 format!(
                     "Libraries are missing at run time: {}. They exist neither in the app nor in the stack (those of the \
                      build tools are not there when the app runs). Use a package that brings its libraries along or link \
-                     them statically. If a file is never loaded, name its libraries in the variable \
+                     them statically. To push all the same, name the libraries in the variable \
                      SLIPWAY_ALLOW_MISSING_LIBRARIES, separated by commas.",
                     lines.join("; ")
                 )

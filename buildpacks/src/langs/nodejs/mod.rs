@@ -131,10 +131,11 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
         notes: note.into_iter().chain(unread(source, &package)).collect(),
         says: format!("nodejs {}", node.version),
     };
-    if start == Start::Nothing {
+    // A Procfile without `web` means none.
+    if start == Start::Nothing && !source.has("Procfile") {
         needs.notes.push(without_start(source, builds));
     }
-    if builds && start.gives_way() {
+    if may_serve_pages(request, source, &package) {
         // For the pages that it may leave. Without such a layer they are not served.
         needs.layers.extend(staticfile::needs(request, source).ok().into_iter().flat_map(|needs| needs.layers));
     }
@@ -225,7 +226,9 @@ fn run_script(work: &Workspace<'_>, package: &Value, script: &str) -> Result<(),
 }
 
 pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
-    run_script(work, &package(source)?, PREBUILD)?;
+    let planned = package(source)?;
+    let with_nginx = has_nginx(work, source, &planned);
+    run_script(work, &planned, PREBUILD)?;
     // It may have changed this.
     let package = package(source)?;
     let start = Start::of(work.request, source, &package);
@@ -236,7 +239,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
         run_script(work, &package, script)?;
     }
     let pages =
-        if work.last && script.is_some() && start.gives_way() && has_nginx(work) { start::pages(source) } else { None };
+        if work.last && script.is_some() && start.gives_way() && with_nginx { start::pages(source) } else { None };
     match &development {
         Development::Wanted(why) => work.runner.detail(&format!("Dependencies for development stay: {why}")),
         Development::Needed(program) if pages.is_none() => {
@@ -269,7 +272,13 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
     Ok(start.command(source).map(web).unwrap_or_default())
 }
 
-/// Whether the plan has the web server: the same answer as while planning.
-fn has_nginx(work: &Workspace<'_>) -> bool {
-    work.request.catalogue.iter().any(|layer| layer.name == "nginx" && layer.kind == "runtime")
+/// Whether the plan has the web server, see [`needs`].
+fn has_nginx(work: &Workspace<'_>, source: &dyn Source, package: &Value) -> bool {
+    may_serve_pages(work.request, source, package)
+        && work.request.catalogue.iter().any(|layer| layer.name == "nginx" && layer.kind == "runtime")
+}
+
+/// Whether pages that the build leaves would be what the app is.
+fn may_serve_pages(request: &BuildRequest, source: &dyn Source, package: &Value) -> bool {
+    build_script(package).is_some() && Start::of(request, source, package).gives_way()
 }
