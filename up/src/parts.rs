@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
@@ -42,7 +43,7 @@ fn own_networks(router: IpAddr) -> Vec<String> {
 /// What the operator has made of the default. The router's own address in it follows the platform to another `--listen`.
 fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>, UpError> {
     let default = own_networks(router);
-    let Some(mut kept) = kept(&layout.config(ROUTER), "route_service_networks")? else { return Ok(default) };
+    let Some(mut kept) = networks(&layout.config(ROUTER), "route_service_networks")? else { return Ok(default) };
     let before = match router_config(layout).ok().and_then(|config| config.http_listen.first().copied()) {
         Some(listen) => own_networks(crate::settings::reached_at(listen.ip())),
         None => return Ok(kept),
@@ -56,7 +57,7 @@ fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>
 }
 
 /// What an operator may change in a configuration: it stays when the others are written anew at each start.
-fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+fn kept<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -67,8 +68,21 @@ fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let networks = value.clone().try_into::<Vec<String>>();
-    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+    let known = value.clone().try_into::<T>();
+    known.map(Some).map_err(|_| damaged(format!("{key} = {value} is no {what}; {advice}")))
+}
+
+fn networks(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+    kept(path, key, "list of networks")
+}
+
+/// Whether builds use this machine's settings of package managers: what the operator has made of it, else yes. They hold no
+/// credentials, and a machine behind a proxy or with certificates of its own reaches no registry without them.
+///
+/// # Errors
+/// When the configuration of the cell is damaged.
+pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
+    Ok(kept(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -95,7 +109,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         app_domain: settings.domain.clone(),
         public_url: settings.api_url(),
         ready_file: Some(layout.ready("controller")),
-        drain_networks: kept(&layout.config("controller"), "drain_networks")?
+        drain_networks: networks(&layout.config("controller"), "drain_networks")?
             .unwrap_or_else(|| OWN_NETWORKS.map(str::to_owned).to_vec()),
         zone: "local".to_owned(),
         limits: Limits::default(),
@@ -120,7 +134,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         network: settings.network.clone(),
         name: settings.short_name(),
         resolvers: Vec::new(),
-        staging_uses_host_settings: true,
+        staging_uses_host_settings: settings.host_settings,
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
         ready_file: Some(layout.ready("cell")),
@@ -220,6 +234,7 @@ pub fn program() -> Result<PathBuf, UpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::start::UpOptions;
 
     #[test]
     fn the_router_trusts_apps_of_the_same_platform_as_route_services() {
@@ -245,6 +260,10 @@ mod tests {
             let config: ControllerConfig =
                 slipway_chassis::config::load(&layout.config("controller")).expect("a config");
             config.drain_networks
+        };
+        let host_settings = || -> bool {
+            let config: CellConfig = slipway_chassis::config::load(&layout.config("cell")).expect("a config");
+            config.staging_uses_host_settings
         };
         let services = || router_config(&layout).expect("a config").route_service_networks;
         let change = |part: &str, key: &str, value: Option<&[&str]>| {
@@ -287,5 +306,25 @@ mod tests {
             assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");
             assert_eq!(std::fs::read_to_string(layout.config("controller")).expect("read"), text);
         }
+        std::fs::remove_file(layout.config("controller")).expect("removed");
+
+        // The settings are decided before the configurations are written.
+        let again = |flag: Option<bool>| {
+            let options = UpOptions { host_settings: flag, ..UpOptions::default() };
+            start(&Settings::load_or_decide(&layout, &options).expect("settings")).expect("written");
+            host_settings()
+        };
+        assert!(host_settings() && again(None), "the default of what up really writes");
+        assert!(!again(Some(false)) && !again(None), "the flag holds at later starts");
+        let text = std::fs::read_to_string(layout.config("cell")).expect("read");
+        let edited = |value: &str| {
+            text.replace("staging_uses_host_settings = false", &format!("staging_uses_host_settings = {value}"))
+        };
+        std::fs::write(layout.config("cell"), edited("true")).expect("written");
+        assert!(again(None) && !again(Some(false)), "an operator's change is kept, the flag is the last word");
+        std::fs::write(layout.config("cell"), edited("\"perhaps\"")).expect("written");
+        let options = UpOptions::default();
+        let refused = Settings::load_or_decide(&layout, &options).expect_err("no switch").to_string();
+        assert!(refused.contains("no true or false") && refused.contains("cell.toml"), "{refused}");
     }
 }

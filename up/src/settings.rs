@@ -49,6 +49,13 @@ pub struct Settings {
     /// Where layers are; `None` = started by a version that did not note it.
     #[serde(default)]
     pub stacks: Option<PathBuf>,
+    /// Builds use this machine's settings of package managers, without credentials.
+    #[serde(default = "yes")]
+    pub host_settings: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Settings {
@@ -118,6 +125,10 @@ impl Settings {
             https_port,
             dns_port,
             stacks: Some(options.stack_directory()),
+            host_settings: match options.host_settings {
+                Some(asked) => asked,
+                None => parts::host_settings(layout)?,
+            },
         };
         let text = serde_json::to_string_pretty(&settings)
             .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
@@ -159,6 +170,10 @@ impl Settings {
             && asked != kept
         {
             found.push(told("--stacks", &asked.display(), &kept.display()));
+        }
+        if let Some(asked) = options.host_settings.filter(|asked| *asked != self.host_settings) {
+            let word = |on: bool| if on { "on" } else { "off" };
+            found.push(told("--host-settings", &word(asked), &word(self.host_settings)));
         }
         found
     }
@@ -301,6 +316,7 @@ pub(crate) mod tests {
             network: "10.62.0.0/20".to_owned(),
             dns_port: None,
             stacks: Some("/layers".into()),
+            host_settings: true,
         }
     }
 
@@ -331,8 +347,19 @@ pub(crate) mod tests {
     #[test]
     fn what_a_running_platform_does_not_take_is_named() {
         let settings = example();
-        let same =
-            ["--domain", "slipway.localhost", "--http", "8080", "--https", "0", "--dns=off", "--stacks", "/layers"];
+        let same = [
+            "--domain",
+            "slipway.localhost",
+            "--http",
+            "8080",
+            "--https",
+            "0",
+            "--dns=off",
+            "--stacks",
+            "/layers",
+            "--host-settings",
+            "on",
+        ];
         assert_eq!(settings.differing(&parsed(&same).expect("options")), Vec::<String>::new());
         let other = [
             ["--domain", "x.test"],
@@ -340,6 +367,7 @@ pub(crate) mod tests {
             ["--http", "80"],
             ["--https", "443"],
             ["--stacks", "/other"],
+            ["--host-settings", "off"],
         ];
         let mut all: Vec<&str> = other.concat();
         all.push("--dns=53");
@@ -351,6 +379,7 @@ pub(crate) mod tests {
             "--https 443 is not in force, it runs with 8443",
             "--dns=53 is not in force, it runs with no resolver",
             "--stacks /other is not in force, it runs with /layers",
+            "--host-settings off is not in force, it runs with on",
         ];
         assert_eq!(told, expected);
     }
