@@ -9,8 +9,10 @@ pub enum Problem {
     NothingDetected {
         /// Buildpacks that were asked.
         tried: Vec<String>,
-        /// Some entries of the app directory.
+        /// Some entries of the app directory, and whether there are more.
         found: Vec<String>,
+        /// See [`crate::kinds`].
+        looks_like: Option<String>,
         /// What is wrong with buildpacks that could not be asked.
         broken: Vec<String>,
     },
@@ -135,17 +137,19 @@ impl Problem {
 
     fn text(&self) -> String {
         match self {
-            Self::NothingDetected { tried, found, broken } => {
+            Self::NothingDetected { tried, found, looks_like, broken } => {
                 let seen = if found.is_empty() {
                     "The app directory is empty.".to_owned()
                 } else {
-                    format!("The app directory holds: {}.", found.join(", "))
+                    format!("The app directory holds {}.", found.join(", "))
                 };
-                let broken: String = broken.iter().map(|text| format!(" {text}")).collect();
+                let advice = looks_like.as_deref().unwrap_or(
+                    "Push the directory that has package.json, requirements.txt, Staticfile or index.html at its top (-p), \
+                     or name the buildpack (-b).",
+                );
+                let broken: String = broken.iter().map(|text| format!("\n{text}")).collect();
                 format!(
-                    "An app was not successfully detected by any available buildpack ({}). {seen} Push the directory that \
-                     has package.json, requirements.txt or Staticfile at its top (option -p), or name the buildpack (option \
-                     -b), for example -b binary_buildpack for a compiled program with a Procfile.{broken}",
+                    "An app was not successfully detected by any available buildpack ({}).\n{advice}\n{seen}{broken}",
                     tried.join(", ")
                 )
             }
@@ -190,7 +194,7 @@ impl Problem {
                 format!(
                     "Libraries are missing at run time: {}. They exist neither in the app nor in the stack (those of the \
                      build tools are not there when the app runs). Use a package that brings its libraries along or link \
-                     them statically. If a file is never loaded, name its libraries in the variable \
+                     them statically. To push all the same, name the libraries in the variable \
                      SLIPWAY_ALLOW_MISSING_LIBRARIES, separated by commas.",
                     lines.join("; ")
                 )
@@ -225,11 +229,26 @@ mod tests {
 
     #[test]
     fn detection_failures_carry_the_known_sentence() {
-        let error = Problem::NothingDetected { tried: vec!["nodejs_buildpack".into()], found: vec![], broken: vec![] }
-            .to_error();
+        let nothing = |found: &[&str], looks_like: Option<&str>| {
+            Problem::NothingDetected {
+                tried: vec!["nodejs_buildpack".into()],
+                found: found.iter().map(|name| (*name).to_owned()).collect(),
+                looks_like: looks_like.map(str::to_owned),
+                broken: vec![],
+            }
+            .to_error()
+        };
+        let error = nothing(&[], None);
         assert_eq!(error.id, "NoAppDetectedError");
         assert!(error.text.starts_with("An app was not successfully detected by any available buildpack"));
-        assert!(error.text.contains("empty"));
+        assert!(error.text.contains("empty") && error.text.contains("index.html"), "{}", error.text);
+        let error = nothing(&["go.mod", "…"], Some("This looks like Go (go.mod)."));
+        assert!(
+            error.text.ends_with("\nThis looks like Go (go.mod).\nThe app directory holds go.mod, …."),
+            "{}",
+            error.text
+        );
+        assert!(!error.text.contains("package.json"), "advice for others is none: {}", error.text);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod errors;
 pub mod kept;
+pub mod kinds;
 pub mod langs;
 pub mod launch;
 pub mod plan;

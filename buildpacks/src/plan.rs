@@ -11,6 +11,9 @@ use crate::source::Source;
 /// What is known about a foreign buildpack after its `bin/detect` was asked.
 pub type Foreign<'a> = &'a mut dyn FnMut(usize) -> Result<Option<String>, Problem>;
 
+/// Names of the app's directory that are shown when nothing was detected.
+const SHOWN: usize = 12;
+
 /// A plan, and notes for the developer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
@@ -55,9 +58,17 @@ pub fn plan(request: &BuildRequest, source: &dyn Source, foreign: Foreign<'_>) -
         }
     }
     if chosen.is_empty() {
+        chosen.extend(site(request, source));
+    }
+    if chosen.is_empty() {
+        let mut found = source.top(SHOWN + 1);
+        if found.len() > SHOWN {
+            found[SHOWN] = "…".into();
+        }
         return Err(Problem::NothingDetected {
             tried: request.buildpacks.iter().map(|buildpack| buildpack.name.clone()).collect(),
-            found: source.top(12),
+            found,
+            looks_like: crate::kinds::looks_like(source),
             broken,
         });
     }
@@ -80,6 +91,16 @@ pub fn plan(request: &BuildRequest, source: &dyn Source, foreign: Foreign<'_>) -
         }
     }
     Ok(Planned { plan: BuildPlan { buildpacks: chosen, layers, error: None }, notes })
+}
+
+/// A directory with a page that nobody knows is a site: its page would be no reason to take an app from the others.
+fn site(request: &BuildRequest, source: &dyn Source) -> Option<PlannedBuildpack> {
+    if request.skip_detect || !Builtin::is_site(request, source) {
+        return None;
+    }
+    let key = Builtin::Staticfile.key();
+    let index = request.buildpacks.iter().position(|buildpack| buildpack.builtin.as_deref() == Some(key))?;
+    Some(PlannedBuildpack { name: request.buildpacks[index].name.clone(), index, detect_output: key.to_owned() })
 }
 
 /// A layer that one buildpack needs at run time is a run-time layer, whatever the others say.
@@ -160,6 +181,8 @@ mod tests {
             (&[("requirements.txt", "flask")], "python", &["cpython-3.11", "build-debian12 (build)"]),
             (&[("Staticfile", "")], "staticfile", &["nginx-1.22"]),
             (&[("Procfile", "web: ./server"), ("server", ELF)], "binary", &[]),
+            (&[("index.html", "hello"), ("style.css", "")], "staticfile", &["nginx-1.22"]),
+            (&[("index.html", ""), ("package.json", "{}"), ("package-lock.json", plain_lock)], "nodejs", &["node-22"]),
         ] {
             let (found, mounted) = lines(&request(&ALL, false), files).unwrap();
             assert_eq!(
@@ -174,6 +197,8 @@ mod tests {
         for (files, words) in [
             (&[("main.rb", "puts 1"), ("Procfile", "web: ruby main.rb")][..], "main.rb"),
             (&[][..], "empty"),
+            (&[("index.html", ""), ("Procfile", "web: ./serve")], "index.html"),
+            (&[("go.mod", ""), ("main.go", "")], "There is no Go buildpack here"),
             (&[("package.json", "{")], "package.json cannot be read"),
             (&[("package.json", r#"{"engines":{"node":"8"}}"#)], "22.23.3"),
             (&[("package.json", r#"{"engines":"8"}"#)], "engines"),
@@ -185,6 +210,27 @@ mod tests {
             let text = lines(&request(&ALL, false), files).unwrap_err().to_error().text;
             assert!(text.contains(words), "{words}: {text}");
         }
+    }
+
+    #[test]
+    fn a_page_is_a_site_only_when_nobody_else_takes_it() {
+        let source = Listing::of(&[("index.html", ""), ("app.txt", "")]);
+        let mut asked = request(&["staticfile", "foreign"], false);
+        let planned = plan(&asked, &source, &mut |_| Ok(Some("mine 1.0".into()))).unwrap().plan;
+        assert_eq!(planned.buildpacks[0].name, "foreign_buildpack");
+        let planned = plan(&asked, &source, &mut |_| Ok(None)).unwrap().plan;
+        assert_eq!((planned.buildpacks[0].name.as_str(), planned.buildpacks[0].index), ("staticfile_buildpack", 0));
+        asked.command = Some("./serve".into());
+        assert!(plan(&asked, &source, &mut |_| Ok(None)).is_err(), "a command says that something else is meant");
+        assert!(plan(&request(&["nodejs"], false), &source, &mut |_| Ok(None)).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_is_shown_in_part_says_so() {
+        let names: Vec<String> = (10..30).map(|number| format!("file-{number}")).collect();
+        let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+        let text = lines(&request(&ALL, false), &files).unwrap_err().to_error().text;
+        assert!(text.contains("file-21, ….") && !text.contains("file-22"), "{text}");
     }
 
     #[test]

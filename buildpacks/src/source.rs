@@ -16,8 +16,12 @@ pub trait Source {
     fn read(&self, path: &str) -> Option<String>;
     /// First bytes of a file.
     fn starts_with(&self, path: &str, bytes: &[u8]) -> bool;
-    /// Names at the top, sorted, directories with a slash at the end; at most `limit`.
-    fn top(&self, limit: usize) -> Vec<String>;
+    /// Names in a directory, sorted, directories with a slash at the end; at most `limit`. None when there is no such directory.
+    fn below(&self, directory: &str, limit: usize) -> Vec<String>;
+    /// The same at the top.
+    fn top(&self, limit: usize) -> Vec<String> {
+        self.below("", limit)
+    }
 }
 
 /// The source in a directory.
@@ -50,8 +54,8 @@ impl Source for Directory {
             .is_some_and(|mut file| file.read_exact(&mut found).is_ok() && found == bytes)
     }
 
-    fn top(&self, limit: usize) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
+    fn below(&self, directory: &str, limit: usize) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.0.join(directory)) else { return Vec::new() };
         let mut names: Vec<String> = entries
             .flatten()
             .map(|entry| {
@@ -87,11 +91,16 @@ impl Source for Listing {
     fn starts_with(&self, path: &str, bytes: &[u8]) -> bool {
         self.0.get(path).is_some_and(|text| text.as_bytes().starts_with(bytes))
     }
-    fn top(&self, limit: usize) -> Vec<String> {
+    fn below(&self, directory: &str, limit: usize) -> Vec<String> {
+        let within = |path: &String| match directory {
+            "" => Some(path.clone()),
+            directory => path.strip_prefix(directory)?.strip_prefix('/').map(str::to_owned),
+        };
         let mut names: Vec<String> = self
             .0
             .keys()
-            .map(|path| path.split_once('/').map_or_else(|| path.clone(), |(first, _)| format!("{first}/")))
+            .filter_map(within)
+            .map(|path| path.split_once('/').map(|(first, _)| format!("{first}/")).unwrap_or(path))
             .collect();
         names.dedup();
         names.truncate(limit);

@@ -51,6 +51,39 @@ pub fn choose<'c>(
     ))
 }
 
+/// As [`choose`], for a file that says a version to tools at home: when it is not there, the highest is taken and the note
+/// says so.
+///
+/// # Errors
+/// When there is no layer of this name at all.
+pub fn prefer<'c>(
+    catalogue: &'c [CatalogueLayer],
+    name: &'static str,
+    runtime: &'static str,
+    file: &'static str,
+    wanted: Option<&str>,
+    depth: usize,
+) -> Result<(&'c CatalogueLayer, Option<String>), Problem> {
+    match choose(catalogue, name, runtime, file, wanted, depth) {
+        Err(Problem::NoSuchVersion { wanted, .. }) => {
+            let (layer, _) = choose(catalogue, name, runtime, file, None, depth)?;
+            let wanted: String = wanted.chars().filter(|c| !c.is_control()).take(40).collect();
+            let note = format!(
+                "{file} asks for {runtime} {wanted}, which is not available here: building with {}.",
+                layer.version
+            );
+            Ok((layer, Some(note)))
+        }
+        chosen => chosen,
+    }
+}
+
+/// The first line of such a file that is neither empty nor a comment.
+#[must_use]
+pub fn first_line(text: &str) -> Option<&str> {
+    text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).find(|line| !line.is_empty())
+}
+
 /// Alternatives of a range in npm's or pip's spelling: `>=18 <23`, `18 || 20`, `22.x`, `^22.1`, `1.2 - 2`, `~=3.11`, `==3.11.*`.
 fn parse(text: &str) -> Option<Vec<VersionReq>> {
     text.split("||").map(alternative).collect()
@@ -158,6 +191,20 @@ mod tests {
             assert_eq!(available, ["22.23.3", "20.19.0"]);
         }
         assert_eq!(choose(&[], "node", "Node.js", "x", None, 1), Err(Problem::NoLayer { name: "node" }));
+    }
+
+    #[test]
+    fn a_version_for_tools_at_home_is_met_when_it_can_be() {
+        let catalogue = catalogue();
+        let prefer = |text: &str| prefer(&catalogue, "node", "Node.js", ".nvmrc", first_line(text), 1).unwrap();
+        for (text, line) in
+            [("20\n", "node-20"), ("# ours\n\nv22.1.0 # now\n", "node-22"), ("", "node-22"), ("lts/*", "node-22")]
+        {
+            assert_eq!(prefer(text).0.line, line, "{text:?}");
+        }
+        let (layer, note) = prefer("18.2");
+        let note = note.unwrap();
+        assert!(layer.line == "node-22" && note.contains(".nvmrc") && note.contains("18.2"), "{note}");
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub async fn run_with(
     if let Err(error) = staging::forget_settings(&state) {
         tracing::warn!(%error, "registry settings of earlier builds were not removed");
     }
+    staging::tell_withheld(&config);
     let facts = runtime.prepare().await?;
     for warning in &facts.warnings {
         tracing::warn!(warning, "this host does not do all it should");

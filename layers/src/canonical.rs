@@ -1,12 +1,12 @@
 //! The canonical tar: bytes that follow from a tree's content alone.
 //!
-//! Entries are sorted by path; owners and times are kept or set as asked; user names, access times, extended attributes
+//! Entries are sorted by path; owners and times are kept, set or made of the content as asked; user names, access times, extended attributes
 //! (also overlay's and file capabilities) and the setuid, setgid bits are left out. Devices, pipes, sockets and overlay
 //! whiteouts are refused: they have no place in a layer that is mounted under others.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,23 @@ pub enum Times {
     Clamp(i64),
     /// The same for all.
     Fixed(i64),
+    /// A file's own, made of its content: a second from 1980 to 2013. Web servers tell by time and size whether a visitor's
+    /// copy is still good; with one time for all, a page in which a word was replaced by another of the same length would be
+    /// the old one to them. Which of two files is newer such times do not say. Everything else has the first of these times.
+    Content,
+}
+
+/// 1980-01-01, the oldest time that a zip can carry.
+pub const FIRST_TIME: i64 = 315_532_800;
+/// Bits of a file's digest that make its time: the last second is in January 2014, which is the past everywhere.
+const TIME_BITS: u32 = 30;
+/// A file up to here is read once, into memory, when its time is made of its content. A larger one is read twice.
+const READ_ONCE: u64 = 1 << 20;
+
+/// The time of a file with such content.
+fn time_of(digest: &Digest) -> u64 {
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    FIRST_TIME.unsigned_abs() + u64::from(u32::from_be_bytes([a, b, c, d]) >> (u32::BITS - TIME_BITS))
 }
 
 /// How a tree is packed.
@@ -181,12 +198,10 @@ fn write_tree<W: Write>(
             header.set_entry_type(EntryType::Link);
             append_link(&mut tar, &mut header, &name, first).map_err(at(full))?;
         } else {
-            let content = File::open(full).map_err(at(full))?;
             header.set_entry_type(EntryType::Regular);
             header.set_size(metadata.len());
-            // A file that changes its length meanwhile would shift everything behind it.
-            let mut exact = Exact { inner: content.take(metadata.len()), left: metadata.len() };
-            tar.append_data(&mut header, &name, &mut exact).map_err(at(full))?;
+            let by_content = options.times == Times::Content;
+            append_file(&mut tar, &mut header, &name, full, metadata.len(), by_content).map_err(at(full))?;
             size += metadata.len();
             if size > options.max_bytes {
                 return Err(MakeError::TooLarge { limit: options.max_bytes });
@@ -199,6 +214,33 @@ fn write_tree<W: Write>(
     }
     let (inner, digest, _) = tar.into_inner().map_err(at(root))?.finish();
     Ok((inner, digest, paths, size))
+}
+
+/// A file of so many bytes; its time is made of them when asked for.
+fn append_file<W: Write>(
+    tar: &mut Builder<W>,
+    header: &mut Header,
+    name: &Path,
+    full: &Path,
+    size: u64,
+    by_content: bool,
+) -> io::Result<()> {
+    // A file that changes its length meanwhile would shift everything behind it.
+    let exact = |file| Exact { inner: Read::take(file, size), left: size };
+    let mut file = File::open(full)?;
+    if by_content && size <= READ_ONCE {
+        let mut bytes = Vec::new();
+        exact(file).read_to_end(&mut bytes)?;
+        header.set_mtime(time_of(&Digest::of(&bytes)));
+        return tar.append_data(header, name, &bytes[..]);
+    }
+    if by_content {
+        let mut hash = HashingWriter::new(io::sink());
+        io::copy(&mut file, &mut hash)?;
+        header.set_mtime(time_of(&hash.finish().1));
+        file.rewind()?;
+    }
+    tar.append_data(header, name, &mut exact(file))
 }
 
 /// Link targets are written byte for byte: `a//b` and `./b` must come back as they were.
@@ -224,6 +266,7 @@ fn header(name: &Path, metadata: &fs::Metadata, options: &PackOptions<'_>) -> Re
     let time = match options.times {
         Times::Clamp(latest) => metadata.mtime().min(latest),
         Times::Fixed(time) => time,
+        Times::Content => FIRST_TIME,
     };
     header.set_uid(user.into());
     header.set_gid(group.into());
@@ -299,6 +342,41 @@ mod tests {
         assert_eq!(Digest::of_file(&out.path().join("a")).unwrap(), (a.blob, a.blob_size));
         fs::write(second.path().join("a"), "3").unwrap();
         assert_ne!(pack(second.path(), &out.path().join("b"), &everything()).unwrap().digest, a.digest);
+    }
+
+    /// Names and times of what an archive holds.
+    fn times(archive: &Path) -> Vec<(PathBuf, u64)> {
+        let bytes = zstd::decode_all(File::open(archive).unwrap()).unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.map(|entry| (entry.path().unwrap().into_owned(), entry.header().mtime().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_file_has_another_time_when_its_content_is_another() {
+        let (source, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        tree(source.path(), false);
+        // Both ways of reading.
+        let large = vec![b'a'; usize::try_from(READ_ONCE).unwrap() + 1];
+        fs::write(source.path().join("large"), &large).unwrap();
+        let options = PackOptions { times: Times::Content, ..everything() };
+        let pack = || {
+            let packed = pack(source.path(), &out.path().join("a"), &options).unwrap();
+            (packed.digest, times(&out.path().join("a")))
+        };
+        let first = pack();
+        assert_eq!(pack(), first, "equal content, equal bytes, whatever the clock says");
+        let (first_time, last_time) = (FIRST_TIME.unsigned_abs(), 1_389_274_623);
+        for (name, time) in &first.1 {
+            let file = ["a", "b/one", "b/two", "large"].iter().any(|file| Path::new(file) == name);
+            assert_eq!(*time == first_time, !file, "{}: {time}", name.display());
+            assert!((first_time..=last_time).contains(time), "{}: {time}", name.display());
+        }
+
+        fs::write(source.path().join("a"), "2").unwrap();
+        fs::write(source.path().join("large"), [&large[1..], b"b"].concat()).unwrap();
+        let changed = pack().1.into_iter().zip(first.1).filter(|(new, old)| new != old).map(|(new, _)| new.0);
+        assert_eq!(changed.collect::<Vec<_>>(), ["a", "large"].map(PathBuf::from));
     }
 
     #[test]

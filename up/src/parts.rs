@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
@@ -55,7 +56,7 @@ pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
     for (part, key) in [("controller", "drain_networks"), (ROUTER, "route_service_networks")] {
         let router = router_config(layout).ok().and_then(|config| config.http_listen.first().copied());
         let router = router.map(|listen| IpNet::from(crate::settings::reached_at(listen.ip())));
-        for text in kept(&layout.config(part), key)?.unwrap_or_default() {
+        for text in kept::<Vec<String>>(&layout.config(part), key, "list of networks")?.unwrap_or_default() {
             let Ok(network) = text.parse::<IpNet>() else { continue };
             if !BEFORE.contains(&text.as_str()) && Some(network) != router && !found.contains(&network) {
                 found.push(network);
@@ -65,8 +66,17 @@ pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
     Ok(found)
 }
 
-/// A list in a configuration of an earlier version.
-fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+/// Whether builds use this machine's settings of package managers: what the operator has made of it, else yes. They hold no
+/// credentials, and a machine behind a proxy or with certificates of its own reaches no registry without them.
+///
+/// # Errors
+/// When the configuration of the cell is damaged.
+pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
+    Ok(kept(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
+}
+
+/// What a configuration holds that was written at an earlier start; `what` says what it must be.
+fn kept<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -77,8 +87,8 @@ fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let networks = value.clone().try_into::<Vec<String>>();
-    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+    let known = value.clone().try_into::<T>();
+    known.map(Some).map_err(|_| damaged(format!("{key} = {value} is no {what}; {advice}")))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -136,7 +146,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         network: settings.network.clone(),
         name: settings.short_name(),
         resolvers: Vec::new(),
-        staging_uses_host_settings: true,
+        staging_uses_host_settings: settings.host_settings,
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
         ready_file: Some(layout.ready("cell")),
@@ -237,6 +247,7 @@ mod tests {
     use slipway_protocol::reach::Reach;
 
     use super::*;
+    use crate::start::UpOptions;
 
     #[test]
     fn the_router_trusts_apps_of_the_same_platform_as_route_services() {
@@ -327,5 +338,36 @@ mod tests {
             let refused = allowed_before(&layout).expect_err(text).to_string();
             assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");
         }
+    }
+
+    #[test]
+    fn whether_builds_use_the_hosts_settings_is_kept() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        let start = |settings: &Settings| write_configs(&layout, settings, Path::new("/layers"));
+        start(&settings).expect("the first start");
+        let host_settings = || -> bool {
+            let config: CellConfig = slipway_chassis::config::load(&layout.config("cell")).expect("a config");
+            config.staging_uses_host_settings
+        };
+        // The settings are decided before the configurations are written.
+        let again = |flag: Option<bool>| {
+            let options = UpOptions { host_settings: flag, ..UpOptions::default() };
+            start(&Settings::load_or_decide(&layout, &options).expect("settings")).expect("written");
+            host_settings()
+        };
+        assert!(host_settings() && again(None), "the default of what up really writes");
+        assert!(!again(Some(false)) && !again(None), "the flag holds at later starts");
+        let text = std::fs::read_to_string(layout.config("cell")).expect("read");
+        let edited = |value: &str| {
+            text.replace("staging_uses_host_settings = false", &format!("staging_uses_host_settings = {value}"))
+        };
+        std::fs::write(layout.config("cell"), edited("true")).expect("written");
+        assert!(again(None) && !again(Some(false)), "an operator's change is kept, the flag is the last word");
+        std::fs::write(layout.config("cell"), edited("\"perhaps\"")).expect("written");
+        let options = UpOptions::default();
+        let refused = Settings::load_or_decide(&layout, &options).expect_err("no switch").to_string();
+        assert!(refused.contains("no true or false") && refused.contains("cell.toml"), "{refused}");
     }
 }

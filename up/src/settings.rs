@@ -60,6 +60,13 @@ pub struct Settings {
     /// in the configurations of the parts.
     #[serde(default)]
     pub allow_networks: Option<Vec<IpNet>>,
+    /// Builds use this machine's settings of package managers, without credentials.
+    #[serde(default = "yes")]
+    pub host_settings: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Of the apps on one machine most are idle most of the time, and a limit is what an app may use at worst: a page of
@@ -153,6 +160,10 @@ impl Settings {
                 .unwrap_or_else(|| kept.as_ref().map_or_else(disk_overcommit, |kept| kept.disk_overcommit)),
             stacks: Some(options.stack_directory()),
             allow_networks: Some(allow_networks),
+            host_settings: match options.host_settings {
+                Some(asked) => asked,
+                None => parts::host_settings(layout)?,
+            },
         };
         let text = serde_json::to_string_pretty(&settings)
             .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
@@ -211,6 +222,10 @@ impl Settings {
             && asked != kept
         {
             found.push(told("--stacks", &asked.display(), &kept.display()));
+        }
+        if let Some(asked) = options.host_settings.filter(|asked| *asked != self.host_settings) {
+            let word = |on: bool| if on { "on" } else { "off" };
+            found.push(told("--host-settings", &word(asked), &word(self.host_settings)));
         }
         found
     }
@@ -375,6 +390,7 @@ pub(crate) mod tests {
             disk_overcommit: disk_overcommit(),
             stacks: Some("/layers".into()),
             allow_networks: Some(Vec::new()),
+            host_settings: true,
         }
     }
 
@@ -434,8 +450,19 @@ pub(crate) mod tests {
     #[test]
     fn what_a_running_platform_does_not_take_is_named() {
         let settings = example();
-        let same =
-            ["--domain", "slipway.localhost", "--http", "8080", "--https", "0", "--dns=off", "--stacks", "/layers"];
+        let same = [
+            "--domain",
+            "slipway.localhost",
+            "--http",
+            "8080",
+            "--https",
+            "0",
+            "--dns=off",
+            "--stacks",
+            "/layers",
+            "--host-settings",
+            "on",
+        ];
         assert_eq!(settings.differing(&parsed(&same).expect("options")), Vec::<String>::new());
         let other = [
             ["--domain", "x.test"],
@@ -444,6 +471,7 @@ pub(crate) mod tests {
             ["--https", "443"],
             ["--stacks", "/other"],
             ["--memory-overcommit", "100"],
+            ["--host-settings", "off"],
         ];
         let mut all: Vec<&str> = other.concat();
         all.extend(["--dns=53", "--allow-network", "10.8.0.0/16"]);
@@ -457,6 +485,7 @@ pub(crate) mod tests {
             "--dns=53 is not in force, it runs with no resolver",
             "--allow-network 10.8.0.0/16 is not in force, it runs with none",
             "--stacks /other is not in force, it runs with /layers",
+            "--host-settings off is not in force, it runs with on",
         ];
         assert_eq!(told, expected);
     }

@@ -53,6 +53,9 @@ pub struct UpOptions {
     /// Directory of built layers [default: /var/cache/slipway/stacks]
     #[arg(long, env = "SLIPWAY_STACK_DIR")]
     pub stacks: Option<PathBuf>,
+    /// Whether builds use this machine's settings of npm, pip and proxies, in any case without credentials [default: on]
+    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+    pub host_settings: Option<bool>,
 }
 
 impl UpOptions {

@@ -219,6 +219,12 @@ impl Builtin {
         }
     }
 
+    /// Whether the source is a site although it does not say so.
+    #[must_use]
+    pub fn is_site(request: &BuildRequest, source: &dyn Source) -> bool {
+        staticfile::is_site(request, source)
+    }
+
     /// The layers it wants; checks the files that it will read, so that mistakes show in the first second.
     ///
     /// # Errors

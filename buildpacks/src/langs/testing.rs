@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Builtin, Workspace};
-use crate::contract::{BuildLimits, BuildPaths, BuildRequest, CatalogueLayer, ProcessType};
+use crate::contract::{BuildLimits, BuildPaths, BuildRequest, BuildpackRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
 use crate::run::Runner;
 use crate::source::Directory;
@@ -23,6 +23,35 @@ pub(super) struct Builds {
     pub(super) env: BTreeMap<&'static str, &'static str>,
 }
 
+/// A request for one built-in buildpack, with a layer of each runtime.
+pub(super) fn request(builtin: &str) -> BuildRequest {
+    let layer = |name: &str, line: &str, version: &str| CatalogueLayer {
+        digest: format!("digest-of-{line}"),
+        kind: "runtime".into(),
+        name: name.into(),
+        line: line.into(),
+        version: version.into(),
+    };
+    BuildRequest {
+        stack: "debian12".into(),
+        env: BTreeMap::new(),
+        skip_detect: false,
+        buildpacks: vec![BuildpackRequest {
+            name: format!("{builtin}_buildpack"),
+            builtin: Some(builtin.into()),
+            ..BuildpackRequest::default()
+        }],
+        catalogue: vec![
+            layer("node", "node-22", "22.1.0"),
+            layer("python", "cpython-3.11", "3.11.2"),
+            layer("nginx", "nginx-1.22", "1.22.1"),
+        ],
+        command: None,
+        paths: BuildPaths::default(),
+        limits: BuildLimits::default(),
+    }
+}
+
 impl Builds {
     /// `programs` are shell scripts by name; `$LOG` in them is the file that [`Builds::run`] gives back.
     pub(super) fn new(builtin: Builtin, app: &[(&'static str, &str)], programs: &[(&str, &str)]) -> Self {
@@ -34,20 +63,7 @@ impl Builds {
             fs::write(at("bin").join(name), script).unwrap();
             fs::set_permissions(at("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let layer = |name: &str, line: &str, version: &str| CatalogueLayer {
-            digest: format!("digest-of-{line}"),
-            kind: "runtime".into(),
-            name: name.into(),
-            line: line.into(),
-            version: version.into(),
-        };
         let request = BuildRequest {
-            stack: "debian12".into(),
-            env: BTreeMap::new(),
-            skip_detect: false,
-            buildpacks: vec![],
-            catalogue: vec![layer("node", "node-22", "22.1.0"), layer("python", "cpython-3.11", "3.11.2")],
-            command: None,
             paths: BuildPaths {
                 app: at("home/app"),
                 deps: at("home/deps"),
@@ -56,7 +72,7 @@ impl Builds {
                 output: at("out"),
                 buildpacks: at("buildpacks"),
             },
-            limits: BuildLimits::default(),
+            ..request(builtin.key())
         };
         let app = app.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
         Self { directory, builtin, request, app, env: BTreeMap::new() }

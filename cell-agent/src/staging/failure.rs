@@ -14,11 +14,13 @@ const MOST_TEXT: usize = 4096;
 pub(super) struct Failure {
     id: String,
     text: String,
+    /// The build's own output says it.
+    pub(super) told: bool,
 }
 
 impl Failure {
     fn new(id: &str, text: &str) -> Self {
-        Self { id: id.to_owned(), text: shorten(text) }
+        Self { id: id.to_owned(), text: shorten(text), told: false }
     }
 
     /// The build itself.
@@ -58,7 +60,7 @@ impl Failure {
             "NoCompatibleCell",
         ];
         let id = KNOWN.into_iter().find(|known| *known == error.id).unwrap_or("StagingError");
-        Self::new(id, &error.text)
+        Self { told: true, ..Self::new(id, &error.text) }
     }
 
     pub(super) fn text(&self) -> &str {

@@ -1,11 +1,18 @@
-//! The host's own client settings for package managers, for builds on a developer's machine: where packages come from,
-//! through which proxy, trusted by which certificates. Only a whitelist passes: keys that make sense on the host alone
-//! (`nodedir`, `find-links`) break builds. They are files outside app and cache, mounted read-only.
+//! The host's own client settings for package managers, for builds on a machine that reaches registries by them alone: where
+//! packages come from, through which proxy, trusted by which certificates. A build is a stranger's code, so what it is told
+//! everybody may know. Only a whitelist passes, and of that no credential: no token, no user and password of an address, no
+//! query, nothing that stands for a variable of this host, no key beside a certificate. What is left out so is told in the
+//! log once, by name. Keys that make sense on the host alone (`nodedir`, `find-links`) break builds and do not pass either.
+//! The settings are files outside app and cache, mounted read-only.
+//!
+//! A secret that is a part of a path (`https://host/TOKEN/simple`) cannot be told from an address: who has one switches the
+//! settings off (`staging_uses_host_settings`).
 
+mod address;
 mod npm;
 mod pip;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -17,18 +24,14 @@ const VCAP: u32 = 2000;
 /// A bundle of all the world's authorities has a quarter of a megabyte.
 const MOST_BUNDLE: u64 = 16 << 20;
 
-/// See the module. Holds credentials of registries and proxies: refuses to print.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostSettings {
     files: BTreeMap<&'static str, Vec<u8>>,
     /// Variables of the build.
     pub env: Vec<(String, String)>,
-}
-
-impl std::fmt::Debug for HostSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostSettings").field("files", &self.files.keys()).finish_non_exhaustive()
-    }
+    /// Names of settings that hold a credential, which no build gets.
+    pub withheld: BTreeSet<String>,
 }
 
 /// The host as the settings are read from it; a test gives its own.
@@ -83,6 +86,7 @@ impl HostSettings {
                 settings.env.push((name.to_owned(), inside("ca.pem")));
             }
         }
+        settings.withheld.extend(pip.withheld.iter().chain(&npm.withheld).cloned());
         if let Some(text) = pip.file() {
             settings.files.insert("pip.conf", text.into_bytes());
             settings.env.push(("PIP_CONFIG_FILE".to_owned(), inside("pip.conf")));
@@ -94,14 +98,19 @@ impl HostSettings {
         for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
             let upper = name.to_uppercase();
             if let Some(value) = host.variable(name).or_else(|| host.variable(&upper)) {
-                settings.env.push((name.to_owned(), value.to_owned()));
-                settings.env.push((upper, value.to_owned()));
+                let told = if name == "no_proxy" { Some(value.to_owned()) } else { address::told(value) };
+                if told.as_deref() != Some(value) {
+                    settings.withheld.insert(name.to_owned());
+                }
+                for name in [name.to_owned(), upper] {
+                    settings.env.extend(told.clone().map(|value| (name, value)));
+                }
             }
         }
         settings
     }
 
-    /// The variables that are no secrets: paths of files. Proxies may carry a password.
+    /// The variables that name the files.
     #[must_use]
     pub fn public_env(&self) -> BTreeMap<String, String> {
         self.env.iter().filter(|(_, value)| value.starts_with(INSIDE)).cloned().collect()
@@ -136,17 +145,32 @@ impl HostSettings {
     }
 }
 
+/// Adds the certificates of a file, and nothing else of it: some keep the key beside them.
 fn append_bundle(bundle: &mut Vec<u8>, path: &Path) {
     let fits = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MOST_BUNDLE);
-    let Some(bytes) = fits.then(|| std::fs::read(path).ok()).flatten() else { return };
+    let Some(text) = fits.then(|| std::fs::read(path).ok()).flatten() else { return };
+    let text = certificates(&String::from_utf8_lossy(&text)).into_bytes();
     // The same bundle is often named twice.
-    if bundle.windows(bytes.len().max(1)).any(|window| window == bytes) {
+    if text.is_empty() || bundle.windows(text.len()).any(|window| window == text) {
         return;
     }
-    bundle.extend_from_slice(&bytes);
-    if !bundle.ends_with(b"\n") {
-        bundle.push(b'\n');
+    bundle.extend(text);
+}
+
+/// The certificates of a PEM file.
+fn certificates(text: &str) -> String {
+    let mut found = String::new();
+    let mut inside = false;
+    for line in text.lines().map(str::trim_end) {
+        let of_certificate = line.ends_with("CERTIFICATE-----");
+        inside |= of_certificate && line.starts_with("-----BEGIN ");
+        if inside {
+            found += line;
+            found.push('\n');
+        }
+        inside &= !(of_certificate && line.starts_with("-----END "));
     }
+    found
 }
 
 #[cfg(test)]
@@ -167,12 +191,79 @@ mod tests {
         std::fs::write(path, text).expect("file");
     }
 
+    fn pem(name: &str) -> String {
+        format!("-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// All that a build gets to read.
+    fn told(settings: &HostSettings) -> String {
+        let files = settings.files.values().map(|bytes| String::from_utf8(bytes.clone()).expect("text"));
+        let variables = settings.env.iter().map(|(name, value)| format!("{name}={value}\n"));
+        files.chain(variables).collect()
+    }
+
+    #[test]
+    fn no_credential_of_the_host_reaches_a_build() {
+        let root = tempfile::tempdir().expect("directory");
+        let root = root.path();
+        let npmrc = "//npm.example/:_authToken=MARK-1\n//npm.example/:_password=MARK-2\n//npm.example/:username=MARK-3\n\
+                     //other.example/:_auth=${TOKEN}\n_auth=MARK-4\n_authToken=MARK-5\n\
+                     registry=https://robot:MARK-6@npm.example/?token=MARK-7#MARK-8\n@team:registry=https://${TOKEN}.example/x\n\
+                     proxy=http://MARK-9:MARK-10@proxy.example:3128\nhttps-proxy=${PROXY}\nkey=MARK-11\n";
+        put(root, "home/.npmrc", npmrc);
+        put(
+            root,
+            "etc/pip.conf",
+            "[global]\nextra-index-url =\n    https://robot:MARK-12@one.example/simple\n    https://MARK-13@two.example/simple\n    \
+             https://three.example/simple\nproxy = MARK-14:MARK-15@proxy.example:3128\nclient-cert = /MARK-16\n\
+             trusted-host = MARK-17@one.example\n",
+        );
+        put(
+            root,
+            "ca.pem",
+            &format!("{}-----BEGIN RSA PRIVATE KEY-----\nMARK-18\n-----END RSA PRIVATE KEY-----\n", pem("CA")),
+        );
+        let bundle = root.join("ca.pem").display().to_string();
+        let env = [
+            ("TOKEN", "MARK-19"),
+            ("PROXY", "http://MARK-20@proxy.example"),
+            ("NPM_TOKEN", "MARK-21"),
+            ("npm_config_//npm.example/:_authToken", "MARK-22"),
+            ("NPM_CONFIG__AUTH", "MARK-23"),
+            ("PIP_INDEX_URL", "https://robot:MARK-24@pip.example/simple"),
+            ("HTTPS_PROXY", "http://robot:MARK-25@proxy.example:3128"),
+            ("all_proxy", "robot:MARK-26@proxy.example:1080"),
+            ("http_proxy", "http://[MARK-27"),
+            ("NODE_EXTRA_CA_CERTS", &bundle),
+        ];
+        let settings = HostSettings::from_host(&host(root, &env));
+        let told = told(&settings);
+        assert!(!told.contains("MARK") && !told.contains("robot"), "{told}");
+        // What is left says where packages come from.
+        for part in [
+            "registry=https://npm.example/\n",
+            "index-url = https://pip.example/simple\n",
+            "extra-index-url = https://one.example/simple\n    https://two.example/simple\n    https://three.example/simple\n",
+            "https_proxy=http://proxy.example:3128\n",
+            "CA\n",
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        let withheld: Vec<&str> = settings.withheld.iter().map(String::as_str).collect();
+        assert!(withheld.contains(&"https_proxy") && withheld.contains(&"index-url"), "{withheld:?}");
+        assert!(
+            withheld.contains(&"//npm.example/:_authToken") && withheld.contains(&"@team:registry"),
+            "{withheld:?}"
+        );
+        assert!(!format!("{settings:?}").contains("MARK"), "not in a log either");
+    }
+
     #[test]
     fn settings_pass_by_whitelist() {
         let root = tempfile::tempdir().expect("directory");
         let root = root.path();
-        put(root, "etc/ssl/certs/ca-certificates.crt", "HOST BUNDLE\n");
-        put(root, "corp.pem", "CORP\n");
+        put(root, "etc/ssl/certs/ca-certificates.crt", &format!("# the host's\n{}", pem("HOST")));
+        put(root, "corp.pem", &format!("-----BEGIN PRIVATE KEY-----\nKEY\n-----END PRIVATE KEY-----\n{}", pem("CORP")));
         let corp = root.join("corp.pem").display().to_string();
         put(
             root,
@@ -182,7 +273,7 @@ mod tests {
         put(
             root,
             "home/.npmrc",
-            "registry=https://npm.example/\n@team:registry=https://team.example/\n//npm.example/:_authToken=${TOKEN}\nnodedir=/usr/include\n; a comment\n",
+            "registry=https://npm.example/\n@team:registry=https://team.example/\nnodedir=/usr/include\n; a comment\n",
         );
         let env = [
             ("PIP_INDEX_URL", "https://pip.example/simple"),
@@ -190,8 +281,7 @@ mod tests {
             ("PIP_FIND_LINKS", "/srv"),
             ("npm_config_strict_ssl", "false"),
             ("NPM_CONFIG_CAFILE", &corp),
-            ("TOKEN", "secret"),
-            ("HTTPS_PROXY", "http://user:pass@proxy:3128"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
         ];
         let settings = HostSettings::from_host(&host(root, &env));
         let text = |name: &str| String::from_utf8(settings.files[name].clone()).expect("text");
@@ -201,14 +291,13 @@ mod tests {
         assert!(pip.contains("timeout = 30\n") && !pip.contains("find-links") && !pip.contains("old.example"), "{pip}");
         let npm = text("npmrc");
         assert!(npm.contains("@team:registry=https://team.example/\n"), "{npm}");
-        assert!(npm.contains("//npm.example/:_authToken=secret\n") && npm.contains("strict-ssl=false\n"), "{npm}");
+        assert!(npm.contains("strict-ssl=false\n"), "{npm}");
         assert!(npm.contains("cafile=/etc/slipway/registry/ca.pem\n") && !npm.contains("nodedir"), "{npm}");
-        assert_eq!(text("ca.pem"), "HOST BUNDLE\nCORP\n");
+        assert_eq!(text("ca.pem"), pem("HOST") + &pem("CORP"));
         let env: BTreeMap<_, _> = settings.env.iter().cloned().collect();
-        assert_eq!(env["https_proxy"], "http://user:pass@proxy:3128");
+        assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert_eq!(env["PIP_CONFIG_FILE"], "/etc/slipway/registry/pip.conf");
-        assert!(!settings.public_env().values().any(|value| value.contains("pass")));
-        assert!(!format!("{settings:?}").contains("secret"));
+        assert!(settings.withheld.is_empty(), "{:?}", settings.withheld);
     }
 
     #[test]

@@ -11,13 +11,14 @@ pub mod host_settings;
 mod outcome;
 mod request;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_buildpacks::contract::{BuildOutcome, BuildPlan, CACHE_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE};
-use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, LogLine, StagingLines};
+use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, LogLine, StagingLines, WorkloadSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use self::failure::Failure;
 use self::files::Volume;
 use self::host_settings::HostSettings;
 use crate::cache::Lease;
+use crate::config::CellConfig;
 use crate::env::{self, Place};
 use crate::instance::prepare::Prepared;
 use crate::instance::runner;
@@ -77,10 +79,13 @@ pub async fn run(job: Job) -> BuildResult {
     };
     let ended = CancellationToken::new();
     let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id, ended.clone())));
-    let result = build(&job, id).await.unwrap_or_else(Failure::into_result);
-    if !result.ok {
-        job.services.logs.say(id, &format!("staging failed: {}", result.error_text));
-    }
+    let result = build(&job, id).await.unwrap_or_else(|failure| {
+        // What the builder reports it has printed.
+        if !failure.told {
+            job.services.logs.say(id, &format!("staging failed: {}", failure.text()));
+        }
+        failure.into_result()
+    });
     // The last lines are passed on before the end is told.
     ended.cancel();
     if let Err(error) = tail.await {
@@ -112,11 +117,23 @@ pub async fn clean(services: &Services, id: Uuid, incarnation: u64) -> bool {
     true
 }
 
-/// Removes the registry settings of builds of an earlier agent, whatever became of them: they hold the host's credentials.
+/// Removes the registry settings of builds of an earlier agent, whatever became of them.
 pub fn forget_settings(state: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(state.join(SETTINGS)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Says in the log which settings of this host no build gets, because they hold a credential.
+pub fn tell_withheld(config: &CellConfig) {
+    let withheld = if config.staging_uses_host_settings { HostSettings::collect().withheld } else { BTreeSet::new() };
+    if !withheld.is_empty() {
+        let names: Vec<String> = withheld.into_iter().collect();
+        tracing::warn!(
+            settings = names.join(", "),
+            "builds are not given the credentials in these settings of this host"
+        );
     }
 }
 
@@ -357,8 +374,10 @@ impl Build<'_> {
                 })
                 .into();
         if let Some((directory, settings)) = &self.settings {
-            env.retain(|(name, _)| !settings.env.iter().any(|(other, _)| other == name));
-            env.extend(settings.env.iter().cloned());
+            // What the app itself says about registries holds.
+            let all = settings.env.iter().filter(|(name, _)| !says(spec, name)).cloned();
+            env.retain(|(name, _)| says(spec, name) || !settings.env.iter().any(|(other, _)| other == name));
+            env.extend(all);
             binds.push(Bind {
                 source: directory.clone(),
                 target: PathBuf::from(host_settings::INSIDE),
@@ -424,6 +443,11 @@ impl Build<'_> {
         runner::destroy(&**runtime, id).await;
         Ok(End { exit: ended?, memory_mb })
     }
+}
+
+/// Whether the app's own environment has this variable, in whatever case: package managers do not tell them apart.
+fn says(spec: &WorkloadSpec, name: &str) -> bool {
+    spec.env.iter().any(|variable| variable.name.eq_ignore_ascii_case(name))
 }
 
 /// Layers of the catalogue, by hexadecimal digest.

@@ -1,5 +1,7 @@
 //! The builder's request, from the spec.
 
+use std::collections::BTreeMap;
+
 use slipway_buildpacks::contract::{BuildLimits, BuildPaths, BuildRequest, BuildpackRequest, CatalogueLayer};
 use slipway_protocol::v1::{BuildSpec, WorkloadSpec};
 
@@ -28,7 +30,7 @@ pub(super) fn request(
     let limits = BuildLimits::default();
     BuildRequest {
         stack: spec.stack.clone(),
-        env: settings.map(HostSettings::public_env).unwrap_or_default(),
+        env: settings.map(|settings| of_host(settings, spec)).unwrap_or_default(),
         skip_detect: build.skip_detect,
         buildpacks: buildpacks.collect(),
         catalogue: catalogue.collect(),
@@ -46,6 +48,32 @@ pub(super) fn request(
     }
 }
 
+/// Files of the host's settings, but where the app names its own.
+fn of_host(settings: &HostSettings, spec: &WorkloadSpec) -> BTreeMap<String, String> {
+    let mut variables = settings.public_env();
+    variables.retain(|name, _| !super::says(spec, name));
+    variables
+}
+
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_protocol::v1::EnvVar;
+
+    use super::*;
+
+    #[test]
+    fn what_an_app_says_about_registries_holds() {
+        let file = |name: &str| format!("{}/{name}", super::super::host_settings::INSIDE);
+        let variables = [("PIP_CONFIG_FILE", file("pip.conf")), ("NPM_CONFIG_USERCONFIG", file("npmrc"))];
+        let mut settings = HostSettings::default();
+        settings.env.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+        let own = EnvVar { name: "npm_config_userconfig".into(), value: "/home/vcap/app/.npmrc".into() };
+        let spec = WorkloadSpec { env: vec![own], ..WorkloadSpec::default() };
+        let request = request(&spec, &BuildSpec::default(), Some(&settings), 1);
+        assert_eq!(request.env.into_keys().collect::<Vec<_>>(), ["PIP_CONFIG_FILE"]);
+    }
 }

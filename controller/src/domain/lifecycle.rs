@@ -14,9 +14,14 @@ use crate::store::apps::{AppRow, app_lock_tx, app_update_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::{DropletRow, droplet_get_tx};
 use crate::store::events::event_record_tx;
-use crate::store::processes::{NewProcess, ProcessRow, process_desire_tx, process_insert_tx, processes_of_app_tx};
+use crate::store::processes::{
+    NewProcess, ProcessRow, process_desire_tx, process_insert_tx, process_update_tx, processes_of_app_tx,
+};
 use crate::store::revisions::processes_revision_tx;
 use crate::store::specs::{app_place_tx, layers_tx};
+
+/// The process type of every app.
+const WEB: &str = "web";
 
 /// What a developer asks of a whole app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +98,7 @@ pub(super) async fn run(
         None => None,
     };
     let droplet = droplet.ok_or_else(|| DomainError::invalid("Assign a droplet before starting this app."))?;
+    let processes = &settled(tx, processes, &droplet).await?[..];
     quota::check(tx, app.space_guid, app.guid, &demands(processes), true).await?;
     let facts = compose::app_facts(context, tx, app, Phase::Running).await?;
     let catalogue = layers_tx(tx).await?;
@@ -106,6 +112,39 @@ pub(super) async fn run(
         process_desire_tx(tx, process.guid, spec.as_ref().map(<[u8; 32]>::as_slice), version).await?;
     }
     Ok(())
+}
+
+/// The processes with `web` as the droplet means it, see [`web_instances`].
+async fn settled(
+    tx: &mut PgConnection,
+    processes: &[ProcessRow],
+    droplet: &DropletRow,
+) -> DomainResult<Vec<ProcessRow>> {
+    let mut processes = processes.to_vec();
+    for process in processes.iter_mut().filter(|process| process.kind == WEB) {
+        let instances = web_instances(
+            process.instances,
+            compose::command_of(process, droplet).is_some(),
+            droplet_of_others(droplet),
+        );
+        if instances != process.instances {
+            process.instances = instances;
+            process_update_tx(tx, process).await?;
+        }
+    }
+    Ok(processes)
+}
+
+/// How many instances of `web` there are to be. A droplet that brings other process types and no `web` is one of workers: the
+/// one instance that every app begins with is not meant, as on Heroku; Cloud Foundry starts it to see it crash. Who asked
+/// for more is told that there is no command.
+fn web_instances(now: i32, has_command: bool, of_others: bool) -> i32 {
+    if now == 1 && !has_command && of_others { 0 } else { now }
+}
+
+/// Whether a droplet brings process types, and `web` is none of them.
+fn droplet_of_others(droplet: &DropletRow) -> bool {
+    droplet.process_types.as_object().is_some_and(|types| !types.is_empty() && !types.contains_key(WEB))
 }
 
 /// What the processes of an app ask for.
@@ -138,6 +177,17 @@ pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, drople
     })?;
     compose::droplet_facts(&row)?;
     make_process_types(context, &mut tx, actor, &app, &row).await?;
+    let before = match app.droplet_guid {
+        Some(before) => droplet_get_tx(&mut tx, before).await?,
+        None => None,
+    };
+    if before.is_some_and(|before| droplet_of_others(&before)) && row.process_types.get(WEB).is_some() {
+        // The first droplet with `web` after one of workers alone: the instance that was not meant then is now.
+        let web = processes_of_app_tx(&mut tx, guid).await?.into_iter().find(|process| process.kind == WEB);
+        if let Some(web) = web.filter(|web| web.instances == 0) {
+            process_update_tx(&mut tx, &ProcessRow { instances: 1, ..web }).await?;
+        }
+    }
     app.droplet_guid = Some(droplet);
     let app = app_update_tx(&mut tx, &app).await?;
     record(&mut tx, "audit.app.droplet.mapped", actor, &app, json!({ "droplet_guid": droplet })).await?;

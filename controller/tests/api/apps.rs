@@ -278,3 +278,37 @@ async fn a_gap_in_the_logs_is_shown_as_a_gap() {
     assert_eq!(text(last), "lines may be missing here: cell 7 did not answer in time");
     refused(&client.get(&format!("/api/v1/read/{app}?limit=1001")).await, 400, &["at most 1000"]);
 }
+
+#[tokio::test]
+async fn a_droplet_of_workers_alone_starts_without_a_web_process() {
+    let controller = TestController::start().await;
+    let client = controller.admin().await;
+    let app = controller.pushed(&client, "workers").await;
+    let types = async |types: &str| {
+        let statement = format!("update droplet set process_types = '{types}'");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&controller.database.pool).await.expect("written");
+    };
+    let web = async || client.get(&format!("/v3/apps/{app}/processes/web")).await.1;
+    let restart = async || client.act(&format!("/v3/apps/{app}/actions/restart")).await;
+
+    types(r#"{"worker": "./work"}"#).await;
+    let (status, body) = restart().await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(web().await["instances"], 0);
+
+    // Who asks for instances of it is told what is missing.
+    let scaled = client.post(&format!("/v3/apps/{app}/processes/web/actions/scale"), json!({ "instances": 2 })).await;
+    assert_eq!(scaled.0, StatusCode::ACCEPTED, "{}", scaled.1);
+    let (status, body) = restart().await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(error(&body).1.contains("no start command"), "{body}");
+    client.post(&format!("/v3/apps/{app}/processes/web/actions/scale"), json!({ "instances": 0 })).await;
+
+    // The next droplet has a web process, and with it the instance that every app begins with.
+    let package = ready_package(&client, &app).await;
+    let build = build(&client, &package).await;
+    controller.stage(&build).await;
+    crate::support::apps::use_droplet(&client, &app, &build).await;
+    assert_eq!(web().await["instances"], 1);
+    assert_eq!(restart().await.0, StatusCode::OK);
+}

@@ -63,15 +63,14 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     let compiled = compile(request, &plan, runner)?;
     timings.compile_ms = milliseconds(since);
 
+    let process_types = procfile::merge(compiled.types, procfile::read(&Directory(request.paths.app.clone()))?);
+    tell_types(request, &process_types, runner);
+
     let since = Instant::now();
-    let sonames = libraries::check(request, &plan, runner)?;
+    let commands = process_types.iter().map(|process| process.command.as_str()).chain(request.command.as_deref());
+    let sonames = libraries::check(request, &plan, runner, &commands.collect::<Vec<_>>())?;
     timings.check_ms = milliseconds(since);
 
-    let process_types = procfile::merge(compiled.types, procfile::read(&Directory(request.paths.app.clone()))?);
-    if !process_types.iter().any(|process| process.kind == "web") && request.command.is_none() {
-        runner.headline("No start command was found for the web process");
-        runner.detail("The app will not start unless a Procfile (web: …) or `command` in the manifest gives one.");
-    }
     let layers = run_time_layers(request, &plan);
     let manifest = Manifest { version: 1, stack: &request.stack, layers, sonames: &sonames };
     let detected = compiled.used.last().map(|buildpack| buildpack.detect_output.as_str()).unwrap_or_default();
@@ -105,6 +104,23 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
         cache,
         timings,
     })
+}
+
+/// What the developer may expect of the process types and would not get.
+fn tell_types(request: &BuildRequest, types: &[ProcessType], runner: &Runner) {
+    let has = |kind: &str| types.iter().any(|process| process.kind == kind);
+    if types.is_empty() && request.command.is_none() {
+        runner.headline("No start command was found for the web process");
+        runner.detail("The app will not start unless a Procfile (web: …) or `command` in the manifest gives one.");
+    } else if !has("web") && request.command.is_none() {
+        let kinds: Vec<&str> = types.iter().map(|process| process.kind.as_str()).collect();
+        runner.headline(&format!("There is no web process: this app has {}", kinds.join(", ")));
+    }
+    if has("release") {
+        runner.detail(
+            "`release` of the Procfile is a process type here: it does not run by itself before a start. Run its command as a task.",
+        );
+    }
 }
 
 fn milliseconds(since: Instant) -> u64 {

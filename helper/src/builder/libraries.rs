@@ -4,8 +4,9 @@
 //! needed name of each ELF file is looked for in the droplet and in the stack and runtime layers, without the paths of
 //! layers that are mounted while building only.
 //!
-//! The platform's own buildpacks promise that what they install runs, so there a missing library fails the build. Foreign ones
-//! bring whole runtimes along, with modules that nothing loads: there it is told, and the droplet is as good as on Cloud Foundry.
+//! What surely cannot run fails the build: the program that a start command names, with the libraries that it brings along, and
+//! what was linked here against a library of the build tools. Everything else is told, and the droplet is as good as on Cloud
+//! Foundry: runtimes and packages bring modules along that nothing loads. So it is with all that foreign buildpacks made.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use slipway_buildpacks::Problem;
 use slipway_buildpacks::contract::{BuildPlan, BuildRequest, LAYER_PATHS_DIRECTORY};
 use slipway_buildpacks::run::Runner;
+use slipway_buildpacks::source::plain;
 use slipway_layers::elf::{self, Dynamic};
 use walkdir::WalkDir;
 
@@ -25,44 +27,73 @@ const SYSTEM: [&str; 5] =
 /// Libraries that the developer says are never loaded.
 const ALLOWED: &str = "SLIPWAY_ALLOW_MISSING_LIBRARIES";
 
+/// Lines of a warning. A runtime may bring hundreds of modules.
+const MOST_TOLD: usize = 10;
+
 /// What the programs of a droplet need. Files are relative to the droplet.
 struct Libraries {
     /// By file.
     needed: BTreeMap<String, Vec<String>>,
     /// File and library that is nowhere.
     missing: Vec<(String, String)>,
+    /// Files by the name under which they are needed.
+    providers: BTreeMap<String, Vec<String>>,
 }
 
 /// Needed libraries by file, relative to the droplet.
 ///
 /// # Errors
-/// When one is missing and the platform's own buildpacks alone made the droplet, or a layer's list cannot be read.
+/// When one is missing that will be missed, or a layer's list cannot be read.
 pub(super) fn check(
     request: &BuildRequest,
     plan: &BuildPlan,
     runner: &Runner,
+    commands: &[&str],
 ) -> Result<BTreeMap<String, Vec<String>>, Problem> {
     let hidden = build_only_paths(Path::new(LAYER_PATHS_DIRECTORY), plan)?;
     let allowed = std::env::var(ALLOWED).unwrap_or_default();
     let allowed: Vec<&str> = allowed.split(',').map(str::trim).collect();
-    let on_system = |library: &str| {
-        SYSTEM.iter().any(|directory| {
-            let path = Path::new(directory).join(library);
-            !hidden.contains(&path) && path.exists()
-        })
-    };
-    let Libraries { needed, missing } = resolve(request.paths.home(), &["app", "deps"], &on_system, &allowed);
-    if missing.is_empty() {
-        return Ok(needed);
+    let places = |library: &str| SYSTEM.map(|directory| Path::new(directory).join(library));
+    let on_system = |library: &str| places(library).iter().any(|path| !hidden.contains(path) && path.exists());
+    let of_tools = |library: &str| places(library).iter().any(|path| hidden.contains(path));
+    let found = resolve(request.paths.home(), &["app", "deps"], &on_system, &allowed);
+    if found.missing.is_empty() {
+        return Ok(found.needed);
     }
-    if !has_foreign(request, plan) {
-        return Err(Problem::MissingLibrary { missing });
+    let own = started(&found, &request.paths.app, commands);
+    let (surely, perhaps): (Vec<_>, Vec<_>) =
+        found.missing.into_iter().partition(|(file, library)| own.contains(file) || of_tools(library));
+    if !surely.is_empty() && !has_foreign(request, plan) {
+        return Err(Problem::MissingLibrary { missing: surely });
     }
     runner.headline("Libraries are missing at run time; what needs them will not start:");
-    for (file, library) in &missing {
+    let all: Vec<_> = surely.into_iter().chain(perhaps).collect();
+    for (file, library) in all.iter().take(MOST_TOLD) {
         runner.detail(&format!("{file} needs {library}"));
     }
-    Ok(needed)
+    if let Some(more @ 1..) = all.len().checked_sub(MOST_TOLD) {
+        runner.detail(&format!("and {more} more"));
+    }
+    Ok(found.needed)
+}
+
+/// Files of the droplet that start commands name, with those that they load.
+fn started(found: &Libraries, app: &Path, commands: &[&str]) -> BTreeSet<String> {
+    let within = |word: &str| {
+        let word = ["$HOME/", "${HOME}/"].iter().find_map(|home| word.strip_prefix(home)).unwrap_or(word);
+        let path = Path::new(word).strip_prefix(app).ok().and_then(Path::to_str).unwrap_or(word);
+        format!("app/{}", plain(path))
+    };
+    let words = commands.iter().flat_map(|command| command.split(['&', '|', ';', '\n']));
+    let programs = words.filter_map(|part| part.split_whitespace().find(|word| *word != "exec" && !word.contains('=')));
+    let mut open: Vec<String> = programs.map(|word| within(word.trim_matches(['"', '\'']))).collect();
+    let mut all = BTreeSet::new();
+    while let Some(file) = open.pop() {
+        if let Some(needed) = found.needed.get(&file).filter(|_| all.insert(file.clone())) {
+            open.extend(needed.iter().filter_map(|library| found.providers.get(library)).flatten().cloned());
+        }
+    }
+    all
 }
 
 /// Whether a buildpack that is not the platform's own takes part.
@@ -87,20 +118,21 @@ fn build_only_paths(lists: &Path, plan: &BuildPlan) -> Result<HashSet<PathBuf>, 
 
 fn resolve(home: &Path, directories: &[&str], on_system: &dyn Fn(&str) -> bool, allowed: &[&str]) -> Libraries {
     let mut found: BTreeMap<String, Dynamic> = BTreeMap::new();
-    let mut own: BTreeSet<String> = BTreeSet::new();
+    let mut own: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for entry in directories.iter().flat_map(|directory| WalkDir::new(home.join(directory)).follow_links(false)) {
         // A directory that an app has made unreadable is not a reason to fail: packing will say so.
         let Ok(entry) = entry else { continue };
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type().is_symlink() && name.contains(".so") {
-            own.insert(name);
+            own.entry(name).or_default();
         } else if entry.file_type().is_file()
             && let Ok(Some(dynamic)) = elf::dynamic(entry.path())
         {
-            own.extend(dynamic.soname.clone());
-            own.insert(name);
-            let path = entry.path().strip_prefix(home).unwrap_or(entry.path());
-            found.insert(path.to_string_lossy().into_owned(), dynamic);
+            let path = entry.path().strip_prefix(home).unwrap_or(entry.path()).to_string_lossy().into_owned();
+            for name in dynamic.soname.iter().chain([&name]) {
+                own.entry(name.clone()).or_default().push(path.clone());
+            }
+            found.insert(path, dynamic);
         }
     }
     let mut missing = Vec::new();
@@ -111,13 +143,13 @@ fn resolve(home: &Path, directories: &[&str], on_system: &dyn Fn(&str) -> bool, 
         }
         for library in &dynamic.needed {
             // A library inside the droplet counts wherever it is: RPATH, wrapper scripts and dlopen all lead to it.
-            if !own.contains(library) && !on_system(library) && !allowed.contains(&library.as_str()) {
+            if !own.contains_key(library) && !on_system(library) && !allowed.contains(&library.as_str()) {
                 missing.push((path.clone(), library.clone()));
             }
         }
         needed.insert(path, dynamic.needed);
     }
-    Libraries { needed, missing }
+    Libraries { needed, missing, providers: own }
 }
 
 /// Made for another C library (musl, Android): npm packages bring such variants along and never load them here.
@@ -150,17 +182,26 @@ mod tests {
         assert!(missing(&[]).is_empty());
     }
 
-    #[test]
-    fn a_foreign_buildpack_is_warned_and_a_built_in_one_refused() {
-        let home = tempfile::tempdir().unwrap();
-        let paths =
-            BuildPaths { app: home.path().join("app"), deps: home.path().join("deps"), ..BuildPaths::default() };
-        fs::create_dir_all(&paths.app).unwrap();
-        // A program whose library no system has.
+    /// A program that needs a library which no system has.
+    fn program(path: &Path) {
         let mut program = fs::read("/bin/sh").unwrap();
         let name = program.windows(10).position(|window| window == b"libc.so.6\0").unwrap();
         program[name..name + 9].copy_from_slice(b"libz.so.6");
-        fs::write(paths.app.join("tool"), program).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, program).unwrap();
+    }
+
+    #[test]
+    fn what_is_started_must_have_its_libraries_and_the_rest_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let paths =
+            BuildPaths { app: home.path().join("app"), deps: home.path().join("deps"), ..BuildPaths::default() };
+        let app = paths.app.display().to_string();
+        program(&paths.app.join("bin/tool"));
+        // A program that loads it.
+        fs::create_dir_all(paths.app.join("lib")).unwrap();
+        fs::copy(paths.app.join("bin/tool"), paths.app.join("lib/libc.so.6")).unwrap();
+        fs::copy("/bin/sh", paths.app.join("run")).unwrap();
         let builtin = |builtin: Option<&str>| BuildpackRequest {
             name: "some_buildpack".into(),
             builtin: builtin.map(Into::into),
@@ -179,12 +220,26 @@ mod tests {
         };
         let runner = Runner::new(Duration::from_secs(60), 0);
         let plan = |buildpacks| BuildPlan { buildpacks, ..BuildPlan::default() };
-        let Err(Problem::MissingLibrary { missing }) = check(&request, &plan(vec![planned(0)]), &runner) else {
-            panic!()
-        };
-        assert_eq!(missing, [("app/tool".to_owned(), "libz.so.6".to_owned())]);
-        let taken = check(&request, &plan(vec![planned(0), planned(1)]), &runner).unwrap();
-        assert_eq!(taken["app/tool"], ["libz.so.6"]);
+        let check = |command: &str, buildpacks| check(&request, &plan(buildpacks), &runner, &[command]);
+        let (direct, loaded) = ("app/bin/tool".to_owned(), "app/lib/libc.so.6".to_owned());
+        let library = || "libz.so.6".to_owned();
+        for (command, file) in [
+            ("./bin/tool --port $PORT", &direct),
+            ("A=1 exec bin/tool", &direct),
+            ("true && $HOME/bin/tool", &direct),
+            (&format!("\"{app}/bin/tool\" x"), &direct),
+            ("./run", &loaded),
+        ] {
+            let Err(Problem::MissingLibrary { missing }) = check(command, vec![planned(0)]) else {
+                panic!("{command}")
+            };
+            assert_eq!(missing, [(file.clone(), library())], "{command}");
+            let taken = check(command, vec![planned(0), planned(1)]).unwrap();
+            assert_eq!(taken["app/bin/tool"], [library()], "a foreign buildpack's is only told");
+        }
+        for command in ["npm start", "java -jar bin/tool", "", "./other"] {
+            assert_eq!(check(command, vec![planned(0)]).unwrap()["app/bin/tool"], [library()], "{command}");
+        }
     }
 
     #[test]

@@ -66,10 +66,11 @@ fn with_request(path: &Path, phase: impl FnOnce(&BuildRequest, &Runner) -> io::R
     phase(&request, &runner)
 }
 
-/// Prints a failure where the developer sees it, and gives it its place in the answer.
+/// Prints a failure among the build's output, and gives it its place in the answer. Whoever pushes sees the answer below the
+/// output: that it is the end is told here, and in one line why.
 fn told(problem: &Problem) -> slipway_buildpacks::contract::BuildError {
     let error = problem.to_error();
-    println!("-----> {}: {}", error.id, error.text);
+    println!("-----> {}: {}", error.id, error.text.lines().next().unwrap_or_default());
     error
 }
 

@@ -1,4 +1,4 @@
-//! Droplet and build cache as archives. Equal content gives an equal droplet: owners and times are fixed.
+//! Droplet and build cache as archives. Equal content gives an equal droplet: owners are fixed, times follow from content.
 
 use std::fs;
 use std::path::{Component, Path};
@@ -7,14 +7,15 @@ use slipway_buildpacks::Problem;
 use slipway_buildpacks::contract::{BuildRequest, CACHE_FILE, DROPLET_FILE, OutputFile};
 use slipway_buildpacks::kept;
 use slipway_buildpacks::run::Runner;
+use slipway_layers::canonical::FIRST_TIME;
 use slipway_layers::{MakeError, Owners, PackOptions, Times, pack};
 
 use super::platform;
 
 /// `vcap`.
 const OWNER: Owners = Owners::Fixed(2000, 2000);
-/// 1980-01-01: what a zip can carry, and what Python's installers are told.
-const TIME: Times = Times::Fixed(315_532_800);
+/// Build tools compare ages: nothing that comes back out of a cache may be newer than something else.
+const CACHE_TIME: Times = Times::Fixed(FIRST_TIME);
 /// A larger cache costs more to move than it saves.
 const MAX_CACHE: u64 = 1 << 30;
 
@@ -33,7 +34,8 @@ fn belongs(path: &Path) -> bool {
 
 pub(super) fn droplet(request: &BuildRequest) -> Result<OutputFile, Problem> {
     let limit = request.limits.max_droplet_bytes;
-    let options = options(&belongs, limit);
+    // What the app serves must be seen to have changed when it has.
+    let options = PackOptions { times: Times::Content, ..options(&belongs, limit) };
     archive(request.paths.home(), &request.paths.output, DROPLET_FILE, &options).map_err(|error| match error {
         MakeError::TooLarge { limit } => Problem::DropletTooLarge { limit },
         other => platform("the droplet could not be packed", other),
@@ -68,7 +70,7 @@ fn cache_within(request: &BuildRequest, runner: &Runner, most: u64) -> Option<Ou
 
 /// The volume of a build is thrown away when its files have been read: none of them needs to reach the disk.
 fn options<'a>(take: &'a dyn Fn(&Path) -> bool, max_bytes: u64) -> PackOptions<'a> {
-    PackOptions { owners: OWNER, times: TIME, take, skip_special: true, max_bytes, durable: false }
+    PackOptions { owners: OWNER, times: CACHE_TIME, take, skip_special: true, max_bytes, durable: false }
 }
 
 fn archive(root: &Path, output: &Path, name: &str, options: &PackOptions<'_>) -> Result<OutputFile, MakeError> {

@@ -138,6 +138,38 @@ fn the_same_source_gives_the_same_droplet() {
 }
 
 #[test]
+fn a_changed_file_is_told_by_its_time_in_the_droplet() {
+    use std::os::unix::fs::MetadataExt as _;
+    let times = |word: &str| {
+        let app = [("Procfile", "web: ./run\n"), ("run", "#!/bin/sh\n"), ("page.html", word)];
+        let mut staging = Staging::new(&app, binary());
+        staging.request.skip_detect = true;
+        assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
+        let target = staging.path("unpacked");
+        fs::create_dir(&target).unwrap();
+        let droplet = staging.path("out").join(staging.outcome().droplet.unwrap().file);
+        unpack_droplet(&droplet, "tar.zst", &target, Limits::default(), None).unwrap();
+        ["app/page.html", "app/run", "app"].map(|name| fs::metadata(target.join(name)).unwrap().mtime())
+    };
+    let (afloat, awash) = (times("Afloat"), times("Awash!"));
+    assert_ne!(afloat[0], awash[0], "the size is the same, so that a web server knows it by the time alone");
+    assert_eq!(afloat[1], awash[1]);
+    assert_eq!(times("Afloat"), afloat);
+}
+
+#[test]
+fn what_becomes_of_process_types_is_told() {
+    let told = |procfile: &str| {
+        let mut staging = Staging::new(&[("Procfile", procfile), ("run", "#!/bin/sh\n")], binary());
+        staging.request.skip_detect = true;
+        assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
+        staging.outcome().process_types.into_iter().map(|process| process.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(told("worker: ./run\nrelease: ./migrate\n"), ["worker", "release"]);
+    assert_eq!(told("worker: ./run\nweb: ./run\n"), ["web", "worker"]);
+}
+
+#[test]
 fn a_foreign_buildpack_runs_as_it_is_and_its_cache_comes_back() {
     let scripts = [
         ("detect", "[ -f $1/app.txt ] && echo mine 1"),

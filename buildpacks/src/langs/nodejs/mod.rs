@@ -1,6 +1,8 @@
-//! Node.js: `engines`, `package-lock.json`, the build script, `npm start`.
+//! Node.js: `engines`, `package-lock.json`, the build scripts, `npm start`, or the pages that a build has made.
 
+mod development;
 mod follows;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -8,15 +10,27 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Needs, Workspace, web};
-use crate::contract::{BuildRequest, ProcessType};
+use super::{Needs, Workspace, staticfile, web};
+use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
 use crate::kept::{self, Found};
 use crate::source::Source;
 use crate::versions;
 
+use self::development::Development;
+use self::start::Start;
+
 const NAME: &str = "nodejs_buildpack";
 const LOCKS: [&str; 2] = ["package-lock.json", "npm-shrinkwrap.json"];
+/// Lock files that npm does not read.
+const OTHER_LOCKS: [&str; 4] = ["yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
+/// Files that say a version to tools at home.
+const VERSION_FILES: [&str; 2] = [".nvmrc", ".node-version"];
+/// Scripts that build, the first that is there: Heroku's and Cloud Foundry's name, and everybody's.
+const BUILD_SCRIPTS: [&str; 2] = ["heroku-postbuild", "build"];
+/// Runs before dependencies are installed, and after everything.
+const PREBUILD: &str = "heroku-prebuild";
+const CLEANUP: &str = "heroku-cleanup";
 
 pub(super) fn detects(source: &dyn Source) -> bool {
     source.has("package.json")
@@ -54,15 +68,77 @@ fn compiles(source: &dyn Source) -> bool {
     }
 }
 
+fn build_script(package: &Value) -> Option<&'static str> {
+    BUILD_SCRIPTS.into_iter().find(|script| package_script(package, script).is_some())
+}
+
+/// The layer of Node.js: `engines` must be met, what only says a version to tools at home is met when it can be.
+fn choose<'c>(
+    request: &'c BuildRequest,
+    source: &dyn Source,
+    package: &Value,
+) -> Result<(&'c CatalogueLayer, Option<String>), Problem> {
+    let wanted = package.get("engines").and_then(|engines| engines.get("node")).and_then(Value::as_str);
+    let file = VERSION_FILES.into_iter().find_map(|file| Some((file, source.read(file)?)));
+    match (wanted, file) {
+        (None, Some((file, text))) => {
+            versions::prefer(&request.catalogue, "node", "Node.js", file, versions::first_line(&text), 1)
+        }
+        _ => versions::choose(&request.catalogue, "node", "Node.js", "package.json", wanted, 1),
+    }
+}
+
+/// What is there and has no effect.
+fn unread(source: &dyn Source, package: &Value) -> Vec<String> {
+    let mut notes = Vec::new();
+    let own = LOCKS.iter().find(|lock| source.has(lock));
+    for lock in OTHER_LOCKS.iter().filter(|lock| source.has(lock)) {
+        notes.push(match own {
+            Some(own) => format!("{lock} is not read: dependencies are those of {own}."),
+            None => format!(
+                "{lock} is not read: dependencies are installed with npm, in versions that may be others. To hold them, \
+                 commit a package-lock.json (npm install --package-lock-only)."
+            ),
+        });
+    }
+    let manager = package.get("packageManager").and_then(Value::as_str).unwrap_or_default();
+    if !manager.is_empty() && !manager.starts_with("npm@") {
+        let manager: String = manager.chars().filter(|c| !c.is_control()).take(40).collect();
+        notes.push(format!("package.json names {manager} as its package manager; npm is used."));
+    }
+    notes
+}
+
+/// What is said before anything is installed when nobody says how the app starts.
+fn without_start(source: &dyn Source, builds: bool) -> String {
+    let entry = ["app.js", "main.js", "src/server.js", "src/index.js", "src/app.js"];
+    let entry = entry.into_iter().find(|file| source.has(file)).unwrap_or("dist/server.js");
+    let pages =
+        if builds { " Unless its build leaves pages (dist, build or out with an index.html), the" } else { " The" };
+    format!(
+        "No start command: package.json has no start script, and there is no server.js.{pages} app will not start. For a \
+         server, add a file Procfile with the line `web: node {entry}`."
+    )
+}
+
 pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
     let package = package(source)?;
-    let wanted = package.get("engines").and_then(|engines| engines.get("node")).and_then(Value::as_str);
-    let (node, note) = versions::choose(&request.catalogue, "node", "Node.js", "package.json", wanted, 1)?;
+    let (node, note) = choose(request, source, &package)?;
+    let start = Start::of(request, source, &package);
+    let builds = build_script(&package).is_some();
     let mut needs = Needs {
         layers: vec![(node, false)],
-        notes: note.into_iter().collect(),
+        notes: note.into_iter().chain(unread(source, &package)).collect(),
         says: format!("nodejs {}", node.version),
     };
+    // A Procfile without `web` means none.
+    if start == Start::Nothing && !source.has("Procfile") {
+        needs.notes.push(without_start(source, builds));
+    }
+    if may_serve_pages(request, source, &package) {
+        // For the pages that it may leave. Without such a layer they are not served.
+        needs.layers.extend(staticfile::needs(request, source).ok().into_iter().flat_map(|needs| needs.layers));
+    }
     if compiles(source) {
         needs.tools(&request.catalogue);
         let headers = format!("{}-headers", node.line);
@@ -75,7 +151,10 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
 fn npm(work: &Workspace<'_>, arguments: &[&str]) -> Command {
     let mut command = work.command("npm");
     command.args(arguments).env("npm_config_cache", work.cache.join("npm"));
-    command.env("NODE_ENV", "production").env("CI", "true").env("npm_config_nodedir", "/usr/local");
+    if work.variable("NODE_ENV").is_none_or(|mode| mode.is_empty()) {
+        command.env("NODE_ENV", "production");
+    }
+    command.env("npm_config_nodedir", "/usr/local");
     // Its own logs lie in its cache, which would be another one after each build for them.
     command.env("npm_config_logs_max", "0");
     for quiet in ["update_notifier", "fund", "audit", "progress"] {
@@ -124,28 +203,82 @@ fn install_locked(
     Ok(())
 }
 
-pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
-    let package = package(source)?;
-    let builds = package_script(&package, "build").is_some();
-    // A build script needs what is only there for development; it is pruned afterwards.
-    let kind = if builds { "--include=dev" } else { "--omit=dev" };
+/// Installs the dependencies.
+fn install(work: &Workspace<'_>, source: &dyn Source, package: &Value, kind: &str) -> Result<(), Problem> {
     if let Some(lock) = LOCKS.iter().find(|lock| source.has(lock)) {
-        install_locked(work, source, &package, lock, kind)?;
-    } else {
-        kept::forget(&work.cache);
-        work.runner.headline("Installing the dependencies of package.json");
+        return install_locked(work, source, package, lock, kind);
+    }
+    kept::forget(&work.cache);
+    work.runner.headline("Installing the dependencies of package.json");
+    if !OTHER_LOCKS.iter().any(|lock| source.has(lock)) {
         work.runner.detail("There is no package-lock.json: another push may install other versions. Commit one.");
-        work.runner.step(NAME, &mut npm(work, &["install", "--no-save", "--no-package-lock", kind]))?;
     }
-    if builds {
-        work.runner.headline("Running the build script");
-        work.runner.step(NAME, &mut npm(work, &["run", "build"]))?;
-        work.runner.step(NAME, &mut npm(work, &["prune", "--omit=dev"]))?;
+    work.runner.step(NAME, &mut npm(work, &["install", "--no-save", "--no-package-lock", kind]))
+}
+
+/// Runs a script of the app, if it has it.
+fn run_script(work: &Workspace<'_>, package: &Value, script: &str) -> Result<(), Problem> {
+    if package_script(package, script).is_none() {
+        return Ok(());
     }
+    work.runner.headline(&format!("Running the script {script}"));
+    work.runner.step(NAME, &mut npm(work, &["run", script]))
+}
+
+pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<ProcessType>, Problem> {
+    let planned = package(source)?;
+    let with_nginx = has_nginx(work, source, &planned);
+    run_script(work, &planned, PREBUILD)?;
+    // It may have changed this.
+    let package = package(source)?;
+    let start = Start::of(work.request, source, &package);
+    let script = build_script(&package);
+    let development = Development::of(work, source, &package, &start, script.is_some());
+    install(work, source, &package, development.option())?;
+    if let Some(script) = script {
+        run_script(work, &package, script)?;
+    }
+    let pages =
+        if work.last && script.is_some() && start.gives_way() && with_nginx { start::pages(source) } else { None };
+    match &development {
+        Development::Wanted(why) => work.runner.detail(&format!("Dependencies for development stay: {why}")),
+        Development::Needed(program) if pages.is_none() => {
+            work.runner
+                .detail(&format!("Dependencies for development stay: the start command needs {program} of them"));
+        }
+        Development::Needed(_) | Development::ForTheBuild => {
+            work.runner.step(NAME, &mut npm(work, &["prune", "--omit=dev"]))?;
+        }
+        Development::Left => {}
+    }
+    run_script(work, &package, CLEANUP)?;
     for program in ["node", "npm", "npx"] {
         work.link(program, &format!("/usr/local/bin/{program}"))?;
     }
     work.put("profile.d/nodejs.sh", "export NODE_ENV=${NODE_ENV:-production}\nexport NODE_HOME=/usr/local\n")?;
-    let starts = package_script(&package, "start").is_some() || source.has("server.js");
-    Ok(if starts { web("npm start") } else { Vec::new() })
+    if let Some(pages) = pages {
+        let types = staticfile::serve_built(work, source, &pages)?;
+        match &start {
+            Start::Development(server) => work.runner.detail(&format!(
+                "`npm start` is a server for development ({server}); for it, add a Procfile with `web: npm start`"
+            )),
+            Start::Entry(file) => {
+                work.runner.detail(&format!("For {file} instead, add a Procfile with `web: node {file}`"));
+            }
+            _ => {}
+        }
+        return Ok(types);
+    }
+    Ok(start.command(source).map(web).unwrap_or_default())
+}
+
+/// Whether the plan has the web server, see [`needs`].
+fn has_nginx(work: &Workspace<'_>, source: &dyn Source, package: &Value) -> bool {
+    may_serve_pages(work.request, source, package)
+        && work.request.catalogue.iter().any(|layer| layer.name == "nginx" && layer.kind == "runtime")
+}
+
+/// Whether pages that the build leaves would be what the app is.
+fn may_serve_pages(request: &BuildRequest, source: &dyn Source, package: &Value) -> bool {
+    build_script(package).is_some() && Start::of(request, source, package).gives_way()
 }

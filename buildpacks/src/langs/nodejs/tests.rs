@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::super::Builtin;
-use super::super::testing::Builds;
+use super::super::testing::{Builds, request};
+use crate::source::Listing;
 
 /// Installs what the lock file is, and what the app's file `effect` says.
 const NPM: &str = r#"echo "$*" >>$LOG
@@ -15,7 +16,12 @@ ci|install)
     ln -s ../express/index.js node_modules/.bin/express
     if [ -f effect ]; then . ./effect; fi ;;
 prune) rm -rf node_modules/.bin ;;
-run) cat node_modules/express/index.js >built ;;
+run)
+    case $2 in
+    heroku-prebuild) echo "$NODE_ENV" >before; [ -d node_modules ] && echo late >before ;;
+    *) cat node_modules/express/index.js >built; if [ -f makes ]; then . ./makes; fi ;;
+    esac
+    true ;;
 esac"#;
 
 const CI: &str = "ci --prefer-offline --omit=dev";
@@ -52,6 +58,136 @@ fn the_build_script_and_pruning_run_every_time_over_what_was_installed() {
     assert!(app.contains_key(std::path::Path::new("built")) && !builds.at("home/app/node_modules/.bin").exists());
     assert_eq!(builds.run(), after);
     assert_eq!(builds.tree("home/app"), app, "the build script saw what is pruned afterwards");
+}
+
+const BUILD: &str = "ci --prefer-offline --include=dev";
+const PRUNE: &str = "prune --omit=dev";
+
+#[test]
+fn herokus_scripts_run_with_every_push_around_what_is_installed_or_taken() {
+    let scripts = r#"{"scripts":{"heroku-prebuild":"a","heroku-postbuild":"b","heroku-cleanup":"c","build":"d"}}"#;
+    let builds = builds(scripts);
+    let around = ["run heroku-prebuild", "run heroku-postbuild", PRUNE, "run heroku-cleanup"];
+    assert_eq!(builds.run(), [around[0], BUILD, around[1], around[2], around[3]]);
+    assert_eq!(fs::read_to_string(builds.at("home/app/before")).unwrap(), "production\n", "before the dependencies");
+    assert_eq!(builds.run(), around, "node_modules is of the last build, the scripts are not");
+    assert_eq!(fs::read_to_string(builds.at("home/app/before")).unwrap(), "production\n");
+}
+
+#[test]
+fn the_apps_settings_about_development_hold() {
+    let build = r#"{"scripts":{"build":"tsc"}}"#;
+    for (package, name, value, calls) in [
+        ("{}", "NODE_ENV", "development", &[BUILD][..]),
+        (build, "NODE_ENV", "development", &[BUILD, "run build"]),
+        (build, "NODE_ENV", "production", &[BUILD, "run build", PRUNE]),
+        ("{}", "NPM_CONFIG_PRODUCTION", "false", &[BUILD]),
+        (build, "npm_config_production", "false", &[BUILD, "run build"]),
+        (build, "NPM_CONFIG_PRODUCTION", "true", &[CI, "run build"]),
+    ] {
+        let mut builds = builds(package);
+        builds.variable(name, value);
+        assert_eq!(builds.run(), calls, "{package} {name}={value}");
+    }
+    let mut builds = builds(r#"{"scripts":{"heroku-prebuild":"a"}}"#);
+    builds.variable("NODE_ENV", "development");
+    builds.run();
+    let seen = fs::read_to_string(builds.at("home/app/before")).unwrap();
+    assert_eq!(seen, "\n", "scripts inherit the app's own, which nothing replaces");
+}
+
+#[test]
+fn what_the_start_command_needs_stays() {
+    let lock = r#"{"lockfileVersion":3,"packages":{"":{},
+        "node_modules/cross-env":{"version":"7.0.0","dev":true,"bin":{"cross-env":"x.js"}},
+        "node_modules/pm2":{"version":"5.0.0","bin":{"pm2":"x.js"}}}}"#;
+    for (package, procfile, calls) in [
+        (r#"{"scripts":{"start":"cross-env A=1 node server.js"}}"#, "", &[BUILD][..]),
+        (r#"{"scripts":{"start":"npm run serve","serve":"cross-env node x","build":"b"}}"#, "", &[BUILD, "run build"]),
+        (r#"{"scripts":{"start":"pm2 start x"}}"#, "", &[CI]),
+        ("{}", "worker: cross-env node worker.js", &[BUILD]),
+        ("{}", "web: node cross-env", &[CI]),
+    ] {
+        let mut builds = builds(package);
+        builds.file("package-lock.json", lock);
+        if !procfile.is_empty() {
+            builds.file("Procfile", procfile);
+        }
+        assert_eq!(builds.run(), calls, "{package} {procfile}");
+    }
+    let mut unlocked = builds(r#"{"scripts":{"start":"cross-env node x"},"devDependencies":{"cross-env":"7"}}"#);
+    unlocked.app.remove("package-lock.json");
+    assert_eq!(unlocked.run(), ["install --no-save --no-package-lock --include=dev"]);
+}
+
+#[test]
+fn pages_that_a_build_makes_are_served_when_there_is_no_server() {
+    let web = |builds: &Builds| builds.stage().unwrap().into_iter().map(|process| process.command).collect::<Vec<_>>();
+    let makes = "mkdir -p dist; echo page >dist/index.html";
+    let vite = r#"{"scripts":{"dev":"vite","build":"vite build","preview":"vite preview"}}"#;
+    let developer = r#"{"scripts":{"start":"cross-env PORT=1 react-scripts start","build":"react-scripts build"}}"#;
+    for package in [vite, developer] {
+        let mut builds = builds(package);
+        builds.app.remove("server.js");
+        builds.file("makes", makes);
+        assert_eq!(web(&builds), ["$HOME/boot.sh"], "{package}");
+        assert!(builds.calls().contains(&PRUNE.to_owned()), "{:?}", builds.calls());
+        let configuration = fs::read_to_string(builds.at("home/app/nginx/conf/nginx.conf")).unwrap();
+        assert!(configuration.contains(&format!("root {};", builds.at("home/app/dist").display())));
+        // Words of a Staticfile count here too.
+        builds.file("Staticfile", "root: dist\npushstate: enabled\n");
+        assert_eq!(web(&builds), ["$HOME/boot.sh"]);
+        assert!(fs::read_to_string(builds.at("home/app/nginx/conf/nginx.conf")).unwrap().contains("rewrite"));
+    }
+    // A server of its own, or a developer who says what runs.
+    let mut builds = builds(r#"{"scripts":{"start":"node server.js","build":"x"}}"#);
+    builds.file("makes", makes);
+    assert_eq!(web(&builds), ["npm start"]);
+    builds.file("package.json", vite);
+    builds.app.remove("server.js");
+    builds.file("Procfile", "web: npx serve dist\n");
+    assert!(web(&builds).is_empty() && !builds.at("home/app/boot.sh").exists());
+    builds.app.remove("Procfile");
+    builds.app.remove("makes");
+    assert!(web(&builds).is_empty(), "nothing was made");
+    builds.file("package.json", developer);
+    assert_eq!(web(&builds), ["npm start"], "as on Cloud Foundry");
+}
+
+/// What planning says, and the layers that it takes.
+fn planned(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+    let request = request("nodejs");
+    let needs = super::needs(&request, &Listing::of(files)).unwrap();
+    (needs.notes, needs.layers.into_iter().map(|(layer, _)| layer.line.clone()).collect())
+}
+
+#[test]
+fn what_is_not_read_is_named_before_anything_is_installed() {
+    let start = ("package.json", r#"{"scripts":{"start":"x"}}"#);
+    let (notes, _) = planned(&[start, ("yarn.lock", "")]);
+    assert!(notes.len() == 1 && notes[0].starts_with("yarn.lock is not read") && notes[0].contains("npm"), "{notes:?}");
+    let (notes, _) = planned(&[start, ("pnpm-lock.yaml", ""), ("package-lock.json", LOCK)]);
+    assert_eq!(notes, ["pnpm-lock.yaml is not read: dependencies are those of package-lock.json."]);
+    let managed = ("package.json", r#"{"scripts":{"start":"x"},"packageManager":"pnpm@9.1.0"}"#);
+    assert!(planned(&[managed]).0[0].contains("pnpm@9.1.0"));
+    assert!(planned(&[start, (".nvmrc", "20\n")]).0[0].contains(".nvmrc asks for Node.js 20"));
+    assert!(planned(&[start, (".nvmrc", "v22\n")]).0.is_empty());
+    let engines = ("package.json", r#"{"scripts":{"start":"x"},"engines":{"node":"22"}}"#);
+    assert!(planned(&[engines, (".nvmrc", "18")]).0.is_empty(), "engines is the word that counts");
+}
+
+#[test]
+fn that_nothing_starts_the_app_is_said_before_anything_is_installed() {
+    let (notes, layers) = planned(&[("package.json", "{}"), ("src/index.js", "")]);
+    assert!(notes[0].contains("No start command") && notes[0].contains("`web: node src/index.js`"), "{notes:?}");
+    assert!(!layers.contains(&"nginx-1.22".to_owned()));
+    let (notes, layers) = planned(&[("package.json", r#"{"scripts":{"build":"vite build"}}"#)]);
+    assert!(notes[0].contains("dist, build or out"), "{notes:?}");
+    assert!(layers.contains(&"nginx-1.22".to_owned()), "{layers:?}");
+    for file in ["server.js", "index.js", "Procfile"] {
+        let text = if file == "Procfile" { "worker: x" } else { "" };
+        assert!(planned(&[("package.json", "{}"), (file, text)]).0.is_empty(), "{file}");
+    }
 }
 
 #[test]

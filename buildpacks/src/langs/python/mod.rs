@@ -1,14 +1,16 @@
-//! Python: `runtime.txt`, `requirements.txt`, a virtual environment at its final place.
+//! Python: `runtime.txt` or `.python-version`, `requirements.txt`, a virtual environment at its final place.
 
+mod django;
 mod follows;
 mod requirements;
+mod start;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
 use super::{Needs, Workspace};
-use crate::contract::{BuildRequest, ProcessType};
+use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
 use crate::kept::{self, Found};
 use crate::source::Source;
@@ -16,11 +18,18 @@ use crate::versions;
 
 const NAME: &str = "python_buildpack";
 /// 1980-01-01, the oldest time that a wheel's zip can carry. Set, it also makes compiled files checked by content rather
-/// than by time; a droplet's times are normalised, and with time-checked files every import would compile again.
+/// than by time; a droplet's times are others than those of the build, and with time-checked files every import would compile again.
 const EPOCH: &str = "315532800";
 const REQUIREMENTS: &str = "requirements.txt";
 /// Where an app brings its packages along.
 const VENDOR: &str = "vendor";
+/// Lock files of tools that are not here, and how each writes the file that pip reads.
+const LOCKS: [(&str, &str); 4] = [
+    ("uv.lock", "uv export --no-dev --no-emit-project --output-file requirements.txt"),
+    ("poetry.lock", "poetry export --output requirements.txt"),
+    ("pdm.lock", "pdm export --prod --output requirements.txt"),
+    ("Pipfile.lock", "pipenv requirements > requirements.txt"),
+];
 
 pub(super) fn detects(source: &dyn Source) -> bool {
     ["requirements.txt", "setup.py", "pyproject.toml", "Pipfile", "runtime.txt", "environment.yml"]
@@ -47,16 +56,53 @@ fn wanted(source: &dyn Source) -> Result<Option<&'static [&'static str]>, Proble
     Ok(None)
 }
 
+/// The layer of Python: `runtime.txt` must be met, and what the app as a package requires; what only says a version to tools
+/// at home is met when it can be.
+fn choose<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<(&'c CatalogueLayer, Option<String>), Problem> {
+    let catalogue = &request.catalogue;
+    let plain = |text: &str| versions::first_line(text).map(|text| text.trim_start_matches("python-").to_owned());
+    if let Some(wanted) = source.read("runtime.txt").as_deref().and_then(plain) {
+        return versions::choose(catalogue, "python", "Python", "runtime.txt", Some(&wanted), 2);
+    }
+    if let Some(wanted) = source.read(".python-version").as_deref().and_then(plain) {
+        return versions::prefer(catalogue, "python", "Python", ".python-version", Some(&wanted), 2);
+    }
+    let required = if source.has(REQUIREMENTS) { None } else { requires_python(source) };
+    versions::choose(catalogue, "python", "Python", "pyproject.toml", required.as_deref(), 2)
+}
+
+/// The range of versions with which the app can be installed as a package.
+fn requires_python(source: &dyn Source) -> Option<String> {
+    let text = source.read("pyproject.toml")?;
+    let value = text.lines().find_map(|line| line.trim_start().strip_prefix("requires-python"))?;
+    let value = value.trim_start().strip_prefix('=')?.split('#').next()?;
+    Some(value.trim().trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty())
+}
+
+/// What is there and has no effect.
+fn unread(source: &dyn Source) -> Vec<String> {
+    let own = source.has(REQUIREMENTS);
+    let locks = LOCKS.iter().filter(|(lock, _)| source.has(lock)).map(|(lock, export)| match own {
+        true => format!("{lock} is not read: dependencies are those of {REQUIREMENTS}."),
+        false => format!(
+            "{lock} is not read: dependencies are installed with pip, in versions that may be others. To hold them, write a \
+             {REQUIREMENTS}: {export}"
+        ),
+    });
+    locks.collect()
+}
+
 pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
     let dependencies = wanted(source)?;
-    let text = source.read("runtime.txt");
-    let version = text.as_deref().map(|text| text.trim().trim_start_matches("python-"));
-    let (python, note) = versions::choose(&request.catalogue, "python", "Python", "runtime.txt", version, 2)?;
+    let (python, note) = choose(request, source)?;
     let mut needs = Needs {
         layers: vec![(python, false)],
-        notes: note.into_iter().collect(),
+        notes: note.into_iter().chain(unread(source)).collect(),
         says: format!("python {}", python.version),
     };
+    if request.command.is_none() && !source.has("Procfile") {
+        needs.notes.push(start::advice(source));
+    }
     // Whether a wheel exists is known only after asking the index, so the tools come along.
     if dependencies.is_some() {
         needs.tools(&request.catalogue);
@@ -167,6 +213,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
             }
         }
     }
+    django::collect(work, &environment)?;
     // Python has no usual way to start a web server: Procfile or manifest must say it.
     Ok(Vec::new())
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::super::Builtin;
-use super::super::testing::Builds;
+use super::super::testing::{Builds, request};
 use crate::kept::{Kept, Seen, Variables};
+use crate::source::Listing;
 
 /// `-m venv … DIR` makes an environment; `-m pip --python …` installs what the requirements are.
 const PYTHON: &str = r#"case $2 in
@@ -24,6 +25,9 @@ pip)
     cp requirements.txt "$site/installed" 2>/dev/null || echo none >"$site/installed"
     if [ -f effect ]; then . ./effect; fi
     echo tool >"$site/../../bin/flask" ;;
+collectstatic)
+    echo "$*" >>$LOG
+    if [ -f collects ]; then . ./collects; fi ;;
 esac"#;
 
 const BOTH: [&str; 2] = ["venv", "pip"];
@@ -123,6 +127,90 @@ fn the_cache_has_no_say_in_which_python_runs() {
     reseal(&builds);
     assert_eq!(builds.run(), BOTH);
     assert_eq!(builds.tree("home/deps"), before);
+}
+
+/// An app with Django, whose collecting does this.
+fn django(collects: &str) -> Builds {
+    let installs =
+        "mkdir -p $site/../python3.11/site-packages/django; echo >$site/../python3.11/site-packages/django/__init__.py";
+    let app = [
+        ("requirements.txt", "django==5\n"),
+        ("effect", installs),
+        ("shop/manage.py", ""),
+        ("shop/deep/manage.py", ""),
+        ("collects", collects),
+    ];
+    Builds::new(Builtin::Python, &app, &[("python3", PYTHON)])
+}
+
+const COLLECT: &str = "shop/manage.py collectstatic --noinput --traceback";
+
+#[test]
+fn static_files_of_django_are_collected_with_every_push() {
+    let mut builds = django("mkdir -p static; echo made >static/all.css");
+    assert_eq!(builds.run(), ["venv", "pip", COLLECT]);
+    assert!(builds.at("home/app/static/all.css").is_file());
+    assert_eq!(builds.run(), [COLLECT], "also when nothing is installed");
+    builds.variable("DISABLE_COLLECTSTATIC", "1");
+    assert!(!builds.run().contains(&COLLECT.to_owned()));
+    // Neither without Django nor without a project.
+    builds.env.clear();
+    builds.app.remove("shop/manage.py");
+    builds.app.remove("shop/deep/manage.py");
+    assert!(!builds.run().iter().any(|call| call.contains("collectstatic")));
+    builds.file("manage.py", "");
+    builds.app.remove("effect");
+    builds.file("requirements.txt", "flask==3\n");
+    assert_eq!(builds.run(), BOTH);
+}
+
+#[test]
+fn a_project_that_cannot_collect_is_told_how_to_go_on() {
+    for words in [
+        "django.core: using the staticfiles app without having set the STATIC_ROOT setting",
+        "Unknown command: 'collectstatic'",
+    ] {
+        assert!(django(&format!("echo \"{words}\" >&2; exit 1")).stage().is_ok(), "{words}");
+    }
+    let text = django("echo no such table >&2; exit 1").stage().unwrap_err().to_error().text;
+    assert!(text.contains("no such table") && text.contains("DISABLE_COLLECTSTATIC=1"), "{text}");
+}
+
+/// What planning says, and the version that it takes.
+fn planned(files: &[(&str, &str)]) -> (Vec<String>, String) {
+    let request = request("python");
+    let needs = super::needs(&request, &Listing::of(files)).unwrap();
+    (needs.notes, needs.says)
+}
+
+#[test]
+fn what_is_not_read_is_named_before_anything_is_installed() {
+    let procfile = ("Procfile", "web: x");
+    let (notes, says) = planned(&[procfile, ("requirements.txt", ""), (".python-version", "3.11.9\n")]);
+    assert!(says == "python 3.11.2" && notes.len() == 1 && notes[0].contains("keeps this line patched"), "{notes:?}");
+    let (notes, _) = planned(&[procfile, ("requirements.txt", ""), (".python-version", "3.14\n")]);
+    assert!(notes[0].contains(".python-version asks for Python 3.14") && notes[0].contains("3.11.2"), "{notes:?}");
+    let (notes, _) = planned(&[procfile, ("pyproject.toml", ""), ("uv.lock", ""), ("poetry.lock", "")]);
+    assert!(notes.iter().any(|note| note.starts_with("uv.lock") && note.contains("uv export")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.starts_with("poetry.lock") && note.contains("poetry export")), "{notes:?}");
+    let (notes, _) = planned(&[procfile, ("requirements.txt", ""), ("Pipfile", ""), ("Pipfile.lock", "")]);
+    assert_eq!(notes, ["Pipfile.lock is not read: dependencies are those of requirements.txt."]);
+    assert!(planned(&[procfile, ("requirements.txt", "")]).0.is_empty());
+    let (notes, _) = planned(&[("requirements.txt", "flask"), ("app.py", "app = Flask(__name__)")]);
+    assert!(notes[0].contains("web: gunicorn app:app"), "{notes:?}");
+    assert!(planned(&[("requirements.txt", ""), ("Procfile", "worker: x")]).0.is_empty(), "no web process is meant");
+}
+
+#[test]
+fn a_package_for_another_python_is_refused_at_once() {
+    let request = request("python");
+    let needs = |range: &str| {
+        let text = format!("[project]\nname = 'x'\nrequires-python = \"{range}\" # ours\n");
+        super::needs(&request, &Listing::of(&[("pyproject.toml", &text)])).map(|needs| needs.says)
+    };
+    assert_eq!(needs(">=3.9,<4").unwrap(), "python 3.11.2");
+    let text = needs(">=3.12").unwrap_err().to_error().text;
+    assert!(text.contains(">=3.12") && text.contains("pyproject.toml") && text.contains("3.11.2"), "{text}");
 }
 
 /// The tree as it lies there, with nothing left out, and with the facts of the true record.

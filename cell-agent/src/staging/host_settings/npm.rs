@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use super::Host;
 
+/// Those of them that are addresses.
+const ADDRESSES: [&str; 4] = ["registry", "proxy", "https-proxy", "http-proxy"];
 const KEYS: [&str; 7] = ["registry", "proxy", "https-proxy", "http-proxy", "noproxy", "strict-ssl", "fetch-timeout"];
 
 /// What npm is told on this host.
@@ -14,6 +16,8 @@ pub(super) struct Npm {
     values: BTreeMap<String, String>,
     /// Its own bundle.
     pub(super) cafile: Option<String>,
+    /// See [`super::HostSettings::withheld`].
+    pub(super) withheld: Vec<String>,
 }
 
 pub(super) fn read(host: &Host) -> Npm {
@@ -28,7 +32,7 @@ pub(super) fn read(host: &Host) -> Npm {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
             if let Some((key, value)) = line.split_once('=') {
                 let value = value.trim().trim_matches('"');
-                npm.set(key.trim(), &expand(value, host));
+                npm.set(key.trim(), value, host);
             }
         }
     }
@@ -38,18 +42,32 @@ pub(super) fn read(host: &Host) -> Npm {
             let key = &name[11..];
             // Scopes and hosts keep their underscores.
             let plain = key.to_lowercase().replace('_', "-");
-            npm.set(if key.starts_with(['@', '/']) { key } else { &plain }, value);
+            npm.set(if key.starts_with(['@', '/']) { key } else { &plain }, value, host);
         }
     }
     npm
 }
 
 impl Npm {
-    fn set(&mut self, key: &str, value: &str) {
-        let scope = key.starts_with('@') && key.ends_with(":registry");
+    fn set(&mut self, key: &str, value: &str, host: &Host) {
+        let address = ADDRESSES.contains(&key) || (key.starts_with('@') && key.ends_with(":registry"));
         if key == "cafile" {
-            self.cafile = Some(value.to_owned());
-        } else if KEYS.contains(&key) || scope || key.starts_with("//") {
+            // Where it is on this host; its content is what a build gets.
+            self.cafile = Some(expand(value, host));
+        } else if key.starts_with("//") || key.starts_with('_') {
+            // `//host/:_authToken` and its like.
+            self.withheld.push(key.to_owned());
+        } else if address {
+            let told = super::address::told(value);
+            if told.as_deref() != Some(value) {
+                self.withheld.push(key.to_owned());
+            }
+            // A stronger file that says nothing usable has still replaced what the weaker one said.
+            match told {
+                Some(told) => drop(self.values.insert(key.to_owned(), told)),
+                None => drop(self.values.remove(key)),
+            }
+        } else if KEYS.contains(&key) && !value.contains("${") {
             self.values.insert(key.to_owned(), value.to_owned());
         }
     }

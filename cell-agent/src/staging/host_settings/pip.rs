@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use super::Host;
 
 const KEYS: [&str; 5] = ["index-url", "extra-index-url", "trusted-host", "proxy", "timeout"];
+/// Those of them that are addresses.
+const ADDRESSES: [&str; 3] = ["index-url", "extra-index-url", "proxy"];
 const SECTIONS: [&str; 3] = ["global", "install", "download"];
 
 /// What pip is told on this host.
@@ -15,6 +17,8 @@ pub(super) struct Pip {
     values: BTreeMap<String, Vec<String>>,
     /// Its own bundle.
     pub(super) cert: Option<String>,
+    /// See [`super::HostSettings::withheld`].
+    pub(super) withheld: Vec<String>,
 }
 
 pub(super) fn read(host: &Host) -> Pip {
@@ -42,7 +46,19 @@ impl Pip {
         if key == "cert" {
             self.cert = values.first().cloned();
         } else if KEYS.contains(&key) && !values.is_empty() {
-            self.values.insert(key.to_owned(), values);
+            let told: Vec<String> = if ADDRESSES.contains(&key) {
+                values.iter().filter_map(|value| super::address::told(value)).collect()
+            } else {
+                values.iter().filter(|value| !value.contains(['@', '$'])).cloned().collect()
+            };
+            if told != values {
+                self.withheld.push(key.to_owned());
+            }
+            // A stronger file that says nothing usable has still replaced what the weaker one said.
+            match told.is_empty() {
+                true => drop(self.values.remove(key)),
+                false => drop(self.values.insert(key.to_owned(), told)),
+            }
         }
     }
 

@@ -1,0 +1,119 @@
+//! What an app looks like that no buildpack takes, and what its developer can do here.
+
+use crate::source::Source;
+
+/// A language or tool, the names at the app's top that tell of it (`*.x` for an ending), and the way here.
+struct Kind {
+    name: &'static str,
+    marks: &'static [&'static str],
+    way: Way,
+}
+
+enum Way {
+    /// A program that can be compiled at home.
+    Compile,
+    /// It needs a runtime, which a buildpack brings.
+    Buildpack,
+    /// In words.
+    Say(&'static str),
+}
+
+const KINDS: [Kind; 14] = [
+    Kind { name: "Go", marks: &["go.mod", "Gopkg.lock", "*.go"], way: Way::Compile },
+    Kind { name: "Rust", marks: &["Cargo.toml"], way: Way::Compile },
+    Kind {
+        name: "Java",
+        marks: &[
+            "pom.xml",
+            "build.gradle",
+            "build.gradle.kts",
+            "settings.gradle",
+            "gradlew",
+            "*.jar",
+            "*.war",
+            "WEB-INF/",
+        ],
+        way: Way::Buildpack,
+    },
+    Kind { name: "Scala", marks: &["build.sbt"], way: Way::Buildpack },
+    Kind { name: "Clojure", marks: &["project.clj", "deps.edn"], way: Way::Buildpack },
+    Kind { name: "Ruby", marks: &["Gemfile", "config.ru", "*.rb"], way: Way::Buildpack },
+    Kind { name: "PHP", marks: &["composer.json", "*.php"], way: Way::Buildpack },
+    Kind { name: ".NET", marks: &["*.csproj", "*.fsproj", "*.sln", "*.slnx"], way: Way::Buildpack },
+    Kind { name: "Elixir", marks: &["mix.exs"], way: Way::Buildpack },
+    Kind { name: "Deno", marks: &["deno.json", "deno.jsonc"], way: Way::Buildpack },
+    Kind { name: "Perl", marks: &["cpanfile", "Makefile.PL", "*.pl"], way: Way::Buildpack },
+    Kind {
+        name: "Python",
+        marks: &["*.py"],
+        way: Way::Say("Add a requirements.txt, which may be empty, and it is taken as Python."),
+    },
+    Kind {
+        name: "Node.js",
+        marks: &["*.js", "*.mjs", "*.ts"],
+        way: Way::Say("Add a package.json (`npm init -y`), and it is taken as Node.js."),
+    },
+    Kind {
+        name: "a container image",
+        marks: &["Dockerfile", "Containerfile", "docker-compose.yml", "compose.yaml"],
+        way: Way::Say("Images are not built here: push the app's source to a buildpack (option -b)."),
+    },
+];
+
+/// Names that are looked through.
+const MOST: usize = 1000;
+
+fn marks(mark: &str, name: &str) -> bool {
+    match mark.strip_prefix('*') {
+        Some(ending) => name.len() > ending.len() && name.ends_with(ending),
+        None => name == mark,
+    }
+}
+
+/// What the source looks like and the way here, in one or two sentences; `None` when nothing is known.
+#[must_use]
+pub fn looks_like(source: &dyn Source) -> Option<String> {
+    let names = source.top(MOST);
+    KINDS.iter().find_map(|kind| {
+        let found = kind.marks.iter().find_map(|mark| names.iter().find(|name| marks(mark, name)))?;
+        let name = kind.name;
+        Some(match kind.way {
+            Way::Say(words) => format!("This looks like {name} ({found}). {words}"),
+            Way::Compile => format!(
+                "This looks like {name} ({found}). There is no {name} buildpack here: compile it for Linux and push the \
+                 program with -b binary_buildpack -c ./PROGRAM, or name a buildpack by its address (-b)."
+            ),
+            Way::Buildpack => format!(
+                "This looks like {name} ({found}). There is no {name} buildpack here: name one by its address (-b), or ask \
+                 the operator to install one."
+            ),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Listing;
+
+    #[test]
+    fn a_language_without_a_buildpack_is_named() {
+        for (file, words) in [
+            ("go.mod", "Go (go.mod)"),
+            ("cmd/main.go", ""),
+            ("pom.xml", "Java (pom.xml)"),
+            ("demo-1.0.jar", "Java (demo-1.0.jar)"),
+            ("index.php", "PHP (index.php)"),
+            ("app.py", "requirements.txt"),
+            ("server.js", "package.json"),
+            ("Dockerfile", "not built here"),
+            ("notes.txt", ""),
+            (".php", ""),
+        ] {
+            let found = looks_like(&Listing::of(&[(file, "")])).unwrap_or_default();
+            assert!(found.contains(words) && found.is_empty() == words.is_empty(), "{file}: {found}");
+        }
+        let both = looks_like(&Listing::of(&[("Dockerfile", ""), ("go.mod", ""), ("tool.py", "")])).unwrap();
+        assert!(both.contains("Go"), "the language says more than a Dockerfile: {both}");
+    }
+}
