@@ -51,7 +51,7 @@ pub struct RouterConfig {
     /// Runtimes, one per core; 0 = as many as there are cores.
     #[serde(default)]
     pub cores: usize,
-    /// Headers of one request, bytes.
+    /// Headers of one request, or of one answer, bytes.
     #[serde(default = "default_header_bytes")]
     pub max_header_bytes: usize,
     /// A backend must begin to answer within this, seconds.
@@ -87,7 +87,7 @@ impl RouterConfig {
 }
 
 fn default_header_bytes() -> usize {
-    64 * 1024
+    1 << 20
 }
 fn default_response_timeout() -> u64 {
     900

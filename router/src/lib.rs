@@ -14,6 +14,7 @@ mod access_log;
 mod admin;
 mod cluster_tls;
 pub mod config;
+mod heads;
 mod keepalive;
 mod limits;
 mod metrics;

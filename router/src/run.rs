@@ -135,6 +135,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
         web_tls,
         descriptors,
         max_header_bytes: config.max_header_bytes,
+        heads: Arc::default(),
         response_timeout: Duration::from_secs(config.response_timeout_s),
         client_stall: Duration::from_secs(config.client_stall_timeout_s),
         drain: drain.clone(),

@@ -144,7 +144,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         query_listen: loopback(0),
         admin_listen: loopback(settings.admin_port),
         cores: 0,
-        max_header_bytes: 64 * 1024,
+        max_header_bytes: 1 << 20,
         response_timeout_s: 900,
         client_stall_timeout_s: 60,
         // No load balancer is in front that would have to notice first.

@@ -16,6 +16,10 @@ pub(crate) enum Answer {
     BadHost,
     /// A method or target that no app can take (`CONNECT`).
     Unsupported,
+    /// `Transfer-Encoding` names more than `chunked`, which nobody here can undo.
+    UnknownCoding,
+    /// Many requests with large heads are under way, and this is one more.
+    NoRoom,
     /// Too many connections are open to send this request on another one.
     Full,
     /// No table was ever received: it is not known whether there is a route.
@@ -59,6 +63,16 @@ impl Answer {
                 StatusCode::BAD_REQUEST,
                 "unsupported_request",
                 "400 Bad Request: Unsupported method or target.".into(),
+            ),
+            Self::UnknownCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unsupported_transfer_encoding",
+                "501 Not Implemented: Transfer-Encoding must be chunked and nothing else.".into(),
+            ),
+            Self::NoRoom => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_large_headers",
+                "503 Service Unavailable: too many requests with large headers are under way, try later.".into(),
             ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -153,6 +167,7 @@ impl Answer {
         let (status, word, mut text) = self.parts();
         text.push('\n');
         exchange.status = status.as_u16();
+        exchange.router_error = Some(word);
         match &self {
             // A client that went away while it sent says nothing about the platform.
             Self::EndpointFailure(failure) | Self::RouteServiceFailure(failure) if failure.cause != Cause::Client => {

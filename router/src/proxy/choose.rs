@@ -100,6 +100,15 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
     })
 }
 
+/// The app whose route has this host and path, for the access line of a request that comes to none of its instances.
+pub(crate) fn app_of(core: &Core, host: &str, path: &str) -> Option<Arc<str>> {
+    core.with_table(|table| {
+        let route = table.find(host, path).filter(|route| !route.route.system)?;
+        let pool = route.targets.iter().find_map(|target| table.pool(&target.pool))?;
+        Some(pool.pool.app_id.as_str().into())
+    })
+}
+
 /// One endpoint; with `any`, those that failed lately are taken too.
 fn choose<'t>(
     core: &Core,

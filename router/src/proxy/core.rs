@@ -16,6 +16,7 @@ use super::failure::LogQuota;
 use super::listener;
 use crate::access_log::LogSender;
 use crate::cluster_tls::ClusterTls;
+use crate::heads::Heads;
 use crate::keepalive::keep_alive;
 use crate::limits::Descriptors;
 use crate::metrics::CoreMetrics;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) web_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) descriptors: Descriptors,
     pub(crate) max_header_bytes: usize,
+    /// Room for large heads.
+    pub(crate) heads: Arc<Heads>,
     pub(crate) response_timeout: Duration,
     /// How long a client may keep the router waiting within a request.
     pub(crate) client_stall: Duration,

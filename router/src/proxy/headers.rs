@@ -28,6 +28,28 @@ pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (asked && !h2c).then(|| upgrade.clone())
 }
 
+/// Whether the client waits to be told that its body is wanted. Who speaks HTTP/1.0 does not (RFC 9110, section 10.1.1).
+/// What else may be expected is the app's affair.
+pub(crate) fn asks_first(headers: &mut HeaderMap, version: Version, has_body: bool) -> bool {
+    let Some(value) = headers.get(EXPECT) else { return false };
+    if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return false;
+    }
+    let asks = has_body && version >= Version::HTTP_11;
+    if !asks {
+        headers.remove(EXPECT);
+    }
+    asks
+}
+
+/// Whether chunks are all that the message was put into. What else it names is known to its two ends alone, and the router
+/// does not pass the name on.
+pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    codings.next().is_none() && first.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// Takes away what belongs to the client's connection, and what only the router may say; adds what the app is to know.
 pub(crate) fn prepare_request(
     headers: &mut HeaderMap,
@@ -44,8 +66,6 @@ pub(crate) fn prepare_request(
     if has_body && !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // The client is told to go on as soon as the body is wanted; the endpoint gets head and body at once.
-    headers.remove(EXPECT);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -86,6 +106,8 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// When the host cannot be in a target.
 pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), Answer> {
     head.headers.remove(TRANSFER_ENCODING);
+    // An app's word about it would not come through: hyper's client by HTTP/2 drops it.
+    head.headers.remove(EXPECT);
     let host = head.headers.remove(HOST).ok_or(Answer::BadHost)?;
     let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let target = Uri::builder().scheme(Scheme::HTTP).authority(host.as_bytes()).path_and_query(path).build();

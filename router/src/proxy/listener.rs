@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -59,13 +58,12 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
     let core = Rc::clone(core);
     tokio::task::spawn_local(async move {
         let _guards = (active, descriptor);
-        let stall = core.shared.client_stall;
         // Without it the last packet of a response could wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        let client = Client::new(remote, secure, stall);
+        let client = Client::new(&core, remote, secure);
         if !secure {
             let Some(protocol) = told(&stream).await else { return };
-            return serve(core, TokioIo::new(stream), client, protocol).await;
+            return serve(core, stream, client, protocol).await;
         }
         let Some(config) = &core.shared.web_tls else { return };
         let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(config)).accept(stream);
@@ -73,7 +71,7 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
             Ok(Ok(stream)) => {
                 let agreed = stream.get_ref().1.alpn_protocol();
                 let protocol = if agreed == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
-                serve(Rc::clone(&core), TokioIo::new(stream), client, protocol).await;
+                serve(Rc::clone(&core), stream, client, protocol).await;
             }
             Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),

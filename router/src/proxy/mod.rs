@@ -9,6 +9,7 @@
 //! try was like ([`failure`]).
 
 mod answer;
+mod answering;
 mod body;
 mod choose;
 mod connection;
@@ -17,8 +18,11 @@ mod endpoint;
 mod exchange;
 mod failure;
 mod headers;
+mod linger;
 mod listener;
+mod patience;
 mod phase;
+mod pieces;
 mod route_service;
 mod service;
 mod sticky;

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use slipway_protocol::reach::Reach;
 use tokio::net::TcpStream;
@@ -174,12 +173,12 @@ pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<S
         let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
         ready.map_err(|error| ServiceError::Io(host(), error))?;
         if !target.tls {
-            return Ok(upstream::handshake(core, TokioIo::new(stream), first).await?);
+            return Ok(upstream::handshake(core, stream, first).await?);
         }
         let name = ServerName::try_from(host()).map_err(|error| ServiceError::TlsName(host(), error))?;
         let tls = TlsConnector::from(std::sync::Arc::clone(&core.shared.service_tls));
         let stream = tls.connect(name, stream).await.map_err(|error| ServiceError::Io(host(), error))?;
-        Ok(upstream::handshake(core, TokioIo::new(stream), first).await?)
+        Ok(upstream::handshake(core, stream, first).await?)
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
         Ok(sender) => sender,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
@@ -23,7 +23,7 @@ use super::exchange::{Exchange, Noted};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
 use super::upstream::{self, ConnectError, Sender};
-use super::{headers, sticky};
+use super::{choose, headers, sticky};
 use crate::table::{EndpointKey, RouteService, normal_host};
 
 /// Tries for one request. More would let one bad request visit every instance of an app.
@@ -49,10 +49,18 @@ pub(crate) async fn handle(
         return Ok(Answer::Full.into_response(exchange, has_body));
     }
     let version = head.version;
+    let asks = headers::asks_first(&mut head.headers, version, has_body);
+    if has_body {
+        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase), asks)));
+    }
     let host = match target(&mut head) {
         Ok(host) => host,
         Err(answer) => return Ok(answer.into_response(exchange, true)),
     };
+    // By HTTP/1.1 the connection has counted.
+    if version == Version::HTTP_2 && !exchange.has_room(&head.headers) {
+        return Ok(Answer::NoRoom.into_response(exchange, has_body));
+    }
     headers::join_cookies(&mut head.headers);
     let wishes = match wishes(&head.headers) {
         Ok(wishes) => wishes,
@@ -60,9 +68,6 @@ pub(crate) async fn handle(
     };
     let switches = upgrade.is_some();
     headers::prepare_request(&mut head.headers, &client, has_body, upgrade, &exchange.request_id);
-    if has_body {
-        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase))));
-    }
     let tried = Vec::with_capacity(MOST_TRIES);
     let mut trip = Trip {
         core: &core,
@@ -89,6 +94,9 @@ fn target(head: &mut request::Parts) -> Result<String, Answer> {
     // hyper takes one of the two and closes afterwards; if ever both come through, the next hop might take the other.
     if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
         return Err(Answer::Unsupported);
+    }
+    if !headers::is_plain(&head.headers) {
+        return Err(Answer::UnknownCoding);
     }
     // HTTP/2 lets two equal ones pass, which apps refuse.
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
@@ -188,7 +196,12 @@ impl Trip<'_> {
             };
             let Decision { route, state } = match (decide(self.core, &asked), self.last.take()) {
                 (Ok(decision), _) => decision,
-                (Err(NoDecision::Answer(answer)), None) => return Err(answer),
+                (Err(NoDecision::Answer(answer)), None) => {
+                    if let Some(app_id) = choose::app_of(self.core, self.host, head.uri.path()) {
+                        exchange.note(&self.noted(&head), &app_id, None);
+                    }
+                    return Err(answer);
+                }
                 (Err(NoDecision::Answer(_)), Some(failure)) => return Err(Answer::EndpointFailure(failure)),
                 (Err(NoDecision::Exhausted), last) => {
                     let failure = last.unwrap_or_else(|| Failure::new(Cause::Gone, "no endpoint is left to try"));
@@ -332,20 +345,30 @@ impl Trip<'_> {
         mut head: request::Parts,
         exchange: &Exchange,
     ) -> Result<(Response<Incoming>, Sender), SendFailure> {
+        let http2 = sender.is_http2();
         let body = match &exchange.home {
             None => RequestBody::empty(),
-            Some(home) => home.lend().ok_or_else(|| {
+            Some(home) => home.lend(http2).ok_or_else(|| {
                 let failure = Failure::new(Cause::Other, "the request's body is not there any more");
                 SendFailure::Final(Answer::EndpointFailure(failure))
             })?,
         };
         // An idempotent request may be sent again even if the endpoint has seen its head; any one perhaps by HTTP/1.1.
-        let (idempotent, http2) = (head.method.is_idempotent(), sender.is_http2());
+        let idempotent = head.method.is_idempotent();
         let copy = (idempotent || http2).then(|| head.clone());
         if http2 {
             headers::for_http2(&mut head).map_err(SendFailure::Final)?;
         }
-        let sending = sender.send(Request::from_parts(head, body));
+        let mut request = Request::from_parts(head, body);
+        if let Some(word) = exchange.home.as_ref().and_then(|home| home.word()).filter(|_| !http2) {
+            let word = Arc::clone(word);
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    word.wanted();
+                }
+            });
+        }
+        let sending = sender.send(request);
         let sending = tokio::time::timeout(self.core.shared.response_timeout, sending);
         // One connection of a client could otherwise keep hundreds toward apps by bodies that never come.
         let stalled = async {
@@ -419,8 +442,20 @@ fn finish(
         };
     }
     let (mut head, body) = response.into_parts();
+    let unusable = match (headers::is_plain(&head.headers), exchange.has_room(&head.headers)) {
+        (true, true) => None,
+        (false, _) => Some((Cause::Invalid, "the Transfer-Encoding of its answer is more than chunked")),
+        (true, false) => Some((Cause::Other, "too many answers with large headers are under way")),
+    };
+    if let Some((cause, detail)) = unusable {
+        return Answer::EndpointFailure(Failure::new(cause, detail)).into_response(exchange, true);
+    }
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
+    // Whether the body comes after all nobody can know, so nothing else comes on this connection.
+    if !exchange.by_http2() && exchange.home.as_ref().is_some_and(|home| home.is_unwanted()) {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(lease) = &lease {
         sticky::remember(&mut head.headers, lease.assignment_id(), &path);
     }

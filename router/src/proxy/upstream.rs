@@ -8,17 +8,20 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
-use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::answering::Answering;
 use super::body::RequestBody;
+use super::connection::MOST_FIELDS;
 use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use super::streams::{OpenError, Place};
 use crate::cluster_tls::DialError;
+use crate::heads::SMALL;
 use crate::keepalive::keep_alive;
 
 /// Sends requests on one connection.
@@ -95,11 +98,11 @@ pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState, http2: bool)
         core.metrics.connects.fetch_add(1, Ordering::Relaxed);
         let tls = core.shared.cluster_tls.load_full();
         let stream = tls.dial_controller(address, b"http/1.1").await?;
-        handshake(core, TokioIo::new(stream), address).await?
+        handshake(core, stream, address).await?
     } else if http2 {
         Sender::Http2(place(core, state).await?)
     } else {
-        handshake(core, TokioIo::new(dial(core, address).await?), address).await?
+        handshake(core, dial(core, address).await?, address).await?
     };
     if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }
 }
@@ -147,10 +150,15 @@ async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectE
 /// Begins HTTP/1.1 on an open connection.
 pub(super) async fn handshake<T>(core: &Rc<Core>, io: T, address: SocketAddr) -> Result<Sender, ConnectError>
 where
-    T: Read + Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http1::Builder::new().handshake(io).await.map_err(|error| ConnectError::Http(address, error))?;
+    let io = TokioIo::new(Answering::new(io));
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(core.shared.max_header_bytes.max(SMALL))
+        .max_headers(MOST_FIELDS)
+        .handshake(io)
+        .await
+        .map_err(|error| ConnectError::Http(address, error))?;
     let descriptor = core.shared.descriptors.take();
     tokio::task::spawn_local(async move {
         let _descriptor = descriptor;

@@ -1,6 +1,8 @@
 //! The router with real sockets: a fake controller, backends in the same process, and clients that misbehave.
 
+mod early;
 mod failures;
+mod heads;
 mod hostile;
 mod http2;
 mod http2_apps;

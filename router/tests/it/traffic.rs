@@ -56,13 +56,20 @@ async fn routes_tells_the_app_who_asked_and_logs() {
 
     let lines = eventually("access lines", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");
-        if lines.len() == 2 { Ok(lines) } else { Err(lines) }
+        if lines.len() == 3 { Ok(lines) } else { Err(lines) }
     })
     .await;
     assert!(
         lines[0].starts_with("app.test - [") && lines[0].contains("\"GET /a?b=c HTTP/1.1\" 200 0 "),
         "{}",
         lines[0]
+    );
+
+    assert!(lines[0].ends_with(" instance_id:\"p-0\" x_cf_routererror:\"-\""), "{}", lines[0]);
+    assert!(
+        lines[1].contains("\" 400 0 ") && lines[1].ends_with(" x_cf_routererror:\"unknown_route\""),
+        "{}",
+        lines[1]
     );
 
     let read = async |role| {
@@ -73,7 +80,7 @@ async fn routes_tells_the_app_who_asked_and_logs() {
         QueryClient::new(channel).read_logs(query).await
     };
     let batch = read(Role::Controller).await.expect("logs").into_inner();
-    assert_eq!((batch.lines.len(), batch.lines[0].source_type.as_str()), (2, "RTR"));
+    assert_eq!((batch.lines.len(), batch.lines[0].source_type.as_str()), (3, "RTR"));
     assert_eq!(read(Role::Cell).await.expect_err("refused").code(), tonic::Code::PermissionDenied);
     router.stop().await;
 }
