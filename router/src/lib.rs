@@ -27,5 +27,6 @@ pub mod table;
 mod web_tls;
 
 pub use config::RouterConfig;
+pub use proxy::forwarding::{Forwarding, Trust};
 pub use run::{RunError, run};
 pub use sockets::Inherited;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
@@ -57,6 +58,11 @@ fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>
 
 /// What an operator may change in a configuration: it stays when the others are written anew at each start.
 fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+    kept_as(path, key, "list of networks")
+}
+
+/// The same, of another kind than a list of networks.
+fn kept_as<T: DeserializeOwned>(path: &Path, key: &str, kind: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -67,8 +73,7 @@ fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let networks = value.clone().try_into::<Vec<String>>();
-    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+    value.clone().try_into::<T>().map(Some).map_err(|_| damaged(format!("{key} = {value} is no {kind}; {advice}")))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -127,6 +132,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
     };
     save(&layout.config("cell"), &cell)?;
     let held = held_by_router(layout);
+    let own = layout.config(ROUTER);
     let router = RouterConfig {
         id: settings.router_id,
         cluster_id: settings.cluster_id,
@@ -147,6 +153,11 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         max_header_bytes: 1 << 20,
         response_timeout_s: 900,
         client_stall_timeout_s: 60,
+        tunnel_idle_timeout_s: kept_as(&own, "tunnel_idle_timeout_s", "number")?.unwrap_or(3600),
+        max_connections: kept_as(&own, "max_connections", "number")?.unwrap_or(0),
+        max_connections_per_endpoint: kept_as(&own, "max_connections_per_endpoint", "number")?.unwrap_or(500),
+        trusted_proxies: kept(&own, "trusted_proxies")?,
+        force_forwarded_proto_https: kept_as(&own, "force_forwarded_proto_https", "true or false")?.unwrap_or(false),
         // No load balancer is in front that would have to notice first.
         drain_delay_ms: 0,
         drain_timeout_s: 10,
@@ -270,12 +281,26 @@ mod tests {
         assert_eq!(services(), ["10.9.0.0/16", &router]);
         assert_eq!(router_config(&layout).expect("a config").http_listen[0].port(), port, "the rest is written anew");
 
+        let mut table: toml::Table =
+            toml::from_str(&std::fs::read_to_string(layout.config(ROUTER)).expect("read")).expect("toml");
+        table.insert("trusted_proxies".to_owned(), vec!["10.7.0.0/16"].into());
+        table.insert("force_forwarded_proto_https".to_owned(), true.into());
+        table.insert("max_connections".to_owned(), 700.into());
+        table.insert("max_connections_per_endpoint".to_owned(), 70.into());
+        table.insert("tunnel_idle_timeout_s".to_owned(), 7.into());
+        std::fs::write(layout.config(ROUTER), toml::to_string(&table).expect("toml")).expect("written");
+
         // None at all is a choice too. The router has moved, and with it what was meant by its address.
         change("controller", "drain_networks", Some(&[]));
         settings.listen = "127.0.0.9".parse().expect("an address");
         start(&settings).expect("the third start");
         assert!(drains().is_empty());
         assert_eq!(services(), ["10.9.0.0/16", "127.0.0.9/32"]);
+        let config = router_config(&layout).expect("a config");
+        assert_eq!(config.trusted_proxies, Some(vec!["10.7.0.0/16".to_owned()]));
+        assert!(config.force_forwarded_proto_https);
+        let numbers = (config.max_connections, config.max_connections_per_endpoint, config.tunnel_idle_timeout_s);
+        assert_eq!(numbers, (700, 70, 7));
 
         change("controller", "drain_networks", None);
         start(&settings).expect("the fourth start");

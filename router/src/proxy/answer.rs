@@ -28,6 +28,10 @@ pub(crate) enum Answer {
     UnknownRoute(String),
     /// The route exists and has no endpoint.
     NoEndpoints(String),
+    /// Every endpoint that would do has as many requests as one may have: host.
+    EndpointLimit(String),
+    /// The app holds as many connections as one may hold while others need theirs.
+    AppLimit,
     /// Every try that was allowed failed; the last one like this.
     EndpointFailure(Failure),
     /// The endpoint took the request and did not begin to answer in time.
@@ -93,6 +97,16 @@ impl Answer {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_endpoints",
                 format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints."),
+            ),
+            Self::EndpointLimit(host) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Connection Limit Reached",
+                format!("503 Service Unavailable: Requested route ('{host}') has reached the connection limit."),
+            ),
+            Self::AppLimit => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "app_connection_limit",
+                "503 Service Unavailable: The app holds its share of the router's connections, try later.".into(),
             ),
             Self::EndpointFailure(failure) => (
                 StatusCode::BAD_GATEWAY,

@@ -18,6 +18,9 @@ use super::phase::Phase;
 use super::streams::Place;
 use super::upstream::Sender;
 
+/// Bytes a second that a body of known length brings at least, while they are waited for. A stream has no such length.
+const SLOWEST: f64 = 500.0;
+
 /// Where a request's body waits between attempts.
 pub(crate) struct Home {
     body: RefCell<Option<Incoming>>,
@@ -26,6 +29,9 @@ pub(crate) struct Home {
     touched: Cell<bool>,
     /// Since when the client has owed the next piece.
     unsent: Cell<Option<Instant>>,
+    /// How long the client was waited for since `mark` bytes had come.
+    waited: Cell<Duration>,
+    mark: Cell<u64>,
     /// What the app has said of it, when the client asks that first.
     word: Option<Arc<Word>>,
     /// The client that it comes from.
@@ -36,7 +42,16 @@ impl Home {
     /// With `asks` the client waits to be told that the body is wanted.
     pub(crate) fn new(body: Incoming, phase: Arc<Phase>, asks: bool) -> Self {
         let (body, unsent) = (RefCell::new(Some(body)), Cell::new(None));
-        Self { body, received: Cell::new(0), touched: Cell::new(false), unsent, word: asks.then(Arc::default), phase }
+        Self {
+            body,
+            received: Cell::new(0),
+            touched: Cell::new(false),
+            unsent,
+            waited: Cell::default(),
+            mark: Cell::new(0),
+            word: asks.then(Arc::default),
+            phase,
+        }
     }
 
     /// Where the app's word about the body belongs, when it is asked for.
@@ -68,9 +83,32 @@ impl Home {
     fn waits(&self, pending: bool) {
         self.phase.body(pending);
         if !pending {
-            self.unsent.set(None);
+            if let Some(since) = self.unsent.take() {
+                self.waited.set(self.waited.get() + since.elapsed());
+            }
         } else if self.unsent.get().is_none() {
             self.unsent.set(Some(Instant::now()));
+        }
+    }
+
+    /// Comes back when, of a body of known length, too little has come in the time for which the client was waited for:
+    /// `window` in all. Who sends a byte now and then would hold a connection to the app for ever.
+    pub(crate) async fn too_slow(&self, window: Duration) {
+        loop {
+            let waited = self.waited.get() + self.unsent.get().map_or(Duration::ZERO, |since| since.elapsed());
+            let Some(left) = window.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                let came = self.received.get() - self.mark.get();
+                if (came as f64) < SLOWEST * window.as_secs_f64() {
+                    return;
+                }
+                self.mark.set(self.received.get());
+                self.waited.set(Duration::ZERO);
+                if self.unsent.get().is_some() {
+                    self.unsent.set(Some(Instant::now()));
+                }
+                continue;
+            };
+            tokio::time::sleep(left).await;
         }
     }
 

@@ -16,8 +16,10 @@ use slipway_chassis::chain;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::core::{Core, OnThisCore};
+use super::forwarding::Trust;
 use super::phase::{Phase, Watched};
 use super::service;
+use crate::limits::{Descriptor, Descriptors, Held, Holder, client_key};
 
 /// Requests at a time on one connection by HTTP/2, as Cloud Foundry's router has it.
 const MOST_STREAMS: u32 = 250;
@@ -40,6 +42,10 @@ pub(crate) struct Client {
     pub(crate) address: HeaderValue,
     /// It came by TLS.
     pub(crate) secure: bool,
+    /// How much its word about others counts.
+    pub(crate) trust: Trust,
+    /// What its address holds.
+    pub(crate) holder: Arc<Holder>,
     pub(crate) phase: Arc<Phase>,
 }
 
@@ -50,8 +56,26 @@ impl Client {
             remote,
             address: address.unwrap_or(HeaderValue::from_static("unknown")),
             secure,
+            trust: core.shared.forwarding.trust(remote.ip()),
+            holder: core.shared.clients.get(client_key(remote.ip())),
             phase: Arc::new(Phase::new(core.shared.client_stall, &core.shared.heads)),
         }
+    }
+}
+
+impl Client {
+    /// A descriptor for its connection. `None` when its address has its share; a load balancer brings many clients.
+    pub(crate) fn claim(&self, all: &Descriptors) -> Option<Descriptor> {
+        match self.trust {
+            Trust::Proxy => (!all.scarce()).then(|| all.take()),
+            Trust::Anybody | Trust::Stranger => all.share(&self.holder),
+        }
+    }
+
+    /// A place for one more of the many requests that one connection may bring; each needs a connection to its endpoint.
+    pub(crate) fn place(&self, all: &Descriptors) -> Option<Held> {
+        let has = if self.trust == Trust::Proxy { !all.scarce() } else { all.has_share(&self.holder) };
+        has.then(|| Held::new(&self.holder))
     }
 }
 

@@ -13,6 +13,7 @@ use super::connection::Client;
 use super::core::Core;
 use crate::access_log::Line;
 use crate::heads::{HeadRoom, SMALL};
+use crate::limits::{Held, Holder};
 use crate::table::Endpoint;
 
 /// Status of a request whose client went away before it was answered, as in other proxies' logs.
@@ -27,6 +28,8 @@ pub(crate) struct Exchange {
     pub(crate) sent: u64,
     /// Why the router answers instead of an app.
     pub(crate) router_error: Option<&'static str>,
+    /// Its place among its client's, by HTTP/2.
+    pub(crate) place: Option<Held>,
     /// Room that its large head takes, or that of its answer.
     room: Option<HeadRoom>,
     /// Request body, when there is one.
@@ -47,6 +50,7 @@ impl Exchange {
             status: CLIENT_GONE,
             sent: 0,
             router_error: None,
+            place: None,
             room: None,
             home: None,
             upstream_s: 0.0,
@@ -110,12 +114,17 @@ impl Exchange {
         self.client.phase.is_http2()
     }
 
+    /// On whose account its client's connection is.
+    pub(crate) fn holder(&self) -> &Arc<Holder> {
+        &self.client.holder
+    }
+
     /// Whether the client is behind with its answer, by HTTP/1.1.
     pub(crate) fn is_behind(&self) -> bool {
         self.client.phase.is_behind()
     }
 
-    /// Whether there is room for these fields besides those that are held already.
+    /// Whether there is room for fields of this size; held until the exchange ends.
     pub(crate) fn has_room(&mut self, headers: &HeaderMap) -> bool {
         // A field takes more than its bytes.
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();

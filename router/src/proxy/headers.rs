@@ -6,13 +6,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request
 
 use super::answer::Answer;
 use super::connection::Client;
+use super::forwarding::Forwarding;
 use crate::table::Endpoint;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-vcap-request-id");
 const APPLICATION: HeaderName = HeaderName::from_static("x-cf-applicationid");
@@ -53,6 +52,7 @@ pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
 /// Takes away what belongs to the client's connection, and what only the router may say; adds what the app is to know.
 pub(crate) fn prepare_request(
     headers: &mut HeaderMap,
+    forwarding: &Forwarding,
     client: &Client,
     has_body: bool,
     upgrade: Option<HeaderValue>,
@@ -73,12 +73,7 @@ pub(crate) fn prepare_request(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, upgrade);
     }
-    append_forwarded_for(headers, client);
-    // A load balancer before a plain listener says what its own client spoke; a TLS listener knows.
-    let told = headers.get(FORWARDED_PROTO).is_some_and(|value| value == "https" || value == "http");
-    if client.secure || !told {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if client.secure { "https" } else { "http" }));
-    }
+    forwarding.apply(headers, client.trust, &client.address, client.secure);
     if !headers.contains_key(REQUEST_START) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         headers.insert(REQUEST_START, HeaderValue::from(now.map_or(0, |since| since.as_millis() as u64)));
@@ -114,22 +109,6 @@ pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), Answer> {
     head.uri = target.map_err(|_| Answer::BadHost)?;
     head.version = Version::HTTP_2;
     Ok(())
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, client: &Client) {
-    let mut list = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    let value = if list.is_empty() {
-        client.address.clone()
-    } else {
-        list.extend_from_slice(client.address.as_bytes());
-        // Made of valid values, so it is one.
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.address.clone())
-    };
-    headers.insert(FORWARDED_FOR, value);
 }
 
 /// Tells the app which of its instances was chosen; what an earlier try said about that goes.

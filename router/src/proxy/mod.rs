@@ -17,6 +17,7 @@ mod core;
 mod endpoint;
 mod exchange;
 mod failure;
+pub(crate) mod forwarding;
 mod headers;
 mod linger;
 mod listener;
@@ -27,6 +28,7 @@ mod route_service;
 mod service;
 mod sticky;
 mod streams;
+mod tunnel;
 mod upstream;
 
 pub(crate) use self::core::{Shared, run_core};

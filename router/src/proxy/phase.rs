@@ -20,6 +20,9 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request is closed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// A client that owes its body is told so first, if no answer has begun.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const REQUEST: u8 = 2;
@@ -122,12 +125,14 @@ impl Phase {
 
     /// Until when the client must go on, when the router waits for it.
     fn stalled(&self) -> Option<Instant> {
-        let since = match (self.unread.since(), self.unsent.since()) {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let unread = self.unread.since().map(|since| since.max(moved));
+        let unsent = self.unsent.since().map(|since| since.max(moved) + LAST_WORD);
+        let since = match (unread, unsent) {
             (Some(one), Some(other)) => one.min(other),
             (one, other) => one.or(other)?,
         };
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        Some(self.born + since.max(moved) + self.stall)
+        Some(self.born + since + self.stall)
     }
 
     pub(crate) fn request_began(&self) {
@@ -303,10 +308,11 @@ mod tests {
         let late = phase.born + Duration::from_secs(3600);
         assert!(phase.deadline(late) > late, "a slow app");
         phase.body(true);
-        let cut = phase.deadline(late);
-        assert!(cut <= Instant::now() + STALL, "it owes its body");
+        let told = phase.deadline(late);
+        assert!(told > late.min(phase.born + STALL) && told <= Instant::now() + STALL + LAST_WORD, "it owes its body");
         phase.waits(&phase.unread, true);
-        assert_eq!(phase.deadline(late), cut, "the older of two counts");
+        let cut = phase.deadline(late);
+        assert!(cut < told && cut <= Instant::now() + STALL, "it takes nothing");
         phase.moved.store(1_000_000, Ordering::Relaxed);
         assert_eq!(phase.deadline(late), phase.born + Duration::from_secs(1000) + STALL, "but it goes on");
         phase.body(false);

@@ -10,20 +10,21 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
-use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
 
 use super::answer::Answer;
 use super::body::{Home, ProxyBody, RequestBody};
 use super::choose::{Asked, Decision, NoDecision, Wishes, decide};
-use super::connection::{Active, Client};
+use super::connection::Client;
 use super::core::Core;
 use super::endpoint::{EndpointState, Lease};
 use super::exchange::{Exchange, Noted};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
+use super::tunnel::tunnel;
 use super::upstream::{self, ConnectError, Sender};
-use super::{choose, headers, sticky};
+use super::{choose, forwarding, headers, sticky};
+use crate::limits::Descriptor;
 use crate::table::{EndpointKey, RouteService, normal_host};
 
 /// Tries for one request. More would let one bad request visit every instance of an app.
@@ -43,10 +44,13 @@ pub(crate) async fn handle(
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let has_body = !body.is_end_stream();
-    // One connection by HTTP/2 brings many requests, each of which needs a connection of its own toward its endpoint.
-    if head.version == Version::HTTP_2 && core.shared.descriptors.scarce() {
-        core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-        return Ok(Answer::Full.into_response(exchange, has_body));
+    // One connection by HTTP/2 brings many requests.
+    if head.version == Version::HTTP_2 {
+        exchange.place = client.place(&core.shared.descriptors);
+        if exchange.place.is_none() {
+            core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+            return Ok(Answer::Full.into_response(exchange, has_body));
+        }
     }
     let version = head.version;
     let asks = headers::asks_first(&mut head.headers, version, has_body);
@@ -67,7 +71,16 @@ pub(crate) async fn handle(
         Err(answer) => return Ok(answer.into_response(exchange, has_body)),
     };
     let switches = upgrade.is_some();
-    headers::prepare_request(&mut head.headers, &client, has_body, upgrade, &exchange.request_id);
+    // Before what a stranger says is taken away: it may be the route's service.
+    let claims = head.headers.contains_key(route_service::SIGNATURE).then(|| forwarding::claims(&head.headers));
+    headers::prepare_request(
+        &mut head.headers,
+        &core.shared.forwarding,
+        &client,
+        has_body,
+        upgrade,
+        &exchange.request_id,
+    );
     let tried = Vec::with_capacity(MOST_TRIES);
     let mut trip = Trip {
         core: &core,
@@ -79,6 +92,8 @@ pub(crate) async fn handle(
         pauses: PAUSES.iter(),
         last: None,
         switches,
+        claims,
+        address: &client.address,
     };
     match trip.run(head, &mut exchange).await {
         Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
@@ -160,6 +175,10 @@ struct Trip<'a> {
     last: Option<Failure>,
     /// Another protocol is asked for.
     switches: bool,
+    /// What a request that may come from the route's service said of others.
+    claims: Option<HeaderMap>,
+    /// The client's.
+    address: &'a HeaderValue,
 }
 
 struct Arrived {
@@ -215,12 +234,18 @@ impl Trip<'_> {
             if self.tries == 0
                 && let Some(service) = &route.service
             {
-                match route_service::arrival(service, &head.headers, route_service::now_ms())? {
-                    Arrival::Back => route_service::strip(&mut head.headers),
+                match route_service::arrival(service, &head.headers, &head.uri, route_service::now_ms())? {
+                    Arrival::Back => {
+                        route_service::strip(&mut head.headers);
+                        if let Some(claims) = self.claims.take() {
+                            forwarding::restore(&mut head.headers, claims, self.address);
+                        }
+                    }
                     Arrival::Fresh if self.switches => return Err(Answer::RouteServiceUpgrade),
                     Arrival::Fresh => {
                         exchange.note(&self.noted(&head), &state.endpoint.app_id, None);
-                        return self.through(service, head, exchange).await;
+                        let descriptor = state.claim(&self.core.shared.descriptors).ok_or(Answer::AppLimit)?;
+                        return self.through(service, descriptor, head, exchange).await;
                     }
                 }
             }
@@ -255,11 +280,12 @@ impl Trip<'_> {
     async fn through(
         &self,
         service: &RouteService,
+        descriptor: Descriptor,
         mut head: request::Parts,
         exchange: &mut Exchange,
     ) -> Result<Arrived, Answer> {
         route_service::address(service, &mut head, route_service::now_ms())?;
-        let sender = route_service::connect(self.core, service)
+        let sender = route_service::connect(self.core, service, descriptor)
             .await
             .map_err(|error| Answer::RouteServiceFailure(error.failure()))?;
         let began = Instant::now();
@@ -296,6 +322,7 @@ impl Trip<'_> {
                 Some(sender) => sender,
                 None => match upstream::connect(self.core, state, http2).await {
                     Ok(sender) => sender,
+                    Err(ConnectError::Share(_)) => return Err(SendFailure::Final(Answer::AppLimit)),
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
                         tracing::debug!(error = %chain(&error), "no connection to an endpoint");
@@ -354,6 +381,7 @@ impl Trip<'_> {
             })?,
         };
         // An idempotent request may be sent again even if the endpoint has seen its head; any one perhaps by HTTP/1.1.
+        let known_length = head.headers.contains_key(CONTENT_LENGTH);
         let idempotent = head.method.is_idempotent();
         let copy = (idempotent || http2).then(|| head.clone());
         if http2 {
@@ -370,15 +398,23 @@ impl Trip<'_> {
         }
         let sending = sender.send(request);
         let sending = tokio::time::timeout(self.core.shared.response_timeout, sending);
-        // One connection of a client could otherwise keep hundreds toward apps by bodies that never come.
+        // One connection of a client could otherwise keep hundreds toward apps by bodies that never come. Between two ends
+        // that speak HTTP/2 silence is theirs.
         let stalled = async {
             match &exchange.home {
-                Some(home) if exchange.by_http2() && !http2 => home.stalled(self.core.shared.client_stall).await,
+                Some(home) if !exchange.by_http2() || !http2 => home.stalled(self.core.shared.client_stall).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let slow = async {
+            match &exchange.home {
+                Some(home) if known_length => home.too_slow(self.core.shared.client_stall).await,
                 _ => std::future::pending().await,
             }
         };
         let sent = tokio::select! {
             sent = sending => sent,
+            () = slow => return Err(SendFailure::Final(Answer::BodyTimeout)),
             () = stalled => return Err(SendFailure::Final(Answer::BodyTimeout)),
         };
         match sent {
@@ -462,42 +498,4 @@ fn finish(
     head.version = Version::HTTP_11;
     head.extensions.clear();
     Response::from_parts(head, ProxyBody::streaming(body, Some(sender), lease, exchange))
-}
-
-/// Both sides have agreed on another protocol: from here bytes go through as they are.
-fn tunnel(
-    core: &Rc<Core>,
-    mut response: Response<Incoming>,
-    lease: Lease,
-    mut exchange: Exchange,
-    client_side: hyper::upgrade::OnUpgrade,
-) -> Response<ProxyBody> {
-    let endpoint_side = hyper::upgrade::on(&mut response);
-    let (mut head, _) = response.into_parts();
-    exchange.status = head.status.as_u16();
-    headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
-    head.extensions.clear();
-    let active = Active::new(core);
-    let descriptors = (core.shared.descriptors.take(), core.shared.descriptors.take());
-    let drain = core.drain.clone();
-    tokio::task::spawn_local(async move {
-        let _guards = (active, descriptors, lease);
-        // The whole exchange moves in here: it ends with the tunnel.
-        let exchange = &mut exchange;
-        let both = async { tokio::try_join!(client_side, endpoint_side) };
-        let Ok((client_side, endpoint_side)) = both.await else { return };
-        let (mut client_side, mut endpoint_side) = (TokioIo::new(client_side), TokioIo::new(endpoint_side));
-        let copy = tokio::io::copy_bidirectional(&mut client_side, &mut endpoint_side);
-        // A tunnel has no end of its own: when the router drains, clients connect again elsewhere.
-        tokio::select! {
-            copied = copy => {
-                if let Ok((received, sent)) = copied {
-                    exchange.sent = sent;
-                    tracing::trace!(received, sent, "tunnel ended");
-                }
-            }
-            () = drain.cancelled() => {}
-        }
-    });
-    Response::from_parts(head, ProxyBody::nothing())
 }

@@ -249,8 +249,13 @@ impl Connections {
     ///
     /// # Errors
     /// When something else is spoken there, or nothing.
-    pub(crate) async fn open(&self, core: &Core, stream: TcpStream) -> Result<Rc<Place>, OpenError> {
-        let descriptor = RefCell::new(Some(core.shared.descriptors.take()));
+    pub(crate) async fn open(
+        &self,
+        core: &Core,
+        stream: TcpStream,
+        descriptor: Descriptor,
+    ) -> Result<Rc<Place>, OpenError> {
+        let descriptor = RefCell::new(Some(descriptor));
         let link = Rc::new(Link { descriptor, moved: Notify::new(), left: Notify::new() });
         let handshake = http2::Builder::new(Tasks(Rc::clone(&link)))
             .timer(TokioTimer::new())

@@ -69,6 +69,13 @@ async fn hostile_requests() {
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert_eq!(seen.lock().expect("lock").split_off(0), ["POST /a chunks abc"]);
 
+    // An extension of a chunk ends with its line, whatever it quotes; it goes no further.
+    let quoted = "POST /q HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+        3;a=\"\r\nabc\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    let answer = router.raw(quoted.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(seen.lock().expect("lock").split_off(0), ["POST /q chunks abc"]);
+
     // Pipelined requests are answered in order.
     let pipelined = "GET /1 HTTP/1.1\r\nHost: app.test\r\n\r\nPOST /2 HTTP/1.1\r\nHost: app.test\r\n\
         Content-Length: 2\r\n\r\nhiGET /3 HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";

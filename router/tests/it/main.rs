@@ -8,6 +8,7 @@ mod http2;
 mod http2_apps;
 mod http2_life;
 mod life;
+mod limits;
 mod route_services;
 mod sockets;
 mod stalls;

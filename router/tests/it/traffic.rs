@@ -28,7 +28,8 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     })
     .await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
-    let request = "GET /a?b=c HTTP/1.1\r\nHost: APP.test:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Vcap-Request-Id: mine\r\n\
+    let request = "GET /a?b=c HTTP/1.1\r\nHost: APP.test:80\r\nX-Forwarded-For: 1.2.3.4\r\n\
+        X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Client-Cert: forged\r\nX-Vcap-Request-Id: mine\r\n\
         X-Cf-InstanceIndex: 99\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\r\n";
     let answer = router.raw(request.as_bytes()).await;
     assert_eq!(status(&answer), 200, "{answer}");
@@ -43,6 +44,7 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     ] {
         assert!(answer.contains(expected), "{expected} is not in {answer}");
     }
+    assert!(!answer.contains("forged") && answer.matches("x-forwarded-proto").count() == 1, "{answer}");
     assert!(!answer.contains("x-secret") && !answer.contains("=mine") && !answer.contains("=99"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("x-vcap-request-id: "), "{answer}");
     assert_eq!(router.get("other.test", "/").await.0, 404);
@@ -263,4 +265,26 @@ async fn https_is_served_with_the_given_certificate() {
     let text = client.get(url).header("x-forwarded-proto", "http").send().await.expect("answer").text().await;
     assert_eq!(text.expect("text"), "https");
     router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_proxies_that_are_named_speak_for_others() {
+    for (proxies, heard) in
+        [("127.0.0.0/8", "1.2.3.4, 127.0.0.1 https certificate"), ("10.0.0.0/8", "127.0.0.1 http -")]
+    {
+        let cluster = Cluster::new().await;
+        let router = cluster.router_with(|config| config.trusted_proxies = Some(vec![proxies.to_owned()])).await;
+        let backend = Backend::start(|request| async move {
+            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"]
+                .map(|name| request.headers().get(name).map_or("-", |value| value.to_str().expect("text")).to_owned());
+            reply(told.join(" "))
+        })
+        .await;
+        cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+        let request = b"GET / HTTP/1.0\r\nHost: app.test\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\
+            X-Forwarded-Client-Cert: certificate\r\n\r\n";
+        let answer = router.raw(request).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{heard}")), "{proxies}: {answer}");
+        router.stop().await;
+    }
 }
