@@ -28,6 +28,7 @@ mod route_service;
 mod service;
 mod sticky;
 mod streams;
+mod target;
 mod tunnel;
 mod upstream;
 

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body as _, Incoming};
 use slipway_chassis::chain;
 
@@ -21,11 +20,12 @@ use super::endpoint::{EndpointState, Lease};
 use super::exchange::{Exchange, Noted};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
+use super::target::{target, wishes};
 use super::tunnel::tunnel;
 use super::upstream::{self, ConnectError, Sender};
 use super::{choose, forwarding, headers, sticky};
 use crate::limits::Descriptor;
-use crate::table::{EndpointKey, RouteService, normal_host};
+use crate::table::{EndpointKey, RouteService};
 
 /// Tries for one request. More would let one bad request visit every instance of an app.
 const MOST_TRIES: usize = 3;
@@ -99,65 +99,6 @@ pub(crate) async fn handle(
         Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
         Err(answer) => Ok(answer.into_response(exchange, has_body)),
     }
-}
-
-/// The host that is asked for; the target becomes the path alone, and `Host` agrees with it.
-fn target(head: &mut request::Parts) -> Result<String, Answer> {
-    if head.method == Method::CONNECT {
-        return Err(Answer::Unsupported);
-    }
-    // hyper takes one of the two and closes afterwards; if ever both come through, the next hop might take the other.
-    if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
-        return Err(Answer::Unsupported);
-    }
-    if !headers::is_plain(&head.headers) {
-        return Err(Answer::UnknownCoding);
-    }
-    // HTTP/2 lets two equal ones pass, which apps refuse.
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Answer::Unsupported);
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return Err(Answer::BadHost);
-    }
-    let text = match head.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => first.and_then(|value| value.to_str().ok()).ok_or(Answer::BadHost)?,
-    };
-    let host = normal_host(text).map_err(|_| Answer::BadHost)?.into_owned();
-    if head.uri.authority().is_some() {
-        let value = http::HeaderValue::from_str(text).map_err(|_| Answer::BadHost)?;
-        head.headers.insert(HOST, value);
-        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
-    }
-    // Toward the endpoint it is 1.1, or what `headers::for_http2` makes of it; hyper answers a client as that one expects.
-    head.version = Version::HTTP_11;
-    Ok(host)
-}
-
-fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
-    let instance = match headers.get("x-cf-app-instance") {
-        None => None,
-        Some(value) => {
-            let parsed = value.to_str().ok().and_then(|text| text.split_once(':'));
-            let (app, index) = parsed.ok_or(Answer::BadInstance)?;
-            Some((app.to_owned(), index.parse().map_err(|_| Answer::BadInstance)?))
-        }
-    };
-    let process = match headers.get("x-cf-process-instance") {
-        None => None,
-        Some(value) => {
-            let text = value.to_str().ok().filter(|text| !text.is_empty()).ok_or(Answer::BadProcess)?;
-            Some(match text.split_once(':') {
-                None => (text.to_owned(), None),
-                Some((process, index)) => (process.to_owned(), Some(index.parse().map_err(|_| Answer::BadProcess)?)),
-            })
-        }
-    };
-    Ok(Wishes { instance, process, sticky: sticky::wanted(headers) })
 }
 
 /// The way of one request through up to [`MOST_TRIES`] tries.

@@ -3,6 +3,9 @@
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
+use slipway_test_support::eventually;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::http2::{client, http2_pool};
 use crate::support::*;
@@ -62,5 +65,55 @@ async fn many_and_large_fields_pass_both_ways() {
         let answer = router.raw(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes()).await;
         assert_eq!(status(&answer), 431, "{:.300}", answer);
     }
+    router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_heads_have_so_much_room_and_small_ones_need_none() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router_with(|config| config.max_header_bytes = 1 << 20).await;
+    let backend = Backend::saying("here").await;
+    cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+    // A megabyte each of heads that do not end: room is for 64 of them.
+    let piece = format!("GET / HTTP/1.1\r\nHost: app.test\r\nX-Long: {}", "x".repeat(1000 << 10));
+    let (mut held, mut writing) = (Vec::new(), tokio::task::JoinSet::new());
+    for _ in 0..70 {
+        let stream = TcpStream::connect(router.http).await.expect("connect");
+        let (reading, mut sending) = stream.into_split();
+        let piece = piece.clone();
+        writing.spawn(async move {
+            // Who is refused cannot send all.
+            let _ = sending.write_all(piece.as_bytes()).await;
+            sending
+        });
+        held.push(reading);
+    }
+    let refused = std::cell::Cell::new(0);
+    eventually("six are refused", PATIENCE, async || {
+        let mut buffer = [0; 1024];
+        for stream in &held {
+            if let Ok(length) = stream.try_read(&mut buffer)
+                && length > 0
+            {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("too_many_large_headers"), "{text}");
+                refused.set(refused.get() + 1);
+            }
+        }
+        if refused.get() >= 6 { Ok(()) } else { Err(refused.get()) }
+    })
+    .await;
+    assert_eq!(router.get("app.test", "/").await, (200, "here".to_owned()));
+    // By HTTP/2 as well.
+    let large = Request::builder().uri("http://app.test/").header("x-long", "x".repeat(900 << 10));
+    let answer = client(router.http).await.send_request(large.body(Empty::new().boxed_unsync()).expect("a request"));
+    assert_eq!(answer.await.expect("answered").headers()["x-cf-routererror"], "too_many_large_headers");
+    drop((held, writing));
+    let large = format!("GET / HTTP/1.0\r\nHost: app.test\r\nX-Long: {}\r\n\r\n", "x".repeat(500 << 10));
+    eventually("room", PATIENCE, async || match router.raw(large.as_bytes()).await {
+        answer if answer.contains("too_many_large_headers") => Err(answer),
+        _ => Ok(()),
+    })
+    .await;
     router.stop().await;
 }
