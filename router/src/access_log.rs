@@ -50,6 +50,8 @@ pub(crate) struct Line {
     pub(crate) app_id: Arc<str>,
     pub(crate) app_index: Option<u32>,
     pub(crate) instance_id: String,
+    /// Why the router answered instead of the app.
+    pub(crate) router_error: Option<&'static str>,
 }
 
 impl Line {
@@ -79,6 +81,8 @@ impl Line {
             or_dash(self.app_index)
         );
         quoted(&mut text, self.instance_id.as_bytes());
+        text.push_str(" x_cf_routererror:");
+        quoted(&mut text, self.router_error.unwrap_or("-").as_bytes());
         text
     }
 }
@@ -291,6 +295,7 @@ mod tests {
             app_id: app.into(),
             app_index: Some(2),
             instance_id: "iid".into(),
+            router_error: Some("endpoint_failure (reset)"),
         })
     }
 
@@ -301,7 +306,7 @@ mod tests {
             "app.test - [2023-11-14T22:13:20.123456789Z] \"GET /a?b=c HTTP/1.1\" 200 3 14 \"-\" \"evil\\\" \\\\ \\xff\" \
              \"10.0.0.9:5555\" \"10.0.0.1:61001\" x_forwarded_for:\"10.0.0.9\" x_forwarded_proto:\"https\" \
              vcap_request_id:\"rid\" response_time:0.250000 gorouter_time:0.001000 app_id:\"aid\" app_index:\"2\" \
-             instance_id:\"iid\""
+             instance_id:\"iid\" x_cf_routererror:\"endpoint_failure (reset)\""
         );
     }
 

@@ -9,6 +9,8 @@ use slipway_chassis as chassis;
 use slipway_protocol::reach::Reach;
 use uuid::Uuid;
 
+use crate::proxy::forwarding::Forwarding;
+
 /// One router's file. Written by `slipway up`, or by hand on a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +53,7 @@ pub struct RouterConfig {
     /// Runtimes, one per core; 0 = as many as there are cores.
     #[serde(default)]
     pub cores: usize,
-    /// Headers of one request, bytes.
+    /// Headers of one request, or of one answer, bytes.
     #[serde(default = "default_header_bytes")]
     pub max_header_bytes: usize,
     /// A backend must begin to answer within this, seconds.
@@ -61,6 +63,27 @@ pub struct RouterConfig {
     /// after this, seconds. Tunnels, and apps that take their time, have no such limit.
     #[serde(default = "default_client_stall")]
     pub client_stall_timeout_s: u64,
+    /// A tunnel (WebSocket) in which nothing is sent for so long is closed, seconds. Who wants to keep one sends pings.
+    #[serde(default = "default_tunnel_idle")]
+    pub tunnel_idle_timeout_s: u64,
+    /// Connections in all, those of clients and those to apps; 0 = what descriptors (nine tenths of the limit) and memory
+    /// (64 KiB each, an eighth of the host's) are good for. One app, and one client address, holds at most as many as are
+    /// free: who holds most is refused first.
+    #[serde(default)]
+    pub max_connections: usize,
+    /// Requests and tunnels under way at one instance; 0 = no limit. More are sent to other instances, and when all have as
+    /// many answered with 503, `X-Cf-RouterError: Connection Limit Reached`.
+    #[serde(default = "default_per_endpoint")]
+    pub max_connections_per_endpoint: usize,
+    /// Networks of the load balancers in front: `10.8.0.0/16`. When it is there, also empty, only they are believed when
+    /// they speak for others: `X-Forwarded-*`, `Forwarded`, `X-Real-Ip` and `X-Request-Start` of other clients are taken
+    /// away. Without it all are believed, as on Cloud Foundry, but `X-Forwarded-Client-Cert` is taken away from all. A
+    /// load balancer named here has no share of the connections that one client may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted_proxies: Option<Vec<String>>,
+    /// Apps are told that every request came by HTTPS: for a load balancer that speaks HTTPS and does not say so.
+    #[serde(default)]
+    pub force_forwarded_proto_https: bool,
     /// After shutdown is asked for, requests are taken for this long, while load balancers see `/healthz` fail. Milliseconds.
     #[serde(default = "default_drain_delay")]
     pub drain_delay_ms: u64,
@@ -87,13 +110,19 @@ impl RouterConfig {
 }
 
 fn default_header_bytes() -> usize {
-    64 * 1024
+    1 << 20
 }
 fn default_response_timeout() -> u64 {
     900
 }
 fn default_client_stall() -> u64 {
     60
+}
+fn default_tunnel_idle() -> u64 {
+    3600
+}
+fn default_per_endpoint() -> usize {
+    500
 }
 fn default_drain_delay() -> u64 {
     500
@@ -121,6 +150,13 @@ impl Validate for RouterConfig {
             problems.push(format!(
                 "route_service_networks: {network:?} is not a network or port; write it like 10.8.0.0/16, ::1/128 or 192.0.2.7:443"
             ));
+        }
+        if let Err(network) = Forwarding::new(self.trusted_proxies.as_deref(), false) {
+            problems
+                .push(format!("trusted_proxies: {network:?} is not a network; write it like 10.8.0.0/16 or ::1/128"));
+        }
+        if self.tunnel_idle_timeout_s == 0 {
+            problems.push("tunnel_idle_timeout_s: must be at least 1".to_owned());
         }
         if self.client_stall_timeout_s == 0 {
             problems.push("client_stall_timeout_s: must be at least 1".to_owned());

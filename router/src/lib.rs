@@ -14,6 +14,7 @@ mod access_log;
 mod admin;
 mod cluster_tls;
 pub mod config;
+mod heads;
 mod keepalive;
 mod limits;
 mod metrics;
@@ -26,5 +27,6 @@ pub mod table;
 mod web_tls;
 
 pub use config::RouterConfig;
+pub use proxy::forwarding::{Forwarding, Trust};
 pub use run::{RunError, run};
 pub use sockets::Inherited;

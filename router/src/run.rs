@@ -18,8 +18,9 @@ use crate::access_log;
 use crate::admin::{self, Admin};
 use crate::cluster_tls::ClusterTls;
 use crate::config::RouterConfig;
-use crate::limits::Descriptors;
+use crate::limits::{Descriptors, Holders};
 use crate::metrics::CoreMetrics;
+use crate::proxy::forwarding::Forwarding;
 use crate::proxy::{self, Shared};
 use crate::query::LogQueries;
 use crate::sockets::{self, Inherited, InheritedError};
@@ -98,7 +99,7 @@ pub enum RunError {
 /// [`RunError`] when it cannot start; nothing is left running then.
 pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutdown) -> Result<(), RunError> {
     let cores = config.core_count();
-    let descriptors = Descriptors::claim();
+    let descriptors = Descriptors::claim(config.max_connections);
     let bad_credentials = |source| RunError::Credentials { directory: config.tls_directory.clone(), source };
     let credentials = Credentials::load(&config.tls_directory).map_err(|error| bad_credentials(error.into()))?;
     let load_tls = || ClusterTls::load(&config.tls_directory, config.cluster_id);
@@ -134,9 +135,15 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
         service_reach: service_reach(&config),
         web_tls,
         descriptors,
+        apps: Holders::default(),
+        clients: Holders::default(),
+        most_per_endpoint: config.max_connections_per_endpoint,
+        forwarding: forwarding(&config),
         max_header_bytes: config.max_header_bytes,
+        heads: Arc::default(),
         response_timeout: Duration::from_secs(config.response_timeout_s),
         client_stall: Duration::from_secs(config.client_stall_timeout_s),
+        tunnel_idle: Duration::from_secs(config.tunnel_idle_timeout_s),
         drain: drain.clone(),
         drain_timeout: Duration::from_secs(config.drain_timeout_s),
     });
@@ -316,6 +323,16 @@ fn service_reach(config: &RouterConfig) -> Reach {
             "route_service_networks names no network here; route services are at public addresses only"
         );
         Reach::default()
+    })
+}
+
+/// Whose word about others is believed.
+fn forwarding(config: &RouterConfig) -> Forwarding {
+    let made = Forwarding::new(config.trusted_proxies.as_deref(), config.force_forwarded_proto_https);
+    made.unwrap_or_else(|network| {
+        // A configuration is checked before it comes here.
+        tracing::error!(network, "trusted_proxies names no network here; nobody is believed");
+        Forwarding::new(Some(&[]), config.force_forwarded_proto_https).unwrap_or_default()
     })
 }
 

@@ -152,6 +152,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
+    let own = layout.config(ROUTER);
     let router = RouterConfig {
         id: settings.router_id,
         cluster_id: settings.cluster_id,
@@ -169,9 +170,14 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         query_listen: loopback(0),
         admin_listen: loopback(settings.admin_port),
         cores: 0,
-        max_header_bytes: 64 * 1024,
+        max_header_bytes: 1 << 20,
         response_timeout_s: 900,
         client_stall_timeout_s: 60,
+        tunnel_idle_timeout_s: kept(&own, "tunnel_idle_timeout_s", "number")?.unwrap_or(3600),
+        max_connections: kept(&own, "max_connections", "number")?.unwrap_or(0),
+        max_connections_per_endpoint: kept(&own, "max_connections_per_endpoint", "number")?.unwrap_or(500),
+        trusted_proxies: kept(&own, "trusted_proxies", "list of networks")?,
+        force_forwarded_proto_https: kept(&own, "force_forwarded_proto_https", "true or false")?.unwrap_or(false),
         // No load balancer is in front that would have to notice first.
         drain_delay_ms: 0,
         drain_timeout_s: 10,
@@ -369,5 +375,29 @@ mod tests {
         let options = UpOptions::default();
         let refused = Settings::load_or_decide(&layout, &options).expect_err("no switch").to_string();
         assert!(refused.contains("no true or false") && refused.contains("cell.toml"), "{refused}");
+    }
+
+    #[test]
+    fn what_an_operator_has_set_of_the_router_stays() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let mut settings = crate::settings::tests::example();
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        let mut table: toml::Table =
+            toml::from_str(&std::fs::read_to_string(layout.config(ROUTER)).expect("read")).expect("toml");
+        table.insert("trusted_proxies".to_owned(), vec!["10.7.0.0/16"].into());
+        table.insert("force_forwarded_proto_https".to_owned(), true.into());
+        table.insert("max_connections".to_owned(), 700.into());
+        table.insert("max_connections_per_endpoint".to_owned(), 70.into());
+        table.insert("tunnel_idle_timeout_s".to_owned(), 7.into());
+        std::fs::write(layout.config(ROUTER), toml::to_string(&table).expect("toml")).expect("written");
+        settings.http_port += 1;
+        write_configs(&layout, &settings, Path::new("/layers")).expect("written again");
+        let config = router_config(&layout).expect("a config");
+        assert_eq!(config.http_listen[0].port(), settings.http_port, "the rest is written anew");
+        assert_eq!(config.trusted_proxies, Some(vec!["10.7.0.0/16".to_owned()]));
+        assert!(config.force_forwarded_proto_https);
+        let numbers = (config.max_connections, config.max_connections_per_endpoint, config.tunnel_idle_timeout_s);
+        assert_eq!(numbers, (700, 70, 7));
     }
 }

@@ -16,6 +16,10 @@ pub(crate) enum Answer {
     BadHost,
     /// A method or target that no app can take (`CONNECT`).
     Unsupported,
+    /// `Transfer-Encoding` names more than `chunked`, which nobody here can undo.
+    UnknownCoding,
+    /// Many requests with large heads are under way, and this is one more.
+    NoRoom,
     /// Too many connections are open to send this request on another one.
     Full,
     /// No table was ever received: it is not known whether there is a route.
@@ -24,6 +28,10 @@ pub(crate) enum Answer {
     UnknownRoute(String),
     /// The route exists and has no endpoint.
     NoEndpoints(String),
+    /// Every endpoint that would do has as many requests as one may have: host.
+    EndpointLimit(String),
+    /// The app holds as many connections as one may hold while others need theirs.
+    AppLimit,
     /// Every try that was allowed failed; the last one like this.
     EndpointFailure(Failure),
     /// The endpoint took the request and did not begin to answer in time.
@@ -60,6 +68,16 @@ impl Answer {
                 "unsupported_request",
                 "400 Bad Request: Unsupported method or target.".into(),
             ),
+            Self::UnknownCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "unsupported_transfer_encoding",
+                "501 Not Implemented: Transfer-Encoding must be chunked and nothing else.".into(),
+            ),
+            Self::NoRoom => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_large_headers",
+                "503 Service Unavailable: too many requests with large headers are under way, try later.".into(),
+            ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_connections",
@@ -79,6 +97,16 @@ impl Answer {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_endpoints",
                 format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints."),
+            ),
+            Self::EndpointLimit(host) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Connection Limit Reached",
+                format!("503 Service Unavailable: Requested route ('{host}') has reached the connection limit."),
+            ),
+            Self::AppLimit => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "app_connection_limit",
+                "503 Service Unavailable: The app holds its share of the router's connections, try later.".into(),
             ),
             Self::EndpointFailure(failure) => (
                 StatusCode::BAD_GATEWAY,
@@ -153,6 +181,7 @@ impl Answer {
         let (status, word, mut text) = self.parts();
         text.push('\n');
         exchange.status = status.as_u16();
+        exchange.router_error = Some(word);
         match &self {
             // A client that went away while it sent says nothing about the platform.
             Self::EndpointFailure(failure) | Self::RouteServiceFailure(failure) if failure.cause != Cause::Client => {

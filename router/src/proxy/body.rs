@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,9 +13,13 @@ use hyper::body::Incoming;
 
 use super::endpoint::Lease;
 use super::exchange::Exchange;
+use super::patience::{Patience, Word};
 use super::phase::Phase;
 use super::streams::Place;
 use super::upstream::Sender;
+
+/// Bytes a second that a body of known length brings at least, while they are waited for. A stream has no such length.
+const SLOWEST: f64 = 500.0;
 
 /// Where a request's body waits between attempts.
 pub(crate) struct Home {
@@ -25,14 +29,39 @@ pub(crate) struct Home {
     touched: Cell<bool>,
     /// Since when the client has owed the next piece.
     unsent: Cell<Option<Instant>>,
+    /// How long the client was waited for since `mark` bytes had come.
+    waited: Cell<Duration>,
+    mark: Cell<u64>,
+    /// What the app has said of it, when the client asks that first.
+    word: Option<Arc<Word>>,
     /// The client that it comes from.
     phase: Arc<Phase>,
 }
 
 impl Home {
-    pub(crate) fn new(body: Incoming, phase: Arc<Phase>) -> Self {
+    /// With `asks` the client waits to be told that the body is wanted.
+    pub(crate) fn new(body: Incoming, phase: Arc<Phase>, asks: bool) -> Self {
         let (body, unsent) = (RefCell::new(Some(body)), Cell::new(None));
-        Self { body, received: Cell::new(0), touched: Cell::new(false), unsent, phase }
+        Self {
+            body,
+            received: Cell::new(0),
+            touched: Cell::new(false),
+            unsent,
+            waited: Cell::default(),
+            mark: Cell::new(0),
+            word: asks.then(Arc::default),
+            phase,
+        }
+    }
+
+    /// Where the app's word about the body belongs, when it is asked for.
+    pub(crate) fn word(&self) -> Option<&Arc<Word>> {
+        self.word.as_ref()
+    }
+
+    /// The client asked whether its body is wanted, and was not told so.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.word.is_some() && !self.touched.get()
     }
 
     /// Nothing of it was taken, and it is here.
@@ -41,20 +70,45 @@ impl Home {
     }
 
     /// The body for an attempt; `None` when part of it has gone, or is still with an earlier attempt.
-    pub(crate) fn lend(self: &Rc<Self>) -> Option<RequestBody> {
+    /// With `at_once` nothing is waited for.
+    pub(crate) fn lend(self: &Rc<Self>, at_once: bool) -> Option<RequestBody> {
         if self.touched.get() {
             return None;
         }
         let body = self.body.borrow_mut().take()?;
-        Some(RequestBody { body: Some((body, Rc::clone(self))), _place: None })
+        let patience = self.word.as_ref().filter(|_| !at_once).map(Patience::new);
+        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _place: None })
     }
 
     fn waits(&self, pending: bool) {
         self.phase.body(pending);
         if !pending {
-            self.unsent.set(None);
+            if let Some(since) = self.unsent.take() {
+                self.waited.set(self.waited.get() + since.elapsed());
+            }
         } else if self.unsent.get().is_none() {
             self.unsent.set(Some(Instant::now()));
+        }
+    }
+
+    /// Comes back when, of a body of known length, too little has come in the time for which the client was waited for:
+    /// `window` in all. Who sends a byte now and then would hold a connection to the app for ever.
+    pub(crate) async fn too_slow(&self, window: Duration) {
+        loop {
+            let waited = self.waited.get() + self.unsent.get().map_or(Duration::ZERO, |since| since.elapsed());
+            let Some(left) = window.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                let came = self.received.get() - self.mark.get();
+                if (came as f64) < SLOWEST * window.as_secs_f64() {
+                    return;
+                }
+                self.mark.set(self.received.get());
+                self.waited.set(Duration::ZERO);
+                if self.unsent.get().is_some() {
+                    self.unsent.set(Some(Instant::now()));
+                }
+                continue;
+            };
+            tokio::time::sleep(left).await;
         }
     }
 
@@ -70,16 +124,26 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.body.borrow().as_ref().is_some_and(|body| !body.is_end_stream()) {
+            self.phase.left_unread();
+        }
+    }
+}
+
 /// A request's body as the endpoint's connection sees it. When it is dropped untouched it goes home.
 pub(crate) struct RequestBody {
     body: Option<(Incoming, Rc<Home>)>,
+    /// Until the app wants it.
+    patience: Option<Patience>,
     /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
     _place: Option<Rc<Place>>,
 }
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
-        Self { body: None, _place: None }
+        Self { body: None, patience: None, _place: None }
     }
 
     pub(crate) fn with_place(mut self, place: Rc<Place>) -> Self {
@@ -93,7 +157,15 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some((body, home)) = &mut self.get_mut().body else { return Poll::Ready(None) };
+        let this = self.get_mut();
+        let Some((body, home)) = &mut this.body else { return Poll::Ready(None) };
+        if let Some(patience) = &mut this.patience {
+            if !ready!(patience.poll(cx)) {
+                // Less than was announced ends the connection to the app, which has answered.
+                return Poll::Ready(None);
+            }
+            this.patience = None;
+        }
         let polled = Pin::new(body).poll_frame(cx);
         // Asked for only while the endpoint takes more, so that a pause here is the client's.
         home.waits(polled.is_pending());
@@ -173,6 +245,10 @@ impl Body for ProxyBody {
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Stream(stream) => {
+                // hyper asks again as soon as it has written what it has; until then more of it would only lie here.
+                if stream.exchange.is_behind() {
+                    return Poll::Pending;
+                }
                 let polled = Pin::new(&mut stream.body).poll_frame(cx);
                 match &polled {
                     Poll::Ready(Some(Ok(frame))) => {
@@ -207,6 +283,9 @@ impl Body for ProxyBody {
 
 impl Streaming {
     fn give_back(&mut self) {
+        if let Some(word) = self.exchange.home.as_ref().and_then(|home| home.word()) {
+            word.refused();
+        }
         if let (Some(sender), Some(lease)) = (self.sender.take(), &mut self.lease) {
             lease.give_back(sender);
         }
@@ -218,6 +297,8 @@ impl Drop for Streaming {
         // A body of known length is not polled again after its last byte, and one without bytes never.
         if self.body.is_end_stream() {
             self.give_back();
+        } else if let Some(word) = self.exchange.home.as_ref().and_then(|home| home.word()) {
+            word.refused();
         }
     }
 }

@@ -56,6 +56,11 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
                 None => Answer::NoTable,
             }));
         };
+        // One that takes no more, and was not tried.
+        let full = |pool: &PoolEntry, wanted: &dyn Fn(&Endpoint) -> bool| {
+            let mut all = pool.endpoints.iter();
+            all.any(|one| wanted(one) && core.is_full(one) && !asked.tried.contains(&one.key))
+        };
         let pools = || route.targets.iter().filter_map(|target| table.pool(&target.pool));
         if let Some((app, index)) = &asked.wishes.instance {
             let mut all = pools().filter(|pool| pool.pool.app_id == *app).flat_map(|pool| &pool.endpoints);
@@ -65,6 +70,9 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
             if asked.tried.contains(&endpoint.key) {
                 return Err(NoDecision::Exhausted);
             }
+            if core.is_full(endpoint) {
+                return Err(answer(Answer::EndpointLimit(asked.host.to_owned())));
+            }
             return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
         }
         if let Some((process, index)) = &asked.wishes.process {
@@ -73,12 +81,13 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
             let Some(pool) = those.find(|pool| pool.endpoints.iter().any(|one| wanted(one))) else {
                 return Err(answer(Answer::UnknownProcess(process.clone(), *index, asked.host.to_owned())));
             };
-            let untried = |one: &Endpoint| wanted(one) && !asked.tried.contains(&one.key);
+            let untried = |one: &Endpoint| wanted(one) && !asked.tried.contains(&one.key) && !core.is_full(one);
             let fit = |one: &Endpoint| untried(one) && !core.avoided(one.key, asked.now);
             let chosen = pick(core, route, &pool.endpoints, asked, fit)
                 .or_else(|| pick(core, route, &pool.endpoints, asked, untried));
             return match chosen {
                 Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
+                None if full(pool, &wanted) => Err(answer(Answer::EndpointLimit(asked.host.to_owned()))),
                 None => Err(NoDecision::Exhausted),
             };
         }
@@ -87,6 +96,7 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
             let same = |one: &&Arc<Endpoint>| one.assignment_id == *id && !asked.tried.contains(&one.key);
             if let Some(endpoint) = all.find(same)
                 && !core.avoided(endpoint.key, asked.now)
+                && !core.is_full(endpoint)
             {
                 return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
             }
@@ -94,9 +104,21 @@ pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecis
         let chosen = choose(core, table, route, asked, false).or_else(|| choose(core, table, route, asked, true));
         match chosen {
             Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
+            None if pools().any(|pool| full(pool, &|_| true)) => {
+                Err(answer(Answer::EndpointLimit(asked.host.to_owned())))
+            }
             None if asked.tried.is_empty() => Err(answer(Answer::NoEndpoints(asked.host.to_owned()))),
             None => Err(NoDecision::Exhausted),
         }
+    })
+}
+
+/// The app whose route has this host and path, for the access line of a request that comes to none of its instances.
+pub(crate) fn app_of(core: &Core, host: &str, path: &str) -> Option<Arc<str>> {
+    core.with_table(|table| {
+        let route = table.find(host, path).filter(|route| !route.route.system)?;
+        let pool = route.targets.iter().find_map(|target| table.pool(&target.pool))?;
+        Some(pool.pool.app_id.as_str().into())
     })
 }
 
@@ -108,7 +130,9 @@ fn choose<'t>(
     asked: &Asked<'_>,
     any: bool,
 ) -> Option<&'t Arc<Endpoint>> {
-    let fit = |one: &Endpoint| !asked.tried.contains(&one.key) && (any || !core.avoided(one.key, asked.now));
+    let fit = |one: &Endpoint| {
+        !asked.tried.contains(&one.key) && (any || !core.avoided(one.key, asked.now)) && !core.is_full(one)
+    };
     let pool = match route.targets.as_slice() {
         [only] => table.pool(&only.pool)?,
         several => {

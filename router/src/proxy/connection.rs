@@ -9,18 +9,23 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use slipway_chassis::chain;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::core::{Core, OnThisCore};
+use super::forwarding::Trust;
 use super::phase::{Phase, Watched};
 use super::service;
+use crate::limits::{Descriptor, Descriptors, Held, Holder, client_key};
 
 /// Requests at a time on one connection by HTTP/2, as Cloud Foundry's router has it.
 const MOST_STREAMS: u32 = 250;
+/// Fields of one head by HTTP/1. Each parse has room for as many; no app or client that is known comes near. By HTTP/2 the
+/// size alone counts.
+pub(super) const MOST_FIELDS: usize = 1000;
 /// What a client may send of one body before the endpoint has taken it, and of all bodies of a connection: one that is not
 /// taken must not hold up the others.
 const STREAM_WINDOW: u32 = 512 << 10;
@@ -37,18 +42,40 @@ pub(crate) struct Client {
     pub(crate) address: HeaderValue,
     /// It came by TLS.
     pub(crate) secure: bool,
+    /// How much its word about others counts.
+    pub(crate) trust: Trust,
+    /// What its address holds.
+    pub(crate) holder: Arc<Holder>,
     pub(crate) phase: Arc<Phase>,
 }
 
 impl Client {
-    pub(crate) fn new(remote: SocketAddr, secure: bool, stall: Duration) -> Self {
+    pub(crate) fn new(core: &Core, remote: SocketAddr, secure: bool) -> Self {
         let address = HeaderValue::from_str(&remote.ip().to_canonical().to_string());
         Self {
             remote,
             address: address.unwrap_or(HeaderValue::from_static("unknown")),
             secure,
-            phase: Arc::new(Phase::new(stall)),
+            trust: core.shared.forwarding.trust(remote.ip()),
+            holder: core.shared.clients.get(client_key(remote.ip())),
+            phase: Arc::new(Phase::new(core.shared.client_stall, &core.shared.heads)),
         }
+    }
+}
+
+impl Client {
+    /// A descriptor for its connection. `None` when its address has its share; a load balancer brings many clients.
+    pub(crate) fn claim(&self, all: &Descriptors) -> Option<Descriptor> {
+        match self.trust {
+            Trust::Proxy => (!all.scarce()).then(|| all.take()),
+            Trust::Anybody | Trust::Stranger => all.share(&self.holder),
+        }
+    }
+
+    /// A place for one more of the many requests that one connection may bring; each needs a connection to its endpoint.
+    pub(crate) fn place(&self, all: &Descriptors) -> Option<Held> {
+        let has = if self.trust == Trust::Proxy { !all.scarce() } else { all.has_share(&self.holder) };
+        has.then(|| Held::new(&self.holder))
     }
 }
 
@@ -80,11 +107,11 @@ pub(crate) enum Protocol {
 /// Serves a connection until either side ends it, it takes too long, or the router drains.
 pub(crate) async fn serve<T>(core: Rc<Core>, io: T, client: Client, protocol: Protocol)
 where
-    T: Read + Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let client = Rc::new(client);
     let phase = Arc::clone(&client.phase);
-    let io = Watched { io, phase: Arc::clone(&phase) };
+    let io = TokioIo::new(Watched::new(io, Arc::clone(&phase)));
     let remote = client.remote;
     let limit = core.shared.max_header_bytes;
     let for_requests = Rc::clone(&core);
@@ -94,6 +121,7 @@ where
             let connection = http1::Builder::new()
                 .max_buf_size(limit.max(8192))
                 .max_header_size(limit)
+                .max_headers(MOST_FIELDS)
                 .serve_connection(io, service)
                 .with_upgrades();
             watch(&core, &phase, connection, |connection| connection.graceful_shutdown(), None).await

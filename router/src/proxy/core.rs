@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
@@ -13,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::EndpointState;
 use super::failure::LogQuota;
+use super::forwarding::Forwarding;
 use super::listener;
 use crate::access_log::LogSender;
 use crate::cluster_tls::ClusterTls;
+use crate::heads::Heads;
 use crate::keepalive::keep_alive;
-use crate::limits::Descriptors;
+use crate::limits::{Descriptors, Holders};
 use crate::metrics::CoreMetrics;
 use crate::sync::TableStore;
 use crate::table::{Endpoint, EndpointKey, Table};
@@ -41,10 +44,22 @@ pub(crate) struct Shared {
     pub(crate) service_reach: Reach,
     pub(crate) web_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) descriptors: Descriptors,
+    /// What apps hold of them, by guid.
+    pub(crate) apps: Holders<Arc<str>>,
+    /// What clients hold of them, by [`client_key`](crate::limits::client_key).
+    pub(crate) clients: Holders<IpAddr>,
+    /// Requests under way at one endpoint; 0 for no limit.
+    pub(crate) most_per_endpoint: usize,
+    /// Whose word about others is believed.
+    pub(crate) forwarding: Forwarding,
     pub(crate) max_header_bytes: usize,
+    /// Room for large heads.
+    pub(crate) heads: Arc<Heads>,
     pub(crate) response_timeout: Duration,
     /// How long a client may keep the router waiting within a request.
     pub(crate) client_stall: Duration,
+    /// How long a tunnel may be silent.
+    pub(crate) tunnel_idle: Duration,
     /// Cancelled when no more connections are to be taken.
     pub(crate) drain: CancellationToken,
     /// How long requests may then go on.
@@ -73,6 +88,8 @@ pub(crate) struct Core {
     seed: Cell<u64>,
     /// For lines about failures.
     pub(crate) log_quota: LogQuota,
+    /// Clients that are being told that there is no room.
+    pub(crate) refusals: Cell<usize>,
     /// Client connections and tunnels.
     pub(crate) active: Cell<usize>,
 }
@@ -85,7 +102,11 @@ impl Core {
 
     pub(crate) fn state(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointState> {
         let mut states = self.states.borrow_mut();
-        let new = || Rc::new(EndpointState::new(Arc::clone(endpoint)));
+        let new = || {
+            let own = endpoint.app_id.is_empty();
+            let app = (!own).then(|| self.shared.apps.get(Arc::clone(&endpoint.app_id)));
+            Rc::new(EndpointState::new(Arc::clone(endpoint), app))
+        };
         let state = states.entry(endpoint.key).or_insert_with(new);
         // The same endpoint may have got another index.
         if !Arc::ptr_eq(&state.endpoint, endpoint) && state.load() == 0 {
@@ -97,6 +118,12 @@ impl Core {
 
     pub(crate) fn load(&self, key: EndpointKey) -> u32 {
         self.states.borrow().get(&key).map_or(0, |state| state.load())
+    }
+
+    /// Whether an endpoint has as many requests as it may have. Cores that look at the same moment may each send one more.
+    pub(crate) fn is_full(&self, endpoint: &Endpoint) -> bool {
+        let most = self.shared.most_per_endpoint;
+        most != 0 && !endpoint.app_id.is_empty() && endpoint.under_way.load(Ordering::Relaxed) >= most
     }
 
     pub(crate) fn avoided(&self, key: EndpointKey, now: Instant) -> bool {
@@ -142,7 +169,7 @@ impl Core {
                 turns.clear();
             }
         });
-        self.metrics.upstream_idle.store(idle as u64, std::sync::atomic::Ordering::Relaxed);
+        self.metrics.upstream_idle.store(idle as u64, Ordering::Relaxed);
     }
 }
 
@@ -167,6 +194,7 @@ pub(crate) fn run_core(
             turns: RefCell::default(),
             seed: Cell::new(rand::random::<u64>() | 1),
             log_quota: LogQuota::default(),
+            refusals: Cell::new(0),
             active: Cell::new(0),
             shared,
         });

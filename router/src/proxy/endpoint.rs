@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
@@ -11,6 +12,7 @@ use hyper::client::conn::http1;
 use super::body::RequestBody;
 use super::streams::Connections;
 use super::upstream::Sender;
+use crate::limits::{Descriptor, Descriptors, Holder};
 use crate::table::Endpoint;
 
 /// A failed endpoint is avoided for this long, doubled with each failure in a row. Lower sends more requests into a
@@ -30,20 +32,31 @@ pub(crate) struct EndpointState {
     idle: RefCell<VecDeque<(Instant, http1::SendRequest<RequestBody>)>>,
     /// By HTTP/2.
     pub(crate) streams: Connections,
+    /// What its app holds; `None` for the platform's own.
+    app: Option<Arc<Holder>>,
     /// The endpoint has left the table: nothing is kept for it.
     gone: Cell<bool>,
 }
 
 impl EndpointState {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, app: Option<Arc<Holder>>) -> Self {
         Self {
             endpoint,
+            app,
             in_flight: Cell::new(0),
             failures: Cell::new(0),
             avoid_until: Cell::new(None),
             idle: RefCell::default(),
             streams: Connections::default(),
             gone: Cell::new(false),
+        }
+    }
+
+    /// A descriptor for one more connection, on its app's account. `None` when the app has its share.
+    pub(crate) fn claim(&self, all: &Descriptors) -> Option<Descriptor> {
+        match &self.app {
+            Some(app) => all.share(app),
+            None => (!all.scarce()).then(|| all.take()),
         }
     }
 
@@ -103,7 +116,13 @@ pub(crate) struct Lease(Rc<EndpointState>);
 impl Lease {
     pub(crate) fn new(state: &Rc<EndpointState>) -> Self {
         state.in_flight.set(state.in_flight.get() + 1);
+        state.endpoint.under_way.fetch_add(1, Ordering::Relaxed);
         Self(Rc::clone(state))
+    }
+
+    /// A descriptor on its app's account, whatever the app has: it is there already.
+    pub(crate) fn hold(&self, all: &Descriptors) -> Descriptor {
+        self.0.app.as_ref().map_or_else(|| all.take(), |app| all.hold(app))
     }
 
     pub(crate) fn assignment_id(&self) -> &str {
@@ -124,6 +143,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.endpoint.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +155,7 @@ mod tests {
     fn failures_are_avoided_longer_and_forgotten() {
         let endpoint = Endpoint {
             key: 1,
+            under_way: Arc::default(),
             pool_id: "p".into(),
             assignment_id: String::new(),
             index: 0,
@@ -144,7 +165,7 @@ mod tests {
             app_id: "".into(),
             headers: None,
         };
-        let state = EndpointState::new(Arc::new(endpoint));
+        let state = EndpointState::new(Arc::new(endpoint), None);
         let now = Instant::now();
         for seconds in [5, 10, 20, 30, 30] {
             state.failed(now);

@@ -12,6 +12,8 @@ use super::body::Home;
 use super::connection::Client;
 use super::core::Core;
 use crate::access_log::Line;
+use crate::heads::{HeadRoom, SMALL};
+use crate::limits::{Held, Holder};
 use crate::table::Endpoint;
 
 /// Status of a request whose client went away before it was answered, as in other proxies' logs.
@@ -24,6 +26,12 @@ pub(crate) struct Exchange {
     pub(crate) request_id: HeaderValue,
     pub(crate) status: u16,
     pub(crate) sent: u64,
+    /// Why the router answers instead of an app.
+    pub(crate) router_error: Option<&'static str>,
+    /// Its place among its client's, by HTTP/2.
+    pub(crate) place: Option<Held>,
+    /// Room that its large head takes, or that of its answer.
+    room: Option<HeadRoom>,
     /// Request body, when there is one.
     pub(crate) home: Option<Rc<Home>>,
     /// Time spent in endpoints until the response began, seconds.
@@ -41,6 +49,9 @@ impl Exchange {
             request_id: new_request_id(),
             status: CLIENT_GONE,
             sent: 0,
+            router_error: None,
+            place: None,
+            room: None,
             home: None,
             upstream_s: 0.0,
             line: None,
@@ -75,6 +86,7 @@ impl Exchange {
             app_id: Arc::clone(app_id),
             app_index: endpoint.map(|endpoint| endpoint.index),
             instance_id: endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.assignment_id.clone()),
+            router_error: None,
         }));
     }
 
@@ -102,6 +114,23 @@ impl Exchange {
         self.client.phase.is_http2()
     }
 
+    /// On whose account its client's connection is.
+    pub(crate) fn holder(&self) -> &Arc<Holder> {
+        &self.client.holder
+    }
+
+    /// Whether the client is behind with its answer, by HTTP/1.1.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.client.phase.is_behind()
+    }
+
+    /// Whether there is room for fields of this size; held until the exchange ends.
+    pub(crate) fn has_room(&mut self, headers: &HeaderMap) -> bool {
+        // A field takes more than its bytes.
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        bytes <= SMALL || self.room.get_or_insert_with(|| HeadRoom::new(&self.core.shared.heads)).grow(bytes)
+    }
+
     pub(crate) fn noted(&self) -> bool {
         self.line.is_some()
     }
@@ -124,6 +153,7 @@ impl Drop for Exchange {
         self.core.metrics.request(self.status, elapsed);
         if let Some(mut line) = self.line.take() {
             line.status = self.status;
+            line.router_error = self.router_error;
             line.received = self.home.as_ref().map_or(0, |home| home.received.get());
             line.sent = self.sent;
             line.response_time_s = elapsed;

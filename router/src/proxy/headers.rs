@@ -6,13 +6,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request
 
 use super::answer::Answer;
 use super::connection::Client;
+use super::forwarding::Forwarding;
 use crate::table::Endpoint;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-vcap-request-id");
 const APPLICATION: HeaderName = HeaderName::from_static("x-cf-applicationid");
@@ -28,9 +27,32 @@ pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (asked && !h2c).then(|| upgrade.clone())
 }
 
+/// Whether the client waits to be told that its body is wanted. Who speaks HTTP/1.0 does not (RFC 9110, section 10.1.1).
+/// What else may be expected is the app's affair.
+pub(crate) fn asks_first(headers: &mut HeaderMap, version: Version, has_body: bool) -> bool {
+    let Some(value) = headers.get(EXPECT) else { return false };
+    if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return false;
+    }
+    let asks = has_body && version >= Version::HTTP_11;
+    if !asks {
+        headers.remove(EXPECT);
+    }
+    asks
+}
+
+/// Whether chunks are all that the message was put into. What else it names is known to its two ends alone, and the router
+/// does not pass the name on.
+pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    codings.next().is_none() && first.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// Takes away what belongs to the client's connection, and what only the router may say; adds what the app is to know.
 pub(crate) fn prepare_request(
     headers: &mut HeaderMap,
+    forwarding: &Forwarding,
     client: &Client,
     has_body: bool,
     upgrade: Option<HeaderValue>,
@@ -44,8 +66,6 @@ pub(crate) fn prepare_request(
     if has_body && !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // The client is told to go on as soon as the body is wanted; the endpoint gets head and body at once.
-    headers.remove(EXPECT);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -53,12 +73,7 @@ pub(crate) fn prepare_request(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, upgrade);
     }
-    append_forwarded_for(headers, client);
-    // A load balancer before a plain listener says what its own client spoke; a TLS listener knows.
-    let told = headers.get(FORWARDED_PROTO).is_some_and(|value| value == "https" || value == "http");
-    if client.secure || !told {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if client.secure { "https" } else { "http" }));
-    }
+    forwarding.apply(headers, client.trust, &client.address, client.secure);
     if !headers.contains_key(REQUEST_START) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         headers.insert(REQUEST_START, HeaderValue::from(now.map_or(0, |since| since.as_millis() as u64)));
@@ -86,28 +101,14 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 /// When the host cannot be in a target.
 pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), Answer> {
     head.headers.remove(TRANSFER_ENCODING);
+    // An app's word about it would not come through: hyper's client by HTTP/2 drops it.
+    head.headers.remove(EXPECT);
     let host = head.headers.remove(HOST).ok_or(Answer::BadHost)?;
     let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let target = Uri::builder().scheme(Scheme::HTTP).authority(host.as_bytes()).path_and_query(path).build();
     head.uri = target.map_err(|_| Answer::BadHost)?;
     head.version = Version::HTTP_2;
     Ok(())
-}
-
-fn append_forwarded_for(headers: &mut HeaderMap, client: &Client) {
-    let mut list = Vec::new();
-    for value in headers.get_all(FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    let value = if list.is_empty() {
-        client.address.clone()
-    } else {
-        list.extend_from_slice(client.address.as_bytes());
-        // Made of valid values, so it is one.
-        HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.address.clone())
-    };
-    headers.insert(FORWARDED_FOR, value);
 }
 
 /// Tells the app which of its instances was chosen; what an earlier try said about that goes.

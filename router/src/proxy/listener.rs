@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::connection::{Active, Client, Protocol, serve};
@@ -16,6 +15,9 @@ use super::phase::HEAD_TIMEOUT;
 use crate::web_tls::HTTP2;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that is refused has this long to hear it, and so many at a time are told: they have descriptors too.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const MOST_REFUSALS: usize = 32;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_connections\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 53\r\n\r\n503 Service Unavailable: router is full, try later.\r\n";
 
@@ -46,26 +48,28 @@ pub(crate) async fn accept(core: Rc<Core>, listener: tokio::net::TcpListener, se
 }
 
 fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool) {
-    if core.shared.descriptors.scarce() {
+    let client = Client::new(core, remote, secure);
+    let Some(descriptor) = client.claim(&core.shared.descriptors) else {
         core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-        tokio::task::spawn_local(async move {
-            if !secure {
-                let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(FULL)).await;
-            }
-        });
+        if !secure && core.refusals.get() < MOST_REFUSALS {
+            core.refusals.set(core.refusals.get() + 1);
+            let core = Rc::clone(core);
+            tokio::task::spawn_local(async move {
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(&mut stream)).await;
+                core.refusals.set(core.refusals.get() - 1);
+            });
+        }
         return;
-    }
-    let (active, descriptor) = (Active::new(core), core.shared.descriptors.take());
+    };
+    let active = Active::new(core);
     let core = Rc::clone(core);
     tokio::task::spawn_local(async move {
         let _guards = (active, descriptor);
-        let stall = core.shared.client_stall;
         // Without it the last packet of a response could wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
-        let client = Client::new(remote, secure, stall);
         if !secure {
             let Some(protocol) = told(&stream).await else { return };
-            return serve(core, TokioIo::new(stream), client, protocol).await;
+            return serve(core, stream, client, protocol).await;
         }
         let Some(config) = &core.shared.web_tls else { return };
         let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(config)).accept(stream);
@@ -73,12 +77,21 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
             Ok(Ok(stream)) => {
                 let agreed = stream.get_ref().1.alpn_protocol();
                 let protocol = if agreed == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
-                serve(Rc::clone(&core), TokioIo::new(stream), client, protocol).await;
+                serve(Rc::clone(&core), stream, client, protocol).await;
             }
             Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),
         }
     });
+}
+
+/// Says so, and reads what the client had sent: what is left unread would take the answer away.
+async fn refuse(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(FULL).await?;
+    stream.shutdown().await?;
+    let mut waste = [0; 4096];
+    while stream.read(&mut waste).await? > 0 {}
+    Ok(())
 }
 
 /// What a client without TLS speaks, by its first bytes: one that knows beforehand that it may speak HTTP/2 begins with a

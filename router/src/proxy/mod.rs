@@ -9,6 +9,7 @@
 //! try was like ([`failure`]).
 
 mod answer;
+mod answering;
 mod body;
 mod choose;
 mod connection;
@@ -16,13 +17,19 @@ mod core;
 mod endpoint;
 mod exchange;
 mod failure;
+pub(crate) mod forwarding;
 mod headers;
+mod linger;
 mod listener;
+mod patience;
 mod phase;
+mod pieces;
 mod route_service;
 mod service;
 mod sticky;
 mod streams;
+mod target;
+mod tunnel;
 mod upstream;
 
 pub(crate) use self::core::{Shared, run_core};

@@ -6,15 +6,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::linger::Linger;
+use super::pieces::read_piece;
+use crate::heads::{HeadRoom, Heads};
 
 /// A request's head must be complete within this, or slow clients could hold every connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a request is closed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// A client that owes its body is told so first, if no answer has begun.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -38,6 +45,10 @@ pub(crate) struct Phase {
     unsent: Waiting,
     /// The last time that bytes moved while one of the two waited. Milliseconds after birth.
     moved: AtomicU64,
+    /// A request was answered before its body was read to the end.
+    unfinished: AtomicBool,
+    /// Room that the heads of its requests take.
+    room: HeadRoom,
 }
 
 /// Milliseconds after birth, and one; 0 while nobody waits.
@@ -52,7 +63,7 @@ impl Waiting {
 }
 
 impl Phase {
-    pub(crate) fn new(stall: Duration) -> Self {
+    pub(crate) fn new(stall: Duration, heads: &Arc<Heads>) -> Self {
         Self {
             // A connection that sends nothing at all has the time of a head.
             phase: AtomicU8::new(HEAD),
@@ -64,6 +75,8 @@ impl Phase {
             unread: Waiting::default(),
             unsent: Waiting::default(),
             moved: AtomicU64::new(0),
+            unfinished: AtomicBool::new(false),
+            room: HeadRoom::new(heads),
         }
     }
 
@@ -112,23 +125,48 @@ impl Phase {
 
     /// Until when the client must go on, when the router waits for it.
     fn stalled(&self) -> Option<Instant> {
-        let since = match (self.unread.since(), self.unsent.since()) {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let unread = self.unread.since().map(|since| since.max(moved));
+        let unsent = self.unsent.since().map(|since| since.max(moved) + LAST_WORD);
+        let since = match (unread, unsent) {
             (Some(one), Some(other)) => one.min(other),
             (one, other) => one.or(other)?,
         };
-        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
-        Some(self.born + since.max(moved) + self.stall)
+        Some(self.born + since + self.stall)
     }
 
     pub(crate) fn request_began(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.phase.store(REQUEST, Ordering::Relaxed);
+        self.unfinished.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn request_ended(&self, now: Instant) {
         if self.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.enter(IDLE, now);
+            self.room.give_back();
         }
+    }
+
+    /// The request's body is not read to its end.
+    pub(crate) fn left_unread(&self) {
+        self.unfinished.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may be sending when the connection ends: the rest of a body, or of what is no request.
+    fn lingers(&self, heard: bool) -> bool {
+        let head = heard && self.phase.load(Ordering::Relaxed) == HEAD;
+        !self.is_http2() && (head || self.unfinished.load(Ordering::Relaxed))
+    }
+
+    /// Whether what was written by HTTP/1.1 waits for the client to take it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.unread.since().is_some() && !self.is_http2()
+    }
+
+    /// Whether there is room for a head of which so much has come.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.room.grow(bytes)
     }
 
     pub(crate) fn in_request(&self) -> bool {
@@ -162,23 +200,50 @@ impl Phase {
     }
 }
 
-/// Notices the first bytes of a request, and whether the client takes what is written.
+/// Notices the first bytes of a request, and whether the client takes what is written. Reads on at the end, see
+/// [`Linger`].
 pub(crate) struct Watched<T> {
-    pub(crate) io: T,
-    pub(crate) phase: Arc<Phase>,
+    io: T,
+    phase: Arc<Phase>,
+    /// Something has come.
+    heard: bool,
+    /// Bytes of the head that is coming.
+    head: usize,
+    linger: Option<Linger>,
 }
 
-impl<T: Read + Unpin> Read for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if polled.is_ready() {
-            self.phase.bytes_came();
-            // By HTTP/2 a client can send pings for ever and never read.
-            if !self.phase.is_http2() {
-                self.phase.bytes_moved();
+impl<T> Watched<T> {
+    pub(crate) fn new(io: T, phase: Arc<Phase>) -> Self {
+        Self { io, phase, heard: false, head: 0, linger: None }
+    }
+}
+
+/// For a head that is larger than most, while the router has many of that kind.
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_large_headers\r\nConnection: close\r\n\
+    Content-Length: 0\r\n\r\n";
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let this = &mut *self;
+        let came = ready!(read_piece(&mut this.io, cx, buf));
+        this.heard = true;
+        this.phase.bytes_came();
+        // By HTTP/2 a client can send pings for ever and never read.
+        if !this.phase.is_http2() {
+            this.phase.bytes_moved();
+            if this.phase.phase.load(Ordering::Relaxed) == HEAD {
+                this.head += came.as_ref().map_or(0, |came| *came);
+                if !this.phase.has_room(this.head) {
+                    // Nothing else is being written: no request is under way. If it cannot be told at once it is not.
+                    let _ = Pin::new(&mut this.io).poll_write(cx, NO_ROOM);
+                    return Poll::Ready(Err(std::io::ErrorKind::OutOfMemory.into()));
+                }
+            } else {
+                this.head = 0;
             }
         }
-        polled
+        Poll::Ready(came.map(drop))
     }
 }
 
@@ -192,7 +257,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         self.wrote(polled)
@@ -206,7 +271,14 @@ impl<T: Write + Unpin> Write for Watched<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            let shut = ready!(Pin::new(&mut this.io).poll_shutdown(cx));
+            if shut.is_err() || !this.phase.lingers(this.heard) {
+                return Poll::Ready(shut);
+            }
+        }
+        this.linger.get_or_insert_with(Linger::new).poll(&mut this.io, cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -231,15 +303,16 @@ mod tests {
 
     #[test]
     fn only_a_client_that_keeps_the_router_waiting_is_cut_off() {
-        let phase = Phase::new(STALL);
+        let phase = Phase::new(STALL, &Arc::default());
         phase.request_began();
         let late = phase.born + Duration::from_secs(3600);
         assert!(phase.deadline(late) > late, "a slow app");
         phase.body(true);
-        let cut = phase.deadline(late);
-        assert!(cut <= Instant::now() + STALL, "it owes its body");
+        let told = phase.deadline(late);
+        assert!(told > late.min(phase.born + STALL) && told <= Instant::now() + STALL + LAST_WORD, "it owes its body");
         phase.waits(&phase.unread, true);
-        assert_eq!(phase.deadline(late), cut, "the older of two counts");
+        let cut = phase.deadline(late);
+        assert!(cut < told && cut <= Instant::now() + STALL, "it takes nothing");
         phase.moved.store(1_000_000, Ordering::Relaxed);
         assert_eq!(phase.deadline(late), phase.born + Duration::from_secs(1000) + STALL, "but it goes on");
         phase.body(false);
@@ -249,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_stall_is_found_in_time_on_a_connection_whose_deadline_is_far() {
-        let phase = Phase::new(Duration::from_secs(1));
+        let phase = Phase::new(Duration::from_secs(1), &Arc::default());
         let born = phase.born;
         assert_eq!(phase.deadline(born), born + HEAD_TIMEOUT);
         assert_eq!(phase.look(born), born + Duration::from_secs(1));
@@ -257,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_slow_head_and_a_long_idleness_end_a_connection_but_not_a_request() {
-        let phase = Phase::new(STALL);
+        let phase = Phase::new(STALL, &Arc::default());
         let born = phase.born;
         assert_eq!(phase.deadline(born), born + HEAD_TIMEOUT);
         phase.request_began();
@@ -271,7 +344,7 @@ mod tests {
 
     #[test]
     fn streams_of_a_connection_end_it_only_after_the_last() {
-        let phase = Phase::new(STALL);
+        let phase = Phase::new(STALL, &Arc::default());
         phase.has_streams();
         phase.request_began();
         phase.request_began();

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use slipway_protocol::reach::Reach;
 use tokio::net::TcpStream;
@@ -22,10 +21,11 @@ use super::core::Core;
 use super::failure::{Cause, Failure};
 use super::upstream::{self, ConnectError, Sender};
 use crate::keepalive::keep_alive;
-use crate::table::RouteService;
+use crate::limits::Descriptor;
+use crate::table::{RouteService, normal_host};
 
 const FORWARDED_URL: HeaderName = HeaderName::from_static("x-cf-forwarded-url");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-cf-proxy-signature");
+pub(crate) const SIGNATURE: HeaderName = HeaderName::from_static("x-cf-proxy-signature");
 const METADATA: HeaderName = HeaderName::from_static("x-cf-proxy-metadata");
 
 /// How long a service may keep a request.
@@ -86,7 +86,12 @@ pub(crate) fn now_ms() -> u64 {
 ///
 /// # Errors
 /// The answer to a request that says it comes back and does not prove it.
-pub(crate) fn arrival(service: &RouteService, headers: &HeaderMap, now_ms: u64) -> Result<Arrival, Answer> {
+pub(crate) fn arrival(
+    service: &RouteService,
+    headers: &HeaderMap,
+    target: &Uri,
+    now_ms: u64,
+) -> Result<Arrival, Answer> {
     let Some(signature) = headers.get(SIGNATURE) else { return Ok(Arrival::Fresh) };
     let decode = |value: Option<&HeaderValue>| hex::decode(value.map_or(&[][..], HeaderValue::as_bytes)).ok();
     let (Some(sealed), Some(nonce)) = (decode(Some(signature)), decode(headers.get(METADATA))) else {
@@ -99,11 +104,24 @@ pub(crate) fn arrival(service: &RouteService, headers: &HeaderMap, now_ms: u64) 
     if headers.get(FORWARDED_URL).map(HeaderValue::as_bytes) != Some(url) {
         return Err(Answer::BadSignature("X-CF-Forwarded-Url is not the URL that was signed"));
     }
+    if !asks_for(headers, target, url) {
+        return Err(Answer::BadSignature("the request does not ask for the URL that was signed"));
+    }
     let made = u64::from_be_bytes(*time);
     if now_ms.saturating_sub(made) > EXPIRY_MS || made.saturating_sub(now_ms) > SKEW_MS {
         return Err(Answer::LateSignature);
     }
     Ok(Arrival::Back)
+}
+
+/// Whether the request asks for the very path and query of `url`, at its host. Scheme and port may be others than those by
+/// which the first client came.
+fn asks_for(headers: &HeaderMap, target: &Uri, url: &[u8]) -> bool {
+    let Ok(url) = std::str::from_utf8(url) else { return false };
+    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else { return false };
+    let Some(signed) = rest.strip_suffix(&*target.to_string()) else { return false };
+    let asked = headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| normal_host(host).ok());
+    asked.is_some() && asked == normal_host(signed).ok()
 }
 
 /// Takes the signature away: an app could otherwise use it to go past the service of its route.
@@ -163,7 +181,11 @@ fn open(reach: &Reach, host: &str, mut addresses: Vec<SocketAddr>) -> Result<Vec
 ///
 /// # Errors
 /// When its name, its host or its certificate is not as it should be.
-pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<Sender, ServiceError> {
+pub(crate) async fn connect(
+    core: &Rc<Core>,
+    service: &RouteService,
+    descriptor: Descriptor,
+) -> Result<Sender, ServiceError> {
     let Some(target) = service.target() else { return Err(ServiceError::NoAddress(String::new())) };
     let host = || target.host.clone();
     let dial = async {
@@ -174,12 +196,12 @@ pub(crate) async fn connect(core: &Rc<Core>, service: &RouteService) -> Result<S
         let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
         ready.map_err(|error| ServiceError::Io(host(), error))?;
         if !target.tls {
-            return Ok(upstream::handshake(core, TokioIo::new(stream), first).await?);
+            return Ok(upstream::handshake(core, stream, first, descriptor).await?);
         }
         let name = ServerName::try_from(host()).map_err(|error| ServiceError::TlsName(host(), error))?;
         let tls = TlsConnector::from(std::sync::Arc::clone(&core.shared.service_tls));
         let stream = tls.connect(name, stream).await.map_err(|error| ServiceError::Io(host(), error))?;
-        Ok(upstream::handshake(core, TokioIo::new(stream), first).await?)
+        Ok(upstream::handshake(core, stream, first, descriptor).await?)
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, dial).await {
         Ok(sender) => sender,
@@ -241,19 +263,24 @@ mod tests {
     #[test]
     fn what_comes_back_is_known() {
         let own = service("https://service.test:444/in?x=1", 1);
-        let headers = signed(&own, 1_000_000);
-        assert_eq!(arrival(&own, &HeaderMap::new(), 0), Ok(Arrival::Fresh));
-        assert_eq!(arrival(&own, &headers, 1_000_000), Ok(Arrival::Back));
-        assert_eq!(arrival(&own, &headers, 1_060_000), Ok(Arrival::Back));
-        assert_eq!(arrival(&own, &headers, 1_060_001), Err(Answer::LateSignature));
-        assert_eq!(arrival(&own, &headers, 900_000), Err(Answer::LateSignature), "from the future");
+        let mut headers = signed(&own, 1_000_000);
+        let back = Uri::from_static("/a?b");
+        headers.insert(HOST, HeaderValue::from_static("APP.test"));
+        assert_eq!(arrival(&own, &HeaderMap::new(), &back, 0), Ok(Arrival::Fresh));
+        assert_eq!(arrival(&own, &headers, &back, 1_000_000), Ok(Arrival::Back));
+        assert_eq!(arrival(&own, &headers, &back, 1_060_000), Ok(Arrival::Back));
+        assert_eq!(arrival(&own, &headers, &back, 1_060_001), Err(Answer::LateSignature));
+        assert_eq!(arrival(&own, &headers, &back, 900_000), Err(Answer::LateSignature), "from the future");
     }
 
     #[test]
     fn forged_signatures_are_refused() {
         let own = service("https://service.test:444/in?x=1", 1);
-        let good = signed(&own, 1_000_000);
-        let refused = |headers: &HeaderMap| matches!(arrival(&own, headers, 1_000_000), Err(Answer::BadSignature(_)));
+        let mut good = signed(&own, 1_000_000);
+        good.insert(HOST, HeaderValue::from_static("app.test"));
+        let refused = |headers: &HeaderMap| {
+            matches!(arrival(&own, headers, &Uri::from_static("/a?b"), 1_000_000), Err(Answer::BadSignature(_)))
+        };
         assert!(refused(&signed(&service("https://service.test:444/in?x=1", 2), 1_000_000)), "of another route");
         for (name, value) in [
             ("x-cf-forwarded-url", "http://app.test:8080/admin"),
@@ -269,6 +296,27 @@ mod tests {
         let mut headers = good;
         headers.remove(METADATA);
         assert!(refused(&headers), "without metadata");
+    }
+
+    #[test]
+    fn a_signature_is_good_for_the_request_it_was_made_for() {
+        let own = service("https://service.test:444/in?x=1", 1);
+        let mut headers = signed(&own, 1_000_000);
+        for (host, target, good) in [
+            ("app.test", "/a?b", true),
+            ("app.test:443", "/a?b", true),
+            ("app.test", "/admin", false),
+            ("app.test", "/a", false),
+            ("app.test", "/a?b=1", false),
+            ("app.test", "/", false),
+            ("other.test", "/a?b", false),
+            ("test", "/a?b", false),
+            ("", "/a?b", false),
+        ] {
+            headers.insert(HOST, HeaderValue::from_static(host));
+            let told = arrival(&own, &headers, &target.parse().expect("a target"), 1_000_000);
+            assert_eq!(told.is_ok(), good, "{host} {target}: {told:?}");
+        }
     }
 
     #[test]

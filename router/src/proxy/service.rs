@@ -6,25 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body as _, Incoming};
-use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
 
 use super::answer::Answer;
 use super::body::{Home, ProxyBody, RequestBody};
 use super::choose::{Asked, Decision, NoDecision, Wishes, decide};
-use super::connection::{Active, Client};
+use super::connection::Client;
 use super::core::Core;
 use super::endpoint::{EndpointState, Lease};
 use super::exchange::{Exchange, Noted};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
+use super::target::{target, wishes};
+use super::tunnel::tunnel;
 use super::upstream::{self, ConnectError, Sender};
-use super::{headers, sticky};
-use crate::table::{EndpointKey, RouteService, normal_host};
+use super::{choose, forwarding, headers, sticky};
+use crate::limits::Descriptor;
+use crate::table::{EndpointKey, RouteService};
 
 /// Tries for one request. More would let one bad request visit every instance of an app.
 const MOST_TRIES: usize = 3;
@@ -43,26 +44,43 @@ pub(crate) async fn handle(
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let has_body = !body.is_end_stream();
-    // One connection by HTTP/2 brings many requests, each of which needs a connection of its own toward its endpoint.
-    if head.version == Version::HTTP_2 && core.shared.descriptors.scarce() {
-        core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-        return Ok(Answer::Full.into_response(exchange, has_body));
+    // One connection by HTTP/2 brings many requests.
+    if head.version == Version::HTTP_2 {
+        exchange.place = client.place(&core.shared.descriptors);
+        if exchange.place.is_none() {
+            core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+            return Ok(Answer::Full.into_response(exchange, has_body));
+        }
     }
     let version = head.version;
+    let asks = headers::asks_first(&mut head.headers, version, has_body);
+    if has_body {
+        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase), asks)));
+    }
     let host = match target(&mut head) {
         Ok(host) => host,
         Err(answer) => return Ok(answer.into_response(exchange, true)),
     };
+    // By HTTP/1.1 the connection has counted.
+    if version == Version::HTTP_2 && !exchange.has_room(&head.headers) {
+        return Ok(Answer::NoRoom.into_response(exchange, has_body));
+    }
     headers::join_cookies(&mut head.headers);
     let wishes = match wishes(&head.headers) {
         Ok(wishes) => wishes,
         Err(answer) => return Ok(answer.into_response(exchange, has_body)),
     };
     let switches = upgrade.is_some();
-    headers::prepare_request(&mut head.headers, &client, has_body, upgrade, &exchange.request_id);
-    if has_body {
-        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase))));
-    }
+    // Before what a stranger says is taken away: it may be the route's service.
+    let claims = head.headers.contains_key(route_service::SIGNATURE).then(|| forwarding::claims(&head.headers));
+    headers::prepare_request(
+        &mut head.headers,
+        &core.shared.forwarding,
+        &client,
+        has_body,
+        upgrade,
+        &exchange.request_id,
+    );
     let tried = Vec::with_capacity(MOST_TRIES);
     let mut trip = Trip {
         core: &core,
@@ -74,67 +92,13 @@ pub(crate) async fn handle(
         pauses: PAUSES.iter(),
         last: None,
         switches,
+        claims,
+        address: &client.address,
     };
     match trip.run(head, &mut exchange).await {
         Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
         Err(answer) => Ok(answer.into_response(exchange, has_body)),
     }
-}
-
-/// The host that is asked for; the target becomes the path alone, and `Host` agrees with it.
-fn target(head: &mut request::Parts) -> Result<String, Answer> {
-    if head.method == Method::CONNECT {
-        return Err(Answer::Unsupported);
-    }
-    // hyper takes one of the two and closes afterwards; if ever both come through, the next hop might take the other.
-    if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
-        return Err(Answer::Unsupported);
-    }
-    // HTTP/2 lets two equal ones pass, which apps refuse.
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Answer::Unsupported);
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return Err(Answer::BadHost);
-    }
-    let text = match head.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => first.and_then(|value| value.to_str().ok()).ok_or(Answer::BadHost)?,
-    };
-    let host = normal_host(text).map_err(|_| Answer::BadHost)?.into_owned();
-    if head.uri.authority().is_some() {
-        let value = http::HeaderValue::from_str(text).map_err(|_| Answer::BadHost)?;
-        head.headers.insert(HOST, value);
-        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        head.uri = Uri::from(path);
-    }
-    // Toward the endpoint it is 1.1, or what `headers::for_http2` makes of it; hyper answers a client as that one expects.
-    head.version = Version::HTTP_11;
-    Ok(host)
-}
-
-fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
-    let instance = match headers.get("x-cf-app-instance") {
-        None => None,
-        Some(value) => {
-            let parsed = value.to_str().ok().and_then(|text| text.split_once(':'));
-            let (app, index) = parsed.ok_or(Answer::BadInstance)?;
-            Some((app.to_owned(), index.parse().map_err(|_| Answer::BadInstance)?))
-        }
-    };
-    let process = match headers.get("x-cf-process-instance") {
-        None => None,
-        Some(value) => {
-            let text = value.to_str().ok().filter(|text| !text.is_empty()).ok_or(Answer::BadProcess)?;
-            Some(match text.split_once(':') {
-                None => (text.to_owned(), None),
-                Some((process, index)) => (process.to_owned(), Some(index.parse().map_err(|_| Answer::BadProcess)?)),
-            })
-        }
-    };
-    Ok(Wishes { instance, process, sticky: sticky::wanted(headers) })
 }
 
 /// The way of one request through up to [`MOST_TRIES`] tries.
@@ -152,6 +116,10 @@ struct Trip<'a> {
     last: Option<Failure>,
     /// Another protocol is asked for.
     switches: bool,
+    /// What a request that may come from the route's service said of others.
+    claims: Option<HeaderMap>,
+    /// The client's.
+    address: &'a HeaderValue,
 }
 
 struct Arrived {
@@ -188,7 +156,12 @@ impl Trip<'_> {
             };
             let Decision { route, state } = match (decide(self.core, &asked), self.last.take()) {
                 (Ok(decision), _) => decision,
-                (Err(NoDecision::Answer(answer)), None) => return Err(answer),
+                (Err(NoDecision::Answer(answer)), None) => {
+                    if let Some(app_id) = choose::app_of(self.core, self.host, head.uri.path()) {
+                        exchange.note(&self.noted(&head), &app_id, None);
+                    }
+                    return Err(answer);
+                }
                 (Err(NoDecision::Answer(_)), Some(failure)) => return Err(Answer::EndpointFailure(failure)),
                 (Err(NoDecision::Exhausted), last) => {
                     let failure = last.unwrap_or_else(|| Failure::new(Cause::Gone, "no endpoint is left to try"));
@@ -202,12 +175,18 @@ impl Trip<'_> {
             if self.tries == 0
                 && let Some(service) = &route.service
             {
-                match route_service::arrival(service, &head.headers, route_service::now_ms())? {
-                    Arrival::Back => route_service::strip(&mut head.headers),
+                match route_service::arrival(service, &head.headers, &head.uri, route_service::now_ms())? {
+                    Arrival::Back => {
+                        route_service::strip(&mut head.headers);
+                        if let Some(claims) = self.claims.take() {
+                            forwarding::restore(&mut head.headers, claims, self.address);
+                        }
+                    }
                     Arrival::Fresh if self.switches => return Err(Answer::RouteServiceUpgrade),
                     Arrival::Fresh => {
                         exchange.note(&self.noted(&head), &state.endpoint.app_id, None);
-                        return self.through(service, head, exchange).await;
+                        let descriptor = state.claim(&self.core.shared.descriptors).ok_or(Answer::AppLimit)?;
+                        return self.through(service, descriptor, head, exchange).await;
                     }
                 }
             }
@@ -242,11 +221,12 @@ impl Trip<'_> {
     async fn through(
         &self,
         service: &RouteService,
+        descriptor: Descriptor,
         mut head: request::Parts,
         exchange: &mut Exchange,
     ) -> Result<Arrived, Answer> {
         route_service::address(service, &mut head, route_service::now_ms())?;
-        let sender = route_service::connect(self.core, service)
+        let sender = route_service::connect(self.core, service, descriptor)
             .await
             .map_err(|error| Answer::RouteServiceFailure(error.failure()))?;
         let began = Instant::now();
@@ -283,6 +263,7 @@ impl Trip<'_> {
                 Some(sender) => sender,
                 None => match upstream::connect(self.core, state, http2).await {
                     Ok(sender) => sender,
+                    Err(ConnectError::Share(_)) => return Err(SendFailure::Final(Answer::AppLimit)),
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
                         tracing::debug!(error = %chain(&error), "no connection to an endpoint");
@@ -332,30 +313,49 @@ impl Trip<'_> {
         mut head: request::Parts,
         exchange: &Exchange,
     ) -> Result<(Response<Incoming>, Sender), SendFailure> {
+        let http2 = sender.is_http2();
         let body = match &exchange.home {
             None => RequestBody::empty(),
-            Some(home) => home.lend().ok_or_else(|| {
+            Some(home) => home.lend(http2).ok_or_else(|| {
                 let failure = Failure::new(Cause::Other, "the request's body is not there any more");
                 SendFailure::Final(Answer::EndpointFailure(failure))
             })?,
         };
         // An idempotent request may be sent again even if the endpoint has seen its head; any one perhaps by HTTP/1.1.
-        let (idempotent, http2) = (head.method.is_idempotent(), sender.is_http2());
+        let known_length = head.headers.contains_key(CONTENT_LENGTH);
+        let idempotent = head.method.is_idempotent();
         let copy = (idempotent || http2).then(|| head.clone());
         if http2 {
             headers::for_http2(&mut head).map_err(SendFailure::Final)?;
         }
-        let sending = sender.send(Request::from_parts(head, body));
+        let mut request = Request::from_parts(head, body);
+        if let Some(word) = exchange.home.as_ref().and_then(|home| home.word()).filter(|_| !http2) {
+            let word = Arc::clone(word);
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    word.wanted();
+                }
+            });
+        }
+        let sending = sender.send(request);
         let sending = tokio::time::timeout(self.core.shared.response_timeout, sending);
-        // One connection of a client could otherwise keep hundreds toward apps by bodies that never come.
+        // One connection of a client could otherwise keep hundreds toward apps by bodies that never come. Between two ends
+        // that speak HTTP/2 silence is theirs.
         let stalled = async {
             match &exchange.home {
-                Some(home) if exchange.by_http2() && !http2 => home.stalled(self.core.shared.client_stall).await,
+                Some(home) if !exchange.by_http2() || !http2 => home.stalled(self.core.shared.client_stall).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let slow = async {
+            match &exchange.home {
+                Some(home) if known_length => home.too_slow(self.core.shared.client_stall).await,
                 _ => std::future::pending().await,
             }
         };
         let sent = tokio::select! {
             sent = sending => sent,
+            () = slow => return Err(SendFailure::Final(Answer::BodyTimeout)),
             () = stalled => return Err(SendFailure::Final(Answer::BodyTimeout)),
         };
         match sent {
@@ -419,50 +419,24 @@ fn finish(
         };
     }
     let (mut head, body) = response.into_parts();
+    let unusable = match (headers::is_plain(&head.headers), exchange.has_room(&head.headers)) {
+        (true, true) => None,
+        (false, _) => Some((Cause::Invalid, "the Transfer-Encoding of its answer is more than chunked")),
+        (true, false) => Some((Cause::Other, "too many answers with large headers are under way")),
+    };
+    if let Some((cause, detail)) = unusable {
+        return Answer::EndpointFailure(Failure::new(cause, detail)).into_response(exchange, true);
+    }
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
+    // Whether the body comes after all nobody can know, so nothing else comes on this connection.
+    if !exchange.by_http2() && exchange.home.as_ref().is_some_and(|home| home.is_unwanted()) {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(lease) = &lease {
         sticky::remember(&mut head.headers, lease.assignment_id(), &path);
     }
     head.version = Version::HTTP_11;
     head.extensions.clear();
     Response::from_parts(head, ProxyBody::streaming(body, Some(sender), lease, exchange))
-}
-
-/// Both sides have agreed on another protocol: from here bytes go through as they are.
-fn tunnel(
-    core: &Rc<Core>,
-    mut response: Response<Incoming>,
-    lease: Lease,
-    mut exchange: Exchange,
-    client_side: hyper::upgrade::OnUpgrade,
-) -> Response<ProxyBody> {
-    let endpoint_side = hyper::upgrade::on(&mut response);
-    let (mut head, _) = response.into_parts();
-    exchange.status = head.status.as_u16();
-    headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
-    head.extensions.clear();
-    let active = Active::new(core);
-    let descriptors = (core.shared.descriptors.take(), core.shared.descriptors.take());
-    let drain = core.drain.clone();
-    tokio::task::spawn_local(async move {
-        let _guards = (active, descriptors, lease);
-        // The whole exchange moves in here: it ends with the tunnel.
-        let exchange = &mut exchange;
-        let both = async { tokio::try_join!(client_side, endpoint_side) };
-        let Ok((client_side, endpoint_side)) = both.await else { return };
-        let (mut client_side, mut endpoint_side) = (TokioIo::new(client_side), TokioIo::new(endpoint_side));
-        let copy = tokio::io::copy_bidirectional(&mut client_side, &mut endpoint_side);
-        // A tunnel has no end of its own: when the router drains, clients connect again elsewhere.
-        tokio::select! {
-            copied = copy => {
-                if let Ok((received, sent)) = copied {
-                    exchange.sent = sent;
-                    tracing::trace!(received, sent, "tunnel ended");
-                }
-            }
-            () = drain.cancelled() => {}
-        }
-    });
-    Response::from_parts(head, ProxyBody::nothing())
 }

@@ -20,9 +20,11 @@ use slipway_chassis::chain;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::answering::Answering;
 use super::body::RequestBody;
 use super::core::Core;
 use super::failure::Failure;
+use crate::heads::SMALL;
 use crate::limits::Descriptor;
 
 /// Requests that one connection takes, when the endpoint allows as many; the next ones get another connection. Servers
@@ -38,8 +40,6 @@ const TOGETHER: Duration = Duration::from_millis(50);
 const STREAM_WINDOW: u32 = 128 << 10;
 /// What waits here of one request's body until the endpoint takes it.
 const SEND_BUFFER: usize = 64 << 10;
-/// Longer heads of answers would be refused by clients.
-const MOST_HEADERS: u32 = 64 << 10;
 /// Whoever speaks HTTP/2 begins with its settings (RFC 9113, section 3.4).
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until then a connection allows this many streams: more than settings can say, and none is begun.
@@ -47,7 +47,7 @@ const UNTOLD: usize = 1 << 40;
 /// What nobody needs any more has this long to take its leave.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-type Http = http2::Connection<TokioIo<TcpStream>, RequestBody, Tasks>;
+type Http = http2::Connection<TokioIo<Answering<TcpStream>>, RequestBody, Tasks>;
 
 /// No HTTP/2 on a connection that was opened.
 #[derive(Debug)]
@@ -249,8 +249,13 @@ impl Connections {
     ///
     /// # Errors
     /// When something else is spoken there, or nothing.
-    pub(crate) async fn open(&self, core: &Core, stream: TcpStream) -> Result<Rc<Place>, OpenError> {
-        let descriptor = RefCell::new(Some(core.shared.descriptors.take()));
+    pub(crate) async fn open(
+        &self,
+        core: &Core,
+        stream: TcpStream,
+        descriptor: Descriptor,
+    ) -> Result<Rc<Place>, OpenError> {
+        let descriptor = RefCell::new(Some(descriptor));
         let link = Rc::new(Link { descriptor, moved: Notify::new(), left: Notify::new() });
         let handshake = http2::Builder::new(Tasks(Rc::clone(&link)))
             .timer(TokioTimer::new())
@@ -258,8 +263,8 @@ impl Connections {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
             .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(MOST_HEADERS)
-            .handshake(TokioIo::new(stream));
+            .max_header_list_size(u32::try_from(core.shared.max_header_bytes.max(SMALL)).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(Answering::new(stream)));
         let (sender, http) = handshake.await.map_err(|error| OpenError::Ended(Some(error)))?;
         let http = Rc::new(RefCell::new(Some(http)));
         tokio::task::spawn_local(drive(Rc::clone(&http), Rc::clone(&link)));

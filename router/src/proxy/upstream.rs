@@ -8,18 +8,22 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
-use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
 use slipway_chassis::chain;
 use slipway_protocol::dial::DialError;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::answering::Answering;
 use super::body::RequestBody;
+use super::connection::MOST_FIELDS;
 use super::core::Core;
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use super::streams::{OpenError, Place};
+use crate::heads::SMALL;
 use crate::keepalive::keep_alive;
+use crate::limits::Descriptor;
 
 /// Sends requests on one connection.
 pub(crate) enum Sender {
@@ -56,6 +60,8 @@ pub(crate) enum ConnectError {
     Io(SocketAddr, #[source] std::io::Error),
     #[error("no connection to {0} in time")]
     Late(SocketAddr),
+    #[error("no connection to {0}: its app holds as many as it may")]
+    Share(SocketAddr),
     #[error(transparent)]
     Tls(#[from] DialError),
     #[error("no HTTP with {0}")]
@@ -82,7 +88,7 @@ impl ConnectError {
             Self::Tls(_) => Cause::Tls,
             Self::NoHttp2(..) => Cause::Invalid,
             Self::Left(_) => Cause::Gone,
-            Self::Io(..) | Self::Http(..) | Self::Full(_) => Cause::Other,
+            Self::Io(..) | Self::Http(..) | Self::Full(_) | Self::Share(_) => Cause::Other,
         };
         Failure::or(otherwise, self)
     }
@@ -92,14 +98,16 @@ impl ConnectError {
 pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState, http2: bool) -> Result<Sender, ConnectError> {
     let address = state.endpoint.address;
     let sender = if state.endpoint.tls {
+        let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
         core.metrics.connects.fetch_add(1, Ordering::Relaxed);
         let tls = core.shared.cluster_tls.load_full();
         let stream = tls.dial_controller(address, b"http/1.1").await?;
-        handshake(core, TokioIo::new(stream), address).await?
+        handshake(core, stream, address, descriptor).await?
     } else if http2 {
         Sender::Http2(place(core, state).await?)
     } else {
-        handshake(core, TokioIo::new(dial(core, address).await?), address).await?
+        let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
+        handshake(core, dial(core, address).await?, address, descriptor).await?
     };
     if core.with_table(|table| table.holds(&state.endpoint)) { Ok(sender) } else { Err(ConnectError::Left(address)) }
 }
@@ -129,12 +137,13 @@ async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectE
                 None => continue,
             }
         }
-        if streams.are_many() || core.shared.descriptors.scarce() {
+        if streams.are_many() {
             return Err(ConnectError::Full(address));
         }
+        let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
         let opener = streams.begin();
         let opened = match dial(core, address).await {
-            Ok(stream) => streams.open(core, stream).await.map_err(|error| match error {
+            Ok(stream) => streams.open(core, stream, descriptor).await.map_err(|error| match error {
                 OpenError::Ended(error) => ConnectError::NoHttp2(address, error),
                 OpenError::Late => ConnectError::LateHttp2(address),
             }),
@@ -145,13 +154,22 @@ async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectE
 }
 
 /// Begins HTTP/1.1 on an open connection.
-pub(super) async fn handshake<T>(core: &Rc<Core>, io: T, address: SocketAddr) -> Result<Sender, ConnectError>
+pub(super) async fn handshake<T>(
+    core: &Rc<Core>,
+    io: T,
+    address: SocketAddr,
+    descriptor: Descriptor,
+) -> Result<Sender, ConnectError>
 where
-    T: Read + Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http1::Builder::new().handshake(io).await.map_err(|error| ConnectError::Http(address, error))?;
-    let descriptor = core.shared.descriptors.take();
+    let io = TokioIo::new(Answering::new(io));
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(core.shared.max_header_bytes.max(SMALL))
+        .max_headers(MOST_FIELDS)
+        .handshake(io)
+        .await
+        .map_err(|error| ConnectError::Http(address, error))?;
     tokio::task::spawn_local(async move {
         let _descriptor = descriptor;
         if let Err(error) = connection.with_upgrades().await {

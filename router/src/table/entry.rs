@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use http::HeaderValue;
 use http::header::HeaderName;
@@ -105,6 +106,8 @@ pub struct Endpoint {
     pub assignment_id: String,
     /// Instance index.
     pub index: u32,
+    /// Requests and tunnels under way, of all cores.
+    pub under_way: Arc<AtomicUsize>,
     /// Where it is dialled.
     pub address: SocketAddr,
     /// Dialled with mutual TLS of the cluster.
@@ -172,6 +175,7 @@ impl PoolEntry {
             let key = before.map_or_else(&mut next_key, |before| before.key);
             endpoints.push(Arc::new(Endpoint {
                 key,
+                under_way: before.map_or_else(Arc::default, |before| Arc::clone(&before.under_way)),
                 pool_id: Arc::clone(&pool_id),
                 assignment_id: wire.assignment_id.clone(),
                 index: wire.index,

@@ -51,10 +51,17 @@ async fn a_client_that_does_not_finish_its_body_is_cut_off() {
     let backend = Backend::saying_after_the_body().await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
     let answer = router.raw(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 10\r\n\r\nabc").await;
-    assert_eq!(answer, "");
+    assert_eq!(status(&answer), 408, "{answer}");
     eventually("an access line", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");
-        if lines.len() == 1 && lines[0].contains("\" 499 3 0 ") { Ok(()) } else { Err(lines) }
+        if lines.len() == 1
+            && lines[0].contains("\" 408 3 ")
+            && lines[0].ends_with("x_cf_routererror:\"client_timeout\"")
+        {
+            Ok(())
+        } else {
+            Err(lines)
+        }
     })
     .await;
     router.stop().await;

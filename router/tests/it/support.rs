@@ -231,6 +231,11 @@ impl Cluster {
             // Far above what a test waits for: one that is about a limit sets it.
             response_timeout_s: 600,
             client_stall_timeout_s: 600,
+            tunnel_idle_timeout_s: 600,
+            max_connections: 0,
+            max_connections_per_endpoint: 500,
+            trusted_proxies: None,
+            force_forwarded_proto_https: false,
             drain_delay_ms: 50,
             drain_timeout_s: 600,
             log_ring_bytes: 1 << 20,

@@ -29,7 +29,8 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     })
     .await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
-    let request = "GET /a?b=c HTTP/1.1\r\nHost: APP.test:80\r\nX-Forwarded-For: 1.2.3.4\r\nX-Vcap-Request-Id: mine\r\n\
+    let request = "GET /a?b=c HTTP/1.1\r\nHost: APP.test:80\r\nX-Forwarded-For: 1.2.3.4\r\n\
+        X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Client-Cert: forged\r\nX-Vcap-Request-Id: mine\r\n\
         X-Cf-InstanceIndex: 99\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\r\n";
     let answer = router.raw(request.as_bytes()).await;
     assert_eq!(status(&answer), 200, "{answer}");
@@ -44,6 +45,7 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     ] {
         assert!(answer.contains(expected), "{expected} is not in {answer}");
     }
+    assert!(!answer.contains("forged") && answer.matches("x-forwarded-proto").count() == 1, "{answer}");
     assert!(!answer.contains("x-secret") && !answer.contains("=mine") && !answer.contains("=99"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("x-vcap-request-id: "), "{answer}");
     assert_eq!(router.get("other.test", "/").await.0, 404);
@@ -57,13 +59,20 @@ async fn routes_tells_the_app_who_asked_and_logs() {
 
     let lines = eventually("access lines", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");
-        if lines.len() == 2 { Ok(lines) } else { Err(lines) }
+        if lines.len() == 3 { Ok(lines) } else { Err(lines) }
     })
     .await;
     assert!(
         lines[0].starts_with("app.test - [") && lines[0].contains("\"GET /a?b=c HTTP/1.1\" 200 0 "),
         "{}",
         lines[0]
+    );
+
+    assert!(lines[0].ends_with(" instance_id:\"p-0\" x_cf_routererror:\"-\""), "{}", lines[0]);
+    assert!(
+        lines[1].contains("\" 400 0 ") && lines[1].ends_with(" x_cf_routererror:\"unknown_route\""),
+        "{}",
+        lines[1]
     );
 
     let read = async |role| {
@@ -74,7 +83,7 @@ async fn routes_tells_the_app_who_asked_and_logs() {
         QueryClient::new(channel).read_logs(query).await
     };
     let batch = read(Role::Controller).await.expect("logs").into_inner();
-    assert_eq!((batch.lines.len(), batch.lines[0].source_type.as_str()), (2, "RTR"));
+    assert_eq!((batch.lines.len(), batch.lines[0].source_type.as_str()), (3, "RTR"));
     assert_eq!(read(Role::Cell).await.expect_err("refused").code(), tonic::Code::PermissionDenied);
     router.stop().await;
 }
@@ -257,4 +266,26 @@ async fn https_is_served_with_the_given_certificate() {
     let text = client.get(url).header("x-forwarded-proto", "http").send().await.expect("answer").text().await;
     assert_eq!(text.expect("text"), "https");
     router.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_proxies_that_are_named_speak_for_others() {
+    for (proxies, heard) in
+        [("127.0.0.0/8", "1.2.3.4, 127.0.0.1 https certificate"), ("10.0.0.0/8", "127.0.0.1 http -")]
+    {
+        let cluster = Cluster::new().await;
+        let router = cluster.router_with(|config| config.trusted_proxies = Some(vec![proxies.to_owned()])).await;
+        let backend = Backend::start(|request| async move {
+            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"]
+                .map(|name| request.headers().get(name).map_or("-", |value| value.to_str().expect("text")).to_owned());
+            reply(told.join(" "))
+        })
+        .await;
+        cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+        let request = b"GET / HTTP/1.0\r\nHost: app.test\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\
+            X-Forwarded-Client-Cert: certificate\r\n\r\n";
+        let answer = router.raw(request).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{heard}")), "{proxies}: {answer}");
+        router.stop().await;
+    }
 }
