@@ -57,6 +57,11 @@ fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>
 
 /// What an operator may change in a configuration: it stays when the others are written anew at each start.
 fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+    kept_as(path, key, "list of networks")
+}
+
+/// As [`kept`], for a value that is `what`.
+fn kept_as<T: serde::de::DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -67,8 +72,8 @@ fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let networks = value.clone().try_into::<Vec<String>>();
-    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+    let read = value.clone().try_into::<T>();
+    read.map(Some).map_err(|_| damaged(format!("{key} = {value} is no {what}; {advice}")))
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -123,6 +128,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         staging_uses_host_settings: true,
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
+        shares: kept_as(&layout.config("cell"), "shares", "table of shares")?.unwrap_or_default(),
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
@@ -280,6 +286,16 @@ mod tests {
         change("controller", "drain_networks", None);
         start(&settings).expect("the fourth start");
         assert_eq!(drains(), OWN_NETWORKS);
+
+        let path = layout.config("cell");
+        let cell = || slipway_chassis::config::load::<CellConfig>(&path).expect("a config");
+        assert_eq!(cell().shares, Default::default());
+        let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).expect("read")).expect("toml");
+        table.insert("shares".to_owned(), toml::Table::from_iter([("connections".to_owned(), 77.into())]).into());
+        std::fs::write(&path, toml::to_string(&table).expect("toml")).expect("written");
+        start(&settings).expect("the fifth start");
+        let shares = cell().shares;
+        assert_eq!((shares.connections, shares.bandwidth_mbit), (77, 1000), "what is left out has its default");
 
         for (text, told) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
             std::fs::write(layout.config("controller"), text).expect("written");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 
 use super::SandboxError;
-use crate::config::{Advertise, CellConfig};
+use crate::config::{Advertise, CellConfig, Shares};
 
 /// The first id of slot 0 on the host.
 const FIRST_ID: u32 = 1_879_048_192;
@@ -38,6 +38,8 @@ pub struct RuntimeConfig {
     pub resolvers: Vec<Ipv4Addr>,
     /// Ports of the platform on other hosts, refused to instances.
     pub platform: Vec<SocketAddrV4>,
+    /// What instances may take of what the host has once.
+    pub shares: Shares,
     /// Makes a step of `start` fail, so that tests can see what a failure leaves behind. Empty in production.
     pub fail_at: Option<String>,
 }
@@ -78,6 +80,7 @@ impl RuntimeConfig {
                     SocketAddr::V6(_) => None,
                 })
                 .collect(),
+            shares: cell.shares,
             fail_at: None,
         })
     }
@@ -95,6 +98,12 @@ impl RuntimeConfig {
     /// The host's id of a slot's root.
     pub(super) fn id_base(slot: u32) -> u32 {
         FIRST_ID.wrapping_add(slot.wrapping_mul(IDS_PER_SLOT))
+    }
+
+    /// Bytes a second that an interface may carry in each direction, where that is limited.
+    pub(super) fn bandwidth_bytes(&self) -> Option<u32> {
+        let bytes = u64::from(self.shares.bandwidth_mbit) * 1_000_000 / 8;
+        (bytes > 0).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     /// Name of the bridge.
@@ -151,6 +160,7 @@ mod tests {
             host_ports: true,
             resolvers: vec![],
             platform: vec![],
+            shares: Shares::default(),
             fail_at: None,
         };
         assert_eq!(config.gateway(), Ipv4Addr::new(10, 62, 0, 1));
