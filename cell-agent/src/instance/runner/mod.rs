@@ -302,6 +302,9 @@ impl Runner {
                 if incarnation.is_some_and(|incarnation| incarnation != self.entry.life.incarnation) {
                     return;
                 }
+                if matches!(event, Event::Exited(_)) {
+                    self.tell_full_disk().await;
+                }
                 if event == Event::Started {
                     self.started();
                     if self.started_with != self.entry.assignment.egress_policy {
@@ -390,7 +393,7 @@ impl Runner {
             Action::Abandon => self.preparing = None,
             Action::Follow => {
                 // What was adopted has the rules of its record; the journal may be ahead of that.
-                let live = Live { id: self.sandbox(), droplet_bytes: 0, memory_mb: 0 };
+                let live = Live { id: self.sandbox(), droplet_bytes: 0, memory_mb: 0, disk_mb: 0 };
                 self.services.live.insert(live);
                 self.permit().await;
                 self.follow();
@@ -425,6 +428,7 @@ impl Runner {
             id: self.sandbox(),
             droplet_bytes: self.prepared.as_ref().map_or(0, Prepared::droplet_bytes),
             memory_mb: self.prepared.as_ref().map_or(0, |prepared| prepared.spec.memory_mb),
+            disk_mb: self.prepared.as_ref().map_or(0, |prepared| prepared.spec.disk_mb),
         };
         self.services.live.insert(live);
         self.begin_watch();
