@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{self, Assignment, Endpoint, WorkloadKind, WorkloadSpec};
 use uuid::Uuid;
 
@@ -172,7 +173,7 @@ fn place(spec: &WorkloadSpec, setting: &Setting<'_>) -> Place {
         Advertise::Direct => (own, env::port(spec).into()),
     };
     Place {
-        instance: setting.id.assignment.to_string(),
+        instance: instance_guid(setting.id.assignment, setting.id.incarnation).to_string(),
         index: setting.assignment.index,
         kind: spec.kind(),
         external_host,

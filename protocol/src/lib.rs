@@ -3,10 +3,12 @@
 //! * [`v1`]: the generated messages and services of `proto/cluster.proto`.
 //! * [`identity`]: the cluster's own certificate authority; each certificate is bound to one [`Role`] and one id.
 //! * [`web_roots`], [`reach`]: the web's certificate authorities, and the addresses that are open, for those who call out.
+//! * [`instance`]: the guid of each start of an instance.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
 pub mod digest;
 pub mod identity;
+pub mod instance;
 pub mod reach;
 pub mod version;
 pub mod web_roots;
