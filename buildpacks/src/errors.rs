@@ -98,6 +98,13 @@ pub enum Problem {
         /// Bytes.
         limit: u64,
     },
+    /// The result has too many files.
+    DropletTooManyFiles {
+        /// Files, directories and links.
+        found: u64,
+        /// Permitted.
+        limit: u64,
+    },
     /// The disk quota of the build is used up.
     NoSpace {
         /// What was being done.
@@ -130,6 +137,7 @@ impl Problem {
             | Self::NoLayer { .. }
             | Self::BadPackage(_)
             | Self::DropletTooLarge { .. }
+            | Self::DropletTooManyFiles { .. }
             | Self::NoSpace { .. }
             | Self::Platform(_) => "StagingError",
         }
@@ -202,6 +210,10 @@ impl Problem {
             Self::DropletTooLarge { limit } => format!(
                 "The staged app is larger than {} MB. Remove what is not needed at run time, or list it in .cfignore.",
                 limit >> 20
+            ),
+            Self::DropletTooManyFiles { found, limit } => format!(
+                "The staged app has {found} files and directories, and an app may have {limit}. Remove what is not needed \
+                 at run time (caches, sources of dependencies, test data), or pack it into archives."
             ),
             Self::NoSpace { step } => format!(
                 "The disk space of the build is used up ({step}). Give the app a larger disk quota (option -k, or disk_quota \

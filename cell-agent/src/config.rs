@@ -18,6 +18,28 @@ pub enum Advertise {
     Direct,
 }
 
+/// What instances may take of what the host has once, so that one tenant does not take it from all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shares {
+    /// Megabits a second of one instance, in each direction; 0 = not limited.
+    pub bandwidth_mbit: u32,
+    /// Connections that one instance may have begun and that are open; 0 = not limited.
+    pub connections: u32,
+    /// Connections that one instance may begin in a second, over a while; four times as many at once. 0 = not limited.
+    pub connections_per_s: u32,
+    /// MiB a second that all instances together may read, and write, on the cell's disk; 0 = not limited. They come after the
+    /// host's own programs in any case, where the disk's scheduler knows weights.
+    pub disk_mib_per_s: u64,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        // More than an app needs, less than the table of connections of a small host has for sixty of them.
+        Self { bandwidth_mbit: 1000, connections: 4096, connections_per_s: 1000, disk_mib_per_s: 0 }
+    }
+}
+
 /// One cell's file. Written by `slipway up`, or by hand on a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +95,9 @@ pub struct CellConfig {
     /// Unpacked layers and blobs kept for the next start, MiB.
     #[serde(default = "default_cache")]
     pub cache_mb: u64,
+    /// What instances may take of what the host has once.
+    #[serde(default)]
+    pub shares: Shares,
     /// The bound addresses are written here once the agent serves: `{"query": "…"}`.
     pub ready_file: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use slipway_protocol::v1::{WorkloadKind, WorkloadSpec};
 /// Where an instance is and who it is.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The assignment's id: the instance guid.
+    /// The guid of this start of the instance.
     pub instance: String,
     /// Its index.
     pub index: u32,
@@ -148,6 +148,9 @@ mod tests {
         assert_eq!(application["port"], 8080);
         assert_eq!(application["host"], "0.0.0.0");
         assert_eq!(application["instance_index"], 3);
+        let guid = "11111111-2222-3333-4444-555555555555";
+        assert_eq!((&env["CF_INSTANCE_GUID"][..], &env["INSTANCE_GUID"][..]), (guid, guid));
+        assert_eq!(application["instance_id"], guid);
     }
 
     #[test]

@@ -14,13 +14,19 @@ pub(crate) fn memory_mb(config: &CellConfig) -> u64 {
     if config.memory_mb > 0 {
         return config.memory_mb;
     }
+    (memory_bytes() >> 20) * 3 / 4
+}
+
+/// All the memory of this host; 0 when it cannot be read.
+#[must_use]
+pub(crate) fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total_kb: u64 = text
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
         .unwrap_or(0);
-    total_kb / 1024 * 3 / 4
+    total_kb << 10
 }
 
 /// MiB for instances and caches: as configured, or half of what is free.

@@ -18,6 +18,7 @@ pub mod instance;
 pub mod logs;
 pub mod policies;
 pub mod reconciler;
+mod reserve;
 pub mod run;
 pub mod sandbox;
 pub mod services;

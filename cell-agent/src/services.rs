@@ -55,22 +55,52 @@ pub struct Live {
     pub droplet_bytes: u64,
     /// MiB that it may take.
     pub memory_mb: u64,
-    /// MiB of disk that it may take.
+    /// MiB of disk that it may take, droplet included; 0 = not known.
     pub disk_mb: u64,
+}
+
+impl Live {
+    /// What is told when the disk quota is used up, of an instance that has written so many bytes. Nearly all of it is all of
+    /// it: a write that did not fit in leaves less than the whole behind.
+    #[must_use]
+    pub fn full_disk(&self, written: u64) -> Option<String> {
+        let most = self.disk_mb << 20;
+        let used = written.saturating_add(self.droplet_bytes);
+        // What its program writes at once, and what the file system needs beside it.
+        let margin = (most / 64).clamp(1 << 20, 32 << 20);
+        (most > 0 && used.saturating_add(margin) >= most).then(|| {
+            format!(
+                "the disk quota of {} MiB is used up: {} MiB by the droplet, {} MiB written",
+                self.disk_mb,
+                self.droplet_bytes >> 20,
+                written >> 20
+            )
+        })
+    }
 }
 
 /// Sandboxes that run, by assignment.
 #[derive(Debug, Default)]
-pub struct LiveTable(Mutex<BTreeMap<Uuid, Live>>);
+pub struct LiveTable(Mutex<BTreeMap<Uuid, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    live: Live,
+    /// That its disk is full was told.
+    told: bool,
+}
 
 impl LiveTable {
-    fn inner(&self) -> MutexGuard<'_, BTreeMap<Uuid, Live>> {
+    fn inner(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It runs.
     pub fn insert(&self, live: Live) {
-        self.inner().insert(live.id.assignment, live);
+        let mut inner = self.inner();
+        // What was told stays told: an adopted sandbox is entered again once its spec is known.
+        let told = inner.get(&live.id.assignment).is_some_and(|entry| entry.live.id == live.id && entry.told);
+        inner.insert(live.id.assignment, Entry { live, told });
     }
 
     /// It ended.
@@ -81,13 +111,23 @@ impl LiveTable {
     /// The sandbox of an assignment, while it runs.
     #[must_use]
     pub fn get(&self, assignment: Uuid) -> Option<Live> {
-        self.inner().get(&assignment).copied()
+        self.inner().get(&assignment).map(|entry| entry.live)
     }
 
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Live> {
-        self.inner().values().copied().collect()
+        self.inner().values().map(|entry| entry.live).collect()
+    }
+
+    /// What is to be told of a sandbox that has written so many bytes; once for each.
+    #[must_use]
+    pub fn tell_full_disk(&self, id: SandboxId, written: u64) -> Option<String> {
+        let mut inner = self.inner();
+        let entry = inner.get_mut(&id.assignment).filter(|entry| entry.live.id == id && !entry.told)?;
+        let text = entry.live.full_disk(written)?;
+        entry.told = true;
+        Some(text)
     }
 }
 
@@ -102,4 +142,31 @@ pub fn now_ms() -> i64 {
 pub fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_once_for_each_start() {
+        let table = LiveTable::default();
+        let live = |incarnation| Live {
+            id: SandboxId { assignment: Uuid::from_u128(1), incarnation },
+            droplet_bytes: 20 << 20,
+            memory_mb: 64,
+            disk_mb: 64,
+        };
+        table.insert(live(1));
+        assert_eq!(table.tell_full_disk(live(1).id, 30 << 20), None);
+        let text = table.tell_full_disk(live(1).id, 43 << 20).expect("told");
+        assert_eq!(text, "the disk quota of 64 MiB is used up: 20 MiB by the droplet, 43 MiB written");
+        table.insert(live(1));
+        assert_eq!(table.tell_full_disk(live(1).id, 44 << 20), None, "once");
+        assert_eq!(table.tell_full_disk(live(2).id, 44 << 20), None, "it is not there");
+        table.insert(live(2));
+        assert!(table.tell_full_disk(live(2).id, 44 << 20).is_some());
+        table.insert(Live { disk_mb: 0, ..live(3) });
+        assert_eq!(table.tell_full_disk(live(3).id, 1 << 40), None, "its quota is not known");
+    }
 }

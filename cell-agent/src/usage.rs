@@ -99,6 +99,10 @@ async fn tell(directory: &std::path::Path, whole: &CellUsage) {
 async fn one(services: &Services, live: Live, before: &mut BTreeMap<Uuid, Sample>) -> Option<Usage> {
     // It may have ended a moment ago.
     let used = services.runtime.usage(live.id).await.ok()?;
+    if let Some(text) = services.live.tell_full_disk(live.id, used.disk_bytes) {
+        let (logs, id) = (Arc::clone(&services.logs), live.id.assignment);
+        tokio::task::spawn_blocking(move || logs.say(id, &text)).await.ok();
+    }
     let at = Instant::now();
     let ring = services.logs.segments(live.id.assignment);
     let (mut cpu_percent, mut log_rate) = (0.0, 0);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{self, Assignment, Endpoint, WorkloadKind, WorkloadSpec};
 use uuid::Uuid;
 
@@ -13,6 +14,9 @@ use crate::sandbox::{Companion, EgressRule, Limits, SandboxFile, SandboxId, Sand
 
 /// The first host port; see "Slots and addresses" in ARCHITECTURE.md.
 const FIRST_HOST_PORT: u32 = 61_000;
+
+/// Without this much a program can hardly write its first file, and the app would fail in a way that tells nobody why.
+const LEAST_WRITABLE: u64 = 4 << 20;
 
 /// A spec that says something no cell can do.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,8 @@ pub struct Setting<'a> {
     pub address: Ipv4Addr,
     /// Unpacked layers, lowest first, with the droplet.
     pub layers: Vec<PathBuf>,
+    /// Bytes of the droplet on disk; they are the app's own.
+    pub droplet_bytes: u64,
     /// Directory of the log ring.
     pub log_directory: PathBuf,
     /// What it may send to.
@@ -124,6 +130,8 @@ pub fn sandbox_spec(spec: &WorkloadSpec, setting: Setting<'_>) -> Result<Sandbox
     if spec.memory_mb == 0 || spec.disk_mb == 0 {
         return Err(SpecError(format!("memory {} MiB and disk {} MiB must be above 0", spec.memory_mb, spec.disk_mb)));
     }
+    let mut limits = limits(spec);
+    limits.disk_bytes = writable(limits.disk_bytes, setting.droplet_bytes)?;
     let launched =
         |command: &str| ["/tmp/lifecycle/launcher", "/home/vcap/app", command, ""].map(str::to_owned).to_vec();
     let companion = |one: &v1::Sidecar| Companion { name: one.name.clone(), argv: launched(&one.command) };
@@ -139,7 +147,7 @@ pub fn sandbox_spec(spec: &WorkloadSpec, setting: Setting<'_>) -> Result<Sandbox
         cwd: PathBuf::from("/home/vcap"),
         user: if spec.user.is_empty() { "vcap".to_owned() } else { spec.user.clone() },
         hostname: hostname(setting.id.assignment),
-        limits: limits(spec),
+        limits,
         egress: setting.egress,
         log_directory: setting.log_directory,
         log_bytes: setting.config.log_ring_bytes,
@@ -165,13 +173,28 @@ fn place(spec: &WorkloadSpec, setting: &Setting<'_>) -> Place {
         Advertise::Direct => (own, env::port(spec).into()),
     };
     Place {
-        instance: setting.id.assignment.to_string(),
+        instance: instance_guid(setting.id.assignment, setting.id.incarnation).to_string(),
         index: setting.assignment.index,
         kind: spec.kind(),
         external_host,
         external_port,
         internal_host: own,
     }
+}
+
+/// What is left of a disk quota for the writable layer: the droplet counts, as on Cloud Foundry.
+fn writable(disk_bytes: u64, droplet_bytes: u64) -> Result<u64, SpecError> {
+    let left = disk_bytes.saturating_sub(droplet_bytes);
+    if left >= LEAST_WRITABLE {
+        return Ok(left);
+    }
+    Err(SpecError(format!(
+        "the droplet takes {} MiB of disk, and the app's quota is {} MiB: {} MiB must be left to write to; raise the disk \
+         quota (option -k, or disk_quota in the manifest), or push less",
+        droplet_bytes.div_ceil(1 << 20),
+        disk_bytes >> 20,
+        LEAST_WRITABLE >> 20
+    )))
 }
 
 /// A host name that fits, and still tells instances apart.
@@ -218,6 +241,19 @@ mod tests {
         ] {
             let text = egress(&[bad]).expect_err("must be refused").to_string();
             assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_droplet_is_on_the_apps_disk() {
+        assert_eq!(writable(mib(100), mib(30)).expect("room"), mib(70));
+        assert_eq!(writable(mib(100), 0).expect("room"), mib(100));
+        for droplet in [mib(97), mib(300)] {
+            let text = writable(mib(100), droplet).expect_err("no room").to_string();
+            assert!(
+                text.contains(&format!("takes {} MiB", droplet >> 20)) && text.contains("quota is 100 MiB"),
+                "{text}"
+            );
         }
     }
 

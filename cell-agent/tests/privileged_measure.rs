@@ -6,7 +6,7 @@ mod privileged;
 
 use std::time::{Duration, Instant};
 
-use privileged::Cell;
+use privileged::{Cell, LIMIT};
 use slipway_cell_agent::sandbox::{LinuxRuntime, SandboxRuntime as _, SandboxSpec};
 use slipway_helper::guards::{Guard, Guards};
 
@@ -57,4 +57,73 @@ async fn start_time_and_memory_of_the_supervisor() {
     }
     let helper = std::fs::read_dir(cell.config.run_directory.join("helper")).unwrap().next().unwrap().unwrap();
     println!("helper: {} bytes", helper.metadata().unwrap().len());
+}
+
+const REQUESTS: usize = 2000;
+
+/// Milliseconds of requests to an address, one after the other, in ascending order, and how many failed.
+fn ask(address: std::net::SocketAddr) -> (Vec<f64>, usize) {
+    use std::io::{Read as _, Write as _};
+    let (mut times, mut failed) = (Vec::new(), 0);
+    for _ in 0..REQUESTS {
+        let begun = Instant::now();
+        let answer = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        match answer {
+            Ok(answer) if answer.ends_with("hello\n") => times.push(begun.elapsed().as_secs_f64() * 1000.0),
+            _ => failed += 1,
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    (times, failed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures; its figures mean nothing beside other tests"]
+async fn a_neighbour_beside_floods() {
+    // Beyond the cell: connections to a server in the attacker's own reach would not pass the host's table.
+    let nobody = "198.51.100.1";
+    let floods = [
+        ("nothing", "sleep 1000".to_owned()),
+        ("processes", "while true; do (sleep 1000 &) ; done".to_owned()),
+        ("disk", "while true; do dd if=/dev/zero of=/tmp/x bs=1M count=100 conv=fsync; rm /tmp/x; done".to_owned()),
+        ("connections", format!("while true; do nc -w 3 {nobody} 80 </dev/null & done")),
+    ];
+    for (name, flood) in floods {
+        let cell = Cell::new().await;
+        let neighbour = cell.script(0, "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp");
+        cell.runtime.start(neighbour.clone()).await.unwrap();
+        privileged::eventually("the server listens", LIMIT, || async {
+            if cell.runtime.probe_tcp(0, 8080, LIMIT).await { Ok(()) } else { Err("not yet") }
+        })
+        .await;
+        cell.runtime.gate(0, true).await.unwrap();
+        let mut attacker = cell.script(1, &format!("exec 2>/dev/null; echo up; {flood}"));
+        attacker.egress = privileged::everything();
+        attacker.limits.pids = 1024;
+        (attacker.limits.memory_bytes, attacker.limits.disk_bytes) = (256 << 20, 200 << 20);
+        cell.runtime.start(attacker.clone()).await.unwrap();
+        cell.until_output(attacker.id, "up").await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let address = std::net::SocketAddr::new(cell.runtime.address(0).into(), 8080);
+        let (times, failed) = tokio::task::spawn_blocking(move || ask(address)).await.unwrap();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+        let used = cell.runtime.usage(attacker.id).await.unwrap();
+        let own = format!("src={} ", cell.runtime.address(1));
+        let table = std::fs::read_to_string("/proc/net/nf_conntrack").unwrap();
+        println!(
+            "beside {name}: {REQUESTS} requests, p50 {:.2} ms, p99 {:.2} ms, failed {failed}; it has {} processes, {} entries",
+            at(50),
+            at(99),
+            used.pids,
+            table.lines().filter(|line| line.contains(&own)).count()
+        );
+        cell.runtime.stop(attacker.id, Duration::ZERO).await.unwrap();
+        cell.runtime.destroy(attacker.id).await.unwrap();
+    }
 }

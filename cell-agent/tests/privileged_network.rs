@@ -4,9 +4,11 @@ mod privileged;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use privileged::{Cell, LIMIT, everything};
+use slipway_cell_agent::config::Shares;
 use slipway_cell_agent::sandbox::{EgressRule, SandboxRuntime as _};
 
 const SERVER: &str = "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
@@ -122,8 +124,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        // One address block for each process, of those that are set aside for measurements.
-        let number = std::process::id() % 16_000;
+        // One address block for each test of each process, of those that are set aside for measurements.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = (std::process::id() * 8 + NEXT.fetch_add(1, Ordering::Relaxed)) % 32_000;
         let block = u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0)) + number * 4;
         let (near, far) = (std::net::Ipv4Addr::from(block + 1), std::net::Ipv4Addr::from(block + 2));
         let name = format!("swt{number}");
@@ -261,4 +264,140 @@ async fn connections_of_a_sandbox_are_forgotten_with_it() {
     cell.runtime.destroy(leaves.id).await.unwrap();
     assert_eq!(connections(2), 0, "the next sandbox with the address would have them");
     assert!(connections(3) > 0, "the neighbour keeps its own");
+}
+
+/// Opens so many connections to a web server at once and keeps them; a line tells of each that did not come about.
+fn crowd(count: u32, address: std::net::Ipv4Addr) -> String {
+    format!(
+        "exec 2>/dev/null; busybox mkfifo /tmp/open; exec 3<>/tmp/open; \
+         for i in $(seq 1 {count}); do (nc -w 5 {address} 8080 <&3 || echo refused) & done; echo begun; wait"
+    )
+}
+
+/// The host's entries for connections that a slot began, by a part of their line.
+fn connections(cell: &Cell, slot: u32, with: &str) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/nf_conntrack").unwrap();
+    let own = format!("src={} ", cell.runtime.address(slot));
+    // The first address is that of the side that began.
+    let begun = |line: &&str| line.find("src=").is_some_and(|at| line[at..].starts_with(&own));
+    table.lines().filter(begun).filter(|line| line.contains(with)).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_connections_of_one_are_bounded_and_the_neighbour_has_its_own() {
+    let cell = Cell::with_shares(Shares { connections: 10, connections_per_s: 0, ..Shares::default() }).await;
+    let world = World::new();
+    let mut greedy = cell.script(0, &crowd(30, world.address));
+    greedy.egress = everything();
+    greedy.limits.pids = 200;
+    cell.runtime.start(greedy.clone()).await.unwrap();
+    privileged::eventually("twenty are refused", LIMIT, || async {
+        let output = cell.output(greedy.id);
+        if output.matches("refused").count() == 20 { Ok(()) } else { Err(output) }
+    })
+    .await;
+    assert_eq!(connections(&cell, 0, "ESTABLISHED").len(), 10);
+    let mut neighbour = cell.script(1, &format!("nc -w 5 {} 8080 </dev/null && echo reached", world.address));
+    neighbour.egress = everything();
+    assert_eq!(cell.run(neighbour).await.1, "reached\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_are_begun_too_fast_wait_and_what_has_ended_is_forgotten_soon() {
+    let cell = Cell::with_shares(Shares { connections: 0, connections_per_s: 1, ..Shares::default() }).await;
+    let world = World::new();
+    let address = world.address;
+    // Four at once and one a second pass: of sixty that wait for two seconds each most do not.
+    let ask = format!(
+        "exec 2>/dev/null; for i in $(seq 1 60); do (nc -w 2 {address} 8080 </dev/null && echo yes || echo no) & done; wait"
+    );
+    let mut spec = cell.script(0, &ask);
+    spec.egress = everything();
+    spec.limits.pids = 200;
+    cell.runtime.start(spec.clone()).await.unwrap();
+    cell.until_output(spec.id, "yes").await;
+    privileged::eventually("one that has ended", LIMIT, || async {
+        let ended = connections(&cell, 0, "TIME_WAIT");
+        // `ipv4 2 tcp 6 SECONDS STATE …`: the kernel's own would be two minutes.
+        let left = |line: &String| line.split_ascii_whitespace().nth(4).unwrap().parse::<u32>().unwrap();
+        match ended.iter().map(left).max() {
+            Some(left) => Ok(assert!(left <= 10, "{ended:?}")),
+            None => Err(()),
+        }
+    })
+    .await;
+    cell.runtime.wait(spec.id).await.unwrap();
+    let output = cell.output(spec.id);
+    let (yes, no) = (output.matches("yes").count(), output.matches("no").count());
+    assert!(yes >= 4 && no >= 1 && yes + no == 60, "{yes} {no}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_sends_as_another_even_with_power_over_the_interface() {
+    let cell = Cell::new().await;
+    let world = World::new();
+    privileged::eventually("the world listens", LIMIT, || async {
+        connect(SocketAddr::new(world.address.into(), 8080)).map(drop)
+    })
+    .await;
+    let (attacker, mut victim) = (cell.script(3, "sleep 1000"), cell.script(2, "sleep 1000"));
+    victim.egress = everything();
+    for spec in [&attacker, &victim] {
+        cell.runtime.start(spec.clone()).await.unwrap();
+    }
+    let (address, gateway) = (cell.runtime.address(2), cell.config.network.hosts().next().unwrap());
+    let bridge = std::fs::read_to_string(format!("/sys/class/net/sw{}br/address", cell.config.name)).unwrap();
+    let send = |from: slipway_cell_agent::sandbox::SandboxId, prepare: &str| {
+        let script = format!(
+            "set -e; {prepare} ip neigh replace {gateway} lladdr {} dev eth0 nud permanent; \
+             ip route replace default via {gateway} dev eth0 onlink src {address}; \
+             busybox nc -w 1 {} 8080 </dev/null >/dev/null 2>&1 || true",
+            bridge.trim(),
+            world.address
+        );
+        let process = cell.process(from).to_string();
+        let done = std::process::Command::new("nsenter").args(["-t", &process, "-n", "sh", "-c", &script]).output();
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let ports = || -> std::collections::BTreeSet<String> {
+        let port =
+            |line: String| line.split_ascii_whitespace().find(|part| part.starts_with("sport=")).map(str::to_owned);
+        connections(&cell, 2, "").into_iter().filter_map(port).collect()
+    };
+    send(victim.id, "");
+    let own = ports();
+    assert_eq!(own.len(), 1, "what it sends itself passes: {own:?}");
+    // A tenant has no power over its interface; this is what would become of it.
+    send(attacker.id, &format!("ip address add {address}/32 dev eth0;"));
+    assert!(ports().is_subset(&own), "under its neighbour's rules: {:?}", connections(&cell, 2, ""));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ends_of_an_interface_have_their_bandwidth() {
+    let cell = Cell::with_shares(Shares { bandwidth_mbit: 40, ..Shares::default() }).await;
+    let spec = cell.script(0, "sleep 1000");
+    cell.runtime.start(spec.clone()).await.unwrap();
+    let process = cell.process(spec.id).to_string();
+    let host_end = format!("sw{}-0", cell.config.name);
+    for arguments in [vec![], vec!["nsenter", "-t", &process, "-n"]] {
+        let device = if arguments.is_empty() { &host_end[..] } else { "eth0" };
+        let command = [&arguments[..], &["tc", "qdisc", "show", "dev", device]].concat();
+        let shown = std::process::Command::new(command[0]).args(&command[1..]).output().unwrap();
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(text.contains("tbf") && text.contains("rate 40Mbit"), "{device}: {text}");
+    }
+    // And traffic passes: packets that the kernel has put together are not larger than the bucket.
+    cell.runtime.stop(spec.id, Duration::ZERO).await.unwrap();
+    cell.runtime.destroy(spec.id).await.unwrap();
+    let script = "dd if=/dev/zero of=/tmp/large bs=64k count=32 2>/dev/null; exec httpd -f -p 8080 -h /tmp";
+    let spec = cell.script(0, script);
+    cell.runtime.start(spec.clone()).await.unwrap();
+    listens(&cell, 0).await;
+    cell.runtime.gate(0, true).await.unwrap();
+    let mut stream = connect(SocketAddr::new(cell.runtime.address(0).into(), 8080)).unwrap();
+    stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.len() > 2 << 20, "{}", answer.len());
 }

@@ -20,6 +20,16 @@ const NLMSG_ERROR: u16 = 2;
 const NESTED: u16 = 0x8000;
 const HEADER: usize = 16;
 
+/// `struct ifreq`, as the question for an index fills it.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; libc::IFNAMSIZ],
+    index: i32,
+    rest: [u8; 20],
+}
+
+nix::ioctl_readwrite_bad!(interface_index, libc::SIOCGIFINDEX, InterfaceRequest);
+
 /// One request.
 #[derive(Debug)]
 pub struct Message(Vec<u8>);
@@ -126,6 +136,22 @@ impl Socket {
         Ok(Self { fd, next: AtomicU32::new(1) })
     }
 
+    /// Index of an interface of this socket's network namespace, which need not be the caller's any more.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
+        let mut request = InterfaceRequest { name: [0; libc::IFNAMSIZ], index: 0, rest: [0; 20] };
+        let bytes = name.as_bytes();
+        if bytes.len() >= request.name.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        request.name[..bytes.len()].copy_from_slice(bytes);
+        // SAFETY: the structure is as large as the one that the request wants, and outlives the call.
+        unsafe { interface_index(self.fd.as_raw_fd(), &raw mut request) }?;
+        u32::try_from(request.index).map_err(io::Error::other)
+    }
+
     /// Sends the messages at once and waits for the answers. One request at a time.
     ///
     /// # Errors
@@ -195,6 +221,8 @@ pub mod route {
     const DELLINK: u16 = 17;
     const NEWADDR: u16 = 20;
     const NEWROUTE: u16 = 24;
+    const NEWQDISC: u16 = 36;
+    const DELQDISC: u16 = 37;
     const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MASTER: u16 = 10;
@@ -294,6 +322,42 @@ pub mod route {
         Message::new(NEWROUTE, CREATE, &body).attribute(5, &gateway.octets()).attribute(4, &index.to_ne_bytes())
     }
 
+    /// Lets an interface send so many bytes a second: a token bucket in front of it. Packets wait for fifty milliseconds at
+    /// most, so that what is too much is lost soon and the sender notices.
+    #[must_use]
+    pub fn limit(index: u32, bytes_per_s: u32) -> Message {
+        const KIND: u16 = 1;
+        const OPTIONS: u16 = 2;
+        const PARAMETERS: u16 = 1;
+        const BURST: u16 = 6;
+        const ETHERNET: u8 = 1;
+        // A packet that is put together by the kernel has up to 64 KiB, and none larger than the bucket ever passes.
+        let burst = (bytes_per_s / 250).max(256 << 10);
+        let waiting = burst.saturating_add(bytes_per_s / 20);
+        let mut parameters = [0; 36];
+        parameters[1] = ETHERNET;
+        parameters[8..12].copy_from_slice(&bytes_per_s.to_ne_bytes());
+        parameters[24..28].copy_from_slice(&waiting.to_ne_bytes());
+        Message::new(NEWQDISC, CREATE, &queue_body(index)).text(KIND, "tbf").nested(OPTIONS, &[], |options| {
+            options.attribute(PARAMETERS, &parameters).attribute(BURST, &burst.to_ne_bytes())
+        })
+    }
+
+    /// Takes [`limit`] back.
+    #[must_use]
+    pub fn unlimit(index: u32) -> Message {
+        Message::new(DELQDISC, 0, &queue_body(index))
+    }
+
+    /// The queue of all that an interface sends.
+    fn queue_body(index: u32) -> [u8; 20] {
+        const ROOT: u32 = u32::MAX;
+        let mut body = [0; 20];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        body[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+        body
+    }
+
     /// Removes an interface; one that is not there is no error.
     ///
     /// # Errors
@@ -318,6 +382,14 @@ mod tests {
         assert_eq!(u16::from_ne_bytes([message.0[16], message.0[17]]), 16);
         assert_eq!(u16::from_ne_bytes([message.0[20], message.0[21]]), 9);
         assert!(message.acknowledged());
+    }
+
+    #[test]
+    fn a_socket_finds_interfaces_by_name() {
+        let socket = Socket::route().unwrap();
+        assert_eq!(socket.index("lo").unwrap(), route::index("lo").unwrap());
+        assert_eq!(socket.index("no-such-one").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        assert!(socket.index("a-name-of-more-than-sixteen-letters").is_err());
     }
 
     #[test]

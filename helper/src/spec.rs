@@ -129,6 +129,9 @@ pub struct NetworkSpec {
     pub address: Ipv4Addr,
     /// The bridge's address.
     pub gateway: Ipv4Addr,
+    /// Bytes a second in each direction, where they are limited.
+    #[serde(default)]
+    pub bandwidth: Option<u32>,
 }
 
 /// What `init` reports while it starts.

@@ -5,11 +5,13 @@
 //! * [`dial`]: connections to members, each to the one that is meant.
 //! * [`web_authority`]: the authority for what end users see.
 //! * [`web_roots`], [`reach`]: the web's certificate authorities, and the addresses that are open, for those who call out.
+//! * [`instance`]: the guid of each start of an instance.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
 pub mod dial;
 pub mod digest;
 pub mod identity;
+pub mod instance;
 pub mod reach;
 pub mod version;
 pub mod web_authority;

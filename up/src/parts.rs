@@ -149,6 +149,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         staging_uses_host_settings: settings.host_settings,
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
+        shares: kept(&layout.config("cell"), "shares", "table of shares")?.unwrap_or_default(),
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
@@ -399,5 +400,23 @@ mod tests {
         assert!(config.force_forwarded_proto_https);
         let numbers = (config.max_connections, config.max_connections_per_endpoint, config.tunnel_idle_timeout_s);
         assert_eq!(numbers, (700, 70, 7));
+    }
+
+    #[test]
+    fn the_shares_of_the_cell_are_the_operator_s() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        let start = || write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+        start();
+        let path = layout.config("cell");
+        let cell = || slipway_chassis::config::load::<CellConfig>(&path).expect("a config");
+        assert_eq!(cell().shares, Default::default());
+        let mut table: toml::Table = toml::from_str(&std::fs::read_to_string(&path).expect("read")).expect("toml");
+        table.insert("shares".to_owned(), toml::Table::from_iter([("connections".to_owned(), 77.into())]).into());
+        std::fs::write(&path, toml::to_string(&table).expect("toml")).expect("written");
+        start();
+        let shares = cell().shares;
+        assert_eq!((shares.connections, shares.bandwidth_mbit), (77, 1000), "what is left out has its default");
     }
 }

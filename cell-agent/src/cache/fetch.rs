@@ -8,8 +8,9 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use slipway_layers::{ArchiveError, Digest, Limits, unpack_droplet as unpack};
 
-use super::CacheError;
+use super::{CacheError, index};
 use crate::controllers::{CallError, Controllers};
+use crate::reserve::{self, Room};
 
 /// The `vcap` of every stack.
 const VCAP: u32 = 2000;
@@ -112,15 +113,12 @@ async fn write(
     written.await.map_err(std::io::Error::other)?
 }
 
-/// Bytes that an ordinary writer may still take on this disk.
-pub(super) fn free_bytes(path: &Path) -> Result<u64, CacheError> {
-    let stat = nix::sys::statvfs::statvfs(path)
-        .map_err(|source| CacheError::Io { path: path.to_owned(), source: source.into() })?;
-    #[allow(clippy::useless_conversion, reason = "the width of these fields differs between targets")]
-    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+/// What the disk has, less the host's reserve.
+pub(super) fn room(path: &Path) -> Result<Room, CacheError> {
+    reserve::room(path).map_err(|source| CacheError::Io { path: path.to_owned(), source })
 }
 
-/// Unpacks a droplet beside and renames it; answers its size in bytes.
+/// Unpacks a droplet beside and renames it; answers its size on disk.
 pub(super) fn unpack_droplet(
     file: &Path,
     format: &str,
@@ -165,5 +163,5 @@ pub(super) fn unpack_droplet(
         std::fs::remove_dir_all(&root).ok();
         return Err(io(target)(source));
     }
-    Ok(tree.bytes)
+    Ok(index::size_on_disk(tree.bytes, tree.entries))
 }

@@ -98,9 +98,11 @@ impl Index {
             std::fs::remove_dir_all(&temporary).map_err(io(&temporary))?;
         }
         let mut inner = Inner::default();
-        for directory in [&temporary, &root.join("layers"), &root.join("droplets"), &root.join("sizes")] {
+        for directory in [&temporary, &root.join("layers"), &root.join("droplets"), &root.join(SIZES)] {
             std::fs::create_dir_all(directory).map_err(io(directory))?;
         }
+        // Of a time when files cost nothing but their bytes.
+        std::fs::remove_dir_all(root.join("sizes")).ok();
         for kind in [Kind::Layer, Kind::Droplet] {
             let directory = root.join(kind.directory());
             for entry in std::fs::read_dir(&directory).map_err(io(&directory))? {
@@ -219,28 +221,39 @@ impl Index {
     }
 }
 
+/// Where the sizes of items are noted.
+const SIZES: &str = "disk-sizes";
+/// What a file or directory takes at least: most file systems give out blocks of this size, and an inode is dearer than one.
+const LEAST_ENTRY: u64 = 4096;
+
+/// What a tree costs the disk. A million empty files have no bytes, and leave no disk that could hold another file.
+pub(super) fn size_on_disk(bytes: u64, entries: u64) -> u64 {
+    bytes.max(entries.saturating_mul(LEAST_ENTRY))
+}
+
 fn size_path(root: &Path, key: Key) -> PathBuf {
-    root.join("sizes").join(format!("{}-{}", key.kind.directory(), key.digest))
+    root.join(SIZES).join(format!("{}-{}", key.kind.directory(), key.digest))
 }
 
 fn read_size(root: &Path, key: Key) -> Option<u64> {
     std::fs::read_to_string(size_path(root, key)).ok()?.trim().parse().ok()
 }
 
-/// Bytes below a directory; what cannot be read counts nothing.
-fn tree_size(path: &Path) -> u64 {
-    let mut total = 0;
+/// Size on disk of what is below a directory; what cannot be read counts nothing.
+pub(super) fn tree_size(path: &Path) -> u64 {
+    let (mut bytes, mut entries) = (0, 0);
     let mut open = vec![path.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            entries += 1;
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
-                Ok(metadata) => total += metadata.len(),
+                Ok(metadata) => bytes += metadata.len(),
                 Err(_) => {}
             }
         }
     }
-    total
+    size_on_disk(bytes, entries)
 }
 
 #[cfg(test)]
@@ -274,6 +287,31 @@ mod tests {
         index.shrink(u64::MAX);
         assert!(!index.path(used).exists());
         assert!(index.lease(used).is_none());
+    }
+
+    #[test]
+    fn files_without_bytes_take_room_too() {
+        assert_eq!(size_on_disk(0, 1_000_000), 4_096_000_000);
+        assert_eq!(size_on_disk(1 << 30, 10), 1 << 30);
+        let root = tempfile::tempdir().expect("directory");
+        std::fs::create_dir(root.path().join("d")).expect("directory");
+        for number in 0..9 {
+            std::fs::write(root.path().join("d").join(number.to_string()), "").expect("file");
+        }
+        assert_eq!(tree_size(root.path()), 10 * 4096);
+    }
+
+    #[test]
+    fn sizes_of_an_earlier_time_are_found_out_anew() {
+        let root = tempfile::tempdir().expect("directory");
+        let digest = Digest::of(b"x");
+        std::fs::create_dir_all(root.path().join("droplets").join(digest.to_string()).join("d")).expect("droplet");
+        std::fs::create_dir(root.path().join("sizes")).expect("sizes");
+        std::fs::write(root.path().join("sizes").join(format!("droplets-{digest}")), "0").expect("size");
+        let index = Index::open(root.path(), 100).expect("open");
+        let lease = index.lease(Key { kind: Kind::Droplet, digest }).expect("kept");
+        assert_eq!(lease.size(), 4096);
+        assert!(!root.path().join("sizes").exists());
     }
 
     #[test]

@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_chassis::Backoff;
-use slipway_layers::{ArchiveError, Digest, Limits, StoreError};
+use slipway_layers::{ArchiveError, Digest, Limits, MAX_DROPLET_ENTRIES, StoreError};
 use slipway_protocol::v1::{self, Refusal};
 
 use crate::controllers::{CallError, Controllers};
+use crate::reserve::Room;
 pub use index::{Hold, Lease};
 use index::{Index, Key, Kind};
 
-/// Room that is left free on the disk whatever happens: journal and logs need it.
-const RESERVE: u64 = 64 << 20;
 /// Tries at a blob that arrives wrong or is refused, before the cell says that it cannot get it.
 const TRIES: u32 = 4;
 
@@ -32,6 +31,14 @@ pub enum CacheError {
         /// Bytes.
         need: u64,
         /// Bytes.
+        free: u64,
+    },
+    /// The disk can hold no more files, whatever their size.
+    #[error("{what} has more files than the {free} that the disk has room for")]
+    NoFiles {
+        /// What for.
+        what: String,
+        /// Files.
         free: u64,
     },
     /// It cannot be had, or is not what its digest says.
@@ -58,7 +65,7 @@ impl CacheError {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::NoSpace { .. } => Refusal::NoSpace,
+            Self::NoSpace { .. } | Self::NoFiles { .. } => Refusal::NoSpace,
             Self::Unavailable { .. } => Refusal::LayerUnavailable,
             Self::Io { .. } => Refusal::CellBroken,
         }
@@ -108,9 +115,11 @@ impl Cache {
             let blob = self.fetch(&layer.blob, layer.blob_size, &what).await?;
             let parent = self.index.directory(Kind::Layer);
             let path = blob.to_path_buf();
-            let unpacked = blocking(move || slipway_layers::unpack_layer(&path, digest, &parent)).await?;
-            match unpacked {
-                Ok(_) => return self.index.insert(key, layer.size),
+            let unpacked = blocking(move || {
+                slipway_layers::unpack_layer(&path, digest, &parent).map(|directory| index::tree_size(&directory))
+            });
+            match unpacked.await? {
+                Ok(size) => return self.index.insert(key, size),
                 // A wrong blob is gone with its temporary file; the next one may be right.
                 Err(error @ (StoreError::WrongDigest { .. } | StoreError::Archive { .. })) => {
                     if let StoreError::Archive { source: ArchiveError::NoSpace { .. }, .. } = error {
@@ -164,15 +173,21 @@ impl Cache {
             let (file, format) = (file.to_owned(), format.to_owned());
             // What a droplet becomes is known at its end, and a few hundred kilobytes become gigabytes if somebody wants that:
             // it gets what the disk has, less what journal and logs need.
-            let most = Limits::default().max_bytes;
-            let free = fetch::free_bytes(&self.root)?.saturating_sub(RESERVE);
-            let limits = Limits { max_bytes: most.min(free), ..Limits::default() };
+            let room = fetch::room(&self.root)?;
+            let (most, most_entries) = (Limits::default().max_bytes, MAX_DROPLET_ENTRIES);
+            let files = room.files.unwrap_or(u64::MAX);
+            let limits = Limits { max_bytes: most.min(room.bytes), max_entries: most_entries.min(files) };
             let unpacked = blocking(move || fetch::unpack_droplet(&file, &format, &parent, &target, limits));
             match unpacked.await? {
                 Ok(size) => return self.index.insert(key, size),
-                Err(ArchiveError::TooLarge { unit: "bytes", .. }) if free < most => {
+                Err(ArchiveError::TooLarge { unit, .. })
+                    if (unit == "bytes" && room.bytes < most) || (unit == "files" && files < most_entries) =>
+                {
                     if !std::mem::take(&mut may_drop) {
-                        return Err(self.no_space("the droplet", free));
+                        return Err(match unit {
+                            "files" => CacheError::NoFiles { what: "the droplet".to_owned(), free: files },
+                            _ => self.no_space("the droplet", room.bytes),
+                        });
                     }
                     self.shrink(u64::MAX).await?;
                 }
@@ -238,17 +253,21 @@ impl Cache {
     /// Makes room, or says with figures that there is none.
     async fn room(&self, what: &str, need: u64) -> Result<(), CacheError> {
         self.shrink(need).await?;
-        let free = fetch::free_bytes(&self.root)?;
-        if need.saturating_add(RESERVE) <= free {
+        let fits = |room: &Room| need <= room.bytes && room.files != Some(0);
+        if fits(&fetch::room(&self.root)?) {
             return Ok(());
         }
         // The disk is short although the bound is kept: drop everything that is not in use.
         self.shrink(u64::MAX).await?;
-        let free = fetch::free_bytes(&self.root)?;
-        if need.saturating_add(RESERVE) <= free {
+        let room = fetch::room(&self.root)?;
+        if fits(&room) {
             return Ok(());
         }
-        Err(CacheError::NoSpace { what: what.to_owned(), need: need.saturating_add(RESERVE), free })
+        let what = what.to_owned();
+        Err(match room.files {
+            Some(0) => CacheError::NoFiles { what, free: 0 },
+            _ => CacheError::NoSpace { what, need, free: room.bytes },
+        })
     }
 
     /// Drops what nobody uses, until `extra` more bytes stay within the bound.
@@ -268,7 +287,7 @@ impl Cache {
     }
 
     fn no_space(&self, what: &str, need: u64) -> CacheError {
-        let free = fetch::free_bytes(&self.root).unwrap_or(0);
+        let free = self.free_bytes();
         CacheError::NoSpace { what: what.to_owned(), need: need.max(free + 1), free }
     }
 
@@ -279,10 +298,10 @@ impl Cache {
         }
     }
 
-    /// Bytes free on the cache's disk.
+    /// Bytes free on the cache's disk, without what is left to the host.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        fetch::free_bytes(&self.root).unwrap_or(0)
+        fetch::room(&self.root).map_or(0, |room| room.bytes)
     }
 }
 

@@ -2,7 +2,6 @@
 //! then less (2 s): a quick app is seen at once, a slow one costs little. Between two looks lies a twentieth of the time
 //! that the start has taken already, so that waiting for the next look never makes a start much longer.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use slipway_protocol::v1::{CheckKind, HealthCheck, WorkloadSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::astray::{Astray, Verdict, Watch};
 use super::runner::Signal;
 use super::state::Event;
 use crate::env;
@@ -23,6 +23,10 @@ const GROWTH: f64 = 1.05;
 /// reason to kill it, three seconds of silence are.
 const FAILURES: u32 = 3;
 const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
+/// How often it is looked where a starting app listens: a walk through a table of the kernel, made away from the tasks.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// An app that answers its check with an error is told after this time, since one that warms up answers so for a moment.
+const ANSWER_TOLD_AFTER: Duration = Duration::from_secs(5);
 
 /// What a monitor needs.
 pub struct Watched {
@@ -70,13 +74,29 @@ impl Check {
     }
 }
 
+/// What a check saw instead of health, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// The app answered, and not with success.
+    Answer(String),
+    /// Nobody answered.
+    Silence(String),
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Answer(text) | Self::Silence(text)) = self;
+        f.write_str(text)
+    }
+}
+
 impl Watched {
     fn port(&self) -> u16 {
         env::port(&self.spec)
     }
 
     /// `Err` says what was seen instead.
-    async fn ask(&self, check: &Check) -> Result<(), String> {
+    async fn ask(&self, check: &Check) -> Result<(), Seen> {
         let port = self.port();
         match check.kind {
             CheckKind::Process | CheckKind::Unspecified => Ok(()),
@@ -84,25 +104,46 @@ impl Watched {
                 if self.runtime.probe_tcp(self.slot, port, check.timeout).await {
                     return Ok(());
                 }
-                Err(format!("no connection to port {port} within {:?}", check.timeout))
+                Err(Seen::Silence(format!("no connection to port {port} within {:?}", check.timeout)))
             }
             CheckKind::Http => match self.runtime.probe_http(self.slot, port, &check.path, check.timeout).await {
                 Some(200..=299) => Ok(()),
-                Some(status) => Err(format!("GET {} on port {port} answered {status}", check.path)),
-                None => Err(format!("GET {} on port {port} was not answered within {:?}", check.path, check.timeout)),
+                Some(status) => Err(Seen::Answer(format!("GET {} on port {port} answered {status}", check.path))),
+                None => {
+                    let text = format!("GET {} on port {port} was not answered within {:?}", check.path, check.timeout);
+                    Err(Seen::Silence(text))
+                }
             },
         }
     }
 
-    /// Asks until the check passes or the start timeout is over.
-    async fn start(&self, check: &Check) -> Result<(), String> {
+    /// Asks until the check passes, the start timeout is over, or it is seen that waiting is in vain. What is wrong is told
+    /// as soon as it is seen.
+    async fn start(&self, check: &Check, send: &mpsc::UnboundedSender<Signal>) -> Result<(), String> {
         let begun = Instant::now();
         let mut pause = FIRST_POLL;
+        let (mut watch, mut next_look, mut told) = (Watch::default(), BETWEEN_LOOKS, false);
+        let tell = |text| send.send(self.signal(Event::Trouble(text))).ok();
         loop {
             let answer = self.ask(check).await;
             let Err(seen) = answer else { return Ok(()) };
-            if begun.elapsed() >= check.start_timeout {
+            let at = begun.elapsed();
+            if at >= check.start_timeout {
                 return Err(self.never_healthy(check, &seen).await);
+            }
+            if at >= next_look {
+                next_look = at + BETWEEN_LOOKS;
+                let listeners = self.runtime.listeners(self.id).await;
+                match watch.look(&listeners, self.port(), at) {
+                    // An answer that changes with each look would fill the log: the first one is told.
+                    Verdict::Wait if at >= ANSWER_TOLD_AFTER && !told && matches!(seen, Seen::Answer(_)) => {
+                        tell(format!("is not healthy yet: {seen}"));
+                        told = true;
+                    }
+                    Verdict::Wait => {}
+                    Verdict::Tell(text) => _ = tell(text),
+                    Verdict::End(reason) => return Err(reason),
+                }
             }
             let left = check.start_timeout.saturating_sub(begun.elapsed());
             tokio::time::sleep(pause.min(left)).await;
@@ -111,21 +152,15 @@ impl Watched {
     }
 
     /// Why an app that runs was never seen healthy, with what it does instead.
-    async fn never_healthy(&self, check: &Check, seen: &str) -> String {
+    async fn never_healthy(&self, check: &Check, seen: &Seen) -> String {
         let seconds = check.start_timeout.as_secs_f64();
         let port = self.port();
         let listeners = self.runtime.listeners(self.id).await;
-        let on_port: Vec<_> = listeners.iter().filter(|address| address.port() == port).collect();
-        if on_port.iter().any(|address| !address.ip().is_loopback()) {
-            return format!("was not healthy within {seconds} s: {seen}");
+        match Astray::of(&listeners, port) {
+            Some(astray) => format!("did not listen on port {port} within {seconds} s: {}", astray.advice()),
+            None if listeners.is_empty() => format!("did not listen on port {port} within {seconds} s"),
+            None => format!("was not healthy within {seconds} s: {seen}"),
         }
-        let mut text = format!("did not listen on port {port} within {seconds} s");
-        if let Some(address) = on_port.first() {
-            let _ = write!(text, ": it listens on {} only; listen on 0.0.0.0", address.ip());
-        } else if let Some(other) = listeners.iter().find(|address| !address.ip().is_loopback()).or(listeners.first()) {
-            let _ = write!(text, ": it listens on port {}; listen on the port in $PORT", other.port());
-        }
-        text
     }
 
     /// Asks as often as `interval` says, until the check has failed several times in a row.
@@ -170,7 +205,7 @@ impl Watched {
         let readiness = Check::of(self.spec.readiness.as_ref(), CheckKind::Process);
         let judged = readiness.kind != CheckKind::Process;
         if !self.healthy {
-            if let Err(reason) = self.start(&health).await {
+            if let Err(reason) = self.start(&health, &send).await {
                 send.send(self.signal(Event::Unhealthy(reason))).ok();
                 return;
             }

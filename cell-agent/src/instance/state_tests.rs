@@ -386,3 +386,17 @@ fn what_is_found_was_started_whatever_the_journal_says() {
         assert_eq!(reports(&actions)[0].refusal, Some(Refusal::AttemptSpent), "it may have done its work");
     }
 }
+
+#[test]
+fn trouble_is_told_while_an_app_starts_and_only_then() {
+    let mut life = Life::new(wanted(WorkloadKind::Lrp, Intent::Run));
+    step(&mut life, Event::Begin);
+    step(&mut life, Event::Prepared);
+    let trouble = Event::Trouble("does not listen".to_owned());
+    let actions = step(&mut life, trouble.clone());
+    let told = reports(&actions);
+    assert_eq!((told.len(), told[0].state, told[0].reason.as_str()), (1, InstanceState::Starting, "does not listen"));
+    assert!(actions.contains(&Action::Say("does not listen".to_owned())));
+    step(&mut life, Event::Healthy { ready: true });
+    assert_eq!(step(&mut life, trouble), []);
+}

@@ -1,13 +1,17 @@
 //! Cgroups: the limits of a sandbox. Version 2 first; the older layout, one hierarchy per controller, beside it.
 //!
 //! Below `slipway-<name>` each sandbox has a group with two children: `init`, without limits, so that the killer of memory
-//! cannot take the supervisor and with it the reason, and `app`, with all of them.
+//! cannot take the supervisor and with it the reason, and `app`, with all of them. All sandboxes together have limits too
+//! ([`Whole`]): what is left belongs to the host and to the parts of the platform, which are never below that group.
+
+mod whole;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Limits, SandboxError, SandboxUsage, host};
+pub(super) use whole::Whole;
 
 /// How this kernel's cgroups are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +30,20 @@ pub(super) struct Cgroups {
     hierarchies: Vec<(PathBuf, Vec<&'static str>)>,
 }
 
+/// Without these there are no limits and so no sandboxes.
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuacct"];
+/// Used where the kernel and whoever mounted the hierarchies offer them: name with version 2, and before.
+const OPTIONAL: [(&str, &str); 2] = [("io", "blkio"), ("hugetlb", "hugetlb")];
 
 impl Cgroups {
     /// Finds out the layout below `root` (`/sys/fs/cgroup`).
     pub(super) fn detect(root: &Path, name: &str) -> Result<Self, SandboxError> {
         let group = format!("slipway-{name}");
         if root.join("cgroup.controllers").exists() {
-            let hierarchies = vec![(root.join(group), CONTROLLERS.to_vec())];
-            return Ok(Self { mode: Mode::V2, hierarchies });
+            let offered = controllers(root);
+            let optional = OPTIONAL.iter().map(|(name, _)| *name).filter(|name| offered.iter().any(|one| one == name));
+            let controllers = CONTROLLERS.into_iter().chain(optional).collect();
+            return Ok(Self { mode: Mode::V2, hierarchies: vec![(root.join(group), controllers)] });
         }
         let mut hierarchies: Vec<(PathBuf, Vec<&'static str>)> = Vec::new();
         for controller in CONTROLLERS {
@@ -47,23 +56,49 @@ impl Cgroups {
                 None => hierarchies.push((directory, vec![controller])),
             }
         }
+        for (unified, name) in OPTIONAL {
+            if let Ok(directory) = root.join(name).canonicalize() {
+                hierarchies.push((directory.join(&group), vec![name]));
+            } else if controllers(&root.join("unified")).iter().any(|offered| offered == unified) {
+                // What has no hierarchy of its own is left to the one of version 2 beside them.
+                hierarchies.push((root.join("unified").join(&group), vec![unified]));
+            }
+        }
         Ok(Self { mode: Mode::Hybrid, hierarchies })
+    }
+
+    /// Whether a controller is there under one of its names.
+    pub(super) fn has(&self, names: &[&str]) -> bool {
+        self.hierarchies.iter().any(|(_, controllers)| controllers.iter().any(|one| names.contains(one)))
     }
 
     pub(super) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Makes the cell's own groups.
-    pub(super) fn prepare(&self) -> Result<(), SandboxError> {
-        for (directory, _) in &self.hierarchies {
+    /// Makes the cell's own groups, with the limits of all sandboxes together. Answers, in words, what could not be limited.
+    pub(super) fn prepare(&self, whole: &Whole) -> Result<Vec<String>, SandboxError> {
+        let mut warnings = Vec::new();
+        for (directory, controllers) in &self.hierarchies {
+            let above = directory.parent().unwrap_or(directory);
+            if self.mode == Mode::V2 {
+                enable_above(above, controllers)?;
+            } else if above.join("cgroup.subtree_control").exists()
+                && let Err(error) = enable(above, controllers)
+            {
+                warnings.push(format!("{} are not limited: {} ({error})", controllers.join(", "), above.display()));
+            }
             make(directory)?;
             if self.mode == Mode::V2 {
-                enable_above(directory.parent().unwrap_or(directory))?;
-                enable(directory).map_err(host(format!("enable controllers in {}", directory.display())))?;
+                // Limits of huge pages hold for all below: a sandbox needs no group of that controller.
+                let below: Vec<&str> = controllers.iter().copied().filter(|name| *name != "hugetlb").collect();
+                enable(directory, &below).map_err(host(format!("enable controllers in {}", directory.display())))?;
+            }
+            for controller in controllers {
+                warnings.extend(whole.limit(controller, self.mode, directory));
             }
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// Makes the groups of a sandbox with its limits.
@@ -72,7 +107,7 @@ impl Cgroups {
             let group = directory.join(id);
             make(&group)?;
             if self.mode == Mode::V2 {
-                enable(&group).map_err(host(format!("enable controllers in {}", group.display())))?;
+                enable(&group, &CONTROLLERS).map_err(host(format!("enable controllers in {}", group.display())))?;
             }
             make(&group.join("init"))?;
             let app = group.join("app");
@@ -95,6 +130,8 @@ impl Cgroups {
             }
             ("memory", Mode::Hybrid) => {
                 set(app, "memory.limit_in_bytes", &memory)?;
+                // Version 2 counts what lies in sockets as memory; here it has an account of its own, or none.
+                set_if_present(app, "memory.kmem.tcp.limit_in_bytes", &socket_memory(limits.memory_bytes).to_string())?;
                 if app.join("memory.memsw.limit_in_bytes").exists() {
                     return set(app, "memory.memsw.limit_in_bytes", &memory);
                 }
@@ -105,6 +142,10 @@ impl Cgroups {
             // Weights count among siblings, and the siblings are the sandboxes.
             ("cpu", Mode::V2) => set(group, "cpu.weight", &limits.cpu_weight.clamp(1, 10_000).to_string()),
             ("cpu", Mode::Hybrid) => set(group, "cpu.shares", &shares(limits.cpu_weight).to_string()),
+            ("io" | "blkio", _) => {
+                whole::weigh(group, limits.cpu_weight);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -231,6 +272,17 @@ impl Cgroups {
     }
 }
 
+/// What may lie unread in the TCP sockets of one app: enough for a hundred fast connections of a small one.
+fn socket_memory(memory_bytes: u64) -> u64 {
+    (memory_bytes / 2).max(16 << 20)
+}
+
+/// What a group of version 2 offers; empty where it is none.
+fn controllers(group: &Path) -> Vec<String> {
+    let list = std::fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    list.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
 /// 1..10000 with 100 as the usual, to 2..262144 with 1024 as the usual.
 fn shares(weight: u32) -> u64 {
     (u64::from(weight.clamp(1, 10_000)) * 1024 / 100).max(2)
@@ -244,15 +296,19 @@ fn make(directory: &Path) -> Result<(), SandboxError> {
 }
 
 /// Gives the children of a group the controllers, all in one write: each costs the kernel a walk through the group.
-fn enable(group: &Path) -> io::Result<()> {
-    std::fs::write(group.join("cgroup.subtree_control"), "+memory +pids +cpu")
+fn enable(group: &Path, controllers: &[&str]) -> io::Result<()> {
+    // Version 2 counts processor time without being told.
+    let wanted: Vec<String> =
+        controllers.iter().filter(|name| **name != "cpuacct").map(|name| format!("+{name}")).collect();
+    std::fs::write(group.join("cgroup.subtree_control"), wanted.join(" "))
 }
 
 /// As [`enable`], for the group above the cell's. Only the root of all groups may hold processes beside children: where
 /// the host is itself a container, its processes move into a group of their own first.
-fn enable_above(group: &Path) -> Result<(), SandboxError> {
-    let failed = || host(format!("enable memory, pids and cpu in {}", group.join("cgroup.subtree_control").display()));
-    match enable(group) {
+fn enable_above(group: &Path, controllers: &[&str]) -> Result<(), SandboxError> {
+    let file = group.join("cgroup.subtree_control");
+    let failed = || host(format!("enable {} in {}", controllers.join(", "), file.display()));
+    match enable(group, controllers) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             let aside = group.join("host-processes");
             make(&aside)?;
@@ -263,7 +319,7 @@ fn enable_above(group: &Path) -> Result<(), SandboxError> {
                     let _ = std::fs::write(aside.join("cgroup.procs"), pid);
                 }
                 passes -= 1;
-                match enable(group) {
+                match enable(group, controllers) {
                     // Somebody who was not moved yet has started another process since the list was read.
                     Err(error) if error.raw_os_error() == Some(libc::EBUSY) && passes > 0 => {}
                     other => return other.map_err(failed()),
@@ -301,68 +357,4 @@ fn field(text: &str, name: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits { memory_bytes: 64 << 20, disk_bytes: 0, pids: 50, cpu_weight: 100, nofile: 1024 }
-    }
-
-    #[test]
-    fn version_2_is_found_and_limited() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join("cgroup.controllers"), "cpu memory pids").unwrap();
-        let cgroups = Cgroups::detect(root.path(), "t").unwrap();
-        cgroups.prepare().unwrap();
-        cgroups.create("one", &limits()).unwrap();
-        let app = root.path().join("slipway-t/one/app");
-        assert_eq!(cgroups.mode(), Mode::V2);
-        assert_eq!(std::fs::read_to_string(app.join("memory.max")).unwrap(), "67108864");
-        assert_eq!(std::fs::read_to_string(app.join("memory.oom.group")).unwrap(), "1");
-        assert_eq!(std::fs::read_to_string(app.join("pids.max")).unwrap(), "50");
-        assert_eq!(std::fs::read_to_string(root.path().join("slipway-t/one/cpu.weight")).unwrap(), "100");
-        assert_eq!(cgroups.oom_counter("one"), app.join("memory.events"));
-        std::fs::write(app.join("memory.current"), "1000\n").unwrap();
-        std::fs::write(app.join("memory.stat"), "anon 1\ninactive_file 400\n").unwrap();
-        std::fs::write(app.join("cpu.stat"), "usage_usec 7\n").unwrap();
-        std::fs::write(app.join("pids.current"), "3\n").unwrap();
-        std::fs::write(app.join("memory.events"), "oom 3\noom_kill 2\n").unwrap();
-        let usage = cgroups.usage("one").unwrap();
-        assert_eq!((usage.memory_bytes, usage.cpu_nanos, usage.pids, usage.oom_kills), (600, 7000, 3, 2));
-        assert_eq!(cgroups.list(), ["one"]);
-    }
-
-    #[test]
-    fn the_older_layout_is_found_and_shared_hierarchies_are_joined_once() {
-        let root = tempfile::tempdir().unwrap();
-        for directory in ["memory", "pids", "cpu,cpuacct"] {
-            std::fs::create_dir(root.path().join(directory)).unwrap();
-        }
-        for name in ["cpu", "cpuacct"] {
-            std::os::unix::fs::symlink("cpu,cpuacct", root.path().join(name)).unwrap();
-        }
-        let cgroups = Cgroups::detect(root.path(), "t").unwrap();
-        cgroups.prepare().unwrap();
-        cgroups.create("one", &limits()).unwrap();
-        assert_eq!(cgroups.mode(), Mode::Hybrid);
-        assert_eq!(cgroups.app_groups("one").len(), 3);
-        let app = root.path().join("memory/slipway-t/one/app");
-        assert_eq!(std::fs::read_to_string(app.join("memory.limit_in_bytes")).unwrap(), "67108864");
-        // The kernel has no swap accounting here, and that is no error.
-        assert!(!app.join("memory.memsw.limit_in_bytes").exists());
-        let shares = root.path().join("cpu,cpuacct/slipway-t/one/cpu.shares");
-        assert_eq!(std::fs::read_to_string(shares).unwrap(), "1024");
-    }
-
-    #[test]
-    fn a_missing_controller_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let error = Cgroups::detect(root.path(), "t").unwrap_err();
-        assert!(error.to_string().contains("memory"), "{error}");
-    }
-
-    #[test]
-    fn weights_become_shares() {
-        assert_eq!((shares(1), shares(100), shares(10_000)), (10, 1024, 102_400));
-    }
-}
+mod tests;

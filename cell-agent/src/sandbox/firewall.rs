@@ -42,17 +42,26 @@ impl Firewall {
     }
 
     /// Loads the table in place of an earlier one. `live` are the addresses in use with their rules; the gates that were
-    /// open for them stay open.
-    pub(super) fn load(config: &RuntimeConfig, live: &[(Ipv4Addr, Vec<EgressRule>)]) -> Result<Self, SandboxError> {
+    /// open for them stay open. Answers, in words, what this kernel's rules cannot do.
+    pub(super) fn load(
+        config: &RuntimeConfig,
+        live: &[(Ipv4Addr, Vec<EgressRule>)],
+    ) -> Result<(Self, Vec<String>), SandboxError> {
         let table = Self::table(config);
         let open: Vec<Ipv4Addr> =
             ready(&table)?.into_iter().filter(|address| live.iter().any(|(used, _)| used == address)).collect();
-        let text = table::rules(config, &table, live, &open);
-        run("nft", &["-f", "-"], &text).map_err(host(format!("load nftables table {table}")))?;
+        let mut warnings = Vec::new();
+        if let Err(error) = run("nft", &["-f", "-"], &table::rules(config, &table, live, &open, true)) {
+            // Who reaches whom must hold; a kernel that cannot count connections is no reason to run nothing.
+            let text = table::rules(config, &table, live, &open, false);
+            run("nft", &["-f", "-"], &text).map_err(host(format!("load nftables table {table}")))?;
+            warnings.push(format!("connections of instances are not bounded: {error}"));
+        }
+        warnings.extend(Self::check_origins(config));
         let elements = Elements::open(&table).map_err(host("open netlink for nftables"))?;
         let used: BTreeMap<_, _> = live.iter().map(|(address, rules)| (*address, chain_name(rules))).collect();
         let chains = Chains { loaded: used.values().cloned().collect(), used };
-        Ok(Self { table, elements, chains: Mutex::new(chains) })
+        Ok((Self { table, elements, chains: Mutex::new(chains) }, warnings))
     }
 
     /// Opens or closes the gate of an address.
@@ -107,11 +116,23 @@ impl Firewall {
         gate
     }
 
-    /// Removes a cell's table; none is no error.
+    /// Loads the check of source addresses. A kernel that has no rules for bridges does without: nobody inside a sandbox can
+    /// send as another, this is the second line. Answers that in words.
+    fn check_origins(config: &RuntimeConfig) -> Option<String> {
+        let error = run("nft", &["-f", "-"], &table::origins(config, &Self::table(config))).err()?;
+        Some(format!("source addresses of instances are not checked a second time: {error}"))
+    }
+
+    /// Removes a cell's tables; none is no error.
     pub(super) fn remove(config: &RuntimeConfig) -> Result<(), SandboxError> {
         let table = Self::table(config);
-        let text = format!("add table ip {table}\ndelete table ip {table}\n");
-        run("nft", &["-f", "-"], &text).map(drop).map_err(host(format!("remove nftables table {table}")))
+        let remove = |family: &str| {
+            let text = format!("add table {family} {table}\ndelete table {family} {table}\n");
+            run("nft", &["-f", "-"], &text).map(drop).map_err(host(format!("remove nftables table {family} {table}")))
+        };
+        // Absent where the kernel has no rules for bridges.
+        let _ = remove("bridge");
+        remove("ip")
     }
 }
 

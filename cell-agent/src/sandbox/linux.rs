@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use uuid::Uuid;
 
-use super::cgroup::{Cgroups, Mode};
+use super::cgroup::{Cgroups, Mode, Whole};
 use super::firewall::{self, Firewall};
 use super::records::{self, Records};
 use super::scratch::Scratch;
@@ -158,10 +158,21 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     std::fs::create_dir_all(&stage).map_err(host(format!("make {}", stage.display())))?;
     let helper = helper_file::put_out(&config.run_directory)?;
     let cgroups = Cgroups::detect(std::path::Path::new("/sys/fs/cgroup"), &config.name)?;
-    cgroups.prepare()?;
+    warnings.extend(cgroups.prepare(&Whole::of_host(&config.state_directory, config.shares.disk_mib_per_s))?);
+    if !cgroups.has(&["hugetlb"]) && shared::huge_pages() > 0 {
+        warnings.push(
+            "instances may take the huge pages of this host: its kernel has no cgroup controller for them".to_owned(),
+        );
+    }
     let (scratch, more) = Scratch::open(&config.state_directory, config.disk_bytes)?;
     warnings.extend(more);
     network::prepare(config)?;
+    let mut config = config.clone();
+    if let Some(warning) = network::without_bandwidth(&config) {
+        config.shares.bandwidth_mbit = 0;
+        warnings.push(warning);
+    }
+    let config = &config;
     warnings.extend(shared::prepare(config.slots));
     warnings.extend(hardening::warnings());
     let (kept, broken) = records.list()?;
@@ -172,7 +183,8 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
         })
         .map(|record| (config.address(record.slot), record.egress.iter().map(Into::into).collect()))
         .collect();
-    let firewall = Firewall::load(config, &live)?;
+    let (firewall, more) = Firewall::load(config, &live)?;
+    warnings.extend(more);
     warnings.extend(firewall::foreign_obstacles(config));
     let filters = seccomp::compile(&config.guards)?;
     let on = Host { config: config.clone(), records, cgroups, scratch, firewall, helper, stage, filters };

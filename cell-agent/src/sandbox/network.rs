@@ -30,6 +30,19 @@ pub(super) fn prepare(config: &RuntimeConfig) -> Result<(), SandboxError> {
     setting("ipv4/ip_forward", "1")
 }
 
+/// Why this kernel cannot limit what an interface carries, in words; `None` when it can, or need not.
+pub(super) fn without_bandwidth(config: &RuntimeConfig) -> Option<String> {
+    let bytes = config.bandwidth_bytes()?;
+    // The bridge has no queue of its own: it is tried there, and taken back at once.
+    let tried = Socket::route().and_then(|socket| {
+        let bridge = route::index(&config.bridge())?;
+        socket.request(vec![route::limit(bridge, bytes)])?;
+        socket.request(vec![route::unlimit(bridge)])
+    });
+    let error = tried.err()?;
+    Some(format!("the bandwidth of instances is not limited: this kernel has no token bucket (sch_tbf): {error}"))
+}
+
 fn setting(name: &str, value: &str) -> Result<(), SandboxError> {
     let path = format!("/proc/sys/net/{name}");
     match std::fs::write(&path, value) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::{SandboxError, btrfs, host, run};
+use crate::reserve;
 
 /// btrfs needs a little over 109 MiB.
 const SMALLEST: u64 = 256 << 20;
@@ -22,10 +23,6 @@ pub(super) struct Scratch {
     /// The sparse file that holds it, unless it is part of the host's own file system.
     image: Option<PathBuf>,
 }
-
-/// Room that is left to the host's file system whatever happens: journal and logs need it, and a sparse file whose blocks
-/// cannot be had breaks the file system inside.
-const RESERVE: u64 = 64 << 20;
 
 impl Scratch {
     /// Makes it ready: finds it mounted, mounts it again after a reboot, or makes it. Returns it with what people
@@ -84,12 +81,23 @@ impl Scratch {
             ))
         };
         let (mut available, used) = free(&self.root)?;
+        let below = |path: &Path| reserve::room(path).map_err(failed(path));
+        if self.image.is_none() {
+            // It lies on the host's own file system: what is the host's stays, inodes too.
+            let room = below(&self.root)?;
+            available = available.min(room.bytes);
+            if room.files == Some(0) {
+                let detail = format!("no more files can be made on the disk of {}", self.root.display());
+                return Err(SandboxError::Exhausted { what: "disk", detail });
+            }
+        }
         if let Some(image) = &self.image {
             use std::os::unix::fs::MetadataExt as _;
-            let (below, _) = free(image.parent().unwrap_or(image))?;
+            // A sparse file whose blocks cannot be had breaks the file system inside.
+            let below = below(image.parent().unwrap_or(image))?.bytes;
             // Blocks that the file already holds are used again before new ones are taken.
             let held = image.metadata().map_err(failed(image))?.blocks() * 512;
-            available = available.min(below.saturating_sub(RESERVE) + held.saturating_sub(used));
+            available = available.min(below + held.saturating_sub(used));
         }
         if bytes <= available {
             return Ok(());

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use slipway_helper::guards::{Guard, Guards};
 
 use super::SandboxError;
-use crate::config::{Advertise, CellConfig};
+use crate::config::{Advertise, CellConfig, Shares};
 
 /// The first id of slot 0 on the host.
 const FIRST_ID: u32 = 1_879_048_192;
@@ -39,6 +39,8 @@ pub struct RuntimeConfig {
     pub resolvers: Vec<Ipv4Addr>,
     /// Ports of the platform on other hosts, refused to instances.
     pub platform: Vec<SocketAddrV4>,
+    /// What instances may take of what the host has once.
+    pub shares: Shares,
     /// Makes a step of `start` fail, so that tests can see what a failure leaves behind. Empty in production.
     pub fail_at: Option<String>,
     /// What keeps sandboxes in: everything, in production.
@@ -81,6 +83,7 @@ impl RuntimeConfig {
                     SocketAddr::V6(_) => None,
                 })
                 .collect(),
+            shares: cell.shares,
             fail_at: None,
             guards: Guards::default(),
         })
@@ -100,6 +103,12 @@ impl RuntimeConfig {
     pub(super) fn id_base(&self, slot: u32) -> u32 {
         let slot = if self.guards.hold(Guard::OwnIds) { slot } else { 0 };
         FIRST_ID.wrapping_add(slot.wrapping_mul(IDS_PER_SLOT))
+    }
+
+    /// Bytes a second that an interface may carry in each direction, where that is limited.
+    pub(super) fn bandwidth_bytes(&self) -> Option<u32> {
+        let bytes = u64::from(self.shares.bandwidth_mbit) * 1_000_000 / 8;
+        (bytes > 0).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     /// Name of the bridge.
@@ -156,6 +165,7 @@ mod tests {
             host_ports: true,
             resolvers: vec![],
             platform: vec![],
+            shares: Shares::default(),
             fail_at: None,
             guards: Guards::default(),
         };

@@ -23,3 +23,10 @@ pub(super) fn prepare(slots: u32) -> Vec<String> {
     }
     warnings
 }
+
+/// Huge pages that the operator has set aside on this host.
+pub(super) fn huge_pages() -> u64 {
+    let Ok(sizes) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
+    let pages = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("nr_hugepages")).ok();
+    sizes.flatten().filter_map(pages).filter_map(|text| text.trim().parse::<u64>().ok()).sum()
+}

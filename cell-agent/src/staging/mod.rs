@@ -420,8 +420,9 @@ impl Build<'_> {
             return Err(Failure::cancelled());
         }
         runtime.start(spec).await?;
-        let (memory_mb, disk_mb) = (self.job.prepared.spec.memory_mb, self.job.prepared.spec.disk_mb);
-        services.live.insert(Live { id, droplet_bytes: 0, memory_mb, disk_mb });
+        let memory_mb = self.job.prepared.spec.memory_mb;
+        // A build says itself when its disk is full.
+        services.live.insert(Live { id, droplet_bytes: 0, memory_mb, disk_mb: 0 });
         // Changed while the sandbox was made: whoever changed it did not find it.
         let now = self.job.policy.borrow().clone();
         if now != policy {

@@ -4,6 +4,7 @@ use crate::world::eventually;
 use slipway_cell_agent::sandbox::{EgressRule, Exit, SandboxSpec};
 use slipway_cell_agent::sim::{Program, SimRuntime, exit, loopback};
 use slipway_cell_agent::store::Journal;
+use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{Assignment, Fault, InstanceState, Intent, Refusal, Version, WorkloadKind};
 use uuid::Uuid;
 
@@ -22,6 +23,13 @@ async fn an_instance_runs_crashes_comes_back_and_stops_on_intent_alone() {
     let started = world.runtime.started();
     assert_eq!(started[0].argv, ["/tmp/lifecycle/launcher", "/home/vcap/app", "node server.js", ""]);
     assert!(started[0].env.contains(&("PORT".to_owned(), "8080".to_owned())));
+    let guid = |spec: &SandboxSpec| {
+        let found = spec.env.iter().find(|(name, _)| name == "CF_INSTANCE_GUID");
+        found.expect("a guid").1.parse::<Uuid>().expect("a guid")
+    };
+    assert_eq!(guid(&started[0]), instance_guid(id, 1));
+    // The droplet's one file takes a block of the app's disk.
+    assert_eq!(started[0].limits.disk_bytes, (spec.disk_mb << 20) - 4096);
     let droplet = started[0].layers.last().expect("droplet");
     assert_eq!(std::fs::read_to_string(droplet.join("home/vcap/app/server.js")).expect("unpacked"), "hello");
     eventually("applied", LIMIT, || async { (world.controller.applied() == Some(version)).then_some(()).ok_or(()) })
@@ -34,6 +42,11 @@ async fn an_instance_runs_crashes_comes_back_and_stops_on_intent_alone() {
     assert_eq!((record.reason.as_str(), record.fault()), ("out of memory: limit 64 MiB", Fault::App));
     assert!(crash.crash_event);
     world.observed("ready again", |seen| seen.ready && seen.incarnation == 2).await;
+    assert_eq!(
+        guid(&world.runtime.started()[1]),
+        instance_guid(id, 2),
+        "each start has its own, the place is the same"
+    );
 
     // A set without it, and older sets, stop nothing.
     world.controller.desire(vec![]);

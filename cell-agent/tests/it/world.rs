@@ -78,6 +78,7 @@ impl World {
             staging_uses_host_settings: false,
             log_ring_bytes: 1 << 20,
             cache_mb: 1024,
+            shares: Default::default(),
             ready_file: None,
         };
         let runtime = SimRuntime::new(&directory.path().join("volumes"), script);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use slipway_cell_agent::config::Shares;
 use slipway_cell_agent::sandbox::{
     EgressRule, Limits, LinuxRuntime, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
 };
@@ -66,6 +67,21 @@ impl Cell {
         cell
     }
 
+    /// A cell whose instances have these shares.
+    pub(crate) async fn with_shares(shares: Shares) -> Self {
+        let cell = Self::unprepared(|config| config.shares = shares);
+        cell.runtime.prepare().await.unwrap();
+        cell
+    }
+
+    /// Process 1 of a sandbox that runs, as the host numbers it.
+    pub(crate) fn process(&self, id: SandboxId) -> i32 {
+        let name = format!("{}.{}", id.assignment, id.incarnation);
+        let file = self.config.run_directory.join("sandboxes").join(name).join("sandbox.json");
+        let record: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        record["pid"].as_i64().unwrap().try_into().unwrap()
+    }
+
     pub(crate) async fn failing_at(step: &str) -> Self {
         let cell = Self::unprepared(|config| config.fail_at = Some(step.to_owned()));
         cell.runtime.prepare().await.unwrap();
@@ -91,6 +107,7 @@ impl Cell {
             host_ports: false,
             resolvers: vec![],
             platform: vec![],
+            shares: Default::default(),
             fail_at: None,
             guards: Guards::default(),
         };

@@ -14,6 +14,7 @@ use slipway_api_types::views::{
     CheckData, CheckView, InstanceStats, InstanceUsage, ProcessInstance, ProcessView, StatsView,
 };
 use slipway_api_types::{AssignmentId, MetadataPatch, Page, Timestamp, ToOne};
+use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
@@ -435,7 +436,7 @@ fn instance_stats(
     let Some(row) = state.row.filter(|_| state.state != "DOWN") else { return stats };
     let mebibytes = |value: i64| value.unsigned_abs().saturating_mul(1 << 20);
     stats.uptime = (Utc::now() - state.since).num_seconds().max(0).unsigned_abs();
-    stats.instance_guid = Some(row.id.to_string());
+    stats.instance_guid = Some(instance_guid(row.id, row.incarnation.unsigned_abs()).to_string());
     // Behind a port of its cell an instance's own address means nothing to anybody outside that cell.
     stats.instance_internal_ip = row.host.clone().filter(|_| row.direct);
     stats.host = Some(row.host.unwrap_or_default());

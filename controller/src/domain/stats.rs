@@ -193,6 +193,7 @@ mod tests {
             role: "primary".to_owned(),
             observed: observed.to_owned(),
             ready,
+            incarnation: 1,
             host: None,
             port: None,
             direct: false,

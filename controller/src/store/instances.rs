@@ -18,6 +18,8 @@ pub struct InstanceRow {
     pub role: String,
     pub observed: String,
     pub ready: bool,
+    /// How often it was started, as last observed.
+    pub incarnation: i64,
     pub host: Option<String>,
     pub port: Option<i32>,
     /// Routers dial the instance itself, not a port of its cell.
@@ -65,7 +67,7 @@ impl Store {
     pub async fn instances_of(&self, processes: &[Uuid]) -> sqlx::Result<Vec<InstanceRow>> {
         sqlx::query_as!(
             InstanceRow,
-            r#"select x.id, x.group_id as process_guid, x.index, x.role, x.observed, x.ready, x.host, x.port,
+            r#"select x.id, x.group_id as process_guid, x.index, x.role, x.observed, x.ready, x.incarnation, x.host, x.port,
                       c.advertise_mode = 'direct' as "direct!", c.id as cell, c.state as cell_state, x.exit, x.reason,
                       x.route_seq, (select epoch from store_identity) as "epoch!", x.observed_since, x.created_at
                from assignment x join process p on p.guid = x.group_id join cell c on c.id = x.cell

@@ -1,6 +1,7 @@
 //! Builds, instances and tasks over a real session, through the API.
 
 use serde_json::{Value, json};
+use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{self, InstanceState, WorkloadKind};
 use slipway_test_support::eventually;
 use uuid::Uuid;
@@ -61,9 +62,17 @@ async fn a_push_is_staged_placed_routed_and_then_running() {
     router.routes(app.parse().expect("a guid"), 1).await;
     let body = shows(&admin, &stats, "running", |body| body["resources"][0]["state"] == "RUNNING").await;
     let row = &body["resources"][0];
-    assert_eq!(row["instance_guid"], assignment.id);
+    let place = assignment.id.parse().expect("an id");
+    assert_eq!(row["instance_guid"], instance_guid(place, 0).to_string());
     assert_eq!((&row["host"], &row["instance_ports"][0]["external"]), (&json!("127.0.0.1"), &json!(61_000)));
     assert!(row.get("instance_internal_ip").is_none(), "behind a port of its cell it has none for others: {row}");
+
+    // It crashed and was started again where it was: another guid, as its program sees one.
+    let mut again = cell.observation(&assignment.id, InstanceState::Running);
+    again.incarnation = 2;
+    cell.report(vec![again]).await;
+    let guid = instance_guid(place, 2).to_string();
+    shows(&admin, &stats, "the guid of the second start", |body| body["resources"][0]["instance_guid"] == guid).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

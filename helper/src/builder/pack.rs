@@ -1,5 +1,6 @@
 //! Droplet and build cache as archives. Equal content gives an equal droplet: owners are fixed, times follow from content.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Component, Path};
 
@@ -8,7 +9,7 @@ use slipway_buildpacks::contract::{BuildRequest, CACHE_FILE, DROPLET_FILE, Outpu
 use slipway_buildpacks::kept;
 use slipway_buildpacks::run::Runner;
 use slipway_layers::canonical::FIRST_TIME;
-use slipway_layers::{MakeError, Owners, PackOptions, Times, pack};
+use slipway_layers::{MAX_DROPLET_ENTRIES, MakeError, Owners, PackOptions, Times, pack};
 
 use super::platform;
 
@@ -33,10 +34,25 @@ fn belongs(path: &Path) -> bool {
 }
 
 pub(super) fn droplet(request: &BuildRequest) -> Result<OutputFile, Problem> {
+    droplet_within(request, MAX_DROPLET_ENTRIES)
+}
+
+fn droplet_within(request: &BuildRequest, most: u64) -> Result<OutputFile, Problem> {
     let limit = request.limits.max_droplet_bytes;
+    let entries = Cell::new(0);
+    let counted = |path: &Path| {
+        let taken = belongs(path);
+        entries.set(entries.get() + u64::from(taken));
+        taken
+    };
     // What the app serves must be seen to have changed when it has.
-    let options = PackOptions { times: Times::Content, ..options(&belongs, limit) };
-    archive(request.paths.home(), &request.paths.output, DROPLET_FILE, &options).map_err(|error| match error {
+    let options = PackOptions { times: Times::Content, ..options(&counted, limit) };
+    let packed = archive(request.paths.home(), &request.paths.output, DROPLET_FILE, &options);
+    if entries.get() > most {
+        // Whatever else became of it.
+        return Err(Problem::DropletTooManyFiles { found: entries.get(), limit: most });
+    }
+    packed.map_err(|error| match error {
         MakeError::TooLarge { limit } => Problem::DropletTooLarge { limit },
         other => platform("the droplet could not be packed", other),
     })
@@ -122,6 +138,34 @@ mod tests {
             }
         }
         assert!(cache_within(&request, &runner, 500).is_none(), "no cache is better than one without end");
+    }
+
+    #[test]
+    fn a_droplet_of_too_many_files_is_refused_with_the_figures() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["home/app", "home/other", "out"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        for number in 0..9 {
+            fs::write(at("home/app").join(number.to_string()), "").unwrap();
+            fs::write(at("home/other").join(number.to_string()), "").unwrap();
+        }
+        let request = BuildRequest {
+            stack: "debian12".into(),
+            env: Default::default(),
+            skip_detect: false,
+            buildpacks: vec![],
+            catalogue: vec![],
+            command: None,
+            paths: BuildPaths { app: at("home/app"), output: at("out"), ..BuildPaths::default() },
+            limits: BuildLimits::default(),
+        };
+        assert_eq!(request.paths.home(), at("home"));
+        // Ten: the directory, and its files; what does not belong to a droplet is not counted.
+        droplet_within(&request, 10).unwrap();
+        let text = droplet_within(&request, 9).unwrap_err().to_error().text;
+        assert!(text.contains("10 files and directories") && text.contains("may have 9"), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod app;
 mod files;
+mod leave;
 mod network;
 mod output;
 mod root;

@@ -27,6 +27,11 @@ pub(super) fn create(order: &InitSpec) -> Result<(), Failure> {
         pair.push(route::isolate_port(&spec.interface));
     }
     host.request(pair).map_err(at(format!("make interface {}", spec.interface)))?;
+    if let Some(bandwidth) = spec.bandwidth {
+        // What comes in for the sandbox leaves the host's end.
+        let limit = host.index(&spec.interface).and_then(|index| host.request(vec![route::limit(index, bandwidth)]));
+        limit.map_err(at(format!("limit the bandwidth of {}", spec.interface)))?;
+    }
     let inside = Socket::route().map_err(at("open netlink inside"))?;
     let index = route::index("eth0").map_err(at("find eth0"))?;
     // A single address and a gateway, not a network: neighbours are then refused by rule at once, not by a timeout.
@@ -38,7 +43,10 @@ pub(super) fn create(order: &InitSpec) -> Result<(), Failure> {
             route::add_address(index, spec.address, prefix),
             route::default_route(index, spec.gateway),
         ])
-        .map_err(at(format!("configure address {}", spec.address)))
+        .map_err(at(format!("configure address {}", spec.address)))?;
+    let Some(bandwidth) = spec.bandwidth else { return Ok(()) };
+    // Out of the app's reach: the namespace belongs to the host's users.
+    inside.request(vec![route::limit(index, bandwidth)]).map_err(at("limit the bandwidth of eth0"))
 }
 
 /// The address decides it: a new incarnation under the same address is not hidden by the host's neighbour cache.

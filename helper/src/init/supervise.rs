@@ -20,6 +20,7 @@ use slipway_helper::spec::{EXIT_FILE, ExitRecord, Failure, InitSpec, KILL_SIGNAL
 
 use super::app::Pipes;
 use super::at;
+use super::leave::{End, Leave, Reaped};
 use super::output::{Log, Stream};
 
 const EVERYBODY: Pid = Pid::from_raw(-1);
@@ -35,10 +36,8 @@ pub(super) struct Supervisor {
     log: Option<Log>,
     /// The sandbox was asked to end.
     ending: bool,
+    leave: Leave,
 }
-
-/// How the program with this number ended: status, and the signal if one killed it.
-type End = (usize, i32, Option<i32>);
 
 impl Supervisor {
     /// Opens what lies on the host and blocks the signals that are handled later.
@@ -61,6 +60,7 @@ impl Supervisor {
             streams: Vec::new(),
             log: None,
             ending: false,
+            leave: Leave::default(),
         })
     }
 
@@ -91,8 +91,8 @@ impl Supervisor {
     }
 
     /// Watches until a program has ended; then ends everything else, records it and exits. While the sandbox is being
-    /// ended it waits for the command: a companion that was quicker must not cut its leave short. `names` are those of
-    /// the programs after the first.
+    /// ended it waits for the command, and for what a command that fell by the signal leaves behind: a companion that was
+    /// quicker must not cut their leave short. `names` are those of the programs after the first.
     pub(super) fn run(mut self, programs: &[Pid], names: Vec<String>) -> Result<Infallible, Failure> {
         give_up_privileges()?;
         let mut buffer = vec![0; 32 * 1024];
@@ -135,13 +135,20 @@ impl Supervisor {
         while let Ok(Some(event)) = self.signals.read_signal() {
             let number = i32::try_from(event.ssi_signo).unwrap_or_default();
             if number == libc::SIGCHLD {
-                ended = choose(ended.into_iter().chain(reap(programs)), self.ending);
+                let reaped = reap();
+                let ends = reaped.iter().filter_map(|one| one.end(programs));
+                ended = choose(ended.into_iter().chain(ends), self.ending);
+                if self.ending {
+                    ended = self.leave.reaped(&reaped, ended, programs, children, terminate);
+                }
             } else if number == KILL_SIGNAL {
                 self.ending = true;
+                self.leave.killed = true;
                 let _ = kill(EVERYBODY, Signal::SIGKILL);
-            } else {
+            } else if !self.ending {
+                // Once, and to the programs alone: a server with workers decides itself what they finish.
                 self.ending = true;
-                let _ = kill(EVERYBODY, Signal::SIGTERM);
+                self.leave.begin(programs, children, terminate);
             }
         }
         ended
@@ -194,20 +201,30 @@ fn parse_oom_kills(text: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Collects all that have ended; returns the programs among them.
-fn reap(programs: &[Pid]) -> Vec<End> {
-    let place = |pid: Pid| programs.iter().position(|program| *program == pid);
+/// Collects all that have ended.
+fn reap() -> Vec<Reaped> {
     let mut ended = Vec::new();
     loop {
         match waitpid(EVERYBODY, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended.extend(place(pid).map(|program| (program, code, None))),
+            Ok(WaitStatus::Exited(pid, code)) => ended.push(Reaped { pid, code, signal: None }),
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.extend(place(pid).map(|program| (program, 128 + signal as i32, Some(signal as i32))));
+                ended.push(Reaped { pid, code: 128 + signal as i32, signal: Some(signal as i32) });
             }
             Ok(WaitStatus::StillAlive) | Err(_) => return ended,
             Ok(_) => {}
         }
     }
+}
+
+/// Children of this process; `None` where the kernel does not list them.
+fn children() -> Option<Vec<Pid>> {
+    let list = std::fs::read_to_string("/proc/thread-self/children").ok()?;
+    Some(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
+}
+
+fn terminate(pid: Pid) {
+    // One that has ended meanwhile needs no signal.
+    let _ = kill(pid, Signal::SIGTERM);
 }
 
 /// Which of these ends is the sandbox's: the command's if it is there; a companion's unless the sandbox is being ended.

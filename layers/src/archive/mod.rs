@@ -31,6 +31,10 @@ impl Default for Limits {
     }
 }
 
+/// Entries of a droplet. Each takes an inode of the cell's disk, of which a disk of 100 GB has six million for everybody on
+/// it; the largest dependencies of real apps have a quarter of this.
+pub const MAX_DROPLET_ENTRIES: u64 = 200_000;
+
 /// Which symbolic links are made. None is ever followed while unpacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkPolicy {

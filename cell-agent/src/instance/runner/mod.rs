@@ -302,6 +302,9 @@ impl Runner {
                 if incarnation.is_some_and(|incarnation| incarnation != self.entry.life.incarnation) {
                     return;
                 }
+                if matches!(event, Event::Exited(_)) {
+                    self.tell_full_disk().await;
+                }
                 if event == Event::Started {
                     self.started();
                     if self.started_with != self.entry.assignment.egress_policy {

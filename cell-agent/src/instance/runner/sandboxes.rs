@@ -66,6 +66,7 @@ impl Runner {
             id,
             address: self.services.runtime.address(assignment.slot),
             layers: prepared.layers.iter().map(|lease| lease.path().to_owned()).collect(),
+            droplet_bytes: prepared.droplet_bytes(),
             log_directory: self.services.logs.ring(self.id),
             egress,
         };
@@ -126,6 +127,15 @@ impl Runner {
                 let exit = lost("no sandbox was being followed");
                 self.signals.send(Signal { incarnation: None, event: Event::Exited(exit) }).ok();
             }
+        }
+    }
+
+    /// What ended because its disk was full is told so, before the disk goes with the sandbox.
+    pub(super) async fn tell_full_disk(&self) {
+        let id = self.sandbox();
+        let Ok(used) = self.services.runtime.usage(id).await else { return };
+        if let Some(text) = self.services.live.tell_full_disk(id, used.disk_bytes) {
+            self.say(text).await;
         }
     }
 

@@ -244,6 +244,7 @@ impl Life {
                 self.gate_failed = false;
                 self.readiness(ready)
             }
+            Event::Trouble(reason) => self.trouble(reason),
             Event::Unhealthy(reason) => self.unhealthy(reason),
             Event::Exited(exit) => self.exited(exit, now_ms, random),
             Event::Built(result) => self.built(*result),
@@ -338,6 +339,15 @@ impl Life {
             actions.push(self.report().action());
         }
         actions
+    }
+
+    /// Told while there is time to do something about it: in the app's log, and as the reason why it starts for so long.
+    fn trouble(&self, reason: String) -> Vec<Action> {
+        if self.phase != Phase::Starting {
+            return Vec::new();
+        }
+        let report = Report { reason: reason.clone(), ..self.report() };
+        vec![report.action(), Action::Say(reason)]
     }
 
     fn unhealthy(&mut self, reason: String) -> Vec<Action> {

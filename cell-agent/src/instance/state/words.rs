@@ -69,6 +69,8 @@ pub enum Event {
     },
     /// The readiness check changed its mind.
     Readiness(bool),
+    /// What keeps a starting app from being healthy was seen; it may still become right.
+    Trouble(String),
     /// The health check failed, or the start took too long.
     Unhealthy(String),
     /// The sandbox ended.

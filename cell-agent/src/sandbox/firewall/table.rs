@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use std::fmt::Write as _;
+
 use slipway_helper::guards::Guard;
 
 use super::super::EgressRule;
@@ -15,12 +17,32 @@ use super::{PROBE_MARK, chain_name, chain_text};
 const METADATA: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 
-/// The whole table, replacing an earlier one in the same transaction.
+/// The table of connections is one for the whole host, and most of what stands in it has ended: waiting a minute or two less
+/// for what comes late makes it last under a flood.
+const AGING: &str = r#"  ct timeout brief {
+    protocol tcp;
+    l3proto ip;
+    policy = { syn_sent : 30, fin_wait : 30, last_ack : 10, time_wait : 10, close : 5 }
+  }
+  ct timeout questions {
+    protocol udp;
+    l3proto ip;
+    policy = { unreplied : 10, replied : 60 }
+  }
+  chain aging {
+    meta l4proto tcp ct timeout set "brief"
+    meta l4proto udp ct timeout set "questions"
+  }
+"#;
+
+/// The whole table, replacing an earlier one in the same transaction. `bounded`: with what one instance may take of the
+/// host's table of connections, for kernels that can count.
 pub(super) fn rules(
     config: &RuntimeConfig,
     table: &str,
     live: &[(Ipv4Addr, Vec<EgressRule>)],
     open: &[Ipv4Addr],
+    bounded: bool,
 ) -> String {
     let bridge = config.bridge();
     let network = config.network;
@@ -62,6 +84,8 @@ pub(super) fn rules(
     let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
     let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
+    let (counters, begins) = if bounded { bounds(config) } else { Default::default() };
+    let aging = if bounded { AGING } else { "  chain aging {\n  }\n" };
     format!(
         r#"add table ip {table}
 delete table ip {table}
@@ -71,10 +95,11 @@ table ip {table} {{
 {ports}
   # Connections are found again by the address that began them: they are forgotten with its sandbox.
   map marks {{ type ipv4_addr : mark; {marks} }}
-  chain to_instance {{
+{aging}{counters}  chain to_instance {{
     # Late or damaged packets of a connection that lives: an answer to one would end the connection.
     ct state invalid drop
     ct state established,related accept
+    jump aging
     ip daddr @ready accept
     meta l4proto tcp reject with tcp reset
     reject
@@ -83,12 +108,20 @@ table ip {table} {{
     ct state invalid drop
     ct state established,related accept
     ct mark set ip saddr map @marks
+    jump begins
 {resolvers}{neighbours}{refused}{platform}    ip saddr vmap @egress
     reject with icmp type admin-prohibited
+  }}
+  chain begins {{
+    # Later packets of what was counted and not answered yet: a program may send for ever to somebody who only listens.
+    ct status confirmed return
+{begins}    jump aging
   }}
   chain to_host {{
     ct state invalid drop
     ct state established,related accept
+    ct mark set ip saddr map @marks
+    jump begins
 {resolvers}{host}  }}
   chain output {{
     type filter hook output priority filter; policy accept;
@@ -119,6 +152,50 @@ table ip {table} {{
         egress = elements(&egress),
         marks = elements(&marks),
         chains = chains.into_iter().collect::<String>(),
+    )
+}
+
+/// What one address may begin: the sets that count, and the rules. Too many at once are refused, so that the program hears
+/// of it; too many in a second are dropped, which makes it wait.
+fn bounds(config: &RuntimeConfig) -> (String, String) {
+    let (shares, size) = (config.shares, config.slots);
+    let (mut sets, mut rules) = (String::new(), String::new());
+    if shares.connections > 0 {
+        _ = writeln!(sets, "  set open {{ type ipv4_addr; size {size}; flags dynamic; }}");
+        let most = shares.connections;
+        _ = writeln!(rules, "    add @open {{ ip saddr ct count over {most} }} reject with icmp type admin-prohibited");
+    }
+    if shares.connections_per_s > 0 {
+        let (rate, burst) = (shares.connections_per_s, shares.connections_per_s.saturating_mul(4));
+        _ = writeln!(sets, "  set begun {{ type ipv4_addr; size {size}; flags dynamic; }}");
+        _ = writeln!(rules, "    add @begun {{ ip saddr limit rate over {rate}/second burst {burst} packets }} drop");
+    }
+    (sets, rules)
+}
+
+/// The second line behind "nobody inside can send as another": at the port of a slot only the slot's address comes in, and
+/// nothing but IPv4 and the question for the bridge's hardware address. In the family of bridges, where ports are seen.
+pub(super) fn origins(config: &RuntimeConfig, table: &str) -> String {
+    let own = |slot: u32| format!("\"{}\" . {}", config.interface(slot), config.address(slot));
+    let own: Vec<String> = (0..config.slots).map(own).collect();
+    let ports = format!("{}*", config.interface_prefix());
+    format!(
+        r#"add table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+  set own {{ type ifname . ipv4_addr; {own} }}
+  chain prerouting {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "{ports}" jump origin
+  }}
+  chain origin {{
+    ether type ip iifname . ip saddr @own accept
+    ether type arp iifname . arp saddr ip @own accept
+    drop
+  }}
+}}
+"#,
+        own = elements(&own),
     )
 }
 
@@ -164,10 +241,11 @@ mod tests {
             host_ports: true,
             resolvers: vec![METADATA[1]],
             platform: vec![],
+            shares: Default::default(),
             fail_at: None,
             guards: Default::default(),
         };
-        let text = rules(&config, "slipway_t", &[], &[]);
+        let text = rules(&config, "slipway_t", &[], &[], true);
         let line = |wanted: &str| text.lines().position(|line| line.contains(wanted)).unwrap();
         for address in ["169.254.0.0/16", "168.63.129.16", "100.100.100.200", "192.0.0.192"] {
             // Azure's is its resolver, too: names are answered, and nothing else.
@@ -178,5 +256,24 @@ mod tests {
             let first = body.lines().map(str::trim).find(|line| !line.starts_with('#')).unwrap();
             assert_eq!(first, "ct state invalid drop", "{chain}");
         }
+        for chain in ["from_instance", "to_host"] {
+            let (_, body) = text.split_once(&format!("chain {chain} {{\n")).unwrap();
+            let (body, _) = body.split_once("\n  }").unwrap();
+            let place = |wanted: &str| body.find(wanted).unwrap_or_else(|| panic!("{chain} has no {wanted}"));
+            assert!(
+                place("jump begins") < place("udp } th dport 53"),
+                "{chain}: questions to a resolver count as well"
+            );
+        }
+        // A program that sends for ever to somebody who only listens has begun one flow: later packets are not counted.
+        let (_, begins) = text.split_once("chain begins {\n").unwrap();
+        assert!(begins.find("ct status confirmed return") < begins.find("add @open"), "{begins}");
+        for bound in ["ct count over 4096", "limit rate over 1000/second burst 4000", "time_wait : 10"] {
+            assert!(text.contains(bound), "{bound}");
+            assert!(!rules(&config, "slipway_t", &[], &[], false).contains(bound), "{bound} on a kernel that cannot");
+        }
+        let shares = crate::config::Shares { connections: 0, connections_per_s: 0, ..config.shares };
+        let free = rules(&RuntimeConfig { shares, ..config }, "slipway_t", &[], &[], true);
+        assert!(!free.contains("ct count") && !free.contains("limit rate"), "0 is no limit");
     }
 }

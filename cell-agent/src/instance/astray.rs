@@ -1,0 +1,146 @@
+//! An app that runs and is not heard where it should be: what it does instead, and whether it can still become right.
+//!
+//! The reason is told as soon as it has been seen for a while, long before the start has taken too long. The start is
+//! ended early in one case only: something listens on the right port at 127.0.0.1. While it does, nobody can listen on that
+//! port for everybody, so waiting changes nothing. An app that listens on *another* port is told so and gets the time that
+//! its developer gave it: one that offers its metrics first, then waits for its database, looks just the same from here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long the same is seen before it is told: programs open what they need one after the other.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+/// How long something must hold the port at 127.0.0.1 before the start is ended: a server that is started anew when it has
+/// read its settings must have had its chance.
+const ENDED_AFTER: Duration = Duration::from_secs(10);
+
+/// Where an app listens instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Astray {
+    /// On the port, where nobody but itself reaches it.
+    Loopback(IpAddr),
+    /// On another port only.
+    Elsewhere(u16),
+}
+
+impl Astray {
+    /// Of an app that should listen on `port`; `None` when it does, or listens nowhere.
+    pub(super) fn of(listeners: &[SocketAddr], port: u16) -> Option<Self> {
+        let mut on_port = listeners.iter().filter(|address| address.port() == port).peekable();
+        if let Some(first) = on_port.peek() {
+            let first = first.ip();
+            return on_port.all(|address| address.ip().is_loopback()).then_some(Self::Loopback(first));
+        }
+        let open = listeners.iter().find(|address| !address.ip().is_loopback()).or(listeners.first());
+        open.map(|address| Self::Elsewhere(address.port()))
+    }
+
+    /// What it does and what to do about it.
+    pub(super) fn advice(self) -> String {
+        match self {
+            Self::Loopback(address) => format!("it listens on {address} only; listen on 0.0.0.0"),
+            Self::Elsewhere(port) => format!("it listens on port {port}; listen on the port in $PORT"),
+        }
+    }
+}
+
+/// What is to be done about what was seen.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing new.
+    Wait,
+    /// The developer is told, once.
+    Tell(String),
+    /// It cannot become right any more.
+    End(String),
+}
+
+/// Watches one start.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: Option<(Astray, Duration)>,
+    told: Option<Astray>,
+}
+
+impl Watch {
+    /// Takes in where the app listens, so long after its start.
+    pub(super) fn look(&mut self, listeners: &[SocketAddr], port: u16, at: Duration) -> Verdict {
+        let now = Astray::of(listeners, port);
+        let since = match (self.seen, now) {
+            (Some((before, since)), Some(now)) if before == now => since,
+            (_, Some(now)) => {
+                self.seen = Some((now, at));
+                at
+            }
+            (_, None) => {
+                self.seen = None;
+                return Verdict::Wait;
+            }
+        };
+        let Some(astray) = now else { return Verdict::Wait };
+        let stood = at.saturating_sub(since);
+        if matches!(astray, Astray::Loopback(_)) && stood >= ENDED_AFTER {
+            let seconds = at.as_secs();
+            return Verdict::End(format!("did not listen on port {port} within {seconds} s: {}", astray.advice()));
+        }
+        if stood >= TOLD_AFTER && self.told != Some(astray) {
+            self.told = Some(astray);
+            return Verdict::Tell(format!("does not listen on port {port} yet: {}", astray.advice()));
+        }
+        Verdict::Wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().expect("address")
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn only_what_nobody_reaches_is_astray() {
+        let (loopback, open, other) = (at("127.0.0.1:8080"), at("0.0.0.0:8080"), at("0.0.0.0:3000"));
+        assert_eq!(Astray::of(&[], 8080), None);
+        assert_eq!(Astray::of(&[loopback, open], 8080), None);
+        assert_eq!(Astray::of(&[loopback, other], 8080), Some(Astray::Loopback(loopback.ip())));
+        assert_eq!(Astray::of(&[at("127.0.0.1:9000"), other], 8080), Some(Astray::Elsewhere(3000)));
+        assert_eq!(Astray::of(&[at("127.0.0.1:9000")], 8080), Some(Astray::Elsewhere(9000)));
+    }
+
+    #[test]
+    fn an_app_on_another_port_is_told_once_and_keeps_its_time() {
+        let mut watch = Watch::default();
+        let metrics = [at("0.0.0.0:9000")];
+        assert_eq!(watch.look(&metrics, 8080, seconds(1)), Verdict::Wait);
+        let told = watch.look(&metrics, 8080, seconds(3));
+        let words = "does not listen on port 8080 yet: it listens on port 9000; listen on the port in $PORT";
+        assert_eq!(told, Verdict::Tell(words.to_owned()));
+        for second in 4..600 {
+            assert_eq!(watch.look(&metrics, 8080, seconds(second)), Verdict::Wait, "it may only wait for its database");
+        }
+        assert_eq!(watch.look(&[metrics[0], at("0.0.0.0:8080")], 8080, seconds(600)), Verdict::Wait);
+    }
+
+    #[test]
+    fn an_app_that_hides_on_its_port_is_told_and_then_ended() {
+        let mut watch = Watch::default();
+        let hidden = [at("127.0.0.1:8080")];
+        assert_eq!(watch.look(&hidden, 8080, seconds(1)), Verdict::Wait);
+        assert!(
+            matches!(watch.look(&hidden, 8080, seconds(3)), Verdict::Tell(text) if text.contains("127.0.0.1 only"))
+        );
+        // It begins anew: so does the time.
+        assert_eq!(watch.look(&[], 8080, seconds(8)), Verdict::Wait);
+        assert_eq!(watch.look(&hidden, 8080, seconds(9)), Verdict::Wait);
+        assert_eq!(watch.look(&hidden, 8080, seconds(12)), Verdict::Wait, "it was told");
+        let ended = watch.look(&hidden, 8080, seconds(19));
+        let words = "did not listen on port 8080 within 19 s: it listens on 127.0.0.1 only; listen on 0.0.0.0";
+        assert_eq!(ended, Verdict::End(words.to_owned()));
+    }
+}

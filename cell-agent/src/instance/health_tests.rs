@@ -1,0 +1,86 @@
+//! The checks of a starting instance against simulated programs, with a clock that jumps.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use slipway_protocol::v1::{CheckKind, HealthCheck, WorkloadKind, WorkloadSpec};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::health::Watched;
+use super::runner::Signal;
+use super::state::Event;
+use crate::sandbox::{Limits, SandboxId, SandboxRuntime as _, SandboxSpec};
+use crate::sim::{Program, SimRuntime, loopback};
+
+fn sandbox(id: SandboxId) -> SandboxSpec {
+    SandboxSpec {
+        id,
+        slot: 0,
+        layers: vec![],
+        binds: vec![],
+        volume: None,
+        files: vec![],
+        argv: vec![],
+        companions: vec![],
+        env: vec![],
+        cwd: "/".into(),
+        user: "vcap".into(),
+        hostname: "x".into(),
+        limits: Limits { memory_bytes: 0, disk_bytes: 0, pids: 0, cpu_weight: 0, nofile: 0 },
+        egress: vec![],
+        log_directory: "/".into(),
+        log_bytes: 0,
+        log_rate_bytes: 0,
+    }
+}
+
+/// What is told of a program that listens there and nowhere else, with the second at which it is told.
+async fn told(elsewhere: Vec<SocketAddr>, timeout_s: u32) -> Vec<(u64, Event)> {
+    let id = SandboxId { assignment: Uuid::from_u128(1), incarnation: 1 };
+    let runtime = SimRuntime::new(std::path::Path::new("/"), move |_, _| Program::Deaf(elsewhere.clone()));
+    runtime.start(sandbox(id)).await.expect("start");
+    let health =
+        HealthCheck { kind: CheckKind::Port.into(), start_timeout_ms: timeout_s * 1000, ..HealthCheck::default() };
+    let spec = WorkloadSpec {
+        ports: vec![8080],
+        kind: WorkloadKind::Lrp.into(),
+        health: Some(health),
+        ..WorkloadSpec::default()
+    };
+    let watched = Watched { runtime, id, slot: 0, spec: Arc::new(spec), healthy: false, ready: false };
+    let (send, mut heard) = mpsc::unbounded_channel::<Signal>();
+    let begun = Instant::now();
+    let running = tokio::spawn(watched.run(send));
+    let mut told = Vec::new();
+    while let Some(signal) = heard.recv().await {
+        told.push((begun.elapsed().as_secs(), signal.event));
+    }
+    running.await.expect("checks");
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_told_long_before_the_time_is_over() {
+    let told = told(vec![loopback(3000)], 60).await;
+    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
+    assert!(*early < 10 && *end >= 60, "{told:?}");
+    assert!(trouble.contains("it listens on port 3000"), "{trouble}");
+    assert!(reason.starts_with("did not listen on port 8080 within 60 s: it listens on port 3000"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_cannot_become_right_is_ended_early() {
+    let told = told(vec![loopback(8080)], 180).await;
+    let [(_, Event::Trouble(_)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
+    assert!(*end < 30, "{told:?}");
+    assert!(reason.contains("it listens on 127.0.0.1 only; listen on 0.0.0.0"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_listens_nowhere_is_left_alone() {
+    let told = told(vec![], 60).await;
+    let [(end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
+    assert!(*end >= 60 && reason == "did not listen on port 8080 within 60 s", "{told:?}");
+}
