@@ -49,7 +49,10 @@ pub(super) fn put_out(run: &Path) -> Result<PathBuf, SandboxError> {
         loop {
             match protect() {
                 // A child of this process that was forked meanwhile has a copy of the open file until it executes something.
-                Err(Errno::EBUSY) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+                Err(Errno::EBUSY) if Instant::now() < end => {
+                    #[expect(clippy::disallowed_methods, reason = "preparation has a thread that may block")]
+                    std::thread::sleep(Duration::from_millis(2));
+                }
                 other => return Ok(other?),
             }
         }
