@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::endpoint::EndpointState;
 use super::failure::LogQuota;
 use super::listener;
-use crate::access_log::LogSender;
+use crate::access_log::{AccessLog, CoreLog};
 use crate::cluster_tls::ClusterTls;
 use crate::keepalive::keep_alive;
 use crate::limits::Descriptors;
@@ -33,7 +33,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(200);
 /// What all cores of a process share. Read only, or atomic.
 pub(crate) struct Shared {
     pub(crate) store: Arc<TableStore>,
-    pub(crate) log: LogSender,
+    pub(crate) log: AccessLog,
     pub(crate) cluster_tls: Arc<ArcSwap<ClusterTls>>,
     /// Toward route services.
     pub(crate) service_tls: Arc<rustls::ClientConfig>,
@@ -71,6 +71,8 @@ pub(crate) struct Core {
     states: RefCell<HashMap<EndpointKey, Rc<EndpointState>>>,
     turns: RefCell<HashMap<u64, usize>>,
     seed: Cell<u64>,
+    /// Access lines.
+    pub(crate) log: CoreLog,
     /// For lines about failures.
     pub(crate) log_quota: LogQuota,
     /// Client connections and tunnels.
@@ -166,6 +168,7 @@ pub(crate) fn run_core(
             states: RefCell::default(),
             turns: RefCell::default(),
             seed: Cell::new(rand::random::<u64>() | 1),
+            log: shared.log.core(),
             log_quota: LogQuota::default(),
             active: Cell::new(0),
             shared,
