@@ -188,7 +188,10 @@ pub(super) mod tests {
         let text = text(&worst);
         assert!(text.contains(&format!("GET /{}... HTTP/1.1", "t".repeat(MOST_OF_A_TARGET - 1))));
         assert!(text.contains(&format!(" \"{}...\" ", "r".repeat(MOST_OF_A_HEADER))));
-        assert!(text.contains(&format!(" x_forwarded_proto:\"{}\" ", "p".repeat(MOST_OF_A_HEADER))), "not longer than it may be");
+        assert!(
+            text.contains(&format!(" x_forwarded_proto:\"{}\" ", "p".repeat(MOST_OF_A_HEADER))),
+            "not longer than it may be"
+        );
         assert!(text.ends_with(" instance_id:\"iid\"") && text.len() < slipway_log_ring::MAX_TEXT);
     }
 }

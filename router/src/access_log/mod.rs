@@ -17,8 +17,8 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use line::Line;
-pub(crate) use rings::ring_directory;
 use rings::Rings;
+pub(crate) use rings::ring_directory;
 use waiting::Waiting;
 
 /// How long lines are gathered.

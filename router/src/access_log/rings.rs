@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use slipway_chassis::chain;
 use slipway_log_ring::{NOTICE, RingError, Writer};
 
 use super::waiting::Lines;
 
-/// Rings held open; those that were written longest ago are closed for new ones.
-const MOST_OPEN: usize = 256;
+/// Rings held open, at most; those that were written longest ago are closed for new ones. Opening one again reads the end of
+/// it, so there should be as many as apps with requests at a time.
+const MOST_OPEN: u64 = 4096;
 /// A ring that nobody wrote to for this long is of an app that is gone.
 const FORGET: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -26,13 +28,20 @@ pub(super) struct Rings {
     root: PathBuf,
     ring_bytes: u64,
     open: HashMap<String, (u64, Writer)>,
+    most_open: usize,
     clock: u64,
     complained: bool,
 }
 
+/// Half of the tenth of all descriptors that connections leave free.
+fn most_open() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from((limit / 20).clamp(16, MOST_OPEN)).unwrap_or(16)
+}
+
 impl Rings {
     pub(super) fn new(root: PathBuf, ring_bytes: u64) -> Self {
-        Self { root, ring_bytes, open: HashMap::new(), clock: 0, complained: false }
+        Self { root, ring_bytes, open: HashMap::new(), most_open: most_open(), clock: 0, complained: false }
     }
 
     /// Writes what the cores have gathered: of each app its lines by time, then how many found no room, at `now_ns`.
@@ -67,7 +76,7 @@ impl Rings {
         self.clock += 1;
         if !self.open.contains_key(app_id) {
             let Some(directory) = ring_directory(&self.root, app_id) else { return Ok(()) };
-            if self.open.len() >= MOST_OPEN
+            if self.open.len() >= self.most_open
                 && let Some(oldest) = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(app, _)| app.clone())
             {
                 self.open.remove(&oldest);
