@@ -3,11 +3,13 @@
 
 use tracing_subscriber::EnvFilter;
 
+/// What is logged when nothing else is asked for. Libraries say at `info` what belongs to one request or query.
+const QUIET: &str = "info,sqlx=warn,hyper=warn,h2=warn,tower=warn,rustls=warn,hickory_server=warn,hickory_proto=warn";
+
 /// Starts logging to standard error. `SLIPWAY_LOG` holds the filter (`info` when unset), `SLIPWAY_LOG_FORMAT=json`
 /// switches to one JSON object per line. A second call in the same process does nothing.
 pub fn init(part: &'static str) {
-    let filter = EnvFilter::try_from_env("SLIPWAY_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,hyper=warn,h2=warn,tower=warn,rustls=warn"));
+    let filter = EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if std::env::var("SLIPWAY_LOG_FORMAT").as_deref() == Ok("json") {
         builder.json().try_init()
@@ -16,5 +18,46 @@ pub fn init(part: &'static str) {
     };
     if started.is_ok() {
         tracing::info!(part, version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("lock").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn libraries_do_not_fill_the_log_with_a_line_for_each_request() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(QUIET))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: "hickory_server::server", "request answered");
+            tracing::info!(target: "sqlx::query", "select");
+            tracing::warn!(target: "hickory_server::server", "cannot answer");
+            tracing::info!("ours");
+        });
+        let text = String::from_utf8(kept.0.lock().expect("lock").clone()).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines[0].contains("cannot answer") && lines[1].contains("ours"), "{text}");
     }
 }

@@ -52,7 +52,7 @@ pub struct Pokes {
 }
 
 /// A log read from every place that may hold lines, within a deadline.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LogAnswer {
     /// Merged, in the order that was asked for, at most `limit`.
     pub lines: Vec<v1::LogLine>,
@@ -66,8 +66,9 @@ pub trait CellQueries: Send + Sync {
     /// Latest usage of these assignments; the ones not known are left out.
     async fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage>;
 
-    /// Scatters a log query over cells and routers and merges what comes back.
-    async fn read_logs(&self, query: v1::LogQuery) -> LogAnswer;
+    /// Asks the cells and routers that may hold lines of the app, and merges what comes back. One `asker` (a user, a drain)
+    /// has a few questions at a time; its others wait.
+    async fn read_logs(&self, asker: &str, query: v1::LogQuery) -> LogAnswer;
 }
 
 /// Outcome of waiting for routers.

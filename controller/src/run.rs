@@ -159,10 +159,10 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let config = Arc::new(config);
     let context = Context {
         config: Arc::clone(&config),
-        store,
+        store: store.clone(),
         vault,
         blobs,
-        cells: Arc::new(Queries::new(Arc::clone(&hub), Arc::clone(&directory), dialer)),
+        cells: Arc::new(Queries::new(Arc::clone(&hub), store, Arc::clone(&directory), dialer)),
         routers: Arc::clone(&router_hub) as _,
         pokes: Arc::new(Pokes::default()),
         keys: KeyCache::default(),

@@ -2,10 +2,10 @@
 //!
 //! A ring is a directory of segments named by the sequence number of their first line. One process appends (an
 //! instance's init, a router); any number read. When a segment is full the next one is begun and the oldest go, so the
-//! directory stays within its bound. Lines carry sequence numbers: a reader that sees a hole can show it as a hole.
+//! directory stays within its bound. Lines carry sequence numbers, so a hole is seen, and a reader shows it as a line ([`GAP`]).
 //!
-//! Lines are handed to the kernel one write each, without fsync: they survive the death of the writer, and a power cut
-//! costs the tail at most. A torn or damaged tail is cut off when the ring is opened again.
+//! Lines are handed to the kernel as they are appended, without fsync: they survive the death of the writer, and a power
+//! cut costs the tail at most. A torn or damaged tail is cut off when the ring is opened again.
 //!
 //! Record on disk, little endian: `len u32` (of what follows the checksum), `crc32 u32`, `seq u64`, `unix_ns i64`,
 //! `flags u8`, text.
@@ -24,6 +24,8 @@ use std::path::PathBuf;
 pub const STDERR: u8 = 1;
 /// Flag: the platform says something about the line's neighbourhood (lines were dropped, the rate limit was hit).
 pub const NOTICE: u8 = 2;
+/// Flag: a reader's own line where lines are missing. No ring holds it; it has no number.
+pub const GAP: u8 = 4;
 
 /// Flags hold the number of the program that wrote the line in the bits from here on: 0 = the command, others = its
 /// sidecars in their order.

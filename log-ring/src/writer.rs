@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::{MAX_TEXT, RingError, record};
+use crate::{RingError, record};
 
 /// How many segments share the bound. Fewer would drop a larger part of the ring at each turn.
 const SEGMENTS: u64 = 4;
@@ -40,24 +40,48 @@ impl Writer {
         Ok(Self { directory: directory.to_owned(), segment_bytes, file, size: good as u64, next })
     }
 
-    /// Appends a line and returns its number. A text above [`MAX_TEXT`] is cut.
+    /// Appends a line and returns its number. A text above [`crate::MAX_TEXT`] is cut.
     ///
     /// # Errors
     /// When the disk refuses; the number is then used up, so that readers see the hole.
     pub fn append(&mut self, unix_ns: i64, flags: u8, text: &[u8]) -> Result<u64, RingError> {
         let seq = self.next;
-        self.next += 1;
-        if self.size >= self.segment_bytes {
-            self.turn(seq)?;
+        self.append_all([(unix_ns, flags, text)])?;
+        Ok(seq)
+    }
+
+    /// Appends lines (time, flags, text) in this order, with one write for all that go into the same segment.
+    ///
+    /// # Errors
+    /// As [`Writer::append`]; what was refused is missing as a whole.
+    pub fn append_all<'a>(&mut self, lines: impl IntoIterator<Item = (i64, u8, &'a [u8])>) -> Result<(), RingError> {
+        let mut bytes = Vec::new();
+        let mut outcome = Ok(());
+        for (unix_ns, flags, text) in lines {
+            let seq = self.next;
+            self.next += 1;
+            if self.size + bytes.len() as u64 >= self.segment_bytes {
+                outcome = outcome.and(self.write(&bytes));
+                bytes.clear();
+                // Without a new segment the ring would leave its bound.
+                if let Err(error) = self.turn(seq) {
+                    outcome = outcome.and(Err(error));
+                    continue;
+                }
+            }
+            record::encode(&mut bytes, seq, unix_ns, flags, text);
         }
-        let bytes = record::encode(seq, unix_ns, flags, &text[..text.len().min(MAX_TEXT)]);
-        if let Err(source) = self.file.write_all(&bytes) {
+        outcome.and(self.write(&bytes))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RingError> {
+        if let Err(source) = self.file.write_all(bytes) {
             // A half-written record would hide all that follows it.
             let cut = self.file.set_len(self.size);
             return Err(RingError { path: self.directory.clone(), source: cut.err().unwrap_or(source) });
         }
         self.size += bytes.len() as u64;
-        Ok(seq)
+        Ok(())
     }
 
     fn turn(&mut self, first: u64) -> Result<(), RingError> {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use proptest::prelude::*;
-use slipway_log_ring::{MAX_TEXT, Query, Reader, STDERR, Writer};
+use slipway_log_ring::{GAP, MAX_TEXT, Query, Reader, STDERR, Writer};
 
 const ALL: Query = Query { start_ns: i64::MIN, end_ns: i64::MAX, descending: false, limit: usize::MAX };
 
@@ -38,10 +38,73 @@ fn the_ring_stays_within_its_bound_and_numbers_go_on() {
     assert!(size(directory.path()) <= 64 * 1024 + 200, "{}", size(directory.path()));
     let records = Reader::new(directory.path()).range(ALL).expect("range");
     assert_eq!(records.last().expect("some").seq, 5_000);
-    assert!(records.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
+    assert!(records[1..].windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
     drop(writer);
     let mut writer = Writer::open(directory.path(), 64 * 1024).expect("open again");
     assert_eq!(writer.append(0, 0, b"next").expect("append"), 5_001);
+}
+
+#[test]
+fn many_lines_at_once_are_the_same_as_one_by_one() {
+    let (one, other) = (tempfile::tempdir().expect("tempdir"), tempfile::tempdir().expect("tempdir"));
+    let mut single = Writer::open(one.path(), 64 * 1024).expect("open");
+    let mut batched = Writer::open(other.path(), 64 * 1024).expect("open");
+    let texts: Vec<String> = (0..2_000).map(|number| format!("{number:0width$}", width = number % 90 + 1)).collect();
+    for (number, text) in texts.iter().enumerate() {
+        single.append(number as i64, 0, text.as_bytes()).expect("append");
+    }
+    for batch in texts.chunks(333).enumerate() {
+        let first = batch.0 * 333;
+        let lines = batch.1.iter().enumerate().map(|(place, text)| ((first + place) as i64, 0, text.as_bytes()));
+        batched.append_all(lines).expect("append");
+    }
+    let read = |directory: &std::path::Path| Reader::new(directory).range(ALL).expect("range");
+    assert_eq!(read(one.path()), read(other.path()));
+    assert!(size(other.path()) <= 64 * 1024 + 200, "{}", size(other.path()));
+}
+
+#[test]
+fn what_is_missing_is_told_where_it_is_missing() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut writer = Writer::open(directory.path(), 64 * 1024).expect("open");
+    for number in 1..=5_000_i64 {
+        writer.append(number, 0, &[b'x'; 100]).expect("append");
+    }
+    let reader = Reader::new(directory.path());
+    let records = reader.range(ALL).expect("range");
+    let (gap, oldest) = (&records[0], &records[1]);
+    assert_eq!((gap.seq, gap.flags & GAP, gap.unix_ns), (0, GAP, oldest.unix_ns));
+    let wanted = format!("{} lines are missing here", oldest.seq - 1);
+    assert!(gap.text.starts_with(wanted.as_bytes()), "{}", String::from_utf8_lossy(&gap.text));
+    assert_eq!(records.iter().filter(|record| record.flags & GAP != 0).count(), 1, "and nowhere else");
+    let newest_first = reader.range(Query { descending: true, ..ALL }).expect("range");
+    assert_eq!(newest_first.last(), Some(gap));
+    // Who follows and saw the line before the gap hears of it, who saw the first one behind it does not.
+    let first_from = |start_ns| reader.range(Query { start_ns, ..ALL }).expect("range").swap_remove(0).seq;
+    assert_eq!(first_from(oldest.unix_ns), 0);
+    assert_eq!(first_from(oldest.unix_ns + 1), oldest.seq + 1);
+    assert!(reader.range(Query { descending: true, limit: 50, ..ALL }).expect("range").iter().all(|one| one.seq > 0));
+}
+
+#[test]
+fn what_the_disk_refused_is_told_as_well() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let mut writer = Writer::open(directory.path(), 1 << 20).expect("open");
+    writer.append(1, 0, b"first").expect("append");
+    let segment = std::fs::read_dir(directory.path()).expect("list").next().expect("one").expect("entry").path();
+    let kept = std::fs::read(&segment).expect("read");
+    writer.append_all([(2, 0, b"refused".as_slice()), (3, 0, b"too")]).expect("append");
+    // As if the disk had taken nothing.
+    std::fs::write(&segment, kept).expect("write");
+    writer.append(4, 0, b"last").expect("append");
+    let lines = |query| -> Vec<String> {
+        let records = Reader::new(directory.path()).range(query).expect("range");
+        records.into_iter().map(|record| String::from_utf8(record.text).expect("utf8")).collect()
+    };
+    let gap = "2 lines are missing here: the log could not hold them";
+    assert_eq!(lines(ALL), ["first", gap, "last"]);
+    assert_eq!(lines(Query { descending: true, ..ALL }), ["last", gap, "first"]);
+    assert_eq!(lines(Query { end_ns: 4, ..ALL }), ["first"]);
 }
 
 #[test]
@@ -84,6 +147,7 @@ proptest! {
         bytes[place] = value;
         std::fs::write(&segment, &bytes).expect("write");
         for record in Reader::new(directory.path()).range(ALL).expect("range") {
+            prop_assert_eq!(record.flags & GAP, 0, "damage cuts off what follows it");
             let text = String::from_utf8(record.text).expect("utf8");
             prop_assert_eq!(text, format!("line {}", record.seq - 1));
         }

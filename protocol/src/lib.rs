@@ -23,5 +23,8 @@ pub mod v1 {
     tonic::include_proto!("slipway.cluster.v1");
 }
 
+/// Source type of lines in which a log speaks of itself, of lines that are missing say; the same as on Cloud Foundry.
+pub const LOG_ITSELF: &str = "LGR";
+
 pub use identity::{ClusterAuthority, Credentials, PeerIdentity, Role};
 pub use web_authority::WebAuthority;

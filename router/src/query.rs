@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use slipway_chassis::chain;
-use slipway_log_ring::{Reader, Record, STDERR};
+use slipway_log_ring::{GAP, Reader, Record, STDERR};
 use slipway_protocol::v1::query_server::Query;
 use slipway_protocol::v1::{EnvVar, LogBatch, LogLine, LogQuery};
-use slipway_protocol::{PeerIdentity, Role};
+use slipway_protocol::{LOG_ITSELF, PeerIdentity, Role};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ fn line(record: Record, app_id: &str, tags: &[EnvVar], ring: &str) -> LogLine {
         instance_id: index_of(&record.text),
         text: record.text.into(),
         source_id: app_id.to_owned(),
-        source_type: "RTR".to_owned(),
+        source_type: if record.flags & GAP != 0 { LOG_ITSELF } else { "RTR" }.to_owned(),
         tags: tags.to_vec(),
         ring: ring.to_owned(),
     }

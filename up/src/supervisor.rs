@@ -31,8 +31,8 @@ const LOG_LIMIT: u64 = 16 << 20;
 /// A router that has ended this often without having served will not serve in a moment: who waits for it is told so. Less
 /// would refuse clients for a disk that stalls; more would keep them waiting for a router that cannot start.
 const HOPELESS: u32 = 6;
-/// How often logs are looked at.
-const LOG_CHECK: Duration = Duration::from_secs(60);
+/// How often logs are looked at. Between two looks a log grows beyond its limit by what one part can write.
+const LOG_CHECK: Duration = Duration::from_secs(5);
 
 /// Takes the lock of a state directory.
 ///

@@ -153,6 +153,9 @@ fn youngest(lines: &[Line]) -> i64 {
 /// Lines of the platform itself about a cell. Their time is that of another clock than the app's lines have.
 const REMARK: &str = "CELL";
 
+/// Source of the words about lines that are missing; they have the time of the line behind the hole.
+const GAP: &str = "LGR";
+
 impl Tail {
     /// Begins after the youngest line there is now.
     pub(crate) async fn from_now(client: &Client, app: &str, overlap: Duration) -> Result<Self, ClientError> {
@@ -197,7 +200,12 @@ impl Tail {
         // Equal lines of the same nanosecond are told apart by how many came before in the same answer.
         let mut counts = std::collections::HashMap::new();
         let mut fresh = Vec::new();
+        let before = self.newest;
         for line in batch {
+            // Lines are missing before one that was seen: the overlap reaches back to where the log now begins.
+            if line.source == GAP && line.timestamp <= before {
+                continue;
+            }
             let key = (line.timestamp, line.source.clone(), line.instance.clone(), line.text.clone());
             let count: &mut usize = counts.entry(key.clone()).or_default();
             *count += 1;
@@ -250,6 +258,14 @@ mod tests {
         assert_eq!(tail.unseen(vec![remark(100)]).len(), 1);
         assert_eq!(tail.unseen(vec![line(4, "x"), remark(200)]), [line(4, "x")]);
         assert_eq!(tail.newest, 4);
+    }
+
+    #[test]
+    fn a_hole_is_told_when_it_lies_behind_what_was_seen() {
+        let mut tail = Tail { app: "a".into(), overlap: Duration::ZERO, newest: 5, seen: HashSet::new(), remark: None };
+        let gap = |timestamp| Line { source: GAP.into(), ..line(timestamp, "9 lines are missing here") };
+        assert_eq!(tail.unseen(vec![gap(4), line(4, "x")]), [line(4, "x")], "the log has lost what was shown");
+        assert_eq!(tail.unseen(vec![gap(7), line(7, "y")]), [gap(7), line(7, "y")]);
     }
 
     #[test]

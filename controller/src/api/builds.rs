@@ -33,9 +33,10 @@ use crate::store::metadata::Labelled;
 use crate::store::packages::PackageRow;
 use crate::store::stacks::stack_state_tx;
 
-/// How old a failure must be before `cf` is told. It shows lines of the log once they are two seconds old, and none any more as
-/// soon as it knows how the build has ended: told at once, it would leave out those that say why.
-const FOR_THE_LOG: Duration = Duration::from_secs(3);
+/// How old the end of a build must be before `cf` is told. It shows lines of the log once they are two seconds old, and none
+/// any more as soon as it knows how the build has ended: told at once, it would leave out the last ones. It asks every three
+/// seconds, so a build that took less than half a second costs nothing.
+const FOR_THE_LOG: Duration = Duration::from_millis(2_500);
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -103,14 +104,14 @@ async fn one(
     headers: HeaderMap,
 ) -> ApiResult<Json<BuildView>> {
     let row: BuildRow = by_guid(&context, &caller, &guid, SpaceAction::Read).await?;
-    if row.state == "FAILED" {
+    if row.state != "STAGING" {
         let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         tokio::time::sleep(pause(agent, Utc::now() - row.updated_at)).await;
     }
     Ok(Json(view(&base, row)))
 }
 
-/// For how long the answer waits that a build failed that long ago.
+/// For how long the answer waits that a build ended that long ago.
 fn pause(agent: &str, ago: TimeDelta) -> Duration {
     // `cf8/8.18.4 (…)`, `cf/…`
     let program = agent.split('/').next().unwrap_or_default();
@@ -186,10 +187,14 @@ mod tests {
 
     #[test]
     fn only_cf_waits_for_the_log_and_only_for_a_fresh_failure() {
-        let after = |agent: &str, seconds| pause(agent, TimeDelta::seconds(seconds)).as_secs();
+        let after = |agent: &str, seconds| pause(agent, TimeDelta::seconds(seconds)).as_millis();
         for agent in ["cf8/8.18.4 (go1.25; amd64 linux)", "cf/9.0.0", "cf"] {
-            assert_eq!([after(agent, 0), after(agent, 2), after(agent, 3), after(agent, 600)], [3, 1, 0, 0], "{agent}");
-            assert_eq!(after(agent, -600), 3, "a clock that goes after");
+            assert_eq!(
+                [after(agent, 0), after(agent, 2), after(agent, 3), after(agent, 600)],
+                [2_500, 500, 0, 0],
+                "{agent}"
+            );
+            assert_eq!(after(agent, -600), 2_500, "a clock that goes after");
         }
         for agent in ["slipway/0.1.0", "", "cfclient/1.0", "curl/8 cf/9"] {
             assert_eq!(after(agent, 0), 0, "{agent}");

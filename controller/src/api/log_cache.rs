@@ -15,11 +15,17 @@ use super::auth_extract::Caller;
 use super::error::{ApiError, ApiResult};
 use super::permissions::SpaceAction;
 use crate::context::{Context, LogAnswer};
+use crate::store::apps::AppRow;
 use crate::store::events::Span;
 
 /// What log-cache answers at most, and by default.
 const MAX_LIMIT: u32 = 1000;
 const DEFAULT_LIMIT: u32 = 100;
+
+/// The start that log-cache's own client sends when it has none: the first day of the calendar, as it comes out of 64 bits.
+const BEFORE_ALL_NS: i64 = -6_795_364_578_871_345_152;
+/// `cf` follows lines that are two seconds old by its clock.
+const SETTLED_NS: i64 = 2_200_000_000;
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -40,32 +46,45 @@ async fn read(
     // Whoever may not read the app learns nothing, not even that it exists.
     let app = super::apps::find(&context, &caller, &source_id, SpaceAction::Read).await?;
     let answer = match wish.logs {
-        true => {
-            let query = v1::LogQuery {
-                source_id: app.guid.to_string(),
-                start_unix_ns: wish.start,
-                end_unix_ns: wish.end,
-                descending: wish.descending,
-                limit: wish.limit,
-            };
-            let mut answer = context.cells.read_logs(query).await;
-            let events = context.store.events_of_app(app.guid, &api_lines::KINDS, &wish.span()).await?;
-            add(&mut answer.lines, events.iter().filter_map(api_lines::line), &wish);
-            let waiting = context.store.waiting_of_app(app.guid).await?;
-            let waiting = waiting.iter().filter_map(api_lines::waiting).filter(|line| wish.covers(line.unix_ns));
-            let mut waiting: Vec<v1::LogLine> = waiting.collect();
-            if wish.descending {
-                waiting.reverse();
-            }
-            add(&mut answer.lines, waiting.into_iter(), &wish);
-            answer
-        }
+        true => match wish.settled(now_ns()) {
+            None => lines(&context, &caller, &app, &wish).await?,
+            Some(settled) => match lines(&context, &caller, &app, &settled).await? {
+                answer if answer.lines.is_empty() => lines(&context, &caller, &app, &wish).await?,
+                answer => answer,
+            },
+        },
         false => LogAnswer::default(),
     };
     Ok(Json(json!({ "envelopes": { "batch": batch((&app.guid.to_string(), &app.name), answer, wish.descending) } })))
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// The lines of cells, routers and the API.
+async fn lines(context: &Context, caller: &Caller, app: &AppRow, wish: &Wish) -> ApiResult<LogAnswer> {
+    let query = v1::LogQuery {
+        source_id: app.guid.to_string(),
+        start_unix_ns: wish.start,
+        end_unix_ns: wish.end,
+        descending: wish.descending,
+        limit: wish.limit,
+    };
+    let mut answer = context.cells.read_logs(&caller.user_guid, query).await;
+    let events = context.store.events_of_app(app.guid, &api_lines::KINDS, &wish.span()).await?;
+    add(&mut answer.lines, events.iter().filter_map(api_lines::line), wish);
+    let waiting = context.store.waiting_of_app(app.guid).await?;
+    let waiting = waiting.iter().filter_map(api_lines::waiting).filter(|line| wish.covers(line.unix_ns));
+    let mut waiting: Vec<v1::LogLine> = waiting.collect();
+    if wish.descending {
+        waiting.reverse();
+    }
+    add(&mut answer.lines, waiting.into_iter(), wish);
+    Ok(answer)
+}
+
+fn now_ns() -> i64 {
+    Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Wish {
     start: i64,
     end: i64,
@@ -78,6 +97,14 @@ impl Wish {
     /// Whether this time is asked for; without an end there is none.
     fn covers(&self, unix_ns: i64) -> bool {
         unix_ns >= self.start && (self.end == 0 || unix_ns < self.end)
+    }
+
+    /// How `cf` looks for the line after which it begins to follow: it wants the newest one, and asks again until that is two
+    /// seconds old. While an app or its build prints it would wait for the end and show nothing of what came before; so it
+    /// gets the newest of those that are old enough, if there are any.
+    fn settled(&self, now_ns: i64) -> Option<Self> {
+        let looks = self.descending && self.limit == 1 && self.end == 0 && self.start == BEFORE_ALL_NS;
+        looks.then(|| Self { end: now_ns.saturating_sub(SETTLED_NS), ..self.clone() })
     }
 
     fn span(&self) -> Span {
@@ -138,9 +165,8 @@ fn batch(app: (&str, &str), answer: LogAnswer, descending: bool) -> Vec<Value> {
         true => answer.lines.first(),
         false => answer.lines.last(),
     };
-    let now = Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
     let line = v1::LogLine {
-        unix_ns: newest.map_or(now, |line| line.unix_ns),
+        unix_ns: newest.map_or_else(now_ns, |line| line.unix_ns),
         stderr: true,
         text: format!("lines may be missing here: {} did not answer in time", answer.unanswered.join(", "))
             .into_bytes()
@@ -198,6 +224,21 @@ mod tests {
         assert!(!parse(Some("envelope_types=TIMER")).expect("valid").logs);
         assert!(parse(Some("limit=1001")).is_err());
         assert!(parse(Some("start_time=now")).is_err());
+    }
+
+    #[test]
+    fn who_looks_for_a_beginning_gets_a_line_that_is_old_enough() {
+        let settled = |query| parse(Some(query)).expect("valid").settled(10_000_000_000);
+        let looking = settled("descending=true&limit=1&start_time=-6795364578871345152").expect("it looks");
+        assert_eq!((looking.end, looking.limit, looking.descending), (7_800_000_000, 1, true));
+        for other in [
+            "descending=true&limit=1&start_time=0",
+            "descending=true&limit=2&start_time=-6795364578871345152",
+            "limit=1&start_time=-6795364578871345152",
+            "descending=true&limit=1&end_time=7&start_time=-6795364578871345152",
+        ] {
+            assert_eq!(settled(other), None, "{other}");
+        }
     }
 
     #[test]

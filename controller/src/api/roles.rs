@@ -20,7 +20,6 @@ use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations, spaces, users};
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
-use crate::store::constraints::violates;
 use crate::store::events::event_record_tx;
 use crate::store::jobs::{NewJob, job_completed_tx};
 use crate::store::roles::{self as store, RoleRow};
@@ -257,19 +256,9 @@ async fn create(
     if space.is_some() && !store::user_in_org_tx(&mut tx, &user.guid, org).await? {
         return Err(ApiError::unprocessable(STRANGER));
     }
-    let row = match store::role_insert_tx(&mut tx, kind, &user.guid, org, space).await {
-        Ok(row) => row,
-        Err(error) if violates(&error, "role_org_key") => {
-            return Err(ApiError::unprocessable(format!(
-                "User '{name}' already has '{kind}' role in organization '{place}'."
-            )));
-        }
-        Err(error) if violates(&error, "role_space_key") => {
-            return Err(ApiError::unprocessable(format!(
-                "User '{name}' already has '{kind}' role in space '{place}'."
-            )));
-        }
-        Err(error) => return Err(error.into()),
+    let Some(row) = store::role_insert_tx(&mut tx, kind, &user.guid, org, space).await? else {
+        let level = if space.is_some() { "space" } else { "organization" };
+        return Err(ApiError::unprocessable(format!("User '{name}' already has '{kind}' role in {level} '{place}'.")));
     };
     let target = Party::new("user", &user.guid, name);
     let mut event = NewEvent::new(format!("audit.user.{kind}_add"), caller.actor(), target)

@@ -9,6 +9,7 @@
 //! * [`blobs`]: blobs for cells, which have no credentials of the object store.
 //! * [`queries`]: questions that only cells and routers can answer.
 
+mod asking;
 pub mod blobs;
 pub mod hub;
 pub mod observation;

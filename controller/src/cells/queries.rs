@@ -1,6 +1,7 @@
-//! Questions that only cells and routers can answer: scatter, gather within a deadline, name who did not answer.
+//! Questions that only cells and routers can answer: scatter over those that may know, gather within a deadline, name who
+//! did not answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,12 @@ use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1;
 use slipway_protocol::v1::query_client::QueryClient;
 use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
 
+use super::asking::Asking;
 use super::hub::CellHub;
 use crate::context::{CellQueries, LogAnswer};
+use crate::store::Store;
 
 /// What does not answer in this time is named instead. Longer makes each read as slow as the deadest host.
 const DEADLINE: Duration = Duration::from_millis(1_500);
@@ -67,6 +71,16 @@ impl Directory {
 /// Asks cells and routers over mutual TLS.
 pub struct Queries {
     hub: Arc<CellHub>,
+    peers: Arc<Peers>,
+    asking: Asking<Question, LogAnswer>,
+}
+
+/// A log query, to tell equal ones: source, start, end, descending, limit.
+type Question = (String, i64, i64, bool, u32);
+
+/// Where questions go.
+struct Peers {
+    store: Store,
     directory: Arc<Directory>,
     dialer: Dialer,
     /// By name, with the address that each was opened for.
@@ -76,10 +90,13 @@ pub struct Queries {
 impl Queries {
     /// Over these sessions and addresses.
     #[must_use]
-    pub fn new(hub: Arc<CellHub>, directory: Arc<Directory>, dialer: Dialer) -> Self {
-        Self { hub, directory, dialer, channels: Mutex::default() }
+    pub fn new(hub: Arc<CellHub>, store: Store, directory: Arc<Directory>, dialer: Dialer) -> Self {
+        let peers = Arc::new(Peers { store, directory, dialer, channels: Mutex::default() });
+        Self { hub, peers, asking: Asking::new() }
     }
+}
 
+impl Peers {
     /// A channel to the member of this name, which must be the one that answers at its address.
     fn channel(&self, name: &str, address: &str) -> Option<Channel> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,18 +123,22 @@ impl Queries {
             Err(_) => None,
         }
     }
-}
 
-#[async_trait]
-impl CellQueries for Queries {
-    async fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage> {
-        self.hub.usage(assignments)
+    /// The cells that hold instances, tasks or builds of an app, or held them not long ago; `None` when that is not known.
+    async fn cells_of(&self, source: &str) -> Option<BTreeSet<String>> {
+        let app = Uuid::parse_str(source).ok()?;
+        match self.store.cells_of_app(app).await {
+            Ok(cells) => Some(cells.into_iter().map(peer_name).collect()),
+            Err(error) => {
+                tracing::debug!(%error, "all cells are asked: where the app was is not known");
+                None
+            }
+        }
     }
 
     async fn read_logs(&self, query: v1::LogQuery) -> LogAnswer {
-        let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) };
-        let query = v1::LogQuery { limit, ..query };
-        let peers = self.directory.all();
+        let cells = self.cells_of(&query.source_id).await;
+        let peers = may_hold(self.directory.all(), cells.as_ref());
         let asked = peers.iter().map(|(name, address)| {
             let query = query.clone();
             async move { (name.clone(), self.ask(name, address, query).await) }
@@ -129,7 +150,7 @@ impl CellQueries for Queries {
                 None => answer.unanswered.push(name),
             }
         }
-        merge(&mut answer.lines, query.descending, limit);
+        merge(&mut answer.lines, query.descending, query.limit);
         answer
     }
 }
@@ -138,6 +159,36 @@ impl CellQueries for Queries {
 fn member(name: &str) -> Option<Wanted> {
     let (role, id) = name.split_once(' ')?;
     Some(Wanted { role: role.parse().ok()?, id: Some(id.parse().ok()?) })
+}
+
+/// Name of a cell in the directory, and before readers when it does not answer.
+#[must_use]
+pub fn peer_name(cell: Uuid) -> String {
+    format!("cell {cell}")
+}
+
+/// Of all that could be asked, those cells and every router: each of these may have passed requests of the app.
+fn may_hold(mut peers: BTreeMap<String, String>, cells: Option<&BTreeSet<String>>) -> BTreeMap<String, String> {
+    if let Some(cells) = cells {
+        peers.retain(|name, _| !name.starts_with("cell ") || cells.contains(name));
+    }
+    peers
+}
+
+#[async_trait]
+impl CellQueries for Queries {
+    async fn usage(&self, assignments: &[AssignmentId]) -> HashMap<AssignmentId, v1::Usage> {
+        self.hub.usage(assignments)
+    }
+
+    async fn read_logs(&self, asker: &str, query: v1::LogQuery) -> LogAnswer {
+        let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) };
+        let query = v1::LogQuery { limit, ..query };
+        let (source, span) = (query.source_id.clone(), (query.start_unix_ns, query.end_unix_ns));
+        let question = (source, span.0, span.1, query.descending, limit);
+        let peers = Arc::clone(&self.peers);
+        self.asking.ask(asker, question, move || async move { peers.read_logs(query).await }).await
+    }
 }
 
 /// Orders by time; lines of one ring at the same time keep their own order. Keeps `limit` of them from the front.
@@ -180,6 +231,15 @@ mod tests {
         directory.reading();
         directory.replace(BTreeMap::new());
         assert_eq!(directory.all(), BTreeMap::new(), "it was removed");
+    }
+
+    #[test]
+    fn cells_that_never_had_the_app_are_not_asked() {
+        let (one, other) = (peer_name(Uuid::from_u128(1)), peer_name(Uuid::from_u128(2)));
+        let all = BTreeMap::from([one.clone(), other, "router 1".into()].map(|name| (name, "address".to_owned())));
+        assert_eq!(may_hold(all.clone(), None), all, "when it is not known, all are");
+        let asked = may_hold(all, Some(&BTreeSet::from([one.clone(), "cell that was removed".into()])));
+        assert_eq!(asked.into_keys().collect::<Vec<_>>(), [one, "router 1".into()]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::observation;
 use super::peer::{Endpoints, Peer};
+use super::queries::peer_name;
 use super::recorder::{Out, Submission, is_end};
 use super::service::CellParts;
 use crate::store::placement::{CellBatch, CellRegistration, PlacementError};
@@ -88,8 +89,7 @@ impl Session {
         let arrival = self.parts.hub.arrive(self.cell);
         self.register(&hello, &registration).await?;
 
-        let name = format!("cell {}", self.cell);
-        self.parts.directory.set(name, &registration.query_address);
+        self.parts.directory.set(peer_name(self.cell.0), &registration.query_address);
         let poke = self.parts.hub.enter(self.cell, self.session);
         drop(arrival);
         self.parts.wake.liveness.notify_one();

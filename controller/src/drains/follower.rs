@@ -26,11 +26,13 @@ impl Follower {
         self.position
     }
 
-    /// Of a read, what is due and was not sent, oldest first.
+    /// Of a read, what is due and was not sent, oldest first. The words about a hole (they have no number) are left out where
+    /// it is known how many are missing: the drain is told by [`Follower::missed`].
     pub(super) fn fresh(&self, mut lines: Vec<LogLine>, until: i64) -> Vec<LogLine> {
         lines.retain(|line| {
             (self.position..until).contains(&line.unix_ns)
                 && !(line.unix_ns == self.position && self.at_position.contains(&(line.ring.clone(), line.seq)))
+                && !(line.seq == 0 && self.last.contains_key(&line.ring))
         });
         lines.sort_by(|a, b| (a.unix_ns, &a.ring, a.seq).cmp(&(b.unix_ns, &b.ring, b.seq)));
         lines
@@ -48,8 +50,10 @@ impl Follower {
             self.at_position.clear();
         }
         self.at_position.insert((line.ring.clone(), line.seq));
-        let last = self.last.entry(line.ring.clone()).or_insert(line.seq);
-        *last = line.seq.max(*last);
+        if line.seq > 0 {
+            let last = self.last.entry(line.ring.clone()).or_insert(line.seq);
+            *last = line.seq.max(*last);
+        }
         self.lost += lost;
     }
 
@@ -105,6 +109,18 @@ mod tests {
         let again = vec![line(5, "a", 1), line(5, "a", 2), line(5, "a", 3), line(6, "a", 4)];
         assert_eq!(step(&mut follower, again, 100, false), [("a".into(), 3), ("a".into(), 4)]);
         assert_eq!(follower.position(), 100);
+    }
+
+    #[test]
+    fn a_hole_before_the_first_line_of_a_ring_is_told_in_the_cells_words_and_a_later_one_in_the_drains() {
+        let mut follower = Follower::new(0);
+        assert_eq!(
+            step(&mut follower, vec![line(5, "a", 0), line(5, "a", 30)], 10, false),
+            [("a".into(), 0), ("a".into(), 30)]
+        );
+        assert_eq!(follower.take_lost(), 0);
+        assert_eq!(step(&mut follower, vec![line(15, "a", 0), line(15, "a", 41)], 20, false), [("a".into(), 41)]);
+        assert_eq!(follower.take_lost(), 10);
     }
 
     #[test]

@@ -159,6 +159,7 @@ async fn follow(context: Context, row: DrainRow, ways: Arc<Ways>) {
     // What was logged between an earlier binding and this one is not the drain's.
     let start = row.position_ns.map_or(since, |position| position.max(since));
     let mut follower = Follower::new(start);
+    let asker = format!("drain {}", row.instance);
     let destination = match Destination::parse(&row.url) {
         Ok(destination) => destination,
         Err(error) => {
@@ -179,7 +180,7 @@ async fn follow(context: Context, row: DrainRow, ways: Arc<Ways>) {
             descending: false,
             limit: BATCH,
         };
-        let answer = context.cells.read_logs(query).await;
+        let answer = context.cells.read_logs(&asker, query).await;
         silent = if answer.unanswered.is_empty() { 0 } else { silent + 1 };
         if (1..PATIENCE).contains(&silent) {
             tokio::time::sleep(PERIOD).await;

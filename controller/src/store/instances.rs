@@ -60,6 +60,14 @@ pub struct WaitingRow {
 }
 
 impl Store {
+    /// The cells that hold something of an app, or held it within the last days.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cells_of_app(&self, app: Uuid) -> sqlx::Result<Vec<Uuid>> {
+        sqlx::query_scalar!("select distinct cell from assignment where app_id = $1", app).fetch_all(self.pool()).await
+    }
+
     /// What is meant to run of these processes and follows their newest spec, primaries first.
     ///
     /// # Errors

@@ -157,23 +157,24 @@ pub struct RoleRow {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Gives a role, and makes the user known to the API.
+/// Gives a role, and makes the user known to the API. `None` when the user has it already: clients give roles without asking
+/// whether they are there, so that is no error of the database's, which would log it.
 ///
 /// # Errors
-/// When the database fails; a role that is there violates `role_org_key` or `role_space_key`.
+/// When the database fails.
 pub async fn role_insert_tx(
     tx: &mut PgConnection,
     kind: &str,
     user: &str,
     org: Uuid,
     space: Option<Uuid>,
-) -> sqlx::Result<RoleRow> {
+) -> sqlx::Result<Option<RoleRow>> {
     sqlx::query!("update user_account set in_api = true where guid = $1 and not in_api", user)
         .execute(&mut *tx)
         .await?;
     sqlx::query_as!(
         RoleRow,
-        r#"insert into role (guid, type, user_guid, org_guid, space_guid) values ($1, $2, $3, $4, $5)
+        r#"insert into role (guid, type, user_guid, org_guid, space_guid) values ($1, $2, $3, $4, $5) on conflict do nothing
            returning guid, type as "kind", user_guid, org_guid, space_guid, created_at, updated_at"#,
         Uuid::new_v4(),
         kind,
@@ -181,7 +182,7 @@ pub async fn role_insert_tx(
         org,
         space
     )
-    .fetch_one(tx)
+    .fetch_optional(tx)
     .await
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Wake;
 use super::lease::Leadership;
 use crate::cells::hub::{CellHub, Seen};
-use crate::cells::queries::Directory;
+use crate::cells::queries::{Directory, peer_name};
 use crate::context::Context;
 use crate::domain::outcomes;
 use crate::store::placement::{CellState, Kind, PlacementError, PlacementStore};
@@ -57,7 +57,7 @@ impl Liveness {
         self.directory.reading();
         let cells = self.placement.cells().await?;
         let mut names: BTreeMap<String, String> =
-            cells.iter().map(|cell| (format!("cell {}", cell.id), cell.query_address.clone())).collect();
+            cells.iter().map(|cell| (peer_name(cell.id.0), cell.query_address.clone())).collect();
         for router in self.placement.routers().await? {
             names.insert(format!("router {}", router.id), router.query_address);
         }

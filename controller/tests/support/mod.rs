@@ -52,7 +52,7 @@ impl CellQueries for SimulatedCells {
         assignments.iter().filter_map(|id| Some((*id, known.get(id)?.clone()))).collect()
     }
 
-    async fn read_logs(&self, query: v1::LogQuery) -> LogAnswer {
+    async fn read_logs(&self, _asker: &str, query: v1::LogQuery) -> LogAnswer {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         lines.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
         LogAnswer { lines, unanswered: self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone() }

@@ -16,7 +16,7 @@ use super::endpoint::EndpointState;
 use super::failure::LogQuota;
 use super::forwarding::Forwarding;
 use super::listener;
-use crate::access_log::LogSender;
+use crate::access_log::{AccessLog, CoreLog};
 use crate::cluster_tls::ClusterTls;
 use crate::heads::Heads;
 use crate::keepalive::keep_alive;
@@ -36,7 +36,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(200);
 /// What all cores of a process share. Read only, or atomic.
 pub(crate) struct Shared {
     pub(crate) store: Arc<TableStore>,
-    pub(crate) log: LogSender,
+    pub(crate) log: AccessLog,
     pub(crate) cluster_tls: Arc<ArcSwap<ClusterTls>>,
     /// Toward route services.
     pub(crate) service_tls: Arc<rustls::ClientConfig>,
@@ -86,6 +86,8 @@ pub(crate) struct Core {
     states: RefCell<HashMap<EndpointKey, Rc<EndpointState>>>,
     turns: RefCell<HashMap<u64, usize>>,
     seed: Cell<u64>,
+    /// Access lines.
+    pub(crate) log: CoreLog,
     /// For lines about failures.
     pub(crate) log_quota: LogQuota,
     /// Clients that are being told that there is no room.
@@ -193,6 +195,7 @@ pub(crate) fn run_core(
             states: RefCell::default(),
             turns: RefCell::default(),
             seed: Cell::new(rand::random::<u64>() | 1),
+            log: shared.log.core(),
             log_quota: LogQuota::default(),
             refusals: Cell::new(0),
             active: Cell::new(0),

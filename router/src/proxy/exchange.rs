@@ -60,7 +60,7 @@ impl Exchange {
 
     /// Keeps what the access line of an app needs. Everything is shared, not copied.
     /// Without an endpoint the request goes to the route's service first; `app_id` is empty for the platform's own.
-    pub(crate) fn note(&mut self, request: &Noted<'_>, app_id: &Arc<str>, endpoint: Option<&Endpoint>) {
+    pub(crate) fn note(&mut self, request: &Noted<'_>, app_id: &Arc<str>, endpoint: Option<&Arc<Endpoint>>) {
         if app_id.is_empty() {
             return;
         }
@@ -77,26 +77,22 @@ impl Exchange {
             referer: header(&REFERER),
             user_agent: header(&USER_AGENT),
             remote: self.client.remote,
-            backend: endpoint.map(|endpoint| endpoint.address),
             forwarded_for: request.headers.get("x-forwarded-for").cloned(),
             forwarded_proto: request.headers.get("x-forwarded-proto").cloned(),
             request_id: self.request_id.clone(),
             response_time_s: 0.0,
             router_time_s: 0.0,
             app_id: Arc::clone(app_id),
-            app_index: endpoint.map(|endpoint| endpoint.index),
-            instance_id: endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.assignment_id.clone()),
+            endpoint: endpoint.cloned(),
             router_error: None,
         }));
     }
 
     /// Another endpoint than the noted one took the request.
-    pub(crate) fn moved(&mut self, endpoint: &Endpoint) {
+    pub(crate) fn moved(&mut self, endpoint: &Arc<Endpoint>) {
         if let Some(line) = &mut self.line {
-            line.backend = Some(endpoint.address);
             line.app_id = Arc::clone(&endpoint.app_id);
-            line.app_index = Some(endpoint.index);
-            line.instance_id.clone_from(&endpoint.assignment_id);
+            line.endpoint = Some(Arc::clone(endpoint));
         }
     }
 
@@ -158,7 +154,7 @@ impl Drop for Exchange {
             line.sent = self.sent;
             line.response_time_s = elapsed;
             line.router_time_s = (elapsed - self.upstream_s).max(0.0);
-            self.core.shared.log.send(line);
+            self.core.log.add(&line);
         }
     }
 }

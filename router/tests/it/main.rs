@@ -1,5 +1,6 @@
 //! The router with real sockets: a fake controller, backends in the same process, and clients that misbehave.
 
+mod access_lines;
 mod early;
 mod failures;
 mod heads;

@@ -464,7 +464,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 pub(crate) fn access_ring(directory: &Path, app: &str) -> Vec<String> {
-    let all = slipway_log_ring::Query { start_ns: 0, end_ns: i64::MAX, descending: false, limit: 100 };
+    let all = slipway_log_ring::Query { start_ns: 0, end_ns: i64::MAX, descending: false, limit: 1000 };
     let lines = slipway_log_ring::Reader::new(&directory.join("state/access").join(app)).range(all).expect("read");
     lines.into_iter().map(|line| String::from_utf8(line.text).expect("text")).collect()
 }

@@ -1,19 +1,21 @@
 //! The rings of all instances: where they are, whose they are, the cell's own words beside the app's, and the Query
 //! service that controllers read them through. Rings outlive their instance for an hour, and are bounded in total.
 
+mod owners;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use slipway_log_ring::{PROGRAM_SHIFT, Query as RingQuery, Reader, Record, STDERR, Writer};
+use slipway_log_ring::{GAP, PROGRAM_SHIFT, Query as RingQuery, Reader, Record, STDERR, Writer};
 use slipway_protocol::v1::query_server::Query;
 use slipway_protocol::v1::{EnvVar, LogBatch, LogLine, LogQuery, LogSource, WorkloadKind};
-use slipway_protocol::{PeerIdentity, Role};
+use slipway_protocol::{LOG_ITSELF, PeerIdentity, Role};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use self::owners::{Owner, Owners, id_of};
 use crate::services::{now_ms, now_ns};
 
 /// How long a ring stays after its instance ended.
@@ -25,23 +27,11 @@ const OWN_BYTES: u64 = 64 << 10;
 /// Lines of one answer.
 const MOST_LINES: u32 = 1000;
 
-/// Whose ring it is; beside the ring, so that it can be read when nothing else is left of the instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Owner {
-    source_id: String,
-    source_type: String,
-    instance_id: String,
-    tags: Vec<(String, String)>,
-    /// Names of the programs beside the command, in their order.
-    #[serde(default)]
-    sidecars: Vec<String>,
-    ended_ms: Option<i64>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Logs {
     root: PathBuf,
+    owners: Mutex<Owners>,
     own: Mutex<BTreeMap<Uuid, Writer>>,
 }
 
@@ -55,7 +45,12 @@ impl Logs {
         let root = state.join("logs");
         // Apps write what they like to their output: nobody but the agent reads it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
-        Ok(Self { root, own: Mutex::default() })
+        let owners = Mutex::new(Owners::read(&root)?);
+        Ok(Self { root, owners, own: Mutex::default() })
+    }
+
+    fn owners(&self) -> MutexGuard<'_, Owners> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn directory(&self, id: Uuid) -> PathBuf {
@@ -78,26 +73,15 @@ impl Logs {
             sidecars,
             ended_ms: None,
         };
-        self.write_owner(id, &owner);
+        self.note_owner(id, owner);
     }
 
-    fn write_owner(&self, id: Uuid, owner: &Owner) {
-        let directory = self.directory(id);
-        let written = std::fs::create_dir_all(&directory)
-            .and_then(|()| serde_json::to_vec(owner).map_err(std::io::Error::other))
-            .and_then(|bytes| {
-                let file = tempfile::NamedTempFile::new_in(&directory)?;
-                std::fs::write(file.path(), bytes)?;
-                file.persist(directory.join("owner.json")).map_err(|error| error.error)?;
-                Ok(())
-            });
+    fn note_owner(&self, id: Uuid, owner: Owner) {
+        let written = owner.write(&self.directory(id));
         if let Err(error) = written {
-            tracing::warn!(%error, assignment.id = %id, "the owner of a log ring was not noted; its lines cannot be read");
+            tracing::warn!(%error, assignment.id = %id, "the owner of a log ring was not noted; the next agent cannot read its lines");
         }
-    }
-
-    fn owner(directory: &Path) -> Option<Owner> {
-        serde_json::from_slice(&std::fs::read(directory.join("owner.json")).ok()?).ok()
+        self.owners().put(id, owner);
     }
 
     /// The cell says something about an instance.
@@ -120,8 +104,9 @@ impl Logs {
     /// The instance ended: its ring goes in a while.
     pub fn ended(&self, id: Uuid) {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(owner) = Self::owner(&self.directory(id)).filter(|owner| owner.ended_ms.is_none()) {
-            self.write_owner(id, &Owner { ended_ms: Some(now_ms()), ..owner });
+        let owner = self.owners().get(id).filter(|owner| owner.ended_ms.is_none()).cloned();
+        if let Some(owner) = owner {
+            self.note_owner(id, Owner { ended_ms: Some(now_ms()), ..owner });
         }
     }
 
@@ -138,8 +123,9 @@ impl Logs {
         let mut ended = Vec::new();
         for entry in std::fs::read_dir(&self.root)? {
             let path = entry?.path();
-            match Self::owner(&path) {
-                Some(owner) => ended.extend(owner.ended_ms.map(|at| (at, path))),
+            let ended_ms = id_of(&path).and_then(|id| self.owners().get(id).map(|owner| owner.ended_ms));
+            match ended_ms {
+                Some(ended_ms) => ended.extend(ended_ms.map(|at| (at, path))),
                 // Of something that was refused before it had an owner: as old as its last line.
                 None => ended.extend(last_change_ms(&path).filter(|at| now_ms - at > keep).map(|at| (at, path))),
             }
@@ -149,10 +135,14 @@ impl Logs {
         let mut total = 0;
         for (at, path) in ended {
             total += ring_bytes(&path.join("out")) + ring_bytes(&path.join("cell"));
-            if (now_ms - at > keep || total > most)
-                && let Err(error) = std::fs::remove_dir_all(&path)
-            {
-                tracing::warn!(%error, path = %path.display(), "an old log ring was not removed");
+            if now_ms - at > keep || total > most {
+                match (std::fs::remove_dir_all(&path), id_of(&path)) {
+                    (Ok(()), Some(id)) => self.owners().remove(id),
+                    (Ok(()), None) => {}
+                    (Err(error), _) => {
+                        tracing::warn!(%error, path = %path.display(), "an old log ring was not removed");
+                    }
+                }
             }
         }
         Ok(())
@@ -166,10 +156,10 @@ impl Logs {
         let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) } as usize;
         let end_ns = if query.end_unix_ns <= 0 { i64::MAX } else { query.end_unix_ns };
         let wanted = RingQuery { start_ns: query.start_unix_ns, end_ns, descending: query.descending, limit };
+        let rings = self.owners().of_source(&query.source_id);
         let mut lines = Vec::new();
-        for entry in std::fs::read_dir(&self.root)? {
-            let path = entry?.path();
-            let Some(owner) = Self::owner(&path).filter(|owner| owner.source_id == query.source_id) else { continue };
+        for (id, owner) in rings {
+            let path = self.directory(id);
             for part in ["out", "cell"] {
                 let records = Reader::new(&path.join(part)).range(wanted).map_err(std::io::Error::other)?;
                 lines.extend(records.into_iter().map(|record| line(&path, part, &owner, record)));
@@ -189,7 +179,7 @@ impl Logs {
     /// When the ring cannot be read.
     pub fn since(&self, id: Uuid, seq: u64, limit: usize) -> Result<Vec<LogLine>, slipway_log_ring::RingError> {
         let directory = self.directory(id);
-        let Some(owner) = Self::owner(&directory) else { return Ok(Vec::new()) };
+        let Some(owner) = self.owners().get(id).cloned() else { return Ok(Vec::new()) };
         let records = Reader::new(&self.ring(id)).since(seq, limit)?;
         Ok(records.into_iter().map(|record| line(&directory, "out", &owner, record)).collect())
     }
@@ -219,8 +209,11 @@ fn ring_bytes(directory: &Path) -> u64 {
     segments(directory).values().sum()
 }
 
-/// Who wrote a line: the cell, the command, or one of its sidecars.
+/// Who wrote a line: the cell, the command, or one of its sidecars; or the log itself, where lines are missing.
 fn source_type(part: &str, owner: &Owner, flags: u8) -> String {
+    if flags & GAP != 0 {
+        return LOG_ITSELF.to_owned();
+    }
     if part == "cell" {
         return "CELL".to_owned();
     }
@@ -306,6 +299,49 @@ mod tests {
         let newest = LogQuery { descending: true, limit: 2, end_unix_ns: 30, ..query };
         let lines = logs.read(&newest).expect("read");
         assert_eq!(lines.iter().map(|line| line.unix_ns).collect::<Vec<_>>(), [20, 10]);
+    }
+
+    #[test]
+    fn what_a_ring_has_overwritten_is_told_at_its_place_of_a_task_too() {
+        let root = tempfile::tempdir().expect("directory");
+        let logs = logs(root.path());
+        let id = Uuid::from_u128(1);
+        let source = LogSource { source_type: "APP/TASK/many".into(), ..source("app") };
+        logs.register(id, &source, 0, WorkloadKind::Task, vec![]);
+        let mut writer = Writer::open(&logs.ring(id), 16 << 10).expect("ring");
+        for number in 1..=2_000_i64 {
+            writer.append(number, 0, format!("line {number}").as_bytes()).expect("append");
+        }
+        logs.ended(id);
+        let lines = logs.read(&LogQuery { source_id: "app".into(), ..LogQuery::default() }).expect("read");
+        let (gap, first) = (&lines[0], &lines[1]);
+        let wanted = format!("{} lines are missing here: the log could not hold them", first.seq - 1);
+        assert_eq!((gap.source_type.as_str(), gap.seq, &gap.text[..]), (LOG_ITSELF, 0, wanted.as_bytes()));
+        assert_eq!((first.source_type.as_str(), gap.unix_ns), ("APP/TASK/many", first.unix_ns));
+        assert_eq!(lines.iter().filter(|line| line.source_type == LOG_ITSELF).count(), 1);
+    }
+
+    #[test]
+    fn a_question_opens_no_file_of_other_apps_and_a_new_agent_knows_whose_rings_there_are() {
+        let root = tempfile::tempdir().expect("directory");
+        let first = logs(root.path());
+        let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        for (id, name) in [(mine, "app"), (other, "else")] {
+            first.register(id, &source(name), 0, WorkloadKind::Lrp, vec![]);
+            write(&first, id, &[(1, name)]);
+        }
+        let query = LogQuery { source_id: "app".into(), ..LogQuery::default() };
+        let again = logs(root.path());
+        assert_eq!(again.read(&query).expect("read").len(), 1, "noted on disk");
+        for id in [mine, other] {
+            std::fs::write(again.directory(id).join("owner.json"), "damaged").expect("write");
+        }
+        assert_eq!(again.read(&query).expect("read").len(), 1, "and in memory");
+        again.ended(mine);
+        again.sweep(now_ms() + 2 * 3_600_000).expect("sweep");
+        assert_eq!(again.read(&query).expect("read").len(), 0);
+        assert_eq!(again.owners().of_source("else").len(), 1, "the other one stays");
+        assert!(again.owners().get(mine).is_none(), "what was removed is forgotten");
     }
 
     #[test]
