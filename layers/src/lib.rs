@@ -11,7 +11,9 @@ pub mod elf;
 pub mod meta;
 pub mod store;
 
-pub use archive::{ArchiveError, Limits, LinkPolicy, UnpackedTree, unpack_droplet, unpack_open, unpack_zip};
+pub use archive::{
+    ArchiveError, Limits, LinkPolicy, UnpackedTree, decompress, scan_tar, unpack_droplet, unpack_open, unpack_zip,
+};
 pub use canonical::{MakeError, Owners, PackOptions, Packed, Times, compressor, pack};
 pub use digest::Digest;
 pub use meta::{LayerEntry, LayerIndex, LayerMeta, Package};
