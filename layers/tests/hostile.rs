@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use slipway_layers::{
-    ArchiveError, Digest, Limits, LinkPolicy, Owners, PackOptions, StoreError, Times, pack, unpack_droplet,
+    ArchiveError, Digest, Limits, LinkPolicy, Owners, PackOptions, StoreError, Times, pack, scan_tar, unpack_droplet,
     unpack_layer, unpack_zip,
 };
 use tar::{EntryType, Header};
@@ -255,4 +255,60 @@ fn a_layer_comes_back_whole_or_not_at_all() {
     fs::write(&blob, &bytes[..bytes.len() / 2]).unwrap();
     assert!(matches!(unpack_layer(&blob, wrong, &parent), Err(StoreError::Archive { .. })));
     assert_eq!(fs::read_dir(&parent).unwrap().count(), 1, "a failure leaves nothing behind");
+}
+
+/// An extension record of this kind and length in front of a file.
+fn extended(kind: EntryType, length: usize) -> Vec<u8> {
+    tarball(&[(kind, "././@LongLink", "", &vec![b'a'; length]), (EntryType::Regular, "app/x", "", b"x")])
+}
+
+#[test]
+fn records_in_front_of_an_entry_are_short_or_refused() {
+    let limits = Limits { max_bytes: 16 << 20, max_entries: 100 };
+    let scan = |bytes: &[u8]| scan_tar(bytes, limits, |_, _, _| Ok::<(), ArchiveError>(()));
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+        let long = extended(kind, 2 << 20);
+        for result in [scan(&long), unpack(&long, limits).1] {
+            let error = result.expect_err("too long").to_string();
+            assert!(error.contains("an extended header of more than 64 KiB"), "{kind:?}: {error}");
+        }
+    }
+    // A name that is only long is none that a file can have; one of a bearable length is read.
+    assert!(scan(&extended(EntryType::GNULongName, 5000)).is_err());
+    assert!(scan(&extended(EntryType::GNULongName, 200)).is_ok());
+}
+
+#[test]
+fn looking_refuses_what_unpacking_refuses() {
+    let scan = |bytes: &[u8]| scan_tar(bytes, SMALL, |_, _, _| Ok::<(), ArchiveError>(()));
+    for bytes in [
+        tarball(&[(EntryType::Regular, "../canary", "", b"x")]),
+        tarball(&[(EntryType::Regular, ".", "", b"x")]),
+        tarball(&[(EntryType::Char, "null", "", b"")]),
+        tarball(&[(EntryType::Fifo, "pipe", "", b"")]),
+        tarball(&[(EntryType::GNUSparse, "sparse", "", b"")]),
+        tarball(&[(EntryType::Symlink, "l", "", b"")]),
+        tarball(&vec![(EntryType::Regular, "x", "", &b""[..]); 101]),
+        tarball(&[(EntryType::Regular, "big", "", &vec![0; (1 << 20) + 1])]),
+        tarball(&[(EntryType::Regular, "x", "", b"content")])[..600].to_vec(),
+        Vec::new(),
+    ] {
+        let (seen, done) = (scan(&bytes), unpack(&bytes, SMALL).1);
+        let (seen, done) = (seen.expect_err("refused"), done.expect_err("refused"));
+        assert_eq!(std::mem::discriminant(&seen), std::mem::discriminant(&done), "{seen} and {done}");
+    }
+    let good = tarball(&[
+        (EntryType::Directory, ".", "", b""),
+        (EntryType::Regular, "a/x", "", b"content"),
+        (EntryType::Symlink, "a/l", "/usr/bin/x", b""),
+    ]);
+    let mut files = Vec::new();
+    let found = scan_tar(&good[..], SMALL, |path, size, content| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(content, &mut text).unwrap();
+        files.push((path.to_owned(), size, text));
+        Ok::<(), ArchiveError>(())
+    });
+    assert_eq!(found.unwrap(), slipway_layers::UnpackedTree { bytes: 7, entries: 3 });
+    assert_eq!(files, [(Path::new("a/x").to_owned(), 7, "content".to_owned())]);
 }

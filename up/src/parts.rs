@@ -87,8 +87,19 @@ fn kept<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Optio
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let known = value.clone().try_into::<T>();
-    known.map(Some).map_err(|_| damaged(format!("{key} = {value} is no {what}; {advice}")))
+    let found = value.clone().try_into::<T>();
+    found.map(Some).map_err(|error| damaged(format!("{key} = {value} is no {what} ({}); {advice}", error.message())))
+}
+
+/// The controller's configuration with those limits only that are not the defaults: what stands there is what an operator
+/// has set, and a later version may have other defaults.
+fn with_own_limits(controller: &ControllerConfig) -> Result<toml::Table, toml::ser::Error> {
+    let mut table = toml::Table::try_from(controller)?;
+    let defaults = toml::Table::try_from(Limits::default())?;
+    if let Some(toml::Value::Table(limits)) = table.get_mut("limits") {
+        limits.retain(|key, value| defaults.get(key) != Some(value));
+    }
+    Ok(table)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -123,10 +134,13 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         limits: Limits {
             memory_overcommit_percent: settings.memory_overcommit,
             disk_overcommit_percent: settings.disk_overcommit,
-            ..Limits::default()
+            ..kept(&layout.config("controller"), "limits", "table of limits")?.unwrap_or_default()
         },
     };
-    save(&layout.config("controller"), &controller)?;
+    let path = layout.config("controller");
+    let own = with_own_limits(&controller)
+        .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
+    save(&path, &own)?;
     let cell = CellConfig {
         id: settings.cell_id,
         cluster_id: settings.cluster_id,
@@ -418,5 +432,28 @@ mod tests {
         start();
         let shares = cell().shares;
         assert_eq!((shares.connections, shares.bandwidth_mbit), (77, 1000), "what is left out has its default");
+    }
+
+    #[test]
+    fn limits_that_an_operator_has_set_stay_and_the_rest_follows_the_version() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        let start = || write_configs(&layout, &settings, Path::new("/layers"));
+        let path = layout.config("controller");
+        let text = || std::fs::read_to_string(&path).expect("read");
+        start().expect("the first start");
+        assert!(!text().contains("maximum_app_disk_mb"), "a default is not written: {}", text());
+        let own = format!("{}\n", text().replace("[limits]", "[limits]\nmaximum_app_disk_mb = 8192"));
+        std::fs::write(&path, own).expect("written");
+        start().expect("the second start");
+        start().expect("the third start");
+        let config: ControllerConfig = slipway_chassis::config::load(&path).expect("a config");
+        assert_eq!(config.limits.maximum_app_disk_mb, 8192);
+        assert_eq!(config.limits.stored_mb_per_organization, Limits::default().stored_mb_per_organization);
+        assert_eq!(config.limits.memory_overcommit_percent, settings.memory_overcommit);
+        std::fs::write(&path, "[limits]\nmaximum_app_disk = 1").expect("written");
+        let refused = start().expect_err("no such limit").to_string();
+        assert!(refused.contains("no table of limits") && refused.contains("controller.toml"), "{refused}");
     }
 }

@@ -21,6 +21,7 @@ pub mod destinations;
 mod domain_sharing;
 pub mod domains;
 pub mod download;
+mod drained;
 pub mod droplets;
 pub mod endpoints;
 pub mod environment_groups;
@@ -28,6 +29,7 @@ pub mod error;
 pub mod events;
 pub mod fair;
 pub mod feature_flags;
+mod form;
 pub mod jobs;
 pub mod label_selector;
 pub mod links;
@@ -121,6 +123,7 @@ pub fn router(context: Context) -> axum::Router {
 }
 
 fn matching(context: Context) -> axum::Router {
+    let drained = axum::middleware::from_fn_with_state(context.clone(), drained::drained);
     endpoints()
         .into_inner()
         .fallback(unknown)
@@ -129,6 +132,7 @@ fn matching(context: Context) -> axum::Router {
         .layer(axum::middleware::from_fn(query::well_formed))
         .layer(axum::middleware::from_fn(fair::tell))
         .layer(axum::middleware::from_fn(middleware::trace))
+        .layer(drained)
         .with_state(context)
 }
 

@@ -7,13 +7,15 @@
 mod plan;
 mod tarball;
 mod tree;
+mod walk;
 mod zipball;
 
 use std::io;
 use std::path::PathBuf;
 
 pub(crate) use tarball::{TarOptions, unpack_tar};
-pub use tarball::{UnpackedTree, unpack_droplet, unpack_open};
+pub use tarball::{UnpackedTree, decompress, unpack_droplet, unpack_open};
+pub use walk::scan_tar;
 pub use zipball::unpack_zip;
 
 /// What an archive may become.
