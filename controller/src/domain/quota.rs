@@ -236,11 +236,14 @@ fn share_refusal(limits: &Limits, figures: &QuotaFigures, cell: &LargestCell, de
         demands.iter().map(|demand| of(demand).saturating_mul(demand.instances)).fold(0, i64::saturating_add)
     };
     let (memory, disk) = (total(|demand| demand.memory_mb), total(|demand| demand.disk_mb));
-    for (name, asked, now, used, all) in [
-        ("memory", memory, figures.app_memory_now, figures.org_memory_used, cell.all_memory_mb),
-        ("disk", disk, figures.app_disk_now, figures.org_disk_used, cell.all_disk_mb),
+    let overcommit = limits.overcommit();
+    for (name, asked, now, used, all, promised_percent) in [
+        ("memory", memory, figures.app_memory_now, figures.org_memory_used, cell.all_memory_mb, overcommit.memory_percent),
+        ("disk", disk, figures.app_disk_now, figures.org_disk_used, cell.all_disk_mb, overcommit.disk_percent),
     ] {
         let Some(all) = all else { continue };
+        // Of what may be promised: that is what runs out.
+        let all = all.saturating_mul(megabytes(promised_percent)) / 100;
         let most = all.saturating_mul(percent) / 100;
         // Whoever was there before the others keeps what it runs.
         if asked > now && percent < 100 && asked.saturating_add(used) > most {
