@@ -22,6 +22,12 @@ install_packages() {
     say "installing Debian packages: ${missing[*]}"
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    # Debian starts what it installs; what is measured is started by its bench.
+    for package in nginx-light:nginx haproxy:haproxy; do
+        if printf '%s\n' "${missing[@]}" | grep -qx "${package%:*}"; then
+            service "${package#*:}" stop >/dev/null 2>&1 || true
+        fi
+    done
     # The platform runs a Postgres of its own; the one that Debian starts with the package is not used.
     if printf '%s\n' "${missing[@]}" | grep -qx postgresql && command -v pg_lsclusters >/dev/null; then
         pg_ctlcluster "$(pg_lsclusters -h | awk '{print $1; exit}')" main stop 2>/dev/null || true

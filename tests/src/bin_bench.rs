@@ -10,8 +10,9 @@ fn main() -> ExitCode {
         "api" => bench::api::run(),
         "push" => bench::push::run(),
         "footprint" => bench::footprint::run(),
+        "router" => bench::router::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => {
-            eprintln!("usage: ./bench api | push | footprint");
+            eprintln!("usage: ./bench api | push | footprint | router [NAME=PROGRAM ...]");
             return ExitCode::from(2);
         }
     };

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod footprint;
 pub mod push;
+pub mod router;
 mod table;
 
 pub(crate) use table::{Table, median_and_spread};
