@@ -48,9 +48,9 @@ async fn a_flood_of_one_app_leaves_its_neighbours_log_whole_and_the_last_lines_c
 
     let quiet = access_ring(cluster.directory.path(), "app-quiet");
     assert_eq!(quiet.len(), 100);
-    for number in 0..100 {
+    for (number, line) in quiet.iter().enumerate() {
         let wanted = format!("\"GET /mine-{number} HTTP/1.1\" 200 ");
-        assert!(quiet[number].contains(&wanted), "{} instead of {wanted}", quiet[number]);
+        assert!(line.contains(&wanted), "{line} instead of {wanted}");
     }
     let flood = access_ring(cluster.directory.path(), "app-flood");
     assert_eq!(flood.len(), 16 * 50);
