@@ -53,7 +53,7 @@ pub(super) fn all() -> Vec<Line> {
                 .join(" "),
         ),
         line("foreign-memory", result(foreign_memory())),
-        line("shared-memory", statvfs("/dev/shm").map_or(0, |stat| stat.blocks() * stat.fragment_size() >> 20)),
+        line("shared-memory", statvfs("/dev/shm").map_or(0, |stat| (stat.blocks() * stat.fragment_size()) >> 20)),
         line("inotify", count(140, || call(libc::SYS_inotify_init1, [0; 6]).is_ok())),
         line("terminals", terminals()),
     ];
