@@ -75,15 +75,31 @@ pub enum CliError {
         url: String,
     },
     /// A task ended badly.
-    #[error("Task {sequence} failed: {reason}")]
+    #[error("Task {sequence} of '{app}' failed: {reason}")]
     TaskFailed {
+        /// Its app.
+        app: String,
         /// Its number.
         sequence: u64,
         /// What the platform said.
         reason: String,
+        /// What its command ended with, when it ended by itself and its output was shown.
+        code: Option<u8>,
+    },
+    /// Nobody is there to confirm what has consequences.
+    #[error("{consequence} Add -f to go on; nothing was done.")]
+    NeedsForce {
+        /// What would happen: a sentence.
+        consequence: String,
+    },
+    /// Nobody is there to say what is missing.
+    #[error("{what} is not given, and there is no terminal to ask on")]
+    NobodyToAsk {
+        /// `The user name`, …
+        what: &'static str,
     },
     /// A question could not be asked.
-    #[error("Cannot ask on this terminal")]
+    #[error("Cannot read the answer")]
     Prompt(#[source] std::io::Error),
     /// The answer to a question was no.
     #[error("Nothing was done.")]
@@ -101,6 +117,8 @@ pub(crate) fn describe_entries(entries: &[ApiErrorEntry]) -> String {
     let details: Vec<String> = entries
         .iter()
         .map(|entry| printable(if entry.detail.is_empty() { &entry.title } else { &entry.detail }))
+        // The platform speaks to users of `cf` as well, and names its commands.
+        .map(|text| text.replace("cf stacks lists", "`slipway stacks` lists"))
         .filter(|text| !text.is_empty())
         .collect();
     match details.as_slice() {
@@ -110,7 +128,55 @@ pub(crate) fn describe_entries(entries: &[ApiErrorEntry]) -> String {
     }
 }
 
-/// Text of a server without control characters, which could move the cursor or repaint what was printed before.
+/// Text of a server without control characters, which could move the cursor or repaint what was printed before. Colours
+/// are taken out: build tools write them whether anybody can see them or not.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    clean(text, false)
+}
+
+/// As [`printable`], with the colours left in when `colours` is true.
+pub(crate) fn clean(text: &str, colours: bool) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut coloured = false;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(end) = colour(rest) {
+            if colours {
+                plain.push_str(&rest[..end]);
+                coloured = true;
+            }
+            rest = &rest[end..];
+            continue;
+        }
+        plain.push(if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c });
+        rest = &rest[c.len_utf8()..];
+    }
+    if coloured {
+        // A colour that was left on would go on into whatever is printed next.
+        plain.push_str("\u{1b}[0m");
+    }
+    plain
+}
+
+/// The length of the colour sequence at the beginning of a text: `ESC [ digits ; … m`.
+fn colour(text: &str) -> Option<usize> {
+    let body = text.strip_prefix("\u{1b}[")?;
+    let end = body.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    body[end..].starts_with('m').then_some(2 + end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_taken_out_or_ended_and_everything_else_is_made_visible() {
+        let text = "\u{1b}[1;32mgreen\u{1b}[0m \u{1b}[2J\u{1b}[31mred\r";
+        assert_eq!(printable(text), "green \u{fffd}[2Jred\u{fffd}");
+        let shown = clean(text, true);
+        assert_eq!(shown, "\u{1b}[1;32mgreen\u{1b}[0m \u{fffd}[2J\u{1b}[31mred\u{fffd}\u{1b}[0m");
+        for unfinished in ["\u{1b}", "\u{1b}[", "\u{1b}[31", "\u{1b}]0;title\u{7}"] {
+            assert!(!clean(unfinished, true).contains('\u{1b}'), "{unfinished:?}");
+        }
+    }
 }

@@ -10,8 +10,10 @@
 //! | 5 | the platform refused the request as invalid |
 //! | 6 | the platform could not be reached, or is not well |
 //! | 7 | staging failed |
-//! | 8 | the app did not start |
+//! | 8 | the app did not start, or its new version did not take over |
 //! | 130 | interrupted |
+//!
+//! `run` ends with the exit code of the command that it ran.
 
 use std::process::ExitCode;
 
@@ -21,33 +23,54 @@ use crate::push::PushError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Done.
-    Success = 0,
+    Success,
     /// Anything not listed below.
-    General = 1,
+    General,
     /// The command line or the manifest is wrong; nothing was sent.
-    Usage = 2,
+    Usage,
     /// Not logged in, or not allowed.
-    Denied = 3,
+    Denied,
     /// The thing named does not exist.
-    NotFound = 4,
+    NotFound,
     /// The platform refused the request as invalid.
-    Invalid = 5,
+    Invalid,
     /// The platform could not be reached, or is not well.
-    Unavailable = 6,
+    Unavailable,
     /// Staging failed.
-    Staging = 7,
-    /// The app did not start.
-    Start = 8,
+    Staging,
+    /// The app did not start, or its new version did not take over.
+    Start,
     /// Interrupted.
-    Interrupted = 130,
+    Interrupted,
+    /// What the command of `run` ended with.
+    Task(u8),
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::General => 1,
+            Self::Usage => 2,
+            Self::Denied => 3,
+            Self::NotFound => 4,
+            Self::Invalid => 5,
+            Self::Unavailable => 6,
+            Self::Staging => 7,
+            Self::Start => 8,
+            Self::Interrupted => 130,
+            Self::Task(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        ExitCode::from(exit as u8)
+        ExitCode::from(exit.code())
     }
 }
 
@@ -57,18 +80,27 @@ pub(crate) fn of(error: &CliError) -> Exit {
         CliError::Client(error) => of_client(error),
         CliError::Push(error) => match error {
             PushError::StagingFailed { .. } | PushError::StagingTimeout { .. } => Exit::Staging,
-            PushError::Crashed { .. } | PushError::StartTimeout { .. } | PushError::NotPlaced { .. } => Exit::Start,
+            PushError::Crashed { .. }
+            | PushError::StartTimeout { .. }
+            | PushError::NotPlaced { .. }
+            | PushError::NotTakenOver { .. } => Exit::Start,
+            PushError::NoDeployment { .. } | PushError::NoRevision { .. } => Exit::NotFound,
             PushError::NotStaged { .. } => Exit::Invalid,
             PushError::Upload { source, .. } => of_client(source),
             PushError::PackageFailed { .. } => Exit::Invalid,
             PushError::AppVanished { .. } => Exit::NotFound,
         },
-        CliError::Manifest(_) | CliError::Usage { .. } | CliError::Files(_) | CliError::Size(_) => Exit::Usage,
+        CliError::Manifest(_)
+        | CliError::Usage { .. }
+        | CliError::Files(_)
+        | CliError::Size(_)
+        | CliError::NeedsForce { .. }
+        | CliError::NobodyToAsk { .. } => Exit::Usage,
         CliError::NotLoggedIn | CliError::NoTarget(_) => Exit::Denied,
         CliError::Missing { .. } => Exit::NotFound,
         CliError::JobFailed { .. } | CliError::RouteShared { .. } => Exit::Invalid,
-        CliError::TaskFailed { .. }
-        | CliError::Settings(_)
+        CliError::TaskFailed { code, .. } => code.map_or(Exit::General, Exit::Task),
+        CliError::Settings(_)
         | CliError::Prompt(_)
         | CliError::Declined
         | CliError::Output(_)

@@ -18,10 +18,12 @@ pub(crate) fn of(error: &CliError) -> String {
             ManifestError::MissingVariables { .. } => "Give them with --var NAME=VALUE or --vars-file FILE.",
             ManifestError::Read { .. } => "Check that the file exists and may be read.",
             ManifestError::Variable { .. } => "Write --var NAME=VALUE, once for each variable.",
+            ManifestError::Flag { .. } => "Correct the flag and push again; nothing was changed on the platform.",
+            ManifestError::WhichApp { .. } => "Name one of them.",
             ManifestError::Yaml { .. } | ManifestError::Invalid { .. } | ManifestError::TooLarge { .. } => {
                 "Correct the file and push again; nothing was changed on the platform."
             }
-            ManifestError::NoName => "Give a name: `slipway push NAME`, or write `name:` into manifest.yml.",
+            ManifestError::NoName => "Give a name, such as `slipway push NAME`, or write `name:` into manifest.yml.",
             ManifestError::SeveralApps => "Name the app that the flags are meant for: `slipway push NAME …`.",
             ManifestError::NotInManifest { .. } => "Use a name that is in the manifest, or push with --no-manifest.",
         }
@@ -30,7 +32,9 @@ pub(crate) fn of(error: &CliError) -> String {
             FilesError::OutsideLink { .. } => {
                 "List it in .cfignore, or replace the link by the file itself; links may only lead to files of the app."
             }
-            FilesError::Empty { .. } => "Point -p at the directory with the app's files, and check .cfignore.",
+            FilesError::Empty { .. } => {
+                "Point -p at the directory with the app's files, and check .cfignore and, in a git checkout, .gitignore."
+            }
             FilesError::NoSuchPath { .. } => "Check -p, or `path:` in the manifest.",
             FilesError::NotAnArchive { .. } => "Point -p at a directory, or at a .zip, .jar or .war file.",
             FilesError::Name { .. } => "Rename it, or list it in .cfignore.",
@@ -46,28 +50,46 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::Usage { hint, .. } => hint.clone(),
         CliError::NotLoggedIn => "Log in with `slipway login`.".to_owned(),
         CliError::NoTarget(Target::Org) => {
-            "Choose one with `slipway target -o ORG`; `slipway orgs` lists them.".to_owned()
+            "Choose one with `slipway target ORG`; `slipway orgs` lists them.".to_owned()
         }
         CliError::NoTarget(Target::Space) => {
-            "Choose one with `slipway target -s SPACE`; `slipway spaces` lists them.".to_owned()
+            "Choose one with `slipway target ORG/SPACE`; `slipway spaces` lists them.".to_owned()
         }
         CliError::Missing { kind, .. } => match *kind {
             "App" => "`slipway apps` lists the apps of the targeted space.",
             "Org" => "`slipway orgs` lists the orgs you can see; `slipway create-org` makes one.",
             "Space" => "`slipway spaces` lists the spaces of the org; `slipway create-space` makes one.",
-            "Domain" => "`slipway domains` lists the domains of the org.",
+            "Domain" => "`slipway domains` lists the domains of the org; `slipway create-domain` makes one.",
             "Route" => "`slipway routes` lists the routes of the targeted space.",
+            "Service" => "`slipway services` lists the services of the targeted space.",
+            "User" => "`slipway users` lists users; `slipway create-user` makes one.",
+            "Buildpack" => "`slipway buildpacks` lists them.",
+            "Quota" => "`slipway quotas` lists them.",
+            "Security group" => "`slipway security-groups` lists them.",
+            "Feature flag" => "`slipway feature-flags` lists them.",
+            "Task" => "`slipway tasks APP` lists the tasks of an app.",
+            "Process" => "`slipway app APP` shows the processes of an app.",
             _ => "Check the name.",
         }
         .to_owned(),
+        CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
+            "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
+        }
+        CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
+            "`slipway stacks` lists the stacks.".to_owned()
+        }
         CliError::JobFailed { .. } => "Correct what is named above and try again.".to_owned(),
         CliError::RouteShared { .. } => {
             "Delete the app without -r, or unmap the route from the other apps first.".to_owned()
         }
-        CliError::TaskFailed { .. } => "`slipway logs APP --recent` shows what the task wrote.".to_owned(),
-        CliError::Prompt(_) => {
-            "Give the answer as a flag (-u, -p, -f), or the password in the variable SLIPWAY_PASSWORD.".to_owned()
+        CliError::TaskFailed { app, .. } => {
+            format!("`slipway logs {app} --recent --source task` shows what it wrote, `slipway tasks {app}` all tasks.")
         }
+        CliError::NeedsForce { .. } => "Repeat the command with -f, or on a terminal, where it asks.".to_owned(),
+        CliError::NobodyToAsk { .. } => {
+            "Give the user with -u, or in SLIPWAY_USERNAME, and the password in SLIPWAY_PASSWORD.".to_owned()
+        }
+        CliError::Prompt(_) => "Give the answer as a flag (-u, -p, -f).".to_owned(),
         CliError::Declined => "Repeat the command with -f to skip the question.".to_owned(),
         CliError::Output(_) => "Check the file or pipe that the output goes to.".to_owned(),
         CliError::Panicked(_) => {
@@ -90,6 +112,17 @@ fn of_settings(error: &SettingsError) -> String {
 
 fn of_client(error: &ClientError) -> String {
     match error {
+        ClientError::Refused { status: 400..500, what, .. } if what.starts_with("POST /v3/deployments") => {
+            "Correct what is named above, or use --strategy recreate, which stops the old version first and needs no room \
+             for both."
+                .to_owned()
+        }
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
+            "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
+        }
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
+            "`slipway stacks` lists the stacks.".to_owned()
+        }
         ClientError::Refused { status, .. } => match status {
             401 => "Log in again with `slipway login`.",
             403 => "Ask a manager of the org or space for the role, or target another space.",
@@ -134,7 +167,10 @@ fn of_push(error: &PushError) -> String {
                 "The lines above say what the buildpack missed; correct the app and push again.".to_owned()
             }
             "StagingTimeExpired" => "Make the build shorter, or push again: what was fetched is cached.".to_owned(),
-            "InsufficientResources" => "Stop an app or ask the operator for room, and push again.".to_owned(),
+            "InsufficientResources" => {
+                "Ask for less (`slipway scale` an app down), stop an app, or ask the operator for room; then push again."
+                    .to_owned()
+            }
             "NoCompatibleCell" => {
                 "Ask the operator for a cell in the isolation segment of this space, or to put the space elsewhere."
                     .to_owned()
@@ -153,6 +189,11 @@ fn of_push(error: &PushError) -> String {
         PushError::NotPlaced { .. } => {
             "Ask for less (-m, -k, -i), stop another app, or ask the operator for more cells.".to_owned()
         }
+        PushError::NotTakenOver { app, .. } => {
+            format!("`slipway logs {app} --recent` shows why, `slipway events {app}` its crashes; correct the app and push again.")
+        }
+        PushError::NoDeployment { app } => format!("`slipway app {app}` shows what runs."),
+        PushError::NoRevision { app, .. } => format!("`slipway revisions {app}` lists what can be brought back."),
         PushError::NotStaged { app } => format!("Push it first: `slipway push {app}`."),
         PushError::Upload { source, .. } => of_client(source),
         PushError::PackageFailed { .. } => "Correct what is named above and push again.".to_owned(),

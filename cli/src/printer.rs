@@ -1,7 +1,7 @@
 //! Everything that a command says. Data to stdout, talk to stderr; `--quiet`, `--verbose`, `--no-progress` and `--json`
 //! are handled here and nowhere else. Nothing depends on colour.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +23,21 @@ pub struct Output {
     pub err: Box<dyn Write + Send>,
     /// Whether talk goes to a terminal, where a progress bar can be drawn.
     pub terminal: bool,
+    /// Whether data goes to a terminal, where people read it.
+    pub screen: bool,
+}
+
+impl Output {
+    /// The outputs of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            terminal: io::stderr().is_terminal(),
+            screen: io::stdout().is_terminal(),
+        }
+    }
 }
 
 /// The one that speaks.
@@ -30,12 +45,24 @@ pub(crate) struct Printer {
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,
     terminal: bool,
+    screen: bool,
     options: GlobalOptions,
 }
 
 impl Printer {
     pub(crate) fn new(output: Output, options: GlobalOptions) -> Self {
-        Self { out: Mutex::new(output.out), err: Mutex::new(output.err), terminal: output.terminal, options }
+        Self {
+            out: Mutex::new(output.out),
+            err: Mutex::new(output.err),
+            terminal: output.terminal,
+            screen: output.screen,
+            options,
+        }
+    }
+
+    /// Whether data goes to a terminal, where people read it.
+    pub(crate) fn has_screen(&self) -> bool {
+        self.screen
     }
 
     /// Whether data is wanted as JSON.
@@ -93,6 +120,11 @@ impl Printer {
         }
     }
 
+    /// A line of a program's standard error, as it is.
+    pub(crate) fn stderr_line(&self, text: &str) {
+        self.line(text);
+    }
+
     /// Talk that a script wants to see as well.
     pub(crate) fn warn(&self, text: &str) {
         self.line(&format!("Warning: {}", printable(text)));
@@ -110,7 +142,7 @@ impl Printer {
         let text = slipway_chassis::errors::chain(error).to_string();
         if self.options.json {
             let body = serde_json::json!({
-                "error": { "message": printable(&text), "hint": hint, "exit_code": exit as u8 }
+                "error": { "message": printable(&text), "hint": hint, "exit_code": exit.code() }
             });
             self.line(&body.to_string());
         } else {

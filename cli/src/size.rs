@@ -2,10 +2,10 @@
 
 /// A size that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{value}' is not a size: {reason}")]
+#[error("'{value}' {reason}")]
 pub struct SizeError {
     value: String,
-    reason: &'static str,
+    reason: String,
 }
 
 /// Bytes of a size with a unit (B, K, M, G, T, with or without a final B, any case).
@@ -13,7 +13,7 @@ pub struct SizeError {
 /// # Errors
 /// No unit, an unknown one, a fraction, or more than fits.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
-    let fail = |reason| SizeError { value: text.to_owned(), reason };
+    let fail = |reason: &str| SizeError { value: text.to_owned(), reason: format!("is not a size: {reason}") };
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);
@@ -21,7 +21,10 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
         return Err(fail("it must begin with a whole number"));
     }
     let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
-        "" => return Err(fail("the unit is missing (M or G)")),
+        "" => {
+            let reason = format!("has no unit: write {number}M or {number}G");
+            return Err(SizeError { value: text.to_owned(), reason });
+        }
         "B" => 1,
         "K" | "KB" => 1 << 10,
         "M" | "MB" => 1 << 20,
@@ -39,7 +42,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
 /// As [`parse_bytes`], and less than one mebibyte.
 pub(crate) fn parse_mib(text: &str) -> Result<u64, SizeError> {
     match parse_bytes(text)? >> 20 {
-        0 => Err(SizeError { value: text.to_owned(), reason: "it must be at least 1M" }),
+        0 => Err(SizeError { value: text.to_owned(), reason: "is too small: it must be at least 1M".to_owned() }),
         mib => Ok(mib),
     }
 }
@@ -71,7 +74,7 @@ mod tests {
     fn wrong_sizes_name_the_value_and_the_reason() {
         for (text, part) in [
             ("512Q", "unit must be"),
-            ("512", "unit is missing"),
+            ("512", "has no unit: write 512M"),
             ("M", "begin with a whole number"),
             ("-1M", "begin with a whole number"),
             ("1.5G", "whole numbers"),

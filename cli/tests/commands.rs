@@ -29,7 +29,13 @@ async fn wrong_passwords_end_after_three() {
     let ran = platform.run_answering(&["login", "-u", "admin"], &["a", "b", "c", "secret-word"]).await;
     assert_eq!(ran.exit, Exit::Denied);
     insta::assert_snapshot!(ran.err);
-    assert_eq!(platform.run(&["login", "-u", "admin"]).await.exit, Exit::General, "nobody answers the prompt");
+    let nobody = platform.run(&["login", "-u", "admin"]).await;
+    assert_eq!(nobody.exit, Exit::Usage, "nobody answers the prompt: {}", nobody.err);
+    assert!(
+        nobody.err.contains("The password is not given") && nobody.err.contains("SLIPWAY_PASSWORD"),
+        "{}",
+        nobody.err
+    );
     assert_eq!(platform.run(&["login", "-a", "ftp://x"]).await.exit, Exit::Usage);
     let variables = [("SLIPWAY_CA", "missing.pem")];
     let ran = platform.run_with_variables(&["login"], &[], &variables).await;

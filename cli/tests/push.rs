@@ -149,7 +149,7 @@ async fn mistakes_are_told_before_anything_is_sent() {
         (vec!["push", "web", "-p", "index.js"], "neither a directory nor a zip"),
         (vec!["push", "web", "-f", "other.yml"], "There is no manifest at WORK/other.yml"),
         (vec!["push", "web", "--var", "novalue"], "'novalue' is not of the form"),
-        (vec!["push"], "no name is given"),
+        (vec!["push"], "No app is named"),
     ] {
         let ran = platform.run(&args).await;
         assert_eq!(ran.exit, Exit::Usage, "{args:?}: {}", ran.err);

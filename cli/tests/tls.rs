@@ -97,7 +97,8 @@ async fn login(url: &str, ca: Option<&str>, flags: &[&str]) -> Exit {
         default_ca: None,
         ask: Arc::new(Nobody),
     };
-    let output = Output { out: Box::new(std::io::sink()), err: Box::new(std::io::stderr()), terminal: false };
+    let output =
+        Output { out: Box::new(std::io::sink()), err: Box::new(std::io::stderr()), terminal: false, screen: false };
     let args = ["slipway", "login", "-u", "admin", "-p", "wrong"].iter().chain(flags).copied();
     run_with(args, environment, output).await
 }

@@ -12,6 +12,11 @@ const DEFAULT_API: &str = "http://api.slipway.localhost";
 
 /// Runs a developer command; `login --local` is filled in from the state directory first.
 pub(crate) fn run_developer(command: DeveloperCommand, globals: GlobalOptions) -> ExitCode {
+    let is_local = matches!(&command, DeveloperCommand::Login(login) if login.local);
+    if let Some(advice) = is_local.then(|| Layout::new(&Layout::default_state())).and_then(|layout| down(&layout)) {
+        eprintln!("Error: {advice}");
+        return Exit::Unavailable.into();
+    }
     match prepare(command) {
         Ok((command, environment)) => {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -25,6 +30,18 @@ pub(crate) fn run_developer(command: DeveloperCommand, globals: GlobalOptions) -
         }
         Err(error) => fail(error.as_ref()),
     }
+}
+
+/// Why nobody can log in to the platform of this machine: it was started once, and does not run now.
+fn down(layout: &Layout) -> Option<String> {
+    Running::load(layout).ok()?;
+    let supervisor = slipway_up::status::report(layout).into_iter().find(|line| line.part == "supervisor")?;
+    (supervisor.state != "ready").then(|| {
+        format!(
+            "The platform of {} does not run.\nHint: Start it with `slipway up`; `slipway status` shows what runs.",
+            layout.state.display()
+        )
+    })
 }
 
 fn fail(error: &dyn std::error::Error) -> ExitCode {
@@ -92,6 +109,20 @@ mod tests {
         let text = error.to_string();
         let place = directory.path().display().to_string();
         assert!(text.contains(&place) && text.contains("SLIPWAY_STATE") && text.contains("slipway up"), "{text}");
+    }
+
+    #[test]
+    fn a_login_at_a_platform_that_is_down_says_so() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        assert_eq!(down(&layout), None, "there is none, which is told in another place");
+        let running = serde_json::json!({
+            "api": "http://api.slipway.localhost", "user": "admin", "password_file": layout.state("admin-password"),
+            "authority": "", "http_port": 80, "https_port": 443, "started": true,
+        });
+        std::fs::write(layout.state("public.json"), running.to_string()).expect("written");
+        let text = down(&layout).expect("down");
+        assert!(text.contains("does not run") && text.contains("slipway up"), "{text}");
     }
 
     #[test]

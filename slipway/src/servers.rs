@@ -216,8 +216,14 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
 
 fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> {
     let lines = slipway_up::status::report(layout);
+    let running = slipway_up::start::Running::load(layout).ok();
+    let url = |part: &str| running.as_ref().and_then(|running| address(running, part));
     if globals.json {
-        println!("{}", serde_json::to_string_pretty(&lines)?);
+        let mut all = serde_json::to_value(&lines)?;
+        for line in all.as_array_mut().into_iter().flatten() {
+            line["url"] = line["part"].as_str().and_then(url).into();
+        }
+        println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         for line in &lines {
             let mut facts = Vec::new();
@@ -227,6 +233,7 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
             if line.restarts > 0 {
                 facts.push(format!("{} restarts", line.restarts));
             }
+            facts.extend(url(&line.part).filter(|_| line.state == "ready"));
             println!("{:<11} {:<12} {}", line.part, line.state, facts.join(", "));
             for note in &line.notes {
                 println!("            {note}");
@@ -235,6 +242,18 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
     }
     let all = lines.iter().all(|line| line.state == "ready");
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where a part is reached.
+fn address(running: &slipway_up::start::Running, part: &str) -> Option<String> {
+    match part {
+        "controller" => Some(running.api.clone()),
+        "router" => {
+            let port = if running.http_port == 80 { String::new() } else { format!(":{}", running.http_port) };
+            Some(format!("http://APP.{}{port}", running.domain)).filter(|_| !running.domain.is_empty())
+        }
+        _ => None,
+    }
 }
 
 fn build_layers(

@@ -2,12 +2,14 @@
 
 use clap::Args;
 
+use super::push::HealthCheck;
+
 /// A command about one app.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Name of the app
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
     #[arg(value_name = "APP")]
-    pub name: String,
+    pub name: Option<String>,
 }
 
 /// `apps`.
@@ -18,30 +20,38 @@ pub struct AppsArgs {
     pub no_stats: bool,
 }
 
-/// `env`.
-pub type EnvArgs = AppArgs;
-
 /// `scale`.
 #[derive(Args, Debug)]
 pub struct ScaleArgs {
-    /// Name of the app
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
     #[arg(value_name = "APP")]
-    pub name: String,
+    pub name: Option<String>,
     /// Process to scale
     #[arg(short = 'p', long, default_value = "web")]
     pub process: String,
     /// Number of instances
-    #[arg(short)]
+    #[arg(short, long)]
     pub instances: Option<u32>,
-    /// Memory of each instance (256M, 1G); restarts the app
-    #[arg(short)]
+    /// Memory of each instance (256M, 1G); restarts the app when it changes
+    #[arg(short, long)]
     pub memory: Option<String>,
-    /// Disk of each instance (512M, 1G); restarts the app
-    #[arg(short = 'k')]
+    /// Disk of each instance (512M, 1G); restarts the app when it changes
+    #[arg(short = 'k', long)]
     pub disk: Option<String>,
     /// Restart without asking
     #[arg(short, long)]
     pub force: bool,
+}
+
+/// `rename`.
+#[derive(Args, Debug)]
+pub struct RenameArgs {
+    /// Name of the app
+    #[arg(value_name = "APP")]
+    pub name: String,
+    /// Its new name
+    #[arg(value_name = "NEW_NAME")]
+    pub new: String,
 }
 
 /// `delete`.
@@ -51,35 +61,84 @@ pub struct DeleteArgs {
     #[arg(value_name = "APP")]
     pub name: String,
     /// Delete its routes as well
-    #[arg(short)]
+    #[arg(short, long)]
     pub routes: bool,
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
 }
 
-/// `logs`.
+/// `set-health-check`.
 #[derive(Args, Debug)]
-pub struct LogsArgs {
+pub struct HealthCheckArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     pub name: String,
+    /// Kind of check
+    #[arg(value_enum, value_name = "TYPE")]
+    pub kind: HealthCheck,
+    /// Process that is checked
+    #[arg(short = 'p', long, default_value = "web")]
+    pub process: String,
+    /// Path of an HTTP check
+    #[arg(long, value_name = "PATH")]
+    pub endpoint: Option<String>,
+    /// Seconds that one answer may take
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub invocation_timeout: Option<u32>,
+}
+
+/// `create-app-manifest`.
+#[derive(Args, Debug)]
+pub struct ManifestArgs {
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
+    #[arg(value_name = "APP")]
+    pub name: Option<String>,
+    /// File to write in place of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub path: Option<std::path::PathBuf>,
+}
+
+/// `events`.
+#[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
+    #[arg(value_name = "APP")]
+    pub name: Option<String>,
+    /// Those that changed nothing as well, such as a look at the variables
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `logs`. Without a flag it follows.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
+    #[arg(value_name = "APP")]
+    pub name: Option<String>,
     /// Show the last lines and end
     #[arg(long)]
     pub recent: bool,
+    /// Number of lines to begin with (at most 1000)
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub lines: Option<u32>,
+    /// Only lines of the last while (30s, 10m, 2h, 1d)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only lines of these sources: app, rtr, stg, task, cell, api; several with commas
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
+    pub source: Vec<String>,
+    /// Go on with lines as they come, after those that --recent, -n or --since show
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// `set-env`.
 #[derive(Args, Debug)]
 pub struct SetEnvArgs {
-    /// Name of the app
-    #[arg(value_name = "APP")]
-    pub name: String,
-    /// Name of the variable
-    pub variable: String,
-    /// Its value
-    #[arg(allow_hyphen_values = true)]
-    pub value: String,
+    /// APP NAME=VALUE …, or APP NAME VALUE; without APP it is the one of manifest.yml, else the directory's name
+    #[arg(value_name = "APP NAME=VALUE", required = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// `unset-env`.
@@ -88,8 +147,9 @@ pub struct UnsetEnvArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     pub name: String,
-    /// Name of the variable
-    pub variable: String,
+    /// Names of the variables
+    #[arg(value_name = "NAME", required = true)]
+    pub variables: Vec<String>,
 }
 
 /// `restart-app-instance`.
@@ -105,25 +165,56 @@ pub struct InstanceArgs {
     pub process: String,
 }
 
+/// `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
+    #[arg(value_name = "APP")]
+    pub name: Option<String>,
+    /// Memory (256M, 1G)
+    #[arg(short, long)]
+    pub memory: Option<String>,
+    /// Disk (512M, 1G)
+    #[arg(short = 'k', long)]
+    pub disk: Option<String>,
+    /// The command and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
 /// `run-task`.
 #[derive(Args, Debug)]
 pub struct RunTaskArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     pub name: String,
-    /// The command
-    #[arg(short, long, allow_hyphen_values = true)]
-    pub command: String,
+    /// The command, as a shell reads it
+    #[arg(value_name = "COMMAND", required_unless_present = "flag_command", conflicts_with = "flag_command")]
+    pub command: Option<String>,
+    /// The command, as a shell reads it
+    #[arg(id = "flag_command", short, long = "command", value_name = "COMMAND", allow_hyphen_values = true)]
+    pub flag_command: Option<String>,
     /// Name of the task
     #[arg(long = "name")]
     pub task: Option<String>,
     /// Memory (256M, 1G)
-    #[arg(short)]
+    #[arg(short, long)]
     pub memory: Option<String>,
     /// Disk (512M, 1G)
-    #[arg(short = 'k')]
+    #[arg(short = 'k', long)]
     pub disk: Option<String>,
-    /// Wait until it ends
+    /// Show its output and wait until it ends
     #[arg(short, long)]
     pub wait: bool,
+}
+
+/// `terminate-task`.
+#[derive(Args, Debug)]
+pub struct TerminateTaskArgs {
+    /// Name of the app
+    #[arg(value_name = "APP")]
+    pub name: String,
+    /// Number of the task, as `tasks` shows it
+    #[arg(value_name = "ID")]
+    pub id: u64,
 }

@@ -1,24 +1,35 @@
-//! The command line as clap reads it. Names, short names and flags are those of the `cf` command line.
+//! The command line as clap reads it. Names, short names and flags are those of the `cf` command line where it has them.
 
 mod apps;
+mod deploy;
+mod operator;
 mod push;
+mod services;
 mod spaces;
 
 use clap::{Args, Subcommand};
 
 pub use apps::{
-    AppArgs, AppsArgs, DeleteArgs, EnvArgs, InstanceArgs, LogsArgs, RunTaskArgs, ScaleArgs, SetEnvArgs, UnsetEnvArgs,
+    AppArgs, AppsArgs, DeleteArgs, EventsArgs, HealthCheckArgs, InstanceArgs, LogsArgs, ManifestArgs, RenameArgs,
+    RunArgs, RunTaskArgs, ScaleArgs, SetEnvArgs, TerminateTaskArgs, UnsetEnvArgs,
+};
+pub use deploy::{RestartArgs, RollbackArgs, Strategy, StrategyArgs};
+pub use operator::{
+    BindSecurityGroupArgs, BuildpackArgs, CreateBuildpackArgs, CreateUserArgs, DeleteNamedArgs, DomainArgs, FlagArgs,
+    FlagState, GroupArgs, GroupPhase, Lifecycle, QuotaArgs, QuotaLimits, Role, RoleArgs, RulesArgs, SetGroupArgs,
+    SetQuotaArgs, ShareDomainArgs, UpdateBuildpackArgs,
 };
 #[cfg(test)]
 pub(crate) use push::HealthCheck;
 pub use push::PushArgs;
+pub use services::{BindServiceArgs, RouteServiceArgs, ServiceArgs, UnbindServiceArgs, UserProvidedArgs};
 pub use spaces::{
     AppProtocol, CreateOrgArgs, CreateSpaceArgs, CurlArgs, DeleteRouteArgs, LoginArgs, MapRouteArgs, MappingArgs,
-    RouteArgs, TargetArgs,
+    NamedArgs, RenameThingArgs, RouteArgs, TargetArgs,
 };
 
 /// Flags that every command takes.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct GlobalOptions {
     /// Print data as JSON
     #[arg(long, global = true)]
@@ -32,9 +43,12 @@ pub struct GlobalOptions {
     /// Do not draw progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,
+    /// Org and space for this command only; also in SLIPWAY_TARGET
+    #[arg(long = "target", global = true, value_name = "ORG/SPACE")]
+    pub place: Option<String>,
 }
 
-/// What a developer can do.
+/// What a developer, or whoever looks after orgs, people and limits, can do through the API.
 #[derive(Debug, Subcommand)]
 pub enum DeveloperCommand {
     /// Log in to a platform
@@ -46,18 +60,10 @@ pub enum DeveloperCommand {
     /// Show or choose the org and space that commands work on
     #[command(visible_alias = "t")]
     Target(TargetArgs),
-    /// List orgs
-    #[command(visible_alias = "o")]
-    Orgs,
-    /// List the spaces of the targeted org
-    Spaces,
-    /// Make an org
-    #[command(visible_alias = "co")]
-    CreateOrg(CreateOrgArgs),
-    /// Make a space
-    #[command(visible_alias = "csp")]
-    CreateSpace(CreateSpaceArgs),
-    /// Push an app: upload, stage, start, route
+    /// Set a new password for yourself
+    Passwd,
+
+    /// Push an app: upload, build, start, route
     #[command(visible_alias = "p")]
     Push(Box<PushArgs>),
     /// List the apps of the targeted space
@@ -71,28 +77,59 @@ pub enum DeveloperCommand {
     /// Stop an app
     #[command(visible_alias = "sp")]
     Stop(AppArgs),
-    /// Stop and start an app
+    /// Stop and start an app, or replace its instances one by one
     #[command(visible_alias = "rs")]
-    Restart(AppArgs),
-    /// Stage the newest package again and restart
+    Restart(RestartArgs),
+    /// Build the newest package again and bring it to the app
     #[command(visible_alias = "rg")]
-    Restage(AppArgs),
+    Restage(RestartArgs),
     /// Show or change instances, memory and disk
     Scale(ScaleArgs),
+    /// Give an app another name
+    Rename(RenameArgs),
     /// Delete an app
     #[command(visible_alias = "d")]
     Delete(DeleteArgs),
+    /// Choose how the platform asks whether an app is well
+    SetHealthCheck(HealthCheckArgs),
+    /// Write the manifest of an app as it is now
+    CreateAppManifest(ManifestArgs),
+    /// Replace one instance of an app
+    RestartAppInstance(InstanceArgs),
+
     /// Show an app's logs as they come, or the last lines
     Logs(LogsArgs),
+    /// Show what happened to an app
+    Events(EventsArgs),
+    /// Run a command with the app's droplet and show its output
+    Run(RunArgs),
+    /// Run a command with the app's droplet, in the background
+    #[command(visible_alias = "rt")]
+    RunTask(RunTaskArgs),
+    /// List the tasks of an app
+    Tasks(AppArgs),
+    /// End a task
+    TerminateTask(TerminateTaskArgs),
+
+    /// List the versions of an app that can be brought back
+    Revisions(AppArgs),
+    /// Bring an earlier version of an app back
+    Rollback(RollbackArgs),
+    /// Give a deployment up: the old version serves again
+    CancelDeployment(AppArgs),
+    /// Let a canary go on to its next step
+    ContinueDeployment(AppArgs),
+
     /// Show an app's environment variables
     #[command(visible_alias = "e")]
-    Env(EnvArgs),
-    /// Set an environment variable
+    Env(AppArgs),
+    /// Set environment variables
     #[command(visible_alias = "se")]
     SetEnv(SetEnvArgs),
-    /// Remove an environment variable
+    /// Remove environment variables
     #[command(visible_alias = "ue")]
     UnsetEnv(UnsetEnvArgs),
+
     /// List the routes of the targeted space
     #[command(visible_alias = "r")]
     Routes,
@@ -104,21 +141,160 @@ pub enum DeveloperCommand {
     UnmapRoute(MappingArgs),
     /// Delete a route
     DeleteRoute(DeleteRouteArgs),
+    /// Delete the routes of the targeted space that lead nowhere
+    DeleteOrphanedRoutes(DeleteOrphanedRoutesArgs),
     /// List the domains of the targeted org
     Domains,
-    /// Show what happened to an app
-    Events(AppArgs),
-    /// Replace one instance of an app
-    RestartAppInstance(InstanceArgs),
-    /// Run a command once, with the app's droplet
-    #[command(visible_alias = "rt")]
-    RunTask(RunTaskArgs),
-    /// List the tasks of an app
-    Tasks(AppArgs),
+    /// Make a domain of the targeted org, or of all orgs
+    CreateDomain(DomainArgs),
+    /// Delete a domain with all its routes
+    DeleteDomain(DeleteNamedArgs),
+    /// Let another org use a domain of the targeted org
+    ShareDomain(ShareDomainArgs),
+    /// Let another org use a domain no longer
+    UnshareDomain(ShareDomainArgs),
+
+    /// List the services of the targeted space
+    #[command(visible_alias = "s")]
+    Services,
+    /// Show a service and what is bound to it
+    Service(ServiceArgs),
+    /// Make a service out of credentials, a log drain or a route service of your own
+    #[command(visible_alias = "cups")]
+    CreateUserProvidedService(UserProvidedArgs),
+    /// Change a service of your own
+    #[command(visible_alias = "uups")]
+    UpdateUserProvidedService(UserProvidedArgs),
+    /// Delete a service
+    #[command(visible_alias = "ds")]
+    DeleteService(DeleteNamedArgs),
+    /// Give an app the credentials of a service
+    #[command(visible_alias = "bs")]
+    BindService(BindServiceArgs),
+    /// Take the credentials of a service from an app
+    #[command(visible_alias = "us")]
+    UnbindService(UnbindServiceArgs),
+    /// Send the requests of a route through a service
+    BindRouteService(RouteServiceArgs),
+    /// Send the requests of a route through a service no longer
+    UnbindRouteService(RouteServiceArgs),
+
+    /// List orgs
+    #[command(visible_alias = "o")]
+    Orgs,
+    /// Show one org
+    Org(NamedArgs),
+    /// Make an org
+    #[command(visible_alias = "co")]
+    CreateOrg(CreateOrgArgs),
+    /// Give an org another name
+    RenameOrg(RenameThingArgs),
+    /// Delete an org with everything in it
+    DeleteOrg(DeleteNamedArgs),
+    /// List the spaces of the targeted org
+    Spaces,
+    /// Show one space
+    Space(NamedArgs),
+    /// Make a space
+    #[command(visible_alias = "csp")]
+    CreateSpace(CreateSpaceArgs),
+    /// Give a space of the targeted org another name
+    RenameSpace(RenameThingArgs),
+    /// Delete a space with everything in it
+    DeleteSpace(DeleteNamedArgs),
+
+    /// List users
+    Users,
+    /// Make a user
+    CreateUser(CreateUserArgs),
+    /// Delete a user
+    DeleteUser(DeleteNamedArgs),
+    /// List who has which role in the targeted org and its spaces
+    Roles,
+    /// Give a user a role
+    SetRole(RoleArgs),
+    /// Take a role from a user
+    UnsetRole(RoleArgs),
+
     /// List buildpacks
     Buildpacks,
+    /// Upload a buildpack
+    CreateBuildpack(CreateBuildpackArgs),
+    /// Change a buildpack
+    UpdateBuildpack(UpdateBuildpackArgs),
+    /// Delete a buildpack
+    DeleteBuildpack(DeleteNamedArgs),
     /// List stacks
     Stacks,
+    /// Forget what builds keep between pushes: of one app, or of all
+    ClearCache(ClearCacheArgs),
+
+    /// List the quotas of orgs, and of the targeted org's spaces
+    Quotas,
+    /// Make a quota
+    CreateQuota(QuotaArgs),
+    /// Change a quota
+    UpdateQuota(QuotaArgs),
+    /// Delete a quota
+    DeleteQuota(DeleteQuotaArgs),
+    /// Put an org or a space under a quota
+    SetQuota(SetQuotaArgs),
+    /// List security groups
+    SecurityGroups,
+    /// Show the rules of a security group
+    SecurityGroup(NamedArgs),
+    /// Make a security group from a file of rules
+    CreateSecurityGroup(RulesArgs),
+    /// Replace the rules of a security group
+    UpdateSecurityGroup(RulesArgs),
+    /// Delete a security group
+    DeleteSecurityGroup(DeleteNamedArgs),
+    /// Let a security group hold for a space, or everywhere
+    BindSecurityGroup(BindSecurityGroupArgs),
+    /// Let a security group hold for a space, or everywhere, no longer
+    UnbindSecurityGroup(BindSecurityGroupArgs),
+    /// List feature flags
+    FeatureFlags,
+    /// Switch a feature flag
+    SetFeatureFlag(FlagArgs),
+    /// Show the environment variables of all apps, or of all builds
+    EnvGroup(GroupArgs),
+    /// Set or remove environment variables of all apps, or of all builds
+    SetEnvGroup(SetGroupArgs),
+
     /// Send a request to the API with the stored token
     Curl(CurlArgs),
+}
+
+/// `delete-orphaned-routes`.
+#[derive(Args, Debug)]
+pub struct DeleteOrphanedRoutesArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `clear-cache`.
+#[derive(Args, Debug)]
+pub struct ClearCacheArgs {
+    /// Name of the app [default: the one of manifest.yml, else the directory's name]
+    #[arg(value_name = "APP")]
+    pub name: Option<String>,
+    /// Of all apps of the platform
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+}
+
+/// `delete-quota`.
+#[derive(Args, Debug)]
+pub struct DeleteQuotaArgs {
+    /// Name of the quota
+    #[arg(value_name = "QUOTA")]
+    pub name: String,
+    /// One for spaces of the targeted org
+    #[arg(long)]
+    pub space: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
 }

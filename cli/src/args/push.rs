@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::deploy::StrategyArgs;
+
 /// `push`. Flags win over the manifest.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PushArgs {
-    /// Name of the app; chooses one of a manifest's apps
+    /// Name of the app; chooses one of a manifest's apps [default: all of manifest.yml, else the directory's name]
     #[arg(value_name = "APP")]
     pub name: Option<String>,
     /// Directory, or .zip, .jar or .war file of the app
@@ -64,6 +66,9 @@ pub struct PushArgs {
     /// End when the first web instance runs, without waiting for the others
     #[arg(long)]
     pub no_wait: bool,
+    /// How the new version takes over; rolling when the app runs
+    #[command(flatten)]
+    pub how: StrategyArgs,
 }
 
 /// Kinds of health check.

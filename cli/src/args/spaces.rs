@@ -33,6 +33,9 @@ pub struct LoginArgs {
     /// As administrator of the platform on this machine; needs to read its state directory
     #[arg(long, conflicts_with_all = ["address", "api", "user", "password"])]
     pub local: bool,
+    /// Org and space to target, from the flag that every command takes
+    #[arg(skip)]
+    pub at: Option<String>,
     /// Where the platform on this machine listens, which is not asked for but known
     #[arg(skip)]
     pub listens_at: Option<IpAddr>,
@@ -44,9 +47,31 @@ impl fmt::Debug for LoginArgs {
     }
 }
 
+/// Something by its name.
+#[derive(Args, Debug)]
+pub struct NamedArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// Gives something another name.
+#[derive(Args, Debug)]
+pub struct RenameThingArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Its new name
+    #[arg(value_name = "NEW_NAME")]
+    pub new: String,
+}
+
 /// `target`.
 #[derive(Args, Debug)]
 pub struct TargetArgs {
+    /// Org, or org and space
+    #[arg(value_name = "ORG[/SPACE]", conflicts_with_all = ["org", "space"])]
+    pub at: Option<String>,
     /// Org
     #[arg(short)]
     pub org: Option<String>,

@@ -11,7 +11,7 @@ use super::url::query;
 use super::{Client, ClientError};
 
 /// Most lines that one read gives.
-const LIMIT: usize = 1000;
+pub(crate) const LIMIT: usize = 1000;
 
 /// One line of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,9 +109,18 @@ impl Client {
 
     /// The newest `limit` lines, oldest first.
     pub(crate) async fn recent_logs(&self, app: &str, limit: usize) -> Result<Vec<Line>, ClientError> {
-        let limit = limit.min(LIMIT).to_string();
-        let parameters =
-            [("descending", "true"), ("envelope_types", "LOG"), ("limit", limit.as_str()), ("start_time", "0")];
+        self.logs_since(app, 0, limit).await
+    }
+
+    /// The newest `limit` lines that are not older than `start` nanoseconds since the epoch, oldest first.
+    pub(crate) async fn logs_since(&self, app: &str, start: i64, limit: usize) -> Result<Vec<Line>, ClientError> {
+        let (start, limit) = (start.to_string(), limit.min(LIMIT).to_string());
+        let parameters = [
+            ("descending", "true"),
+            ("envelope_types", "LOG"),
+            ("limit", limit.as_str()),
+            ("start_time", start.as_str()),
+        ];
         let mut lines = self.read_logs(app, &parameters).await?;
         lines.sort_by_key(|line| line.timestamp);
         Ok(lines)
@@ -154,6 +163,11 @@ impl Tail {
             tail.next(client).await?;
         }
         Ok(tail)
+    }
+
+    /// The time of the youngest line that is taken for given; 0 when there was none.
+    pub(crate) fn newest(&self) -> i64 {
+        self.newest
     }
 
     /// The lines that came since the last call, oldest first.

@@ -19,7 +19,7 @@ use ::url::Url;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use slipway_api_types::error::ApiErrorBody;
+use slipway_api_types::error::{ApiErrorBody, ApiErrorEntry};
 
 pub(crate) use auth::{discover, identity};
 pub use error::ClientError;
@@ -73,6 +73,7 @@ impl Answer {
 pub(crate) struct Client {
     http: reqwest::Client,
     api: Url,
+    login: Url,
     log_cache: Url,
     auth: auth::Auth,
     printer: Arc<Printer>,
@@ -85,8 +86,8 @@ impl Client {
         let login = api_url(&settings.login)?;
         let log_cache = api_url(&settings.log_cache)?;
         let http = transport::client(settings, &[&api, &login, &log_cache])?;
-        let auth = auth::Auth::new(http.clone(), login, settings, file);
-        Ok(Self { http, api, log_cache, auth, printer })
+        let auth = auth::Auth::new(http.clone(), login.clone(), settings, file);
+        Ok(Self { http, api, login, log_cache, auth, printer })
     }
 
     /// The address of the API.
@@ -147,6 +148,19 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let url = url::join(&self.api, path)?;
         self.authorized(method, url, body, headers).await
+    }
+
+    /// `GET` with headers of its own; anything but success is an error.
+    pub(crate) async fn fetch(&self, path: &str, headers: &[(String, String)]) -> Result<Answer, ClientError> {
+        let answer = self.exchange(Method::GET, path, Body::None, headers).await?;
+        if answer.status < 400 { Ok(answer) } else { Err(refused(&answer)) }
+    }
+
+    /// A request to the part of the platform that knows accounts and their passwords.
+    pub(crate) async fn accounts(&self, method: Method, path: &str, body: Body) -> Result<Answer, ClientError> {
+        let url = url::join(&self.login, path)?;
+        let answer = self.authorized(method, url, body, &[]).await?;
+        if answer.status < 400 { Ok(answer) } else { Err(refused(&answer)) }
     }
 
     /// `GET` at the log cache.
@@ -283,6 +297,11 @@ fn refused(answer: &Answer) -> ClientError {
         Ok(body) if !body.errors.is_empty() => {
             ClientError::Refused { status: answer.status, what: answer.what.clone(), errors: body.errors }
         }
+        Err(_) if described(answer).is_some() => {
+            let detail = described(answer).unwrap_or_default();
+            let entry = ApiErrorEntry { code: 0, title: String::new(), detail };
+            ClientError::Refused { status: answer.status, what: answer.what.clone(), errors: vec![entry] }
+        }
         _ if matches!(answer.status, 401 | 403 | 404) && answer.body.is_empty() => {
             ClientError::Refused { status: answer.status, what: answer.what.clone(), errors: Vec::new() }
         }
@@ -293,4 +312,11 @@ fn refused(answer: &Answer) -> ClientError {
             source: None,
         },
     }
+}
+
+/// What the part of the platform that knows accounts says in an error of its own form.
+fn described(answer: &Answer) -> Option<String> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let text = ["error_description", "message", "error"].iter().find_map(|key| body.get(key)?.as_str())?;
+    Some(text.to_owned())
 }

@@ -178,12 +178,28 @@ pub(crate) struct Package {
     pub(crate) data: Value,
 }
 
+impl Build {
+    /// What it waits for, in the platform's words.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        let details = match self.details.as_ref()? {
+            Value::String(text) => text.clone(),
+            other => {
+                ["message", "reason", "waiting"].iter().find_map(|key| Some(other.get(*key)?.as_str()?.to_owned()))?
+            }
+        };
+        Some(details).filter(|text| !text.is_empty())
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Build {
     pub(crate) guid: String,
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) error: Option<String>,
+    /// What a build that has not begun waits for.
+    #[serde(default)]
+    pub(crate) details: Option<Value>,
     #[serde(default)]
     pub(crate) droplet: Option<Ref>,
 }
@@ -204,4 +220,56 @@ pub(crate) struct Task {
 pub(crate) struct TaskResult {
     #[serde(default)]
     pub(crate) failure_reason: Option<String>,
+}
+
+/// A new version on its way to take over.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Deployment {
+    pub(crate) guid: String,
+    pub(crate) status: DeploymentStatus,
+    #[serde(default)]
+    pub(crate) strategy: String,
+    #[serde(default)]
+    pub(crate) new_processes: Vec<DeployedProcess>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct DeployedProcess {
+    pub(crate) guid: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct DeploymentStatus {
+    #[serde(default)]
+    pub(crate) value: String,
+    #[serde(default)]
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) details: Value,
+    #[serde(default)]
+    pub(crate) canary: Value,
+}
+
+impl Deployment {
+    /// The step of a canary and how many there are.
+    pub(crate) fn step(&self) -> (u64, u64) {
+        let number = |key: &str| self.status.canary.pointer(&format!("/steps/{key}")).and_then(Value::as_u64);
+        (number("current").unwrap_or(1), number("total").unwrap_or(1))
+    }
+}
+
+/// A version of an app.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Revision {
+    pub(crate) guid: String,
+    #[serde(default)]
+    pub(crate) version: u64,
+    #[serde(default)]
+    pub(crate) description: String,
+    #[serde(default = "yes")]
+    pub(crate) deployable: bool,
+}
+
+fn yes() -> bool {
+    true
 }

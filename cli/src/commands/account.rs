@@ -6,6 +6,7 @@ use std::sync::Arc;
 use reqwest::Method;
 use serde_json::json;
 
+use super::names::split_place;
 use super::{Session, text};
 use crate::args::{CreateOrgArgs, CreateSpaceArgs, LoginArgs, TargetArgs};
 use crate::client::views::Thing;
@@ -53,7 +54,7 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
 
     let user = match args.user.or_else(|| environment.variable("SLIPWAY_USERNAME").map(str::to_owned)) {
         Some(user) => user,
-        None => environment.ask(false, "User: ").await.map_err(CliError::Prompt)?,
+        None => asked("The user name", environment.ask(false, "User: ").await)?,
     };
     let given = args.password.or_else(|| environment.variable("SLIPWAY_PASSWORD").map(str::to_owned)).map(Secret);
     let tokens = match given {
@@ -62,7 +63,7 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
             let mut tries = 0;
             loop {
                 tries += 1;
-                let typed = environment.ask(true, "Password: ").await.map_err(CliError::Prompt)?;
+                let typed = asked("The password", environment.ask(true, "Password: ").await)?;
                 match platform.password(&user, &Secret(typed)).await {
                     Err(error @ ClientError::BadCredentials { .. }) if tries < TRIES => {
                         printer.warn(&error.to_string())
@@ -76,13 +77,23 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
     settings.refresh_token = tokens.refresh;
     file.save(&settings)?;
     let client = Client::open(&settings, file.clone(), Arc::clone(&printer))?;
-    settings.org = choose_org(&client, args.org.as_deref()).await?;
+    let at = args.at.as_deref().map(split_place).transpose()?;
+    let (org, space) = at.map_or((None, None), |(org, space)| (Some(org), space));
+    settings.org = choose_org(&client, args.org.as_deref().or(org)).await?;
     if let Some(org) = &settings.org {
-        settings.space = choose_space(&client, org, args.space.as_deref()).await?;
+        settings.space = choose_space(&client, org, args.space.as_deref().or(space)).await?;
     }
     let (org, space) = (settings.org.clone(), settings.space.clone());
     file.update(|stored| (stored.org, stored.space) = (org, space))?;
     show_target(&printer, &settings)
+}
+
+/// An answer; without a terminal it says what is missing.
+pub(super) fn asked(what: &'static str, answer: std::io::Result<String>) -> Result<String, CliError> {
+    answer.map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => CliError::NobodyToAsk { what },
+        _ => CliError::Prompt(error),
+    })
 }
 
 /// The authority named by `SLIPWAY_CA`, or else by the program; checked before it is stored.
@@ -141,13 +152,18 @@ pub(super) async fn logout(session: &Session) -> Result<(), CliError> {
         // Address and authority stay, so that the next login needs only a name and a password.
         *settings = Settings { api: std::mem::take(&mut settings.api), ca: settings.ca.take(), ..Settings::default() };
     })?;
-    session.printer.say("Logged out.");
+    session.printer.say("Logged out. `slipway login` logs in again.");
     Ok(())
 }
 
 pub(super) async fn target(session: &Session, args: TargetArgs) -> Result<(), CliError> {
     let client = session.client()?;
     let mut settings = session.settings.clone();
+    let (org, space) = match args.at.as_deref().map(split_place).transpose()? {
+        Some((org, space)) => (Some(org.to_owned()), space.map(str::to_owned)),
+        None => (args.org, args.space),
+    };
+    let args = TargetArgs { at: None, org, space };
     if let Some(name) = &args.org {
         settings.org = choose_org(client, Some(name)).await?;
         settings.space = None;
@@ -171,8 +187,8 @@ fn show_target(printer: &Printer, settings: &Settings) -> Result<(), CliError> {
     let rows = vec![
         vec!["API".to_owned(), settings.api.clone()],
         vec!["User".to_owned(), user],
-        vec!["Org".to_owned(), name(org, "none: `slipway target -o ORG`")],
-        vec!["Space".to_owned(), name(space, "none: `slipway target -s SPACE`")],
+        vec!["Org".to_owned(), name(org, "none: `slipway target ORG`")],
+        vec!["Space".to_owned(), name(space, "none: `slipway target ORG/SPACE`")],
     ];
     printer.table(&[], rows, "")
 }
@@ -196,7 +212,7 @@ pub(super) async fn create_org(session: &Session, args: CreateOrgArgs) -> Result
             session.printer.say(&format!("Org '{}' exists already.", args.name))
         }
         Err(error) => return Err(error.into()),
-        Ok(_) => session.printer.say(&format!("Org '{}' is made. Target it: `slipway target -o {0}`", args.name)),
+        Ok(_) => session.printer.say(&format!("Org '{}' is made. Target it: `slipway target {0}`", args.name)),
     }
     Ok(())
 }

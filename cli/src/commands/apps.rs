@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
+use super::lifecycle::at_step;
 use super::{Session, text};
 use crate::args::{AppsArgs, DeleteArgs, ScaleArgs};
-use crate::client::views::{App, Process, Route, Stats, decode};
+use crate::client::views::{App, Deployment, Process, Route, Stats, decode};
 use crate::client::{Body, query};
 use crate::error::CliError;
-use crate::push::{Before, Patience, route_url, wait_until_running};
+use crate::push::{Before, Patience, active_deployment, processes, route_url, wait_until_running};
 use crate::size::{human, parse_mib};
+use crate::under_way::Unfinished;
 
 /// Guids in one query: more would make its line too long for some proxies.
 const GUIDS: usize = 200;
@@ -68,9 +70,10 @@ pub(super) async fn apps(session: &Session, args: AppsArgs) -> Result<(), CliErr
 }
 
 /// One app with its processes, instances, routes and droplet.
-pub(super) async fn app(session: &Session, name: &str) -> Result<(), CliError> {
+pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), CliError> {
     let (client, space) = (session.client()?, session.space()?);
-    let found = session.app(name).await?;
+    let found = session.app_or_default(name).await?;
+    let deployment = active_deployment(client, &found).await?;
     let (whole, processes, routes, droplet) = futures::future::try_join4(
         client.get::<Value>(&format!("/v3/apps/{}", found.guid)),
         client.list(&format!("/v3/apps/{}/processes", found.guid)),
@@ -101,9 +104,10 @@ pub(super) async fn app(session: &Session, name: &str) -> Result<(), CliError> {
                 process
             })
             .collect();
-        return session.printer.json(
-            &json!({ "app": whole, "processes": processes, "routes": routes, "urls": urls, "droplet": droplet }),
-        );
+        return session
+            .printer
+            .json(&json!({ "app": whole, "processes": processes, "routes": routes, "urls": urls, "droplet": droplet,
+                      "deployment": deployment.map(|one| one.guid) }));
     }
     let buildpacks: Vec<String> = droplet
         .get("buildpacks")
@@ -117,10 +121,13 @@ pub(super) async fn app(session: &Session, name: &str) -> Result<(), CliError> {
         ("routes", urls.join(", ")),
         ("stack", text(&droplet, "/stack")),
         ("buildpacks", buildpacks.iter().map(|one| one.trim().to_owned()).collect::<Vec<_>>().join(", ")),
-        ("staged", text(&droplet, "/created_at")),
+        ("built", text(&droplet, "/created_at")),
     ];
     let rows = facts.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
     session.printer.table(&[], rows, "")?;
+    if let Some(deployment) = deployment {
+        session.printer.data(&format!("\n{}", under_way(&found.name, &deployment)))?;
+    }
     for (process, rows) in &shown {
         let decoded: Process = decode(process.clone(), "processes")?;
         let stats: Vec<Stats> = decode(rows.clone(), "stats")?;
@@ -137,6 +144,21 @@ pub(super) async fn app(session: &Session, name: &str) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// What a deployment does now, and what can be done about it.
+fn under_way(app: &str, deployment: &Deployment) -> String {
+    if deployment.status.reason == "PAUSED" {
+        let (step, steps) = deployment.step();
+        return at_step(app, step, steps);
+    }
+    let error = text(&deployment.status.details, "/error");
+    let trouble = if error.is_empty() { String::new() } else { format!(" ({error})") };
+    format!(
+        "A {} deployment is under way: {}{trouble}. `slipway cancel-deployment {app}` gives it up.",
+        deployment.strategy,
+        deployment.status.reason.to_lowercase()
+    )
 }
 
 fn instance_row(row: &Stats) -> Vec<String> {
@@ -165,39 +187,67 @@ fn duration(seconds: u64) -> String {
 }
 
 pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliError> {
-    let mut body = Map::new();
-    if let Some(instances) = args.instances {
-        body.insert("instances".into(), instances.into());
-    }
-    if let Some(memory) = &args.memory {
-        body.insert("memory_in_mb".into(), parse_mib(memory)?.into());
-    }
-    if let Some(disk) = &args.disk {
-        body.insert("disk_in_mb".into(), parse_mib(disk)?.into());
-    }
-    if body.is_empty() {
-        return app(session, &args.name).await;
+    let memory = args.memory.as_deref().map(parse_mib).transpose()?;
+    let disk = args.disk.as_deref().map(parse_mib).transpose()?;
+    if args.instances.is_none() && memory.is_none() && disk.is_none() {
+        return app(session, args.name).await;
     }
     let client = session.client()?;
-    let app = session.app(&args.name).await?;
-    let restarts = (args.memory.is_some() || args.disk.is_some()) && app.is_started();
-    if restarts {
-        session.confirm(args.force, &format!("This restarts '{}'. Go on?", app.name)).await?;
+    let app = session.app_or_default(args.name).await?;
+    let all = processes(client, &app).await?;
+    let process = all.iter().find(|process| process.kind == args.process).ok_or_else(|| CliError::Missing {
+        kind: "Process",
+        name: args.process.clone(),
+        place: format!(" of app '{}'", app.name),
+    })?;
+    let (name, kind) = (&app.name, &process.kind);
+    let mut body = Map::new();
+    let mut what = Vec::new();
+    if let Some(count) = args.instances.filter(|count| *count != process.instances) {
+        body.insert("instances".into(), count.into());
+        what.push(count_of(count, "instance"));
     }
-    let path = format!("/v3/apps/{}/processes/{}/actions/scale", app.guid, args.process);
-    client.send(Method::POST, &path, Body::Json(Value::Object(body))).await?;
-    let mut before = Before::default();
+    let mut sizes = false;
+    for (key, wanted, now, word) in
+        [("memory_in_mb", memory, process.memory_in_mb, "memory"), ("disk_in_mb", disk, process.disk_in_mb, "disk")]
+    {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != now) {
+            body.insert(key.into(), wanted.into());
+            what.push(format!("{} {word}", human(wanted << 20)));
+            sizes = true;
+        }
+    }
+    if body.is_empty() {
+        session.printer.say(&format!("'{name}' ({kind}) is scaled like that already; nothing was done."));
+        return Ok(());
+    }
+    let restarts = sizes && app.is_started();
     if restarts {
-        session.printer.say(&format!("Restarting '{}' …", app.name));
+        session.confirm(args.force, &format!("This restarts '{name}'.")).await?;
+    }
+    let path = format!("/v3/apps/{}/processes/{kind}/actions/scale", app.guid);
+    client.send(Method::POST, &path, Body::Json(Value::Object(body))).await?;
+    let what = what.join(", ");
+    if !app.is_started() {
+        session.printer.say(&format!("'{name}' ({kind}) has {what}, from its next start on: `slipway start {name}`"));
+        return Ok(());
+    }
+    let mut before = Before::default();
+    session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
+    if restarts {
+        session.printer.say(&format!("Restarting '{name}' …"));
         before = Before::of(client, &app).await?;
         client.send(Method::POST, &format!("/v3/apps/{}/actions/stop", app.guid), Body::None).await?;
         client.send(Method::POST, &format!("/v3/apps/{}/actions/start", app.guid), Body::None).await?;
     }
-    if app.is_started() {
-        wait_until_running(session, &app, &before, Patience::All).await?;
-    }
-    session.printer.say(&format!("'{}' is scaled.", app.name));
+    wait_until_running(session, &app, &before, Patience::All).await?;
+    session.under_way.end();
+    session.printer.say(&format!("'{name}' ({kind}) runs with {what}."));
     Ok(())
+}
+
+fn count_of(number: u32, what: &str) -> String {
+    super::count(number as usize, what)
 }
 
 pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), CliError> {
@@ -205,13 +255,13 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
     let app: App = match session.app(&args.name).await {
         // What shall be gone is gone: scripts may repeat the command.
         Err(CliError::Missing { name, .. }) => {
-            session.printer.say(&format!("'{name}' does not exist."));
+            session.printer.say(&format!("'{name}' does not exist; nothing was done."));
             return Ok(());
         }
         other => other?,
     };
     let what = if args.routes { " and its routes" } else { "" };
-    session.confirm(args.force, &format!("Really delete '{}'{what}?", app.name)).await?;
+    session.confirm(args.force, &format!("This deletes '{}'{what}.", app.name)).await?;
     let mut routes: Vec<Route> = Vec::new();
     if args.routes {
         routes = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
@@ -222,12 +272,16 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
     }
     let answer = client.send(Method::DELETE, &format!("/v3/apps/{}", app.guid), Body::None).await?;
     client.finish(&answer).await?;
-    for route in routes {
+    for route in &routes {
         match client.send(Method::DELETE, &format!("/v3/routes/{}", route.guid), Body::None).await {
             Err(error) if error.has_status(404) => {}
             other => client.finish(&other?).await?,
         }
     }
-    session.printer.say(&format!("'{}' is deleted.", app.name));
+    let with = match routes.as_slice() {
+        [] => String::new(),
+        all => format!(" with {}", all.iter().map(|route| format!("'{}'", route.url)).collect::<Vec<_>>().join(", ")),
+    };
+    session.printer.say(&format!("'{}' is deleted{with}.", app.name));
     Ok(())
 }

@@ -3,41 +3,116 @@
 use serde_json::Value;
 
 use super::{Session, text};
+use crate::args::EventsArgs;
 use crate::client::query;
 use crate::error::CliError;
 
-/// Members of an event's data that people want to see, as the `cf` command line picks them.
+/// Members of an event's data that say what happened; what was asked for (`request`) is shown as a whole.
 const SHOWN: &[&str] = &[
+    "process_type",
     "index",
+    "process_index",
     "reason",
-    "cell_id",
-    "instance",
     "exit_description",
     "exit_status",
-    "recursive",
-    "disk_quota",
-    "instances",
-    "memory",
+    "strategy",
+    "type",
     "state",
-    "command",
 ];
+/// Longest value in the description.
+const LONGEST: usize = 60;
 
-pub(super) async fn events(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
+pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), CliError> {
+    let app = session.app_or_default(args.name).await?;
     let path = query("/v3/audit_events", &[("target_guids", &app.guid), ("order_by", "-created_at"), ("page", "1")]);
     // The newest page only: an app's history has no end.
     let page: Value = session.client()?.get(&path).await?;
-    let list = page.get("resources").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut list = page.get("resources").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !args.all {
+        list.retain(|event| !is_a_look(&text(event, "/type")));
+    }
     let row = |event: &Value| {
-        let data = event.pointer("/data/request").filter(|request| request.is_object()).or_else(|| event.get("data"));
-        let details: Vec<String> = SHOWN
-            .iter()
-            .filter_map(|key| {
-                let value = text(data?, &format!("/{key}"));
-                (!value.is_empty()).then(|| format!("{key}: {value}"))
-            })
-            .collect();
-        vec![text(event, "/created_at"), text(event, "/type"), text(event, "/actor/name"), details.join(", ")]
+        vec![text(event, "/created_at"), text(event, "/type"), text(event, "/actor/name"), description(event)]
     };
-    session.show(list, &["time", "event", "actor", "description"], row, "There are no events.")
+    session.show(list, &["time", "event", "actor", "what changed"], row, "There are no events.")
+}
+
+/// Whether somebody only looked.
+fn is_a_look(kind: &str) -> bool {
+    kind.ends_with(".show")
+}
+
+/// What an event says of itself: `instances: 3, memory: 256`.
+fn description(event: &Value) -> String {
+    let mut parts = Vec::new();
+    let data = event.get("data");
+    for key in SHOWN {
+        let value = text(data.unwrap_or(&Value::Null), &format!("/{key}"));
+        if !value.is_empty() {
+            parts.push(format!("{key}: {value}"));
+        }
+    }
+    if let Some(request) = data.and_then(|data| data.get("request")) {
+        flatten("", request, &mut parts);
+    }
+    if data.and_then(|data| data.get("manifest_triggered")).and_then(Value::as_bool) == Some(true) {
+        parts.push("by a manifest".to_owned());
+    }
+    parts.join(", ")
+}
+
+/// The members of a request, `health_check.type: http`.
+fn flatten(place: &str, value: &Value, parts: &mut Vec<String>) {
+    match value {
+        Value::Null => {}
+        Value::Object(members) => {
+            for (key, value) in members {
+                let inner = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                flatten(&inner, value, parts);
+            }
+        }
+        other => {
+            let shown = match other {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let short: String = shown.chars().take(LONGEST).collect();
+            let dots = if short.len() < shown.len() { "…" } else { "" };
+            let what = format!("{place}: {short}{dots}");
+            if !place.is_empty() && !parts.contains(&what) {
+                parts.push(what);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_says_what_changed() {
+        for (data, shown) in [
+            (
+                json!({ "index": 0, "reason": "CRASHED", "exit_description": "exit 3" }),
+                "index: 0, reason: CRASHED, exit_description: exit 3",
+            ),
+            (
+                json!({ "process_type": "web", "request": { "instances": 3, "memory_in_mb": null } }),
+                "process_type: web, instances: 3",
+            ),
+            (json!({ "request": { "health_check": { "type": "http" } } }), "health_check.type: http"),
+            (json!({ "strategy": "rolling", "request": { "strategy": "rolling" } }), "strategy: rolling"),
+            (json!({ "manifest_triggered": true, "request": { "name": "web" } }), "name: web, by a manifest"),
+            (json!({}), ""),
+            (json!(null), ""),
+        ] {
+            assert_eq!(description(&json!({ "data": data })), shown);
+        }
+        let long = description(&json!({ "data": { "request": { "command": "x".repeat(100) } } }));
+        assert_eq!(long, format!("command: {}…", "x".repeat(60)));
+        assert!(is_a_look("audit.app.environment.show") && !is_a_look("audit.app.update"));
+    }
 }

@@ -1,22 +1,29 @@
 //! `start`, `stop`, `restart`, `restage`, `restart-app-instance`.
 
 use reqwest::Method;
+use serde_json::json;
 
 use super::Session;
-use crate::args::InstanceArgs;
+use crate::args::{InstanceArgs, RestartArgs, Strategy};
 use crate::client::views::{App, Package};
 use crate::client::{Body, query};
 use crate::error::CliError;
-use crate::push::{Before, Patience, PushError, assign_droplet, stage, urls, wait_until_running};
+use crate::push::{
+    Before, Bring, Deployed, Patience, PushError, Rollout, assign_droplet, check, choose, deploy, processes, stage,
+    urls, wait_until_running,
+};
+use crate::under_way::Unfinished;
 
 async fn act(session: &Session, app: &App, action: &str) -> Result<(), CliError> {
     session.client()?.send(Method::POST, &format!("/v3/apps/{}/actions/{action}", app.guid), Body::None).await?;
     Ok(())
 }
 
-pub(super) async fn start(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
-    if !app.is_started() {
+pub(super) async fn start(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let app = session.app_or_default(name).await?;
+    if app.is_started() {
+        session.printer.say(&format!("'{}' is started already.", app.name));
+    } else {
         stage_if_needed(session, &app).await?;
         session.printer.say(&format!("Starting '{}' …", app.name));
         act(session, &app, "start").await?;
@@ -24,40 +31,96 @@ pub(super) async fn start(session: &Session, name: &str) -> Result<(), CliError>
     settle(session, &app, &Before::default()).await
 }
 
-pub(super) async fn stop(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
-    if app.is_started() {
-        act(session, &app, "stop").await?;
+pub(super) async fn stop(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let app = session.app_or_default(name).await?;
+    if !app.is_started() {
+        session.printer.say(&format!("'{}' is stopped already.", app.name));
+        return Ok(());
     }
-    session.printer.say(&format!("'{}' is stopped.", app.name));
+    act(session, &app, "stop").await?;
+    session.printer.say(&format!("'{0}' is stopped. `slipway start {0}` starts it again.", app.name));
     Ok(())
 }
 
-pub(super) async fn restart(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
+pub(super) async fn restart(session: &Session, args: RestartArgs) -> Result<(), CliError> {
+    check(&args.how)?;
+    let app = session.app_or_default(args.name).await?;
     let before = Before::of(session.client()?, &app).await?;
     if !app.is_started() {
         stage_if_needed(session, &app).await?;
     }
-    session.printer.say(&format!("Restarting '{}' …", app.name));
-    act(session, &app, "restart").await?;
-    settle(session, &app, &before).await
+    let strategy = choose(session, &app, &args.how, Strategy::Recreate, &before);
+    let rollout = Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All };
+    replace(session, &app, Bring::Current, &before, &rollout).await
 }
 
-pub(super) async fn restage(session: &Session, name: &str) -> Result<(), CliError> {
+pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), CliError> {
+    check(&args.how)?;
     let client = session.client()?;
-    let app = session.app(name).await?;
+    let app = session.app_or_default(args.name).await?;
     let path = query(
         "/v3/packages",
         &[("app_guids", &app.guid), ("states", "READY"), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")],
     );
     let package = newest(session, &path).await?.ok_or_else(|| PushError::NotStaged { app: app.name.clone() })?;
-    let droplet = Box::pin(stage(session, &app, &package)).await?;
+    let droplet = build(session, &app, &package).await?;
     let before = Before::of(client, &app).await?;
-    assign_droplet(client, &app, &droplet).await?;
-    session.printer.say(&format!("Restarting '{}' …", app.name));
-    act(session, &app, "restart").await?;
-    settle(session, &app, &before).await
+    let strategy = choose(session, &app, &args.how, Strategy::Rolling, &before);
+    let rollout = Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All };
+    if strategy == Strategy::Recreate {
+        assign_droplet(client, &app, &droplet).await?;
+    }
+    replace(session, &app, Bring::Droplet(&droplet), &before, &rollout).await
+}
+
+async fn build(session: &Session, app: &App, package: &str) -> Result<String, CliError> {
+    session.under_way.begin(Unfinished::Building { app: app.clone(), first: false });
+    let droplet = Box::pin(stage(session, app, package)).await;
+    session.under_way.end();
+    droplet
+}
+
+/// Brings a version to an app, by a deployment or by stopping it first, and prints where it answers.
+pub(super) async fn replace(
+    session: &Session,
+    app: &App,
+    bring: Bring<'_>,
+    before: &Before,
+    rollout: &Rollout<'_>,
+) -> Result<(), CliError> {
+    if rollout.strategy == Strategy::Recreate {
+        session.printer.say(&format!("Restarting '{}' …", app.name));
+        session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
+        act(session, app, "restart").await?;
+        return settle(session, app, before).await;
+    }
+    let place = "instance by instance; the old version serves meanwhile";
+    session.printer.say(&format!("Replacing '{}' {place} …", app.name));
+    let done = deploy(session, app, bring, rollout).await?;
+    deployed(session, app, done).await
+}
+
+/// Prints how a deployment went.
+pub(super) async fn deployed(session: &Session, app: &App, done: Deployed) -> Result<(), CliError> {
+    let urls = urls(session.client()?, app).await?;
+    let (text, step) = match done {
+        Deployed::Wholly(_) => (format!("'{}' runs the new version.", app.name), None),
+        Deployed::AtStep(step, steps) => (at_step(&app.name, step, steps), Some((step, steps))),
+    };
+    if session.printer.wants_json() {
+        let body = json!({ "app": app.name, "app_guid": app.guid, "urls": urls, "canary_step": step });
+        return session.printer.json(&body);
+    }
+    session.printer.say(&text);
+    urls.iter().try_for_each(|url| session.printer.data(url))
+}
+
+/// What a canary that waits means, and what next.
+pub(super) fn at_step(app: &str, step: u64, steps: u64) -> String {
+    format!(
+        "The canary of '{app}' serves beside the old version (step {step} of {steps}). `slipway continue-deployment {app}` \
+         goes on, `slipway cancel-deployment {app}` gives it up."
+    )
 }
 
 /// Builds the newest package of a stopped app when nothing was built of it, as `cf start` does.
@@ -71,7 +134,7 @@ async fn stage_if_needed(session: &Session, app: &App) -> Result<(), CliError> {
     let path =
         query(&format!("/v3/packages/{package}/droplets"), &[("states", "STAGED"), ("per_page", "1"), ("page", "1")]);
     if client.list(&path).await?.is_empty() {
-        let droplet = Box::pin(stage(session, app, &package)).await?;
+        let droplet = build(session, app, &package).await?;
         assign_droplet(client, app, &droplet).await?;
     }
     Ok(())
@@ -84,11 +147,21 @@ async fn newest(session: &Session, path: &str) -> Result<Option<String>, CliErro
 }
 
 /// Waits until it runs and prints where.
-async fn settle(session: &Session, app: &App, before: &Before) -> Result<(), CliError> {
+pub(super) async fn settle(session: &Session, app: &App, before: &Before) -> Result<(), CliError> {
+    session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
     wait_until_running(session, app, before, Patience::All).await?;
-    let urls = urls(session.client()?, app).await?;
+    session.under_way.end();
+    let client = session.client()?;
+    let (urls, processes) = (urls(client, app).await?, processes(client, app).await?);
     if session.printer.wants_json() {
-        return session.printer.json(&serde_json::json!({ "app": app.name, "app_guid": app.guid, "urls": urls }));
+        return session.printer.json(&json!({ "app": app.name, "app_guid": app.guid, "urls": urls }));
+    }
+    if processes.iter().all(|process| process.instances == 0) {
+        let name = &app.name;
+        session.printer.say(&format!(
+            "'{name}' is started, but wants no instance, so nothing of it runs: `slipway scale {name} -i 1`"
+        ));
+        return Ok(());
     }
     session.printer.say(&format!("'{}' runs.", app.name));
     urls.iter().try_for_each(|url| session.printer.data(url))
@@ -98,6 +171,10 @@ pub(super) async fn restart_instance(session: &Session, args: InstanceArgs) -> R
     let app = session.app(&args.name).await?;
     let path = format!("/v3/apps/{}/processes/{}/instances/{}", app.guid, args.process, args.index);
     session.client()?.send(Method::DELETE, &path, Body::None).await?;
-    session.printer.say(&format!("Instance {} of '{}' is being replaced.", args.index, app.name));
+    session.printer.say(&format!(
+        "Instance {} of '{name}' is being replaced. `slipway app {name}` shows how far it is.",
+        args.index,
+        name = app.name
+    ));
     Ok(())
 }

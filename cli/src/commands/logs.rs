@@ -2,29 +2,43 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Local};
+use chrono::{DateTime, Local, Utc};
 
 use super::Session;
 use crate::args::LogsArgs;
 use crate::client::ClientError;
-use crate::client::logs::{Line, Tail};
-use crate::error::CliError;
+use crate::client::logs::{LIMIT, Line, Tail};
+use crate::error::{CliError, clean};
 
 /// How late a line of one cell may arrive after younger ones of others.
-const OVERLAP: Duration = Duration::from_secs(2);
+pub(super) const OVERLAP: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Failures in a row after which following ends.
 const TRIES: u32 = 20;
-/// Lines that `--recent` shows, as the `cf` command line does it.
-const RECENT: usize = 1000;
+/// Where lines come from, as --source has it.
+const SOURCES: &[&str] = &["app", "task", "rtr", "stg", "cell", "api"];
 
 pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliError> {
-    let app = session.app(&args.name).await?;
+    let wanted = Wanted::of(&args)?;
+    let app = session.app_or_default(args.name.clone()).await?;
     let client = session.client()?;
-    if args.recent {
-        return client.recent_logs(&app.guid, RECENT).await?.iter().try_for_each(|line| print(session, line));
+    let shows_last = args.recent || args.lines.is_some() || args.since.is_some();
+    let follows = args.follow || !shows_last;
+    let mut tail = if follows { Some(Tail::from_now(client, &app.guid, OVERLAP).await?) } else { None };
+    if shows_last {
+        let mut lines = client.logs_since(&app.guid, wanted.start, LIMIT).await?;
+        // What is younger comes with the tail.
+        let until = tail.as_ref().map_or(i64::MAX, Tail::newest);
+        lines.retain(|line| wanted.has(line) && line.timestamp <= until);
+        let skipped = args.lines.map_or(0, |count| lines.len().saturating_sub(count as usize));
+        if lines.is_empty() && !follows {
+            session
+                .printer
+                .say(&format!("There are no such lines of '{}'. `slipway logs {0} -f` waits for some.", app.name));
+        }
+        lines[skipped..].iter().try_for_each(|line| print(session, line))?;
     }
-    let mut tail = Tail::from_now(client, &app.guid, OVERLAP).await?;
+    let Some(tail) = &mut tail else { return Ok(()) };
     session.printer.say(&format!("Following the logs of '{}'; Ctrl-C ends.", app.name));
     let mut failures = 0;
     loop {
@@ -34,7 +48,7 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
                     session.printer.warn("the logs can be read again");
                 }
                 failures = 0;
-                lines.iter().try_for_each(|line| print(session, line))?;
+                lines.iter().filter(|line| wanted.has(line)).try_for_each(|line| print(session, line))?;
             }
             // The platform may restart under us; the tail continues where it was.
             Err(error @ ClientError::Logs { .. }) if failures < TRIES => {
@@ -49,11 +63,154 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
     }
 }
 
+/// Which lines are shown.
+#[derive(Debug)]
+struct Wanted {
+    /// Nanoseconds since the epoch.
+    start: i64,
+    sources: Vec<String>,
+}
+
+impl Wanted {
+    fn of(args: &LogsArgs) -> Result<Self, CliError> {
+        let start = match &args.since {
+            None => 0,
+            Some(text) => {
+                let begin = Utc::now() - duration(text)?;
+                begin.timestamp_nanos_opt().unwrap_or_default().max(0)
+            }
+        };
+        let sources: Vec<String> = args.source.iter().map(|source| source.trim().to_ascii_lowercase()).collect();
+        match sources.iter().find(|source| !SOURCES.contains(&source.as_str())) {
+            None => Ok(Self { start, sources }),
+            Some(other) => Err(CliError::Usage {
+                message: format!("'{other}' is not a source of log lines."),
+                hint: format!("Write one or more of {}, with commas between them.", SOURCES.join(", ")),
+            }),
+        }
+    }
+
+    fn has(&self, line: &Line) -> bool {
+        let source = line.source.to_ascii_lowercase();
+        let first = source.split('/').next().unwrap_or_default();
+        let is = |wanted: &String| {
+            if wanted == "task" { source.starts_with("app/task/") } else { first == wanted.as_str() }
+        };
+        self.sources.is_empty() || self.sources.iter().any(is)
+    }
+}
+
+/// A while as people write it: `30s`, `10m`, `2h`, `1d`.
+fn duration(text: &str) -> Result<chrono::TimeDelta, CliError> {
+    let bad = || CliError::Usage {
+        message: format!("'{text}' is not a length of time."),
+        hint: "Write a whole number and a unit: 30s, 10m, 2h, 1d.".to_owned(),
+    };
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let number: u32 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| bad())?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(bad()),
+    };
+    chrono::TimeDelta::try_seconds(i64::from(number) * seconds).ok_or_else(bad)
+}
+
 fn print(session: &Session, line: &Line) -> Result<(), CliError> {
     if session.printer.wants_json() {
         return session.printer.json_line(line);
     }
-    let time = DateTime::from_timestamp_nanos(line.timestamp).with_timezone(&Local).format("%Y-%m-%dT%H:%M:%S%.3f%z");
+    let time = DateTime::from_timestamp_nanos(line.timestamp).with_timezone(&Local);
+    if session.printer.has_screen() {
+        let colours = session.environment.variable("NO_COLOR").is_none();
+        return session.printer.data(&on_screen(line, &time.format("%H:%M:%S%.3f").to_string(), colours));
+    }
+    // Stable, for programs: a line that has one form today has it tomorrow.
+    let time = time.format("%Y-%m-%dT%H:%M:%S%.3f%z");
     let stream = if line.error { "ERR" } else { "OUT" };
-    session.printer.data(&format!("{time} [{}/{}] {stream} {}", line.source, line.instance, line.text))
+    session.printer.data(&format!("{time} [{}/{}] {stream} {}", line.source, line.instance, clean(&line.text, false)))
+}
+
+/// A line for people: the time of day, a short word for the source in its colour, the text with its own colours.
+fn on_screen(line: &Line, time: &str, colours: bool) -> String {
+    let mut parts = line.source.split('/');
+    let label = match (parts.next(), parts.next(), parts.next()) {
+        (Some("APP"), Some("PROC"), Some(kind)) => format!("{}.{}", kind.to_lowercase(), line.instance),
+        (Some("APP"), Some("TASK"), Some(name)) => format!("task {name}"),
+        (Some("APP"), ..) => format!("app.{}", line.instance),
+        (Some("STG"), ..) => "build".to_owned(),
+        (Some("RTR"), ..) => "router".to_owned(),
+        (Some(other), ..) => other.to_lowercase(),
+        (None, ..) => String::new(),
+    };
+    let text = clean(&line.text, colours);
+    if !colours {
+        let mark = if line.error { " !" } else { "" };
+        return format!("{time} {label}{mark} | {text}");
+    }
+    // Red is for what went to standard error.
+    let colour = match (line.error, line.source.split('/').next().unwrap_or_default()) {
+        (true, _) => 31,
+        (_, "APP") => 36,
+        (_, "RTR") => 35,
+        (_, "STG") => 33,
+        (_, "API") => 34,
+        _ => 90,
+    };
+    let mark = if line.error { " !" } else { "" };
+    format!("\u{1b}[90m{time}\u{1b}[0m \u{1b}[{colour}m{label}{mark} |\u{1b}[0m {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(source: &str, error: bool, text: &str) -> Line {
+        Line { timestamp: 0, source: source.into(), instance: "1".into(), error, text: text.into() }
+    }
+
+    fn wanted(source: &[&str]) -> Result<Wanted, CliError> {
+        Wanted::of(&LogsArgs {
+            name: None,
+            recent: false,
+            lines: None,
+            since: None,
+            source: source.iter().map(|&one| one.to_owned()).collect(),
+            follow: false,
+        })
+    }
+
+    #[test]
+    fn sources_choose_lines() {
+        let all = ["APP/PROC/WEB", "APP/TASK/migrate", "RTR", "STG/0", "CELL", "API"];
+        let shown = |names: &[&str]| {
+            let wanted = wanted(names).expect("sources");
+            all.into_iter().filter(|source| wanted.has(&line(source, false, ""))).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&[]), all);
+        assert_eq!(shown(&["app", "RTR"]), ["APP/PROC/WEB", "APP/TASK/migrate", "RTR"]);
+        assert_eq!(shown(&["task"]), ["APP/TASK/migrate"]);
+        assert_eq!(shown(&["stg"]), ["STG/0"]);
+        assert!(wanted(&["ap"]).expect_err("no source").to_string().contains("'ap'"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        for (text, seconds) in [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400)] {
+            assert_eq!(duration(text).expect(text).num_seconds(), seconds);
+        }
+        for text in ["", "10", "m", "-1m", "1.5h", "10 m", "5ä", "99999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_screen_shows_short_labels_and_a_mark_for_errors_that_needs_no_colour() {
+        assert_eq!(on_screen(&line("APP/PROC/WEB", false, "\u{1b}[31mhi"), "12:00:00", false), "12:00:00 web.1 | hi");
+        assert_eq!(on_screen(&line("APP/TASK/migrate", true, "no"), "12:00:00", false), "12:00:00 task migrate ! | no");
+        let coloured = on_screen(&line("RTR", false, "\u{1b}[31mhi"), "12:00:00", true);
+        assert!(coloured.contains("[35mrouter |") && coloured.ends_with("\u{1b}[31mhi\u{1b}[0m"), "{coloured:?}");
+    }
 }

@@ -1,14 +1,25 @@
 //! One function for each command. They look things up by name, ask the API, and print.
 
 mod account;
+mod app_settings;
 mod apps;
+mod buildpacks;
 mod curl;
+mod deployments;
+mod domains;
 mod events;
+mod flags;
 mod lifecycle;
 mod logs;
-mod platform;
+mod names;
+mod orgs;
+mod people;
 mod push;
+mod quotas;
 mod routes;
+mod run;
+mod security;
+mod services;
 mod tasks;
 mod variables;
 
@@ -22,8 +33,21 @@ use crate::client::{Client, query};
 use crate::environment::Environment;
 use crate::error::{CliError, Target};
 use crate::exit::Exit;
+use crate::manifest;
 use crate::printer::Printer;
 use crate::settings::{Named, Settings, SettingsFile};
+use crate::under_way::UnderWay;
+
+/// What a command gets from outside.
+#[derive(Clone)]
+pub(crate) struct World {
+    /// Variables, directories, prompts.
+    pub(crate) environment: Environment,
+    /// `ORG/SPACE` for this command only.
+    pub(crate) place: Option<String>,
+    /// Where what goes on without this program is noted.
+    pub(crate) under_way: UnderWay,
+}
 
 /// What every command has at hand.
 pub(crate) struct Session {
@@ -31,16 +55,48 @@ pub(crate) struct Session {
     pub(crate) printer: Arc<Printer>,
     pub(crate) file: SettingsFile,
     pub(crate) settings: Settings,
+    pub(crate) under_way: UnderWay,
     client: Option<Client>,
 }
 
 impl Session {
-    fn open(environment: Environment, printer: Arc<Printer>) -> Result<Self, CliError> {
+    /// The stored login with its target, another one when that is asked for.
+    pub(crate) fn open(world: World, printer: Arc<Printer>) -> Result<Self, CliError> {
+        let World { environment, place: _, under_way } = world;
         let file = SettingsFile::of(&environment)?;
         let settings = file.load()?;
         let logged_in = !settings.access_token.0.is_empty() && !settings.api.is_empty();
         let client = if logged_in { Some(Client::open(&settings, file.clone(), Arc::clone(&printer))?) } else { None };
-        Ok(Self { environment, printer, file, settings, client })
+        Ok(Self { environment, printer, file, settings, under_way, client })
+    }
+
+    /// Works on another org and space than the stored ones, for this command only.
+    async fn retarget(&mut self, place: Option<String>) -> Result<(), CliError> {
+        let named = place.or_else(|| self.environment.variable("SLIPWAY_TARGET").map(str::to_owned));
+        let Some(place) = named else { return Ok(()) };
+        let (org, space) = names::split_place(&place)?;
+        let org = self.org_named(org).await?;
+        self.settings.space = match space {
+            Some(space) => Some(self.space_named(&org, space).await?.into()),
+            None => None,
+        };
+        self.settings.org = Some(org.into());
+        Ok(())
+    }
+
+    /// The name of the app that is meant: the one given, else the one of the manifest or of the directory.
+    pub(crate) fn app_name(&self, given: Option<String>) -> Result<String, CliError> {
+        match given {
+            Some(name) => Ok(name),
+            None => Ok(manifest::default_name(&self.environment)?),
+        }
+    }
+
+    /// The app that is meant, see [`app_name`](Self::app_name).
+    pub(crate) async fn app_or_default(&self, given: Option<String>) -> Result<App, CliError> {
+        self.space()?;
+        let name = self.app_name(given)?;
+        self.app(&name).await
     }
 
     /// The client of the stored login.
@@ -72,12 +128,18 @@ impl Session {
         })
     }
 
-    /// Asks before something is lost.
-    async fn confirm(&self, force: bool, question: &str) -> Result<(), CliError> {
+    /// Asks before something is lost. `consequence` is a sentence that says what happens then.
+    async fn confirm(&self, force: bool, consequence: &str) -> Result<(), CliError> {
         if force {
             return Ok(());
         }
-        let answer = self.environment.ask(false, &format!("{question} [y/N] ")).await.map_err(CliError::Prompt)?;
+        let asked = self.environment.ask(false, &format!("{consequence} Go on? [y/N] ")).await;
+        let answer = match asked {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(CliError::NeedsForce { consequence: consequence.to_owned() });
+            }
+            other => other.map_err(CliError::Prompt)?,
+        };
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             Ok(())
         } else {
@@ -109,50 +171,113 @@ fn text(value: &Value, pointer: &str) -> String {
     }
 }
 
+/// A number for people: `1 route`, `2 routes`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Does a command.
-pub(crate) async fn dispatch(
-    command: DeveloperCommand,
-    environment: Environment,
-    printer: Arc<Printer>,
-) -> Result<Exit, CliError> {
+pub(crate) async fn dispatch(command: DeveloperCommand, world: World, printer: Arc<Printer>) -> Result<Exit, CliError> {
     use DeveloperCommand as C;
-    if let C::Login(args) = command {
-        return account::login(args, environment, printer).await.map(|()| Exit::Success);
+    let place = world.place.clone();
+    if let C::Login(mut args) = command {
+        args.at = place;
+        return account::login(args, world.environment, printer).await.map(|()| Exit::Success);
     }
-    let session = Session::open(environment, printer)?;
+    let mut session = Session::open(world, printer)?;
+    if !matches!(command, C::Logout) {
+        session.retarget(place).await?;
+    }
+    let session = session;
     match command {
         C::Login(_) => {}
         C::Logout => account::logout(&session).await?,
         C::Target(args) => account::target(&session, args).await?,
-        C::Orgs => account::orgs(&session).await?,
-        C::Spaces => account::spaces(&session).await?,
-        C::CreateOrg(args) => account::create_org(&session, args).await?,
-        C::CreateSpace(args) => account::create_space(&session, args).await?,
+        C::Passwd => people::passwd(&session).await?,
         C::Push(args) => Box::pin(push::push(&session, &args)).await?,
         C::Apps(args) => apps::apps(&session, args).await?,
-        C::App(args) => apps::app(&session, &args.name).await?,
+        C::App(args) => apps::app(&session, args.name).await?,
         C::Scale(args) => apps::scale(&session, args).await?,
+        C::Rename(args) => app_settings::rename(&session, args).await?,
         C::Delete(args) => apps::delete(&session, args).await?,
-        C::Start(args) => lifecycle::start(&session, &args.name).await?,
-        C::Stop(args) => lifecycle::stop(&session, &args.name).await?,
-        C::Restart(args) => lifecycle::restart(&session, &args.name).await?,
-        C::Restage(args) => lifecycle::restage(&session, &args.name).await?,
+        C::SetHealthCheck(args) => app_settings::set_health_check(&session, args).await?,
+        C::CreateAppManifest(args) => app_settings::create_manifest(&session, args).await?,
+        C::Start(args) => Box::pin(lifecycle::start(&session, args.name)).await?,
+        C::Stop(args) => lifecycle::stop(&session, args.name).await?,
+        C::Restart(args) => Box::pin(lifecycle::restart(&session, args)).await?,
+        C::Restage(args) => Box::pin(lifecycle::restage(&session, args)).await?,
         C::RestartAppInstance(args) => lifecycle::restart_instance(&session, args).await?,
         C::Logs(args) => logs::logs(&session, args).await?,
-        C::Env(args) => variables::env(&session, &args.name).await?,
+        C::Events(args) => events::events(&session, args).await?,
+        C::Run(args) => return Box::pin(run::run(&session, args)).await,
+        C::RunTask(args) => return Box::pin(tasks::run(&session, args)).await,
+        C::Tasks(args) => tasks::tasks(&session, args.name).await?,
+        C::TerminateTask(args) => tasks::terminate(&session, args).await?,
+        C::Revisions(args) => deployments::revisions(&session, args.name).await?,
+        C::Rollback(args) => Box::pin(deployments::rollback(&session, args)).await?,
+        C::CancelDeployment(args) => Box::pin(deployments::cancel(&session, args.name)).await?,
+        C::ContinueDeployment(args) => Box::pin(deployments::proceed(&session, args.name)).await?,
+        C::Env(args) => variables::env(&session, args.name).await?,
         C::SetEnv(args) => variables::set(&session, args).await?,
         C::UnsetEnv(args) => variables::unset(&session, args).await?,
+        C::EnvGroup(args) => variables::group(&session, args).await?,
+        C::SetEnvGroup(args) => variables::set_group(&session, args).await?,
         C::Routes => routes::routes(&session).await?,
         C::CreateRoute(args) => routes::create(&session, args).await?,
         C::MapRoute(args) => routes::map(&session, args).await?,
         C::UnmapRoute(args) => routes::unmap(&session, args).await?,
         C::DeleteRoute(args) => routes::delete(&session, args).await?,
-        C::Domains => routes::domains(&session).await?,
-        C::Events(args) => events::events(&session, &args.name).await?,
-        C::RunTask(args) => tasks::run(&session, args).await?,
-        C::Tasks(args) => tasks::tasks(&session, &args.name).await?,
-        C::Buildpacks => platform::buildpacks(&session).await?,
-        C::Stacks => platform::stacks(&session).await?,
+        C::DeleteOrphanedRoutes(args) => routes::delete_orphaned(&session, args.force).await?,
+        C::Domains => domains::domains(&session).await?,
+        C::CreateDomain(args) => domains::create(&session, args).await?,
+        C::DeleteDomain(args) => domains::delete(&session, args).await?,
+        C::ShareDomain(args) => domains::share(&session, args, true).await?,
+        C::UnshareDomain(args) => domains::share(&session, args, false).await?,
+        C::Services => services::services(&session).await?,
+        C::Service(args) => services::service(&session, &args.name).await?,
+        C::CreateUserProvidedService(args) => services::create(&session, args).await?,
+        C::UpdateUserProvidedService(args) => services::update(&session, args).await?,
+        C::DeleteService(args) => services::delete(&session, args).await?,
+        C::BindService(args) => services::bind(&session, args).await?,
+        C::UnbindService(args) => services::unbind(&session, args).await?,
+        C::BindRouteService(args) => services::bind_route(&session, args).await?,
+        C::UnbindRouteService(args) => services::unbind_route(&session, args).await?,
+        C::Orgs => account::orgs(&session).await?,
+        C::Org(args) => orgs::org(&session, &args.name).await?,
+        C::CreateOrg(args) => account::create_org(&session, args).await?,
+        C::RenameOrg(args) => orgs::rename_org(&session, args).await?,
+        C::DeleteOrg(args) => orgs::delete_org(&session, args).await?,
+        C::Spaces => account::spaces(&session).await?,
+        C::Space(args) => orgs::space(&session, &args.name).await?,
+        C::CreateSpace(args) => account::create_space(&session, args).await?,
+        C::RenameSpace(args) => orgs::rename_space(&session, args).await?,
+        C::DeleteSpace(args) => orgs::delete_space(&session, args).await?,
+        C::Users => people::users(&session).await?,
+        C::CreateUser(args) => people::create(&session, args).await?,
+        C::DeleteUser(args) => people::delete(&session, args).await?,
+        C::Roles => people::roles(&session).await?,
+        C::SetRole(args) => people::set_role(&session, args).await?,
+        C::UnsetRole(args) => people::unset_role(&session, args).await?,
+        C::Buildpacks => buildpacks::buildpacks(&session).await?,
+        C::CreateBuildpack(args) => buildpacks::create(&session, args).await?,
+        C::UpdateBuildpack(args) => buildpacks::update(&session, args).await?,
+        C::DeleteBuildpack(args) => buildpacks::delete(&session, args).await?,
+        C::Stacks => buildpacks::stacks(&session).await?,
+        C::ClearCache(args) => buildpacks::clear_cache(&session, args).await?,
+        C::Quotas => quotas::quotas(&session).await?,
+        C::CreateQuota(args) => quotas::create(&session, args).await?,
+        C::UpdateQuota(args) => quotas::update(&session, args).await?,
+        C::DeleteQuota(args) => quotas::delete(&session, args).await?,
+        C::SetQuota(args) => quotas::set(&session, args).await?,
+        C::SecurityGroups => security::groups(&session).await?,
+        C::SecurityGroup(args) => security::group(&session, &args.name).await?,
+        C::CreateSecurityGroup(args) => security::create(&session, args).await?,
+        C::UpdateSecurityGroup(args) => security::update(&session, args).await?,
+        C::DeleteSecurityGroup(args) => security::delete(&session, args).await?,
+        C::BindSecurityGroup(args) => security::bind(&session, args, true).await?,
+        C::UnbindSecurityGroup(args) => security::bind(&session, args, false).await?,
+        C::FeatureFlags => flags::flags(&session).await?,
+        C::SetFeatureFlag(args) => flags::set(&session, args).await?,
         C::Curl(args) => curl::curl(&session, args).await?,
     }
     Ok(Exit::Success)

@@ -1,6 +1,7 @@
 //! `push`: the work is in the module of that name; here is what is printed at its end.
 
 use super::Session;
+use super::lifecycle::at_step;
 use crate::args::PushArgs;
 use crate::error::CliError;
 use crate::push::{self, Pushed};
@@ -28,10 +29,13 @@ fn closing(app: &Pushed) -> String {
     let times = &app.timings;
     let address = if app.urls.is_empty() { " It has no route." } else { "" };
     if app.droplet_guid.is_none() {
-        return format!("'{}' is uploaded and stopped.{address}", app.app);
+        return format!("'{0}' is uploaded and stopped.{address} `slipway start {0}` builds and starts it.", app.app);
+    }
+    if let Some((step, steps)) = app.canary_step {
+        return at_step(&app.app, step, steps);
     }
     format!(
-        "'{}' runs after {} (upload {}, stage {}, start {}).{address}",
+        "'{}' runs after {} (upload {}, build {}, start {}).{address}",
         app.app,
         seconds(times.total_ms),
         seconds(times.prepare_ms + times.upload_ms),

@@ -1,11 +1,11 @@
-//! Routes and domains.
+//! Routes.
 
 use std::collections::BTreeMap;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Session, text};
+use super::Session;
 use crate::args::{AppProtocol, DeleteRouteArgs, MapRouteArgs, MappingArgs, RouteArgs};
 use crate::client::views::{App, Route, Thing, decode};
 use crate::client::{Body, query};
@@ -37,7 +37,7 @@ pub(super) async fn routes(session: &Session) -> Result<(), CliError> {
     session.printer.table(&["host", "path", "url", "apps"], rows.collect(), "There are no routes in this space.")
 }
 
-async fn find(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Option<Route>, CliError> {
+pub(super) async fn find(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Option<Route>, CliError> {
     let parameters = [
         ("domain_guids", domain.guid.as_str()),
         // Sent even when empty: then they mean the empty host and the empty path.
@@ -65,13 +65,13 @@ async fn make(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Rou
 }
 
 /// The route as a person writes it.
-fn written(args: &RouteArgs) -> String {
+pub(super) fn written(args: &RouteArgs) -> String {
     let dot = if args.hostname.is_empty() { "" } else { "." };
     format!("{}{dot}{}{}", args.hostname, args.domain, args.path)
 }
 
 /// Paths begin with a slash, whether it was typed or not.
-fn with_slash(mut args: RouteArgs) -> RouteArgs {
+pub(super) fn with_slash(mut args: RouteArgs) -> RouteArgs {
     if !args.path.is_empty() && !args.path.starts_with('/') {
         args.path.insert(0, '/');
     }
@@ -89,7 +89,7 @@ fn print_route(session: &Session, route: &Route) -> Result<(), CliError> {
 pub(super) async fn create(session: &Session, args: RouteArgs) -> Result<(), CliError> {
     session.space()?;
     let args = with_slash(args);
-    let domain = domain(session, &args.domain).await?;
+    let domain = session.domain_named(&args.domain).await?;
     let route = match make(session, &args, &domain).await {
         Err(CliError::Client(error)) if error.says("already exists") => match find(session, &args, &domain).await? {
             Some(route) if in_this_space(session, &route) => {
@@ -112,12 +112,13 @@ pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), Cli
     let (mapping, wanted) = (args.mapping, args.app_protocol.map(AppProtocol::word));
     let route = with_slash(mapping.route);
     let app = session.app(&mapping.name).await?;
-    let domain = domain(session, &route.domain).await?;
+    let domain = session.domain_named(&route.domain).await?;
     let found = match find(session, &route, &domain).await? {
         Some(found) => found,
         None => make(session, &route, &domain).await?,
     };
     let path = format!("/v3/routes/{}/destinations", found.guid);
+    let mut said = "leads to";
     match (found.destinations.iter().find(|to| to.leads_to(&app.guid)), wanted) {
         (None, wanted) => {
             let mut destination = json!({ "app": { "guid": app.guid } });
@@ -131,37 +132,48 @@ pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), Cli
             let path = format!("{path}/{}", to.guid);
             session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "protocol": wanted }))).await?;
         }
-        (Some(_), _) => {}
+        (Some(_), _) => said = "leads already to",
     }
-    session.printer.say(&format!("'{}' leads to '{}'.", written(&route), app.name));
+    session.printer.say(&format!("'{}' {said} '{}'.", written(&route), app.name));
     print_route(session, &found)
 }
 
 pub(super) async fn unmap(session: &Session, args: MappingArgs) -> Result<(), CliError> {
     let route = with_slash(args.route);
     let app = session.app(&args.name).await?;
-    let domain = domain(session, &route.domain).await?;
+    let domain = session.domain_named(&route.domain).await?;
     let found = find(session, &route, &domain).await?.ok_or_else(|| CliError::Missing {
         kind: "Route",
         name: written(&route),
         place: String::new(),
     })?;
-    for to in found.destinations.iter().filter(|to| to.leads_to(&app.guid)) {
+    let leads: Vec<_> = found.destinations.iter().filter(|to| to.leads_to(&app.guid)).collect();
+    if leads.is_empty() {
+        session.printer.say(&format!("'{}' did not lead to '{}'; nothing was done.", written(&route), app.name));
+        return Ok(());
+    }
+    for to in leads {
         let path = format!("/v3/routes/{}/destinations/{}", found.guid, to.guid);
         session.client()?.send(Method::DELETE, &path, Body::None).await?;
     }
-    session.printer.say(&format!("'{}' does not lead to '{}'.", written(&route), app.name));
+    session.printer.say(&format!(
+        "'{}' no longer leads to '{}'. The route stays: `slipway delete-route` deletes it.",
+        written(&route),
+        app.name
+    ));
     Ok(())
 }
 
 pub(super) async fn delete(session: &Session, args: DeleteRouteArgs) -> Result<(), CliError> {
     let route = with_slash(args.route);
-    let domain = domain(session, &route.domain).await?;
+    let domain = session.domain_named(&route.domain).await?;
     let Some(found) = find(session, &route, &domain).await? else {
-        session.printer.say(&format!("Route '{}' does not exist.", written(&route)));
+        session.printer.say(&format!("Route '{}' does not exist; nothing was done.", written(&route)));
         return Ok(());
     };
-    session.confirm(args.force, &format!("Really delete the route '{}'?", written(&route))).await?;
+    let to = found.destinations.len();
+    let leads = if to == 0 { String::new() } else { format!(", which leads to {}", super::count(to, "app")) };
+    session.confirm(args.force, &format!("This deletes the route '{}'{leads}.", written(&route))).await?;
     let client = session.client()?;
     let answer = client.send(Method::DELETE, &format!("/v3/routes/{}", found.guid), Body::None).await?;
     client.finish(&answer).await?;
@@ -169,25 +181,21 @@ pub(super) async fn delete(session: &Session, args: DeleteRouteArgs) -> Result<(
     Ok(())
 }
 
-pub(super) async fn domains(session: &Session) -> Result<(), CliError> {
-    let org = session.org()?;
-    let list = session.client()?.list(&format!("/v3/organizations/{}/domains", org.guid)).await?;
-    let row = |domain: &Value| {
-        let owner = text(domain, "/relationships/organization/data/guid");
-        let kind = if owner.is_empty() { "shared" } else { "private" };
-        let internal = if domain.get("internal").and_then(Value::as_bool) == Some(true) { "internal" } else { "" };
-        vec![text(domain, "/name"), kind.to_owned(), internal.to_owned()]
-    };
-    session.show(list, &["name", "availability", "internal"], row, "There are no domains.")
-}
-
-/// A domain by its name.
-async fn domain(session: &Session, name: &str) -> Result<Thing, CliError> {
-    let path = query("/v3/domains", &[("names", name), ("per_page", "1"), ("page", "1")]);
-    let found: Vec<Thing> = session.client()?.list_as(&path).await?;
-    found.into_iter().next().ok_or_else(|| CliError::Missing {
-        kind: "Domain",
-        name: name.to_owned(),
-        place: String::new(),
-    })
+pub(super) async fn delete_orphaned(session: &Session, force: bool) -> Result<(), CliError> {
+    let space = session.space()?;
+    let client = session.client()?;
+    let all: Vec<Route> =
+        client.list_as(&query("/v3/routes", &[("per_page", "5000"), ("space_guids", &space.guid)])).await?;
+    let orphans: Vec<String> =
+        all.iter().filter(|route| route.destinations.is_empty()).map(|route| format!("'{}'", route.url)).collect();
+    if orphans.is_empty() {
+        session.printer.say(&format!("Every route of space '{}' leads to an app; nothing was done.", space.name));
+        return Ok(());
+    }
+    session.confirm(force, &format!("This deletes {}.", orphans.join(", "))).await?;
+    let answer =
+        client.send(Method::DELETE, &format!("/v3/spaces/{}/routes?unmapped=true", space.guid), Body::None).await?;
+    client.finish(&answer).await?;
+    session.printer.say(&format!("{} deleted: {}.", super::count(orphans.len(), "route"), orphans.join(", ")));
+    Ok(())
 }

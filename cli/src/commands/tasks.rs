@@ -1,56 +1,44 @@
-//! `run-task` and `tasks`.
-
-use std::time::Duration;
+//! `run-task`, `tasks`, `terminate-task`.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Session, text};
-use crate::args::RunTaskArgs;
-use crate::client::views::Task;
+use super::{Session, run, text};
+use crate::args::{RunTaskArgs, TerminateTaskArgs};
+use crate::client::views::{Task, decode};
+use crate::client::{Body, query};
 use crate::error::CliError;
-use crate::size::parse_mib;
+use crate::exit::Exit;
 
-const PAUSE: Duration = Duration::from_millis(250);
-
-pub(super) async fn run(session: &Session, args: RunTaskArgs) -> Result<(), CliError> {
-    let mut body = json!({ "command": args.command });
-    if let Some(name) = &args.task {
-        body["name"] = name.as_str().into();
-    }
-    if let Some(memory) = &args.memory {
-        body["memory_in_mb"] = parse_mib(memory)?.into();
-    }
-    if let Some(disk) = &args.disk {
-        body["disk_in_mb"] = parse_mib(disk)?.into();
-    }
+pub(super) async fn run(session: &Session, args: RunTaskArgs) -> Result<Exit, CliError> {
+    let command = args.command.or(args.flag_command).unwrap_or_default();
+    let body = run::body(&command, args.task.as_deref(), args.memory.as_deref(), args.disk.as_deref())?;
     let app = session.app(&args.name).await?;
-    let client = session.client()?;
-    let mut whole: Value = client.send_json(Method::POST, &format!("/v3/apps/{}/tasks", app.guid), body).await?;
-    let mut task: Task = crate::client::views::decode(whole.clone(), "tasks")?;
-    session.printer.say(&format!("Task {} ('{}') of '{}' is created.", task.sequence_id, task.name, app.name));
     if args.wait {
-        while !matches!(task.state.as_str(), "SUCCEEDED" | "FAILED") {
-            tokio::time::sleep(PAUSE).await;
-            whole = client.get(&format!("/v3/tasks/{}", task.guid)).await?;
-            task = crate::client::views::decode(whole.clone(), "tasks")?;
-        }
+        run::follow(session, &app, body).await?;
+        session.printer.say("The task has succeeded.");
+        return Ok(Exit::Success);
     }
+    let path = format!("/v3/apps/{}/tasks", app.guid);
+    let whole: Value = session.client()?.send_json(Method::POST, &path, body).await?;
+    let task: Task = decode(whole.clone(), "tasks")?;
+    session.printer.say(&format!(
+        "Task {} ('{}') of '{name}' is created. `slipway logs {name} -f --source task` shows its output, `slipway tasks {name}` \
+         its end.",
+        task.sequence_id,
+        task.name,
+        name = app.name
+    ));
     if session.printer.wants_json() {
         session.printer.json(&whole)?;
     } else {
         session.printer.data(&task.sequence_id.to_string())?;
     }
-    if task.state == "FAILED" {
-        let reason = task.result.and_then(|result| result.failure_reason);
-        let reason = reason.unwrap_or_else(|| "the platform gave no reason".to_owned());
-        return Err(CliError::TaskFailed { sequence: task.sequence_id, reason });
-    }
-    Ok(())
+    Ok(Exit::Success)
 }
 
-pub(super) async fn tasks(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
+pub(super) async fn tasks(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let app = session.app_or_default(name).await?;
     let list = session.client()?.list(&format!("/v3/apps/{}/tasks?per_page=5000", app.guid)).await?;
     let row = |task: &Value| {
         let command = text(task, "/command");
@@ -63,5 +51,30 @@ pub(super) async fn tasks(session: &Session, name: &str) -> Result<(), CliError>
             text(task, "/result/failure_reason"),
         ]
     };
-    session.show(list, &["id", "name", "state", "created", "command", "failure"], row, "There are no tasks.")
+    let empty = format!("There are no tasks. Run one: `slipway run {} -- COMMAND`", app.name);
+    session.show(list, &["id", "name", "state", "created", "command", "failure"], row, &empty)
+}
+
+pub(super) async fn terminate(session: &Session, args: TerminateTaskArgs) -> Result<(), CliError> {
+    let app = session.app(&args.name).await?;
+    let client = session.client()?;
+    let number = args.id.to_string();
+    let path = query(
+        &format!("/v3/apps/{}/tasks", app.guid),
+        &[("sequence_ids", number.as_str()), ("per_page", "1"), ("page", "1")],
+    );
+    let found: Vec<Task> = client.list_as(&path).await?;
+    let task = found.into_iter().next().ok_or_else(|| CliError::Missing {
+        kind: "Task",
+        name: number.clone(),
+        place: format!(" of app '{}'", app.name),
+    })?;
+    if matches!(task.state.as_str(), "SUCCEEDED" | "FAILED") {
+        let state = task.state.to_lowercase();
+        session.printer.say(&format!("Task {number} of '{}' has ended already ({state}); nothing was done.", app.name));
+        return Ok(());
+    }
+    client.send(Method::PUT, &format!("/v3/tasks/{}/cancel", task.guid), Body::None).await?;
+    session.printer.say(&format!("Task {number} of '{}' is being ended.", app.name));
+    Ok(())
 }

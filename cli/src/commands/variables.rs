@@ -1,15 +1,15 @@
-//! `env`, `set-env`, `unset-env`.
+//! `env`, `set-env`, `unset-env`, and the variables of everybody: `env-group`, `set-env-group`.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::Session;
-use crate::args::{SetEnvArgs, UnsetEnvArgs};
+use crate::args::{GroupArgs, SetEnvArgs, SetGroupArgs, UnsetEnvArgs};
 use crate::client::Body;
 use crate::error::CliError;
 
-pub(super) async fn env(session: &Session, name: &str) -> Result<(), CliError> {
-    let app = session.app(name).await?;
+pub(super) async fn env(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let app = session.app_or_default(name).await?;
     let all: Value = session.client()?.get(&format!("/v3/apps/{}/env", app.guid)).await?;
     if session.printer.wants_json() {
         return session.printer.json(&all);
@@ -24,46 +24,156 @@ pub(super) async fn env(session: &Session, name: &str) -> Result<(), CliError> {
     for (title, key) in parts {
         let Some(variables) = all.get(key).and_then(Value::as_object).filter(|map| !map.is_empty()) else { continue };
         session.printer.data(&format!("{title}:"))?;
-        for (name, value) in variables {
-            let value = match value {
-                Value::String(text) => text.clone(),
-                Value::Object(_) | Value::Array(_) => serde_json::to_string_pretty(value).unwrap_or_default(),
-                other => other.to_string(),
-            };
-            session.printer.data(&format!("  {name}: {value}"))?;
-        }
+        print(session, variables)?;
     }
     Ok(())
 }
 
-async fn change(session: &Session, app: &str, name: &str, value: Value) -> Result<(), CliError> {
-    let mut var = Map::new();
-    var.insert(name.to_owned(), value);
+fn print(session: &Session, variables: &Map<String, Value>) -> Result<(), CliError> {
+    for (name, value) in variables {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Object(_) | Value::Array(_) => serde_json::to_string_pretty(value).unwrap_or_default(),
+            other => other.to_string(),
+        };
+        session.printer.data(&format!("  {name}: {value}"))?;
+    }
+    Ok(())
+}
+
+async fn change(session: &Session, app: &str, var: Map<String, Value>) -> Result<(), CliError> {
     let path = format!("/v3/apps/{app}/environment_variables");
     session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "var": var }))).await?;
     Ok(())
 }
 
+/// App and variables of `set-env`.
+fn assignments(words: &[String]) -> Result<(Option<String>, Map<String, Value>), CliError> {
+    let usage = |message: String| CliError::Usage {
+        message,
+        hint: "Write `slipway set-env APP NAME=VALUE …`, or `slipway set-env APP NAME VALUE`.".to_owned(),
+    };
+    let (app, rest) = match words {
+        [first, rest @ ..] if !first.contains('=') => (Some(first.clone()), rest),
+        all => (None, all),
+    };
+    let mut var = Map::new();
+    match rest {
+        [] => return Err(usage("No variable is given.".to_owned())),
+        [name, value] if !name.contains('=') => {
+            var.insert(name.clone(), value.as_str().into());
+        }
+        pairs => {
+            for pair in pairs {
+                let (name, value) = pair
+                    .split_once('=')
+                    .filter(|(name, _)| !name.is_empty())
+                    // The value may be a secret that slipped into the wrong place.
+                    .ok_or_else(|| usage("One of the words is not of the form NAME=VALUE.".to_owned()))?;
+                var.insert(name.to_owned(), value.into());
+            }
+        }
+    }
+    Ok((app, var))
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+fn is_are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
 pub(super) async fn set(session: &Session, args: SetEnvArgs) -> Result<(), CliError> {
-    let app = session.app(&args.name).await?;
-    change(session, &app.guid, &args.variable, args.value.into()).await?;
-    session.printer.say(&format!(
-        "'{}' is set. It takes effect with `slipway restart {}`; with `restage` if the build needs it.",
-        args.variable, app.name
-    ));
+    let (name, var) = assignments(&args.words)?;
+    let app = session.app_or_default(name).await?;
+    let (names, verb) = (quoted(var.keys()), is_are(var.len()));
+    change(session, &app.guid, var).await?;
+    session.printer.say(&format!("{names} {verb} set for '{}'. {}", app.name, takes_effect(&app.name)));
     Ok(())
+}
+
+fn takes_effect(app: &str) -> String {
+    format!(
+        "It takes effect with `slipway restart {app} --strategy rolling`, or with `slipway restage {app}` if the build needs it."
+    )
 }
 
 pub(super) async fn unset(session: &Session, args: UnsetEnvArgs) -> Result<(), CliError> {
     let app = session.app(&args.name).await?;
     let all: Value = session.client()?.get(&format!("/v3/apps/{}/env", app.guid)).await?;
-    if all.get("environment_variables").and_then(|set| set.get(&args.variable)).is_none() {
-        session.printer.say(&format!("'{}' is not set.", args.variable));
+    let is_set = |name: &String| all.get("environment_variables").and_then(|set| set.get(name)).is_some();
+    let (there, missing): (Vec<String>, Vec<String>) = args.variables.into_iter().partition(is_set);
+    if !missing.is_empty() {
+        let (names, verb) = (quoted(missing.iter()), is_are(missing.len()));
+        session.printer.say(&format!("{names} {verb} not set for '{}'.", app.name));
+    }
+    if there.is_empty() {
         return Ok(());
     }
-    change(session, &app.guid, &args.variable, Value::Null).await?;
+    let (names, verb) = (quoted(there.iter()), is_are(there.len()));
+    change(session, &app.guid, there.into_iter().map(|name| (name, Value::Null)).collect()).await?;
+    session.printer.say(&format!("{names} {verb} removed from '{}'. {}", app.name, takes_effect(&app.name)));
+    Ok(())
+}
+
+pub(super) async fn group(session: &Session, args: GroupArgs) -> Result<(), CliError> {
+    let path = format!("/v3/environment_variable_groups/{}", args.group.word());
+    let group: Value = session.client()?.get(&path).await?;
+    if session.printer.wants_json() {
+        return session.printer.json(&group);
+    }
+    match group.get("var").and_then(Value::as_object).filter(|var| !var.is_empty()) {
+        Some(var) => print(session, var),
+        None => {
+            session.printer.say(&format!("The {} group has no variables.", args.group.word()));
+            Ok(())
+        }
+    }
+}
+
+pub(super) async fn set_group(session: &Session, args: SetGroupArgs) -> Result<(), CliError> {
+    let word = args.group.word();
+    let mut var = Map::new();
+    for text in &args.variables {
+        match text.split_once('=') {
+            Some((name, value)) => var.insert(name.to_owned(), value.into()),
+            None => var.insert(text.clone(), Value::Null),
+        };
+    }
+    let path = format!("/v3/environment_variable_groups/{word}");
+    let names = quoted(var.keys());
+    session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "var": var }))).await?;
     session
         .printer
-        .say(&format!("'{}' is removed. It takes effect with `slipway restart {}`.", args.variable, app.name));
+        .say(&format!("The {word} group is changed: {names}. Apps see it at their next start, builds at once."));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_read_in_both_forms() {
+        let read = |words: &[&str]| {
+            assignments(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>())
+                .map(|(app, var)| (app.unwrap_or_default(), Value::Object(var).to_string()))
+        };
+        for (words, app, var) in [
+            (&["web", "A=1", "B=2=3"][..], "web", r#"{"A":"1","B":"2=3"}"#),
+            (&["A=1"], "", r#"{"A":"1"}"#),
+            (&["web", "KEY", "-value"], "web", r#"{"KEY":"-value"}"#),
+            (&["web", "KEY", "a=b"], "web", r#"{"KEY":"a=b"}"#),
+            (&["web", "KEY="], "web", r#"{"KEY":""}"#),
+        ] {
+            assert_eq!(read(words).expect("read"), (app.to_owned(), var.to_owned()), "{words:?}");
+        }
+        for words in [&["web"][..], &["web", "KEY"], &["web", "A=1", "secret"], &["web", "A", "B", "C"], &["web", "=1"]]
+        {
+            let error = read(words).expect_err("refused").to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
 }

@@ -228,6 +228,10 @@ impl Check<'_> {
                         self.problems.push(format!("{}: '{key}': {error}", self.place));
                     }
                 }
+                Value::Number(number) if !rate => {
+                    self.problems
+                        .push(format!("{}: '{key}': '{number}' has no unit: write {number}M or {number}G", self.place));
+                }
                 other => self.wrong(key, "must be a size with a unit, such as 256M or 1G", other),
             }
         }

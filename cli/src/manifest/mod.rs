@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use serde_norway::{Mapping, Value};
 
 use crate::args::PushArgs;
+use crate::environment::Environment;
+use crate::size::{SizeError, parse_mib};
 
 /// The platform refuses more.
 const LARGEST: usize = 1 << 20;
@@ -73,8 +75,26 @@ pub enum ManifestError {
         /// Its size.
         bytes: usize,
     },
+    /// A flag cannot be meant.
+    #[error("{flag} {value}")]
+    Flag {
+        /// `-m`, `-k`.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+        /// Why.
+        source: SizeError,
+    },
+    /// No name is given, and the manifest has several.
+    #[error("No app is named, and {file} has several: {}", names.join(", "))]
+    WhichApp {
+        /// The file.
+        file: String,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// Neither a name nor a manifest.
-    #[error("There is no app to push: no name is given and there is no manifest.yml")]
+    #[error("No app is named: there is no name, no manifest.yml, and the directory's name is none for an app")]
     NoName,
     /// Flags for one app, several apps.
     #[error("The flags can be meant for one app only, but the manifest has several")]
@@ -112,6 +132,11 @@ pub(crate) struct AppEntry {
 
 /// Reads the manifest that the flags mean and merges the flags into it. `directory` is where relative paths start.
 pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, ManifestError> {
+    for (flag, value) in [("-m", &flags.memory), ("-k", &flags.disk)] {
+        if let Some(Err(source)) = value.as_deref().map(parse_mib) {
+            return Err(ManifestError::Flag { flag, value: value.clone().unwrap_or_default(), source });
+        }
+    }
     let values = variables::Variables::load(&flags.variables, &flags.variable_files, directory)?;
     let file = find(flags, directory)?;
     let (mut apps, mut warnings, label) = match &file {
@@ -136,6 +161,45 @@ pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, Ma
         return Err(ManifestError::TooLarge { file: label, bytes: yaml.len() });
     }
     Ok(Manifest { yaml, apps: entries, warnings })
+}
+
+/// The app that a command without a name means: the only one of the manifest, else the one named as the directory is.
+pub(crate) fn default_name(environment: &Environment) -> Result<String, ManifestError> {
+    let Some(path) = find(&PushArgs::default(), &environment.directory)? else {
+        return directory_name(environment, None);
+    };
+    let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+    let root: Value =
+        serde_norway::from_str(&text).map_err(|source| ManifestError::Yaml { path: path.clone(), source })?;
+    let apps = root.get("applications").and_then(Value::as_sequence).into_iter().flatten();
+    let names: Vec<&str> = apps.filter_map(|app| app.get("name").and_then(Value::as_str)).collect();
+    match names.as_slice() {
+        [] => directory_name(environment, None),
+        [one] => Ok((*one).to_owned()),
+        several => {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Err(ManifestError::WhichApp { file, names: several.iter().map(|&name| name.to_owned()).collect() })
+        }
+    }
+}
+
+/// The name of the directory that is pushed, if an app can have it. A home directory names no app: whoever pushes from there
+/// has most likely forgotten to go somewhere else.
+pub(crate) fn directory_name(environment: &Environment, path: Option<&Path>) -> Result<String, ManifestError> {
+    let directory = path.map_or_else(|| environment.directory.clone(), |path| environment.directory.join(path));
+    // `-p .` and `-p ..` have names only when the links are followed.
+    let directory = directory.canonicalize().unwrap_or(directory);
+    let home = environment.variable("HOME").map(PathBuf::from);
+    if !directory.is_dir() || home.is_some_and(|home| home.canonicalize().unwrap_or(home) == directory) {
+        return Err(ManifestError::NoName);
+    }
+    let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Ok(name.to_owned())
+    } else {
+        Err(ManifestError::NoName)
+    }
 }
 
 fn find(flags: &PushArgs, directory: &Path) -> Result<Option<PathBuf>, ManifestError> {

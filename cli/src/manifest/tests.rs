@@ -136,14 +136,14 @@ applications:
     insta::assert_snapshot!(error, @r"
     manifest.yml has 12 mistakes:
       - app 'a': 'memory': '512Q' is not a size: the unit must be B, K, M, G or T
-      - app 'a': 'disk_quota' must be a size with a unit, such as 256M or 1G, it is 100
+      - app 'a': 'disk_quota': '100' has no unit: write 100M or 100G
       - app 'a': 'instances' must be a whole number, 0 or more, it is -1
       - app 'a': 'timeout' must be a whole number of seconds, 1 or more, it is 0
       - app 'a': 'health-check-type' must be port, http or process, it is 'ping'
       - app 'a': 'command' must be text, it is a list
       - app 'a': 'routes' must be a list of 'route: HOST.DOMAIN', it is 'plain.test'
       - app 'a': 'env' must be a mapping, it is a list
-      - app 'a', process 'web': 'memory' must be a size with a unit, such as 256M or 1G, it is 5
+      - app 'a', process 'web': 'memory': '5' has no unit: write 5M or 5G
       - app 'a': the process 'web' is there more than once
       - app 'a' is there more than once
       - app 3 has no name

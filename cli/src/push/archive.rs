@@ -88,7 +88,8 @@ mod tests {
     use crate::printer::{Output, Printer};
 
     fn silent() -> Printer {
-        let output = Output { out: Box::new(std::io::sink()), err: Box::new(std::io::sink()), terminal: false };
+        let output =
+            Output { out: Box::new(std::io::sink()), err: Box::new(std::io::sink()), terminal: false, screen: false };
         Printer::new(output, GlobalOptions::default())
     }
 

@@ -1,5 +1,5 @@
-//! Which files belong to an app, and what they are: found, filtered by `.cfignore`, hashed. Nothing outside the app's
-//! directory is ever read, whatever links say.
+//! Which files belong to an app, and what they are: found, filtered by `.cfignore` or what git ignores, hashed. Nothing
+//! outside the app's directory is ever read, whatever links say, but for the `.gitignore` files of its checkout.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -14,13 +14,14 @@ use nix::fcntl::OFlag;
 use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
+use super::checkout::{Checkout, Remarks, doubtful};
 use crate::error::CliError;
 use crate::printer::Printer;
 use crate::size::human;
 
-/// What Cloud Foundry never uploads.
+/// What Cloud Foundry never uploads, at any depth.
 const DEFAULT_IGNORES: &[&str] =
-    &[".cfignore", ".DS_Store", ".git", ".gitignore", ".hg", ".svn", "_darcs", "/manifest.yml", "/manifest.yaml"];
+    &[".cfignore", ".DS_Store", ".git", ".gitignore", ".hg", ".svn", "_darcs", "manifest.yml", "manifest.yaml"];
 
 /// The app's files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +121,7 @@ pub(super) enum Source {
 }
 
 /// Refuses a path that cannot be pushed, without reading it.
-pub(super) fn check_path(path: &Path) -> Result<(), FilesError> {
+pub(crate) fn check_path(path: &Path) -> Result<(), FilesError> {
     match std::fs::metadata(path) {
         Ok(data) if data.is_dir() => Ok(()),
         Ok(_) => {
@@ -145,10 +146,16 @@ impl Source {
     /// Looks at a path, on threads of its own.
     pub(super) async fn find(path: &Path, printer: &Printer) -> Result<Self, CliError> {
         let path = path.to_owned();
-        let (source, skipped) =
+        let (source, remarks) =
             tokio::task::spawn_blocking(move || Self::read(&path)).await.map_err(CliError::Panicked)??;
-        for path in &skipped {
+        for path in &remarks.skipped {
             printer.warn(&format!("'{path}' is neither file, directory nor link and is left out"));
+        }
+        if let Some(text) = remarks.left_out() {
+            printer.say(&text);
+        }
+        for text in remarks.doubtful() {
+            printer.warn(&text);
         }
         let text = match &source {
             Self::Directory { entries, .. } => {
@@ -161,18 +168,18 @@ impl Source {
         Ok(source)
     }
 
-    fn read(path: &Path) -> Result<(Self, Vec<String>), FilesError> {
+    fn read(path: &Path) -> Result<(Self, Remarks), FilesError> {
         check_path(path)?;
         let data = std::fs::metadata(path).map_err(|source| FilesError::Read { path: path.into(), source })?;
         if !data.is_dir() {
-            return Ok((Self::Archive { file: path.into(), size: data.len() }, Vec::new()));
+            return Ok((Self::Archive { file: path.into(), size: data.len() }, Remarks::default()));
         }
-        let (mut entries, skipped) = scan(path)?;
+        let (mut entries, remarks) = scan(path)?;
         if entries.is_empty() {
             return Err(FilesError::Empty { path: path.into() });
         }
         hash(path, &mut entries)?;
-        Ok((Self::Directory { root: path.into(), entries }, skipped))
+        Ok((Self::Directory { root: path.into(), entries }, remarks))
     }
 }
 
@@ -187,28 +194,39 @@ impl Entry {
 }
 
 /// Finds the entries below a directory, in the order of their names, without their hashes.
-fn scan(root: &Path) -> Result<(Vec<Entry>, Vec<String>), FilesError> {
-    let ignored = patterns(root)?;
+fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
+    let (ignored, has_cfignore) = patterns(root)?;
+    let mut git = if has_cfignore { None } else { Checkout::around(root) };
+    let mut by_git = Vec::new();
     let mut entries = Vec::new();
     let mut skipped = Vec::new();
     let mut directories: Vec<(String, u32)> = Vec::new();
     let mut occupied: HashSet<String> = HashSet::new();
     let mut outside: Vec<(String, String)> = Vec::new();
     let walk = WalkDir::new(root).min_depth(1).follow_links(false).follow_root_links(true).sort_by_file_name();
-    let walk = walk.into_iter().filter_entry(|entry| {
-        entry.depth() == 0
-            || entry
-                .path()
-                .strip_prefix(root)
-                .is_ok_and(|path| !ignored.matched(path, entry.file_type().is_dir()).is_ignore())
-    });
-    for entry in walk {
+    let mut walk = walk.into_iter();
+    while let Some(entry) = walk.next() {
         let entry = entry.map_err(|error| FilesError::Read {
             path: error.path().unwrap_or(root).to_owned(),
             source: error.into_io_error().unwrap_or_else(|| io::Error::other("links in a circle")),
         })?;
         let read = |source| FilesError::Read { path: entry.path().to_owned(), source };
         let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let is_directory = entry.file_type().is_dir();
+        let out = if ignored.matched(relative, is_directory).is_ignore() {
+            true
+        } else if git.as_mut().is_some_and(|git| git.ignores(relative, is_directory)) {
+            by_git.push(relative.display().to_string());
+            true
+        } else {
+            false
+        };
+        if out {
+            if is_directory {
+                walk.skip_current_dir();
+            }
+            continue;
+        }
         let path = relative.to_str().ok_or_else(|| FilesError::Name { path: entry.path().to_owned() })?.to_owned();
         let data = entry
             .metadata()
@@ -241,10 +259,13 @@ fn scan(root: &Path) -> Result<(Vec<Entry>, Vec<String>), FilesError> {
     }
     let empty = directories.into_iter().filter(|(path, _)| !occupied.contains(path));
     entries.extend(empty.map(|(path, mode)| Entry { path, mode, kind: Kind::EmptyDirectory }));
-    Ok((entries, skipped))
+    let remarks =
+        Remarks { skipped, by_git, doubtful: if has_cfignore { Vec::new() } else { doubtful(root, &entries) } };
+    Ok((entries, remarks))
 }
 
-fn patterns(root: &Path) -> Result<Gitignore, FilesError> {
+/// What never goes along and what `.cfignore` names; and whether there is one.
+fn patterns(root: &Path) -> Result<(Gitignore, bool), FilesError> {
     let file = root.join(".cfignore");
     // Matched against relative paths, so the root of the patterns is the empty path.
     let mut builder = GitignoreBuilder::new("");
@@ -252,8 +273,10 @@ fn patterns(root: &Path) -> Result<Gitignore, FilesError> {
     for pattern in DEFAULT_IGNORES {
         builder.add_line(None, pattern).map_err(fail)?;
     }
+    let mut there = false;
     match std::fs::read_to_string(&file) {
         Ok(text) => {
+            there = true;
             for line in text.lines() {
                 builder.add_line(None, line).map_err(fail)?;
             }
@@ -261,7 +284,7 @@ fn patterns(root: &Path) -> Result<Gitignore, FilesError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(FilesError::Read { path: file, source }),
     }
-    builder.build().map_err(fail)
+    Ok((builder.build().map_err(fail)?, there))
 }
 
 /// Whether a link in the directory `parent` leads out of the app, by its text alone.
@@ -385,10 +408,62 @@ pub(super) mod tests {
             (".hidden", ""),
             ("main.js", ""),
         ]);
+        assert_eq!(paths(app.path()), [".hidden", "docs/b.txt", "keep.log", "main.js", "sub/build/in"]);
+    }
+
+    #[test]
+    fn in_a_checkout_without_cfignore_git_decides_and_the_screen_says_so() {
+        let top = tree(&[
+            (".git/info/exclude", "private\n"),
+            (".gitignore", "*.log\n/dist\n[z-a]\n"),
+            ("app/.gitignore", "node_modules/\n.env\n!keep.log\n"),
+            ("app/a.log", ""),
+            ("app/keep.log", ""),
+            ("app/.env", ""),
+            ("app/private", ""),
+            ("app/node_modules/x/y.js", ""),
+            ("app/sub/.gitignore", "/local\n"),
+            ("app/sub/local", ""),
+            ("app/sub/deep/local", ""),
+            ("app/main.js", ""),
+            ("dist/index.html", ""),
+            ("dist/out.log", ""),
+        ]);
+        let (entries, remarks) = scan(&top.path().join("app")).expect("scanned");
+        let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+        assert_eq!(paths, ["keep.log", "main.js", "sub/deep/local"]);
+        let text = remarks.left_out().expect("a line");
         assert_eq!(
-            paths(app.path()),
-            [".hidden", "docs/b.txt", "keep.log", "main.js", "sub/build/in", "sub/manifest.yml"]
+            text,
+            "Left out as .gitignore says: .env, a.log, node_modules, private and 1 more. A .cfignore decides in its place."
         );
+        assert!(remarks.doubtful().is_empty());
+        // Built files that git ignores as a whole are what is pushed: what lies above has no say.
+        assert_eq!(self::paths(&top.path().join("dist")), ["index.html", "out.log"]);
+        // By a link it is the same checkout.
+        let elsewhere = tree(&[]);
+        symlink(top.path().join("app"), elsewhere.path().join("link")).expect("link");
+        assert_eq!(self::paths(&elsewhere.path().join("link")), paths);
+        std::fs::write(top.path().join("app/.cfignore"), "main.js\n").expect("written");
+        let (entries, remarks) = scan(&top.path().join("app")).expect("scanned");
+        assert!(entries.iter().any(|entry| entry.path == ".env") && remarks.left_out().is_none());
+    }
+
+    #[test]
+    fn what_is_most_often_not_meant_is_named() {
+        let app = tree(&[
+            ("package.json", ""),
+            ("node_modules/x.js", ""),
+            ("Cargo.toml", ""),
+            ("target/debug/x", ""),
+            (".env", ""),
+            ("venv/bin/python", ""),
+        ]);
+        let remarks = scan(app.path()).expect("scanned").1;
+        let named: Vec<&str> = remarks.doubtful.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(named, ["node_modules", "target", "venv", ".env"]);
+        std::fs::write(app.path().join(".cfignore"), "target\n").expect("written");
+        assert!(scan(app.path()).expect("scanned").1.doubtful.is_empty(), "whoever has a .cfignore has decided");
     }
 
     #[test]
@@ -450,8 +525,8 @@ pub(super) mod tests {
     fn sockets_and_pipes_are_named_and_left_out() {
         let app = tree(&[("file", "x")]);
         nix::unistd::mkfifo(&app.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
-        let (entries, skipped) = scan(app.path()).expect("scanned");
-        assert_eq!((entries.len(), skipped), (1, vec!["pipe".to_owned()]));
+        let (entries, remarks) = scan(app.path()).expect("scanned");
+        assert_eq!((entries.len(), remarks.skipped), (1, vec!["pipe".to_owned()]));
     }
 
     #[test]

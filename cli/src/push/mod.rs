@@ -4,27 +4,35 @@
 //! and shows how, `start` waits until it runs.
 
 mod archive;
+mod checkout;
+mod deploy;
 mod files;
 mod stage;
 mod start;
 mod upload;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 
+pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
+pub(crate) use files::check_path;
 pub(crate) use stage::stage;
-pub(crate) use start::{Before, Patience, wait_until_running};
+use start::StartTimings;
+pub(crate) use start::{Before, Patience, processes, wait_until_running};
+pub(crate) use upload::Zip;
 
-use crate::args::PushArgs;
+use crate::args::{PushArgs, Strategy};
 use crate::client::views::{App, Route};
 use crate::client::{Body, Client, ClientError, query};
 use crate::commands::Session;
 use crate::error::CliError;
 use crate::manifest::{self, AppEntry};
+use crate::under_way::Unfinished;
 
 /// A push that went wrong on the platform.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +86,28 @@ pub enum PushError {
         app: String,
         /// The platform's words.
         reason: String,
+    },
+    /// A new version was given up.
+    #[error("The new version of '{app}' did not take over: {reason}.\nThe old version serves on.")]
+    NotTakenOver {
+        /// The app.
+        app: String,
+        /// Why.
+        reason: String,
+    },
+    /// No deployment is under way.
+    #[error("No deployment of '{app}' is under way")]
+    NoDeployment {
+        /// The app.
+        app: String,
+    },
+    /// There is no such version.
+    #[error("'{app}' has {what}")]
+    NoRevision {
+        /// The app.
+        app: String,
+        /// `no revision 7`, …
+        what: String,
     },
     /// The upload failed, more than once.
     #[error("The upload of '{app}' failed after {tries} tries")]
@@ -135,6 +165,10 @@ pub(crate) struct Pushed {
     pub(crate) url: Option<String>,
     pub(crate) urls: Vec<String>,
     pub(crate) uploaded_bytes: u64,
+    /// `rolling`, `canary` or `recreate`; nothing when it was not started.
+    pub(crate) strategy: Option<&'static str>,
+    /// The step at which a canary waits, and how many there are.
+    pub(crate) canary_step: Option<(u64, u64)>,
     pub(crate) timings: Timings,
 }
 
@@ -146,7 +180,16 @@ fn elapsed(begun: Instant) -> u64 {
 /// Pushes the apps that the flags and the manifest mean, one after the other.
 pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Pushed>, CliError> {
     let begun = Instant::now();
-    let manifest = manifest::prepare(flags, &session.environment.directory)?;
+    check(&flags.how)?;
+    let directory = &session.environment.directory;
+    let mut named = flags.clone();
+    let manifest = match manifest::prepare(flags, directory) {
+        Err(manifest::ManifestError::NoName) => {
+            named.name = Some(manifest::directory_name(&session.environment, flags.path.as_deref())?);
+            manifest::prepare(&named, directory)?
+        }
+        other => other?,
+    };
     for warning in &manifest.warnings {
         session.printer.warn(warning);
     }
@@ -157,6 +200,10 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let space = session.space()?;
     let client = session.client()?;
     session.printer.say(&format!("Pushing {} to space '{}' …", names(&manifest.apps), space.name));
+    let mut there = HashSet::new();
+    for entry in &manifest.apps {
+        there.extend(find(client, &space.guid, &entry.name).await?.map(|app| app.name));
+    }
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
     client.finish(&answer).await?;
@@ -164,7 +211,15 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let mut done = Vec::new();
     for entry in &manifest.apps {
         let app_begun = Instant::now();
-        let mut pushed = Box::pin(push_one(session, client, flags, entry)).await?;
+        let app = find(client, &space.guid, &entry.name).await?;
+        let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
+        let first = !there.contains(&app.name);
+        let result = Box::pin(push_one(session, client, flags, entry, &app, first)).await;
+        session.under_way.end();
+        if result.is_err() && first {
+            left_behind(session, &app).await;
+        }
+        let mut pushed = result?;
         pushed.timings.prepare_ms += applied;
         pushed.timings.total_ms = elapsed(app_begun) + applied;
         done.push(pushed);
@@ -172,24 +227,48 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     Ok(done)
 }
 
+async fn find(client: &Client, space: &str, name: &str) -> Result<Option<App>, CliError> {
+    let found: Vec<App> = client.list_as(&query("/v3/apps", &[("names", name), ("space_guids", space)])).await?;
+    Ok(found.into_iter().next())
+}
+
+/// Says what a first push that did not end well has made, and how to be rid of it.
+pub(crate) async fn left_behind(session: &Session, app: &App) {
+    let Ok(client) = session.client() else { return };
+    // What cannot be looked up now is not worth another error.
+    let urls = urls(client, app).await.unwrap_or_default();
+    let routes = match urls.as_slice() {
+        [] => String::new(),
+        urls => format!(" with {}", urls.join(", ")),
+    };
+    session.printer.say(&format!(
+        "The app '{0}'{routes} was made by this push and stays. Push again when it is mended, or remove it: \
+         `slipway delete {0} -r -f`",
+        app.name
+    ));
+}
+
 fn names(apps: &[AppEntry]) -> String {
     apps.iter().map(|app| format!("'{}'", app.name)).collect::<Vec<_>>().join(", ")
 }
 
-async fn push_one(session: &Session, client: &Client, flags: &PushArgs, entry: &AppEntry) -> Result<Pushed, CliError> {
-    let space = session.space()?;
+async fn push_one(
+    session: &Session,
+    client: &Client,
+    flags: &PushArgs,
+    entry: &AppEntry,
+    app: &App,
+    first: bool,
+) -> Result<Pushed, CliError> {
     let printer = &session.printer;
     let begun = Instant::now();
-    let path = query("/v3/apps", &[("names", &entry.name), ("space_guids", &space.guid)]);
-    let found: Vec<App> = client.list_as(&path).await?;
-    let app = found.into_iter().next().ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
-
+    session.under_way.begin(Unfinished::Uploading { app: app.clone(), first });
     let (package, uploaded_bytes, prepared) = match &entry.image {
-        Some(image) => (upload::image(client, &app, image).await?, 0, elapsed(begun)),
+        Some(image) => (upload::image(client, app, image).await?, 0, elapsed(begun)),
         None => {
             let source = files::Source::find(&entry.path, printer).await?;
             let prepared = elapsed(begun);
-            let (package, bytes) = upload::files(client, printer, &app, &source).await?;
+            let (package, bytes) = upload::files(client, printer, app, &source).await?;
             (package, bytes, prepared)
         }
     };
@@ -202,6 +281,8 @@ async fn push_one(session: &Session, client: &Client, flags: &PushArgs, entry: &
         url: None,
         urls: Vec::new(),
         uploaded_bytes,
+        strategy: None,
+        canary_step: None,
         timings,
     };
     if flags.no_start {
@@ -210,23 +291,45 @@ async fn push_one(session: &Session, client: &Client, flags: &PushArgs, entry: &
         }
     } else {
         let staging = Instant::now();
-        let droplet = stage(session, &app, &package).await?;
+        session.under_way.begin(Unfinished::Building { app: app.clone(), first });
+        let droplet = stage(session, app, &package).await?;
         timings.stage_ms = elapsed(staging);
         let starting = Instant::now();
-        let before = Before::of(client, &app).await?;
-        assign_droplet(client, &app, &droplet).await?;
-        printer.say(&format!("Starting '{}' …", app.name));
-        client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
+        let before = Before::of(client, app).await?;
+        let strategy = choose(session, app, &flags.how, Strategy::Rolling, &before);
         let patience = if flags.no_wait { Patience::FirstOfWeb } else { Patience::All };
-        let restarted = elapsed(starting);
-        let phases = wait_until_running(session, &app, &before, patience).await?;
-        timings.place_ms = restarted + phases.placed_ms;
+        let (phases, asked) = match strategy {
+            Strategy::Recreate => {
+                pushed.strategy = Some("recreate");
+                assign_droplet(client, app, &droplet).await?;
+                printer.say(&format!("Starting '{}' …", app.name));
+                session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
+                client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
+                let restarted = elapsed(starting);
+                (wait_until_running(session, app, &before, patience).await?, restarted)
+            }
+            Strategy::Rolling | Strategy::Canary => {
+                pushed.strategy = strategy.word();
+                printer
+                    .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
+                let asked = elapsed(starting);
+                let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), patience };
+                match deploy(session, app, Bring::Droplet(&droplet), &rollout).await? {
+                    Deployed::Wholly(phases) => (phases, asked),
+                    Deployed::AtStep(step, steps) => {
+                        pushed.canary_step = Some((step, steps));
+                        (StartTimings::default(), asked)
+                    }
+                }
+            }
+        };
+        timings.place_ms = asked + phases.placed_ms;
         timings.start_ms = phases.ready_ms.saturating_sub(phases.placed_ms);
         timings.route_ms = phases.routed_ms.saturating_sub(phases.ready_ms);
         pushed.droplet_guid = Some(droplet);
         pushed.timings = timings;
     }
-    pushed.urls = urls(client, &app).await?;
+    pushed.urls = urls(client, app).await?;
     pushed.url = pushed.urls.first().cloned();
     Ok(pushed)
 }

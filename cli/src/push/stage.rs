@@ -18,13 +18,15 @@ const SHORT_PAUSE: Duration = Duration::from_millis(25);
 const PAUSE: Duration = Duration::from_millis(120);
 /// For how long to look often.
 const EAGER: Duration = Duration::from_secs(3);
+/// After so long without a word the build is said to go on.
+const SILENCE: Duration = Duration::from_secs(15);
 /// How long the last lines of a build may take to arrive after it ended.
 const LAST_LINES: Duration = Duration::from_millis(600);
 
 /// Builds the package: the droplet's guid.
 pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result<String, CliError> {
     let client = session.client()?;
-    session.printer.say(&format!("Staging '{}' …", app.name));
+    session.printer.say(&format!("Building '{}' …", app.name));
     let mut lines = match Tail::from_now(client, &app.guid, Duration::ZERO).await {
         Ok(tail) => Lines { tail: Some(tail), session },
         Err(error) => {
@@ -38,7 +40,19 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
         client.send_json(Method::POST, "/v3/builds", json!({ "package": { "guid": package } })).await?;
     let path = format!("/v3/builds/{}", build.guid);
     let mut shown = Instant::now();
+    let mut spoke = Instant::now();
+    let mut waits = String::new();
     while build.state == "STAGING" {
+        // What it waits for is told at once: it may take long, and somebody can do something about it.
+        if let Some(reason) = build.waits_for().filter(|reason| *reason != waits) {
+            session.printer.say(&format!("   waiting: {}", printable(&reason)));
+            (waits, spoke) = (reason, Instant::now());
+        }
+        if spoke.elapsed() > SILENCE {
+            let what = if waits.is_empty() { "building" } else { "waiting" };
+            session.printer.say(&format!("   still {what} after {} s", begun.elapsed().as_secs()));
+            spoke = Instant::now();
+        }
         if begun.elapsed() > limit {
             return Err(
                 PushError::StagingTimeout { app: app.name.clone(), minutes: limit.as_secs().div_ceil(60) }.into()
@@ -46,7 +60,9 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
         }
         tokio::time::sleep(if begun.elapsed() < EAGER { SHORT_PAUSE } else { PAUSE }).await;
         if shown.elapsed() >= PAUSE {
-            lines.show(client).await;
+            if lines.show(client).await > 0 {
+                spoke = Instant::now();
+            }
             shown = Instant::now();
         }
         build = client.get(&path).await?;

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// For how long to look often.
 const EAGER: Duration = Duration::from_secs(3);
 /// How long an app may be nowhere before that counts as having no room: cells come back, other apps go.
-const NO_ROOM: Duration = Duration::from_secs(30);
+pub(super) const NO_ROOM: Duration = Duration::from_secs(30);
 /// Lines shown of an app that crashed.
 const CRASH_LINES: usize = 30;
 
@@ -33,7 +33,13 @@ pub(crate) enum Patience {
 
 /// The instances of a run before this one, which say nothing about the new one.
 #[derive(Debug, Default)]
-pub(crate) struct Before(HashSet<String>);
+pub(crate) struct Before {
+    guids: HashSet<String>,
+    /// Web instances that ran.
+    running: usize,
+    /// Web instances that were wanted.
+    wanted: u32,
+}
 
 impl Before {
     /// The instances there are now.
@@ -41,15 +47,30 @@ impl Before {
         if !app.is_started() {
             return Ok(Self::default());
         }
-        let mut guids = HashSet::new();
+        let mut before = Self::default();
         for process in processes(client, app).await? {
-            guids.extend(stats(client, &process).await?.into_iter().filter_map(|row| row.instance_guid));
+            let rows = stats(client, &process).await?;
+            if process.kind == "web" {
+                before.running += rows.iter().filter(|row| row.state == "RUNNING").count();
+                before.wanted = before.wanted.max(process.instances);
+            }
+            before.guids.extend(rows.into_iter().filter_map(|row| row.instance_guid));
         }
-        Ok(Self(guids))
+        Ok(before)
+    }
+
+    /// Whether anything of it serves.
+    pub(crate) fn web_runs(&self) -> bool {
+        self.running > 0
+    }
+
+    /// Web instances that were wanted.
+    pub(crate) fn web_wanted(&self) -> u32 {
+        self.wanted
     }
 
     fn is_new(&self, row: &Stats) -> bool {
-        row.instance_guid.as_ref().is_none_or(|guid| !self.0.contains(guid))
+        row.instance_guid.as_ref().is_none_or(|guid| !self.guids.contains(guid))
     }
 }
 
@@ -58,7 +79,12 @@ pub(crate) async fn processes(client: &Client, app: &App) -> Result<Vec<Process>
 }
 
 pub(crate) async fn stats(client: &Client, process: &Process) -> Result<Vec<Stats>, CliError> {
-    let list: StatsList = client.get(&format!("/v3/processes/{}/stats", process.guid)).await?;
+    stats_of(client, &process.guid).await
+}
+
+/// The instances of a process.
+pub(super) async fn stats_of(client: &Client, process: &str) -> Result<Vec<Stats>, CliError> {
+    let list: StatsList = client.get(&format!("/v3/processes/{process}/stats")).await?;
     Ok(list.resources)
 }
 
@@ -76,7 +102,7 @@ pub(crate) struct StartTimings {
 
 impl StartTimings {
     /// Notes what `rows` show at `now` milliseconds. A phase that is over stays over, also when an instance crashes.
-    fn note(&mut self, rows: &[Stats], wanted: u32, before: &Before, now: u64) {
+    pub(super) fn note(&mut self, rows: &[Stats], wanted: u32, before: &Before, now: u64) {
         let rows: Vec<&Stats> = rows.iter().filter(|row| before.is_new(row)).collect();
         let all = |holds: fn(&Stats) -> bool| rows.len() >= wanted as usize && rows.iter().all(|row| holds(row));
         let placed = all(|row| row.instance_guid.is_some());
@@ -88,6 +114,13 @@ impl StartTimings {
                 *phase = now.max(1);
             }
         }
+    }
+
+    /// Everything is over at `now` milliseconds, whether each phase was seen or not.
+    pub(super) fn ends(&mut self, now: u64) {
+        self.routed_ms = now.max(1);
+        self.ready_ms = if self.ready_ms == 0 { self.routed_ms } else { self.ready_ms };
+        self.placed_ms = if self.placed_ms == 0 { self.ready_ms } else { self.placed_ms };
     }
 
     fn later(self, other: Self) -> Self {
@@ -193,7 +226,9 @@ pub(crate) async fn wait_until_running(
             }
         }
         let state = states.join("; ");
-        if !state.is_empty() && state != told && begun.elapsed() > Duration::from_secs(1) {
+        // Waiting for room is told at once: it may take long, and somebody can do something about it.
+        let waits = states.iter().any(|state| state.contains(WAITS));
+        if !state.is_empty() && state != told && (waits || begun.elapsed() > Duration::from_secs(1)) {
             session.printer.say(&format!("   {state}"));
             told.clone_from(&state);
         }
@@ -209,6 +244,9 @@ pub(crate) async fn wait_until_running(
     Ok(slowest)
 }
 
+/// Of an instance that no cell has.
+const WAITS: &str = "waiting for room";
+
 /// `2 running, 1 starting (pulling layers)`.
 pub(crate) fn summary(rows: &[Stats]) -> String {
     let mut parts = Vec::new();
@@ -217,13 +255,15 @@ pub(crate) fn summary(rows: &[Stats]) -> String {
         if !of_state.is_empty() {
             let details = of_state.iter().find_map(|row| row.details.as_deref());
             let details = details.map(|text| format!(" ({})", printable(text))).unwrap_or_default();
-            parts.push(format!("{} {}{details}", of_state.len(), state.to_lowercase()));
+            let word = if state == "DOWN" && !details.is_empty() { WAITS.to_owned() } else { state.to_lowercase() };
+            parts.push(format!("{} {word}{details}", of_state.len()));
         }
     }
     if parts.is_empty() { "no instance yet".to_owned() } else { parts.join(", ") }
 }
 
-async fn show_last_lines(session: &Session, app: &App) {
+/// Shows the last lines of an app that does not run.
+pub(super) async fn show_last_lines(session: &Session, app: &App) {
     let Ok(client) = session.client() else { return };
     // The crash is the failure to report; logs that cannot be read are not.
     let Ok(lines) = client.recent_logs(&app.guid, 200).await else { return };
@@ -271,14 +311,14 @@ mod tests {
             (vec![row("DOWN", "a", None)], 1, All, Verdict::Waits),
             (vec![row("DOWN", "a", Some("no room"))], 1, All, Verdict::Nowhere("no room".into())),
         ] {
-            let before = Before(HashSet::from(["old".to_owned()]));
+            let before = Before { guids: HashSet::from(["old".to_owned()]), ..Before::default() };
             assert_eq!(judge(&rows, wanted, &before, patience), verdict, "{rows:?}");
         }
     }
 
     #[test]
     fn each_phase_of_a_start_is_noted_once() {
-        let before = Before(HashSet::from(["old".to_owned()]));
+        let before = Before { guids: HashSet::from(["old".to_owned()]), ..Before::default() };
         let mut timings = StartTimings::default();
         timings.note(&[row("RUNNING", "old", None)], 1, &before, 5);
         assert_eq!(timings, StartTimings::default());
@@ -297,5 +337,6 @@ mod tests {
         let rows = [row("RUNNING", "a", None), row("STARTING", "b", Some("fetching")), row("RUNNING", "c", None)];
         assert_eq!(summary(&rows), "2 running, 1 starting (fetching)");
         assert_eq!(summary(&[]), "no instance yet");
+        assert_eq!(summary(&[row("DOWN", "d", Some("needs 64 MiB"))]), "1 waiting for room (needs 64 MiB)");
     }
 }

@@ -17,7 +17,7 @@ use super::archive::pack;
 use super::files::{Entry, FilesError, Kind, Source};
 use super::{PushError, files};
 use crate::client::views::{App, Package};
-use crate::client::{Body, Client, ClientError};
+use crate::client::{Answer, Body, Client, ClientError};
 use crate::error::CliError;
 use crate::printer::Printer;
 use crate::size::human;
@@ -159,7 +159,8 @@ async fn part(file: &Path, size: u64, progress: &Arc<crate::printer::Progress>) 
     let open = tokio::fs::File::open(file).await.map_err(read)?;
     let progress = Arc::clone(progress);
     let stream = ReaderStream::with_capacity(open, 256 << 10).inspect_ok(move |chunk| progress.add(chunk.len() as u64));
-    let part = Part::stream_with_length(reqwest::Body::wrap_stream(stream), size).file_name("package.zip");
+    let name = file.file_name().map_or_else(|| "package.zip".to_owned(), |name| name.to_string_lossy().into_owned());
+    let part = Part::stream_with_length(reqwest::Body::wrap_stream(stream), size).file_name(name);
     Ok(part.mime_str("application/octet-stream").map_err(ClientError::Setup)?)
 }
 
@@ -180,5 +181,36 @@ async fn ready(client: &Client, app: &App, mut package: Package) -> Result<Packa
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
         package = client.send(Method::GET, &path, Body::None).await?.json()?;
+    }
+}
+
+/// A zip archive that is sent as a whole: one that is there, or one of a directory, which goes when it is dropped.
+pub(crate) struct Zip {
+    file: std::path::PathBuf,
+    size: u64,
+    _packed: Option<tempfile::NamedTempFile>,
+}
+
+impl Zip {
+    /// The archive at a path, or one of the directory there.
+    pub(crate) async fn of(path: &Path, printer: &Printer) -> Result<Self, CliError> {
+        match Source::find(path, printer).await? {
+            Source::Archive { file, size } => Ok(Self { file, size, _packed: None }),
+            Source::Directory { root, entries } => {
+                let packed = pack(&root, entries).await?;
+                let file = packed.path().to_owned();
+                let data = packed.as_file().metadata();
+                let size = data.map_err(|source| FilesError::Read { path: file.clone(), source })?.len();
+                Ok(Self { file, size, _packed: Some(packed) })
+            }
+        }
+    }
+
+    /// Sends it as the part `bits` of a form.
+    pub(crate) async fn upload(&self, client: &Client, printer: &Arc<Printer>, to: &str) -> Result<Answer, CliError> {
+        printer.say(&format!("Uploading {} …", human(self.size)));
+        let progress = printer.progress("Uploading", self.size);
+        let form = Form::new().part("bits", part(&self.file, self.size, &progress).await?);
+        Ok(client.upload(to, form).await?)
     }
 }

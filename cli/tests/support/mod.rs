@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use serde_json::{Value, json};
-use slipway_cli::{Ask, Environment, Exit, Output, run_with};
+use slipway_cli::{Ask, Environment, Exit, Output, run_until};
 
 /// What the stub knows and what it was asked.
 #[derive(Default)]
@@ -44,7 +44,20 @@ pub(crate) struct World {
     /// The token accepted; anything when none.
     pub(crate) accepted: Option<String>,
     pub(crate) app_exists: bool,
+    pub(crate) app_runs: bool,
     pub(crate) builds: u32,
+    /// A build that does not end.
+    pub(crate) build_hangs: bool,
+    /// Status of the deployment, one for each look; the last one stays.
+    pub(crate) deployment: VecDeque<(&'static str, &'static str)>,
+    /// Rows of the deployment's new process, likewise.
+    pub(crate) new_stats: VecDeque<Value>,
+    /// State and failure of the task, likewise.
+    pub(crate) task: VecDeque<(&'static str, &'static str)>,
+    /// Lines that appear with the task.
+    pub(crate) task_logs: Vec<Value>,
+    /// Answers to requests that are not a push's: `METHOD /path`.
+    pub(crate) answers: BTreeMap<String, Value>,
 }
 
 /// An unusual answer.
@@ -143,12 +156,41 @@ impl Platform {
         self.run_with_variables(args, answers, &[]).await
     }
 
+    /// Runs a command that is interrupted as soon as the platform was asked for something that begins like `call`.
+    pub(crate) async fn run_interrupted(&self, args: &[&str], call: &str) -> Ran {
+        let (world, times) = (Arc::clone(&self.world), std::sync::atomic::AtomicU32::new(0));
+        let interrupt = || {
+            let (world, first) = (Arc::clone(&world), times.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0);
+            async move {
+                // A second interrupt would end the last words as well.
+                while !first || !world.lock().expect("world").calls.iter().any(|made| made.starts_with(call)) {
+                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                }
+            }
+        };
+        self.run_in(args, &[], &[], interrupt).await
+    }
+
     pub(crate) async fn run_with_variables(
         &self,
         args: &[&str],
         answers: &[&'static str],
         variables: &[(&str, &str)],
     ) -> Ran {
+        self.run_in(args, answers, variables, std::future::pending).await
+    }
+
+    async fn run_in<F, W>(
+        &self,
+        args: &[&str],
+        answers: &[&'static str],
+        variables: &[(&str, &str)],
+        interrupt: F,
+    ) -> Ran
+    where
+        F: Fn() -> W,
+        W: Future<Output = ()>,
+    {
         let mut all = BTreeMap::from([("HOME".to_owned(), self.home.path().display().to_string())]);
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let environment = Environment {
@@ -159,9 +201,9 @@ impl Platform {
             ask: Arc::new(Answers(Mutex::new(answers.iter().copied().collect()))),
         };
         let (out, err) = (Sink::default(), Sink::default());
-        let output = Output { out: Box::new(out.clone()), err: Box::new(err.clone()), terminal: false };
+        let output = Output { out: Box::new(out.clone()), err: Box::new(err.clone()), terminal: false, screen: false };
         let args = std::iter::once("slipway").chain(args.iter().copied());
-        let exit = run_with(args, environment, output).await;
+        let exit = run_until(args, environment, output, interrupt).await;
         Ran { exit, out: self.plain(&out.text()), err: self.plain(&err.text()) }
     }
 
@@ -357,8 +399,9 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
         world.bodies.insert(format!("{method} {path}"), body.clone());
     }
     let list = |items: Vec<Value>| json!({ "pagination": { "next": null }, "resources": items });
+    let state = if world.app_runs { "STARTED" } else { "STOPPED" };
     let app =
-        json!({ "guid": "app-1", "name": "web", "state": "STOPPED", "lifecycle": { "type": "buildpack", "data": {} } });
+        json!({ "guid": "app-1", "name": "web", "state": state, "lifecycle": { "type": "buildpack", "data": {} } });
     let route = json!({ "guid": "route-1", "host": "web", "path": "", "url": "web.slipway.localhost", "protocol": "http",
                         "destinations": [{ "guid": "d-1", "app": { "guid": "app-1", "process": { "type": "web" } },
                                            "protocol": "http1" }] });
@@ -366,7 +409,49 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
                           "relationships": { "app": { "data": { "guid": "app-1" } } },
                           "process_instances": [{ "index": 0, "state": "RUNNING", "since": 1 }] });
     let apps = if world.app_exists { vec![app.clone()] } else { Vec::new() };
+    if let Some(answer) = world.answers.get(&format!("{method} {path}")) {
+        return axum::Json(answer.clone()).into_response();
+    }
+    let deployment = |status: (&str, &str)| {
+        json!({ "guid": "deployment-1", "strategy": "rolling", "status": { "value": status.0, "reason": status.1,
+                "canary": { "steps": { "current": 1, "total": 2 } } }, "new_processes": [{ "guid": "process-2" }] })
+    };
+    let task = |status: (&str, &str)| {
+        let reason = if status.1.is_empty() { Value::Null } else { status.1.into() };
+        json!({ "guid": "task-1", "sequence_id": 7, "name": "mine", "state": status.0,
+                "result": { "failure_reason": reason } })
+    };
     let value = match (method.as_str(), path.as_str()) {
+        ("POST", "/v3/deployments") => {
+            let first = world.deployment.front().copied().unwrap_or(("ACTIVE", "DEPLOYING"));
+            return (StatusCode::CREATED, axum::Json(deployment(first))).into_response();
+        }
+        ("GET", "/v3/deployments") => {
+            let active = world.deployment.front().copied().filter(|status| status.0 == "ACTIVE");
+            list(active.map(deployment).into_iter().collect())
+        }
+        ("GET", "/v3/deployments/deployment-1") => {
+            let status = next(&mut world.deployment).unwrap_or(("FINALIZED", "DEPLOYED"));
+            deployment(status)
+        }
+        ("POST", "/v3/deployments/deployment-1/actions/cancel") => {
+            world.deployment = VecDeque::from([("FINALIZED", "CANCELED")]);
+            json!({})
+        }
+        ("POST", "/v3/deployments/deployment-1/actions/continue") => {
+            world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("FINALIZED", "DEPLOYED")]);
+            json!({})
+        }
+        ("GET", "/v3/processes/process-2/stats") => {
+            json!({ "resources": next(&mut world.new_stats).unwrap_or_else(|| json!([])) })
+        }
+        ("POST", "/v3/apps/app-1/tasks") => {
+            let lines = std::mem::take(&mut world.task_logs);
+            world.logs.extend(lines);
+            task(("PENDING", ""))
+        }
+        ("GET", "/v3/tasks/task-1") => task(next(&mut world.task).unwrap_or(("SUCCEEDED", ""))),
+        ("PUT", "/v3/tasks/task-1/cancel") => task(("CANCELING", "")),
         ("GET", "/v3/organizations") => list(vec![json!({ "guid": "org-1", "name": "main" })]),
         ("GET", "/v3/spaces") => list(vec![json!({ "guid": "space-1", "name": "dev" })]),
         ("POST", "/v3/spaces/space-1/actions/apply_manifest") => {
@@ -402,6 +487,9 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
             json!({ "guid": "build-1", "state": "STAGING" })
         }
         ("GET", "/v3/builds/build-1") => match &world.build_error {
+            _ if world.build_hangs => {
+                json!({ "guid": "build-1", "state": "STAGING", "details": "needs 1024 MiB of memory, 62 are free" })
+            }
             Some(error) => json!({ "guid": "build-1", "state": "FAILED", "error": error, "droplet": null }),
             None => json!({ "guid": "build-1", "state": "STAGED", "error": null, "droplet": { "guid": "droplet-1" } }),
         },
@@ -443,4 +531,9 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
         }
     };
     axum::Json(value).into_response()
+}
+
+/// The next of several answers; the last one stays.
+fn next<T: Clone>(answers: &mut VecDeque<T>) -> Option<T> {
+    if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
 }

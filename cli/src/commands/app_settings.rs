@@ -1,0 +1,62 @@
+//! `rename`, `set-health-check`, `create-app-manifest`.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Session, text};
+use crate::args::{HealthCheckArgs, ManifestArgs, RenameArgs};
+use crate::client::Body;
+use crate::error::CliError;
+
+pub(super) async fn rename(session: &Session, args: RenameArgs) -> Result<(), CliError> {
+    let app = session.app(&args.name).await?;
+    let body = Body::Json(json!({ "name": args.new }));
+    session.client()?.send(Method::PATCH, &format!("/v3/apps/{}", app.guid), body).await?;
+    session.printer.say(&format!("'{}' is now called '{}'. Its routes stay as they are.", app.name, args.new));
+    Ok(())
+}
+
+pub(super) async fn set_health_check(session: &Session, args: HealthCheckArgs) -> Result<(), CliError> {
+    let app = session.app(&args.name).await?;
+    let client = session.client()?;
+    let path = format!("/v3/apps/{}/processes/{}", app.guid, args.process);
+    let process: Value = match client.get(&path).await {
+        Err(error) if error.has_status(404) => {
+            let place = format!(" of app '{}'", app.name);
+            return Err(CliError::Missing { kind: "Process", name: args.process, place });
+        }
+        other => other?,
+    };
+    let mut data = json!({});
+    if let Some(endpoint) = &args.endpoint {
+        data["endpoint"] = endpoint.as_str().into();
+    }
+    if let Some(seconds) = args.invocation_timeout {
+        data["invocation_timeout"] = seconds.into();
+    }
+    let body = json!({ "health_check": { "type": args.kind.name(), "data": data } });
+    client.send(Method::PATCH, &format!("/v3/processes/{}", text(&process, "/guid")), Body::Json(body)).await?;
+    session.printer.say(&format!(
+        "The health check of '{0}' ({1}) is now '{2}'. It takes effect with `slipway restart {0}`.",
+        app.name,
+        args.process,
+        args.kind.name()
+    ));
+    Ok(())
+}
+
+pub(super) async fn create_manifest(session: &Session, args: ManifestArgs) -> Result<(), CliError> {
+    let app = session.app_or_default(args.name).await?;
+    let headers = [("accept".to_owned(), "application/x-yaml".to_owned())];
+    let path = format!("/v3/apps/{}/manifest", app.guid);
+    let answer = session.client()?.fetch(&path, &headers).await?;
+    match &args.path {
+        None => session.printer.bytes(&answer.body),
+        Some(file) => {
+            let file = session.environment.directory.join(file);
+            std::fs::write(&file, &answer.body).map_err(CliError::Output)?;
+            session.printer.say(&format!("The manifest of '{}' is in {}.", app.name, file.display()));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `revisions`, `rollback`, `cancel-deployment`, `continue-deployment`.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{Session, lifecycle, text};
+use crate::args::{RollbackArgs, Strategy};
+use crate::client::views::{App, Deployment, Revision};
+use crate::client::{Body, query};
+use crate::error::CliError;
+use crate::push::{self, Before, Bring, Patience, PushError, Rollout, active_deployment, follow};
+
+/// The revisions of an app, newest first, and the guids of those that run.
+async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, HashSet<String>), CliError> {
+    let client = session.client()?;
+    let path = format!("/v3/apps/{}/revisions", app.guid);
+    let newest_first = query(&path, &[("order_by", "-created_at"), ("per_page", "200")]);
+    let (list, running) =
+        futures::future::try_join(client.list(&newest_first), client.list(&format!("{path}/deployed"))).await?;
+    Ok((list, running.iter().map(|one| text(one, "/guid")).collect()))
+}
+
+pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let app = session.app_or_default(name).await?;
+    let (list, running) = all(session, &app).await?;
+    let row = |revision: &Value| {
+        let runs = if running.contains(&text(revision, "/guid")) { "runs" } else { "" };
+        let state = if text(revision, "/deployable") == "false" { "gone" } else { runs };
+        vec![
+            text(revision, "/version"),
+            state.to_owned(),
+            text(revision, "/created_at"),
+            text(revision, "/description"),
+        ]
+    };
+    session.show(list, &["revision", "state", "created", "what changed"], row, "There are no revisions of it yet.")
+}
+
+pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), CliError> {
+    push::check(&args.how)?;
+    let app = session.app_or_default(args.name).await?;
+    let (list, running) = all(session, &app).await?;
+    let list: Vec<Revision> =
+        list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;
+    let revision = find(&app, &list, &running, args.revision)?;
+    let before = Before::of(session.client()?, &app).await?;
+    let mut how = args.how;
+    // A stopped app takes the revision by a deployment as well: there is no other way to it.
+    let strategy = how.strategy.filter(|strategy| *strategy != Strategy::Recreate).unwrap_or(Strategy::Rolling);
+    how.strategy = Some(strategy);
+    let what = if revision.description.is_empty() { String::new() } else { format!(" ({})", revision.description) };
+    session.printer.say(&format!("Bringing revision {} of '{}' back{what}.", revision.version, app.name));
+    let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All };
+    if app.is_started() {
+        return lifecycle::replace(session, &app, Bring::Revision(&revision.guid), &before, &rollout).await;
+    }
+    push::deploy(session, &app, Bring::Revision(&revision.guid), &rollout).await?;
+    lifecycle::settle(session, &session.app(&app.name).await?, &before).await
+}
+
+/// The revision that is meant: the one with this number, else the newest one before those that run.
+fn find<'a>(
+    app: &App,
+    list: &'a [Revision],
+    running: &HashSet<String>,
+    wanted: Option<u64>,
+) -> Result<&'a Revision, PushError> {
+    let missing = |what: String| PushError::NoRevision { app: app.name.clone(), what };
+    let Some(wanted) = wanted else {
+        let newest = list.iter().filter(|one| running.contains(&one.guid)).map(|one| one.version).max();
+        // Of an app that never ran, the newest one is what the next start brings.
+        let newest = newest.or_else(|| list.iter().map(|one| one.version).max()).unwrap_or_default();
+        let earlier = list.iter().filter(|one| one.version < newest && one.deployable);
+        return earlier
+            .max_by_key(|one| one.version)
+            .ok_or_else(|| missing("no earlier version to bring back".to_owned()));
+    };
+    let found =
+        list.iter().find(|one| one.version == wanted).ok_or_else(|| missing(format!("no revision {wanted}")))?;
+    if found.deployable {
+        Ok(found)
+    } else {
+        Err(missing(format!("a revision {wanted}, but its files are gone, as only those of the newest are kept")))
+    }
+}
+
+async fn active(session: &Session, name: Option<String>) -> Result<(App, Deployment), CliError> {
+    let app = session.app_or_default(name).await?;
+    let found = active_deployment(session.client()?, &app).await?;
+    let found = found.ok_or_else(|| PushError::NoDeployment { app: app.name.clone() })?;
+    Ok((app, found))
+}
+
+pub(super) async fn cancel(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let (app, deployment) = active(session, name).await?;
+    push::cancel(session, &deployment).await?;
+    let what = if deployment.strategy.is_empty() { "new version" } else { deployment.strategy.as_str() };
+    session.printer.say(&format!("The {what} deployment of '{}' is given up; the old version serves.", app.name));
+    Ok(())
+}
+
+pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(), CliError> {
+    let (app, deployment) = active(session, name).await?;
+    let client = session.client()?;
+    let before = Before::of(client, &app).await?;
+    if deployment.status.reason == "PAUSED" {
+        client.send(Method::POST, &format!("/v3/deployments/{}/actions/continue", deployment.guid), Body::None).await?;
+        session.printer.say(&format!("The canary of '{}' goes on …", app.name));
+    } else {
+        session.printer.say(&format!("The deployment of '{}' is not waiting; following it …", app.name));
+    }
+    let now: Deployment = client.get(&format!("/v3/deployments/{}", deployment.guid)).await?;
+    let done = follow(session, &app, now, before.web_wanted(), Patience::All).await?;
+    lifecycle::deployed(session, &app, done).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(version: u64, deployable: bool) -> Revision {
+        Revision { guid: format!("r-{version}"), version, description: String::new(), deployable }
+    }
+
+    #[test]
+    fn a_rollback_goes_to_the_version_before_the_one_that_runs() {
+        let app: App =
+            serde_json::from_value(serde_json::json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("app");
+        let list = [revision(5, true), revision(4, true), revision(3, false), revision(2, true), revision(1, true)];
+        let running = |guid: &str| HashSet::from([guid.to_owned()]);
+        let version = |running: &HashSet<String>, wanted| find(&app, &list, running, wanted).map(|found| found.version);
+        assert_eq!(version(&running("r-5"), None).expect("found"), 4);
+        assert_eq!(version(&running("r-4"), None).expect("found"), 2, "3 cannot be brought back");
+        assert_eq!(version(&HashSet::new(), None).expect("found"), 4);
+        assert_eq!(version(&running("r-5"), Some(1)).expect("found"), 1);
+        for (running, wanted, part) in [
+            (running("r-1"), None, "no earlier version"),
+            (running("r-5"), Some(3), "files are gone"),
+            (running("r-5"), Some(9), "no revision 9"),
+        ] {
+            let error = version(&running, wanted).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

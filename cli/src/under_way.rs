@@ -1,0 +1,125 @@
+//! What a command has begun on the platform and not ended yet, so that whoever interrupts it is told what becomes of it and
+//! nothing is left half done.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Method;
+
+use crate::client::Body;
+use crate::client::views::App;
+use crate::commands::Session;
+use crate::error::CliError;
+use crate::push::{active_deployment, left_behind};
+
+/// Something that goes on without this program.
+#[derive(Clone, Debug)]
+pub(crate) enum Unfinished {
+    /// Files are on their way; nothing of them is in use.
+    Uploading {
+        /// The app.
+        app: App,
+        /// Whether this push made it.
+        first: bool,
+    },
+    /// A build. What it makes is used by nobody.
+    Building {
+        /// The app.
+        app: App,
+        /// Whether this push made it.
+        first: bool,
+    },
+    /// Another version takes over, and would go on doing so.
+    Deploying {
+        /// The app.
+        app: App,
+    },
+    /// The app starts.
+    Starting {
+        /// The app.
+        app: App,
+        /// Whether this push made it.
+        first: bool,
+    },
+    /// A task whose output is shown.
+    Task {
+        /// The app.
+        app: App,
+        /// The task.
+        guid: String,
+        /// Its number.
+        sequence: u64,
+    },
+}
+
+/// Where a command notes what it has begun.
+#[derive(Clone, Default)]
+pub(crate) struct UnderWay(Arc<Mutex<Option<Unfinished>>>);
+
+impl UnderWay {
+    /// Notes what goes on now, in place of what went on before.
+    pub(crate) fn begin(&self, unfinished: Unfinished) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unfinished);
+    }
+
+    /// Notes that nothing goes on any more.
+    pub(crate) fn end(&self) {
+        self.take();
+    }
+
+    /// What goes on, which is then no longer noted.
+    pub(crate) fn take(&self) -> Option<Unfinished> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Ends what an interrupted command has begun, or says that it goes on and how to look.
+pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Result<(), CliError> {
+    let client = session.client()?;
+    let printer = &session.printer;
+    match unfinished {
+        Unfinished::Uploading { app, first } => {
+            printer.say(&format!("Interrupted: nothing of the upload is used, '{}' is as it was.", app.name));
+            if first {
+                left_behind(session, &app).await;
+            }
+        }
+        Unfinished::Building { app, first } => {
+            printer.say(&format!(
+                "Interrupted: the build of '{0}' goes on, but what it makes is not used; '{0}' is as it was. \
+                 `slipway logs {0} -f --source stg` shows the build.",
+                app.name
+            ));
+            if first {
+                left_behind(session, &app).await;
+            }
+        }
+        Unfinished::Deploying { app } => match active_deployment(client, &app).await? {
+            Some(active) => {
+                let path = format!("/v3/deployments/{}/actions/cancel", active.guid);
+                client.send(Method::POST, &path, Body::None).await?;
+                printer.say(&format!(
+                    "Interrupted: the deployment is cancelled, the old version of '{}' serves on.",
+                    app.name
+                ));
+            }
+            None => printer.say(&format!(
+                "Interrupted, but there was nothing left to cancel. `slipway app {}` shows what runs.",
+                app.name
+            )),
+        },
+        Unfinished::Starting { app, first } => {
+            printer.say(&format!(
+                "Interrupted: '{0}' goes on starting. `slipway app {0}` shows how far it is, `slipway stop {0}` ends it.",
+                app.name
+            ));
+            if first {
+                left_behind(session, &app).await;
+            }
+        }
+        Unfinished::Task { app, guid, sequence } => {
+            client.send(Method::PUT, &format!("/v3/tasks/{guid}/cancel"), Body::None).await?;
+            printer.say(&format!("Interrupted: task {sequence} of '{}' is cancelled.", app.name));
+        }
+    }
+    Ok(())
+}

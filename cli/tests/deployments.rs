@@ -1,0 +1,219 @@
+//! New versions against the simulated platform: how they take over, what is done when they do not, and what an interrupt
+//! leaves behind.
+
+mod support;
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use slipway_cli::Exit;
+use support::{Platform, envelope, row};
+
+/// A platform on which `web` runs.
+async fn running() -> Platform {
+    let platform = Platform::logged_in().await;
+    platform.write("index.js", "console.log('hello')");
+    {
+        let mut world = platform.lock();
+        (world.app_exists, world.app_runs) = (true, true);
+        world.stats = VecDeque::from([json!([row("RUNNING", "old")])]);
+        world.deployment =
+            VecDeque::from([("ACTIVE", "DEPLOYING"), ("ACTIVE", "DEPLOYING"), ("FINALIZED", "DEPLOYED")]);
+        world.new_stats = VecDeque::from([json!([row("STARTING", "new")]), json!([row("RUNNING", "new")])]);
+        world.calls.clear();
+    }
+    platform
+}
+
+fn asked(platform: &Platform, call: &str) -> bool {
+    platform.lock().calls.iter().any(|made| made.starts_with(call))
+}
+
+fn body(platform: &Platform, call: &str) -> Value {
+    serde_json::from_str(&platform.lock().bodies[call]).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_push_of_an_app_that_runs_replaces_it_instance_by_instance() {
+    let platform = running().await;
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(
+        ran.err.contains("the old version serves meanwhile") && ran.err.contains("'web' runs after"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(
+        body(&platform, "POST /v3/deployments"),
+        json!({ "strategy": "rolling", "relationships": { "app": { "data": { "guid": "app-1" } } },
+                "droplet": { "guid": "droplet-1" } })
+    );
+    assert!(!asked(&platform, "POST /v3/apps/app-1/actions/restart") && !asked(&platform, "PATCH"));
+
+    // Asked for, the old version is stopped first.
+    let platform = running().await;
+    platform.lock().stats = VecDeque::from([json!([row("RUNNING", "old")]), json!([row("RUNNING", "new")])]);
+    let ran = platform.run(&["push", "web", "--strategy", "recreate", "--json"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    let value: Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(value["strategy"], "recreate");
+    assert!(asked(&platform, "POST /v3/apps/app-1/actions/restart") && !asked(&platform, "POST /v3/deployments"));
+
+    // What does not serve has nothing to lose.
+    let platform = running().await;
+    platform.lock().stats = VecDeque::from([json!([row("CRASHED", "old")]), json!([row("RUNNING", "new")])]);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(asked(&platform, "POST /v3/apps/app-1/actions/restart"));
+}
+
+#[tokio::test]
+async fn a_new_version_that_crashes_is_given_up_and_the_old_one_serves_on() {
+    let platform = running().await;
+    {
+        let mut world = platform.lock();
+        let mut crashed = row("CRASHED", "new");
+        crashed["details"] = "exited with status 3".into();
+        world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
+        world.new_stats = VecDeque::from([json!([row("STARTING", "new")]), json!([crashed])]);
+        world.logs = vec![envelope(20, "APP/PROC/WEB", "Error: no database")];
+    }
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Start, "{}", ran.err);
+    let end = "Error: The new version of 'web' did not take over: it crashed: exited with status 3.\nThe old version serves on.\n";
+    assert!(ran.err.contains(end), "{}", ran.err);
+    assert!(ran.err.contains("Error: no database") && ran.err.contains("slipway logs web --recent"), "{}", ran.err);
+    assert!(asked(&platform, "POST /v3/deployments/deployment-1/actions/cancel"));
+    assert!(!asked(&platform, "POST /v3/apps/app-1/actions"), "nothing is stopped");
+
+    // Somebody else ends it: that is no success either.
+    let platform = running().await;
+    platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("FINALIZED", "SUPERSEDED")]);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Start);
+    assert!(ran.err.contains("another deployment has taken its place"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_canary_stands_at_its_step_and_goes_on_or_back() {
+    let platform = running().await;
+    platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("ACTIVE", "PAUSED")]);
+    let ran = platform
+        .run(&["push", "web", "--strategy", "canary", "--instance-steps", "10,50", "--max-in-flight", "2"])
+        .await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("step 1 of 2") && ran.err.contains("continue-deployment web"), "{}", ran.err);
+    let sent = body(&platform, "POST /v3/deployments");
+    assert_eq!(
+        (&sent["strategy"], &sent["options"]),
+        (
+            &json!("canary"),
+            &json!({ "max_in_flight": 2, "canary": { "steps": [{ "instance_weight": 10 }, { "instance_weight": 50 }] } })
+        )
+    );
+    let ran = platform.run(&["continue-deployment", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("'web' runs the new version."), "{}", ran.err);
+
+    platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
+    let ran = platform.run(&["cancel-deployment", "web"]).await;
+    assert!(ran.exit == Exit::Success && ran.err.contains("the old version serves"), "{}", ran.err);
+    let ran = platform.run(&["cancel-deployment", "web"]).await;
+    assert!(ran.exit == Exit::NotFound && ran.err.contains("No deployment of 'web' is under way"), "{}", ran.err);
+
+    for args in [
+        &["push", "web", "--instance-steps", "10"][..],
+        &["restart", "web", "--strategy", "rolling", "--instance-steps", "10"],
+        &["push", "web", "--strategy", "recreate", "--max-in-flight", "2"],
+        &["push", "web", "--strategy", "canary", "--instance-steps", "0"],
+    ] {
+        platform.lock().calls.clear();
+        let ran = platform.run(args).await;
+        assert_eq!((ran.exit, platform.lock().calls.len()), (Exit::Usage, 0), "{args:?}: {}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn restart_and_restage_can_roll_and_a_rollback_does() {
+    let platform = running().await;
+    let ran = platform.run(&["restart", "web", "--strategy", "rolling"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(body(&platform, "POST /v3/deployments").get("droplet").is_none(), "the droplet of now");
+
+    let platform = running().await;
+    let ran = platform.run(&["restage", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(body(&platform, "POST /v3/deployments")["droplet"]["guid"], "droplet-1");
+
+    let platform = running().await;
+    let revision = |version: u64| {
+        json!({ "guid": format!("revision-{version}"), "version": version, "deployable": version != 2,
+                "created_at": "2026-01-31T12:00:00Z", "description": "New droplet deployed." })
+    };
+    let page = |all: &[u64]| json!({ "resources": all.iter().map(|version| revision(*version)).collect::<Vec<_>>() });
+    platform.lock().answers.extend([
+        ("GET /v3/apps/app-1/revisions".to_owned(), page(&[3, 2, 1])),
+        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), page(&[3])),
+    ]);
+    let ran = platform.run(&["revisions", "web"]).await;
+    insta::assert_snapshot!(ran.out);
+    let ran = platform.run(&["rollback", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "2 is gone");
+    let ran = platform.run(&["rollback", "web", "--revision", "9"]).await;
+    assert!(ran.exit == Exit::NotFound && ran.err.contains("'web' has no revision 9"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn an_interrupted_push_says_what_becomes_of_it() {
+    let platform = running().await;
+    platform.lock().build_hangs = true;
+    let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
+    assert_eq!(ran.exit, Exit::Interrupted);
+    assert!(ran.err.contains("the build of 'web' goes on, but what it makes is not used"), "{}", ran.err);
+    assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
+
+    let platform = running().await;
+    platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
+    let ran = platform.run_interrupted(&["push", "web"], "GET /v3/deployments/deployment-1").await;
+    assert_eq!(ran.exit, Exit::Interrupted);
+    assert!(ran.err.contains("the deployment is cancelled, the old version of 'web' serves on"), "{}", ran.err);
+    assert!(asked(&platform, "POST /v3/deployments/deployment-1/actions/cancel"));
+
+    // A first push leaves an app, and says how to be rid of it.
+    let platform = Platform::logged_in().await;
+    platform.write("index.js", "console.log('hello')");
+    platform.lock().build_hangs = true;
+    let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
+    assert!(ran.err.contains("with http://web.slipway.localhost:PORT was made by this push"), "{}", ran.err);
+    assert!(ran.err.contains("`slipway delete web -r -f`"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn what_a_first_push_leaves_behind_is_said_when_it_fails() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.js", "console.log('hello')");
+    platform.lock().build_error = Some("NoAppDetectedError - nothing fits".into());
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Staging);
+    assert!(
+        ran.err.contains("was made by this push and stays") && ran.err.contains("slipway delete web -r -f"),
+        "{}",
+        ran.err
+    );
+    let ran = platform.run(&["push", "web"]).await;
+    assert!(!ran.err.contains("was made by this push"), "the second time it was there: {}", ran.err);
+}
+
+#[tokio::test]
+async fn a_push_says_at_once_what_it_waits_for() {
+    let platform = running().await;
+    platform.lock().build_hangs = true;
+    // Interrupted at the second look, before any length of time could have made it speak.
+    let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
+    assert!(ran.err.contains("Building 'web'"), "{}", ran.err);
+    platform.lock().calls.clear();
+    let ran = platform.run_with_variables(&["push", "web"], &[], &[("CF_STAGING_TIMEOUT", "0.001")]).await;
+    assert_eq!(ran.exit, Exit::Staging);
+    assert!(ran.err.contains("   waiting: needs 1024 MiB of memory, 62 are free\n"), "{}", ran.err);
+}

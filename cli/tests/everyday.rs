@@ -1,0 +1,326 @@
+//! What a developer and an operator do every day, against the simulated platform: what is sent, what is said, what is asked.
+
+mod support;
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+use slipway_cli::Exit;
+use support::{Platform, envelope, row};
+
+fn page(items: &[Value]) -> Value {
+    json!({ "pagination": { "next": null }, "resources": items })
+}
+
+/// A platform with an app, a service, a user, a quota and whatever else the commands look for.
+async fn furnished() -> Platform {
+    let platform = Platform::logged_in().await;
+    let thing = |guid: &str, name: &str| json!({ "guid": guid, "name": name });
+    let user = json!({ "guid": "user-2", "username": "ann", "presentation_name": "ann", "origin": "uaa" });
+    let role = json!({ "guid": "role-1", "type": "space_developer", "relationships": {
+        "user": { "data": { "guid": "user-2" } }, "space": { "data": { "guid": "space-1" } } } });
+    let binding = json!({ "guid": "binding-1", "relationships": {
+        "app": { "data": { "guid": "app-1" } }, "service_instance": { "data": { "guid": "service-1" } } } });
+    let quota = json!({ "guid": "quota-1", "name": "small", "apps": { "total_memory_in_mb": 1024, "total_instances": null },
+        "routes": { "total_routes": 10 }, "services": {} });
+    let group = json!({ "guid": "group-1", "name": "db", "globally_enabled": { "running": false, "staging": true },
+        "rules": [{ "protocol": "tcp", "destination": "10.0.0.0/8", "ports": "5432" }],
+        "relationships": { "running_spaces": { "data": [{ "guid": "space-1" }] } } });
+    let service = json!({ "guid": "service-1", "name": "db", "type": "user-provided", "tags": ["pg"],
+        "syslog_drain_url": null, "route_service_url": null });
+    let mut world = platform.lock();
+    world.app_exists = true;
+    world.answers.extend(
+        [
+            ("GET /v3/service_instances", page(std::slice::from_ref(&service))),
+            ("GET /v3/service_instances/service-1", service),
+            ("GET /v3/service_instances/service-1/credentials", json!({ "uri": "postgres://secret" })),
+            ("POST /v3/service_instances", thing("service-2", "mine")),
+            ("PATCH /v3/service_instances/service-1", json!({})),
+            ("DELETE /v3/service_instances/service-1", json!({})),
+            ("GET /v3/service_credential_bindings", page(&[binding])),
+            ("POST /v3/service_credential_bindings", json!({})),
+            ("DELETE /v3/service_credential_bindings/binding-1", json!({})),
+            ("POST /v3/service_route_bindings", json!({})),
+            ("GET /v3/service_route_bindings", page(&[])),
+            ("POST /v3/domains", thing("domain-2", "example.com")),
+            ("DELETE /v3/domains/domain-1", json!({})),
+            ("POST /v3/domains/domain-1/relationships/shared_organizations", json!({})),
+            ("GET /v3/users", page(&[user])),
+            ("POST /v3/users", json!({})),
+            ("DELETE /v3/users/user-2", json!({})),
+            ("POST /Users", json!({ "id": "user-3" })),
+            ("DELETE /Users/user-2", json!({})),
+            ("PUT /Users/user-1/password", json!({})),
+            ("GET /v3/roles", page(std::slice::from_ref(&role))),
+            ("POST /v3/roles", role),
+            ("DELETE /v3/roles/role-1", json!({})),
+            ("GET /v3/organization_quotas", page(&[quota])),
+            ("GET /v3/space_quotas", page(&[])),
+            ("POST /v3/organization_quotas", json!({})),
+            ("PATCH /v3/organization_quotas/quota-1", json!({})),
+            ("DELETE /v3/organization_quotas/quota-1", json!({})),
+            ("POST /v3/organization_quotas/quota-1/relationships/organizations", json!({})),
+            ("GET /v3/security_groups", page(std::slice::from_ref(&group))),
+            ("GET /v3/security_groups/group-1", group),
+            ("POST /v3/security_groups", json!({})),
+            ("PATCH /v3/security_groups/group-1", json!({})),
+            ("DELETE /v3/security_groups/group-1", json!({})),
+            ("POST /v3/security_groups/group-1/relationships/running_spaces", json!({})),
+            ("GET /v3/feature_flags", page(&[json!({ "name": "route_sharing", "enabled": false })])),
+            ("GET /v3/feature_flags/route_sharing", json!({ "name": "route_sharing", "enabled": false })),
+            ("PATCH /v3/feature_flags/route_sharing", json!({})),
+            ("GET /v3/environment_variable_groups/running", json!({ "var": { "ZONE": "a" } })),
+            ("PATCH /v3/environment_variable_groups/running", json!({})),
+            (
+                "GET /v3/organizations/org-1",
+                json!({ "guid": "org-1", "name": "main", "suspended": false, "relationships":
+                { "quota": { "data": { "guid": "quota-1" } } } }),
+            ),
+            ("GET /v3/organization_quotas/quota-1", thing("quota-1", "small")),
+            ("GET /v3/spaces/space-1", thing("space-1", "dev")),
+            ("GET /v3/spaces/space-1/running_security_groups", page(&[thing("group-1", "db")])),
+            ("PATCH /v3/spaces/space-1", json!({})),
+            ("DELETE /v3/spaces/space-1", json!({})),
+            ("PATCH /v3/apps/app-1", json!({})),
+            ("GET /v3/apps/app-1/processes/web", json!({ "guid": "process-1", "type": "web" })),
+            ("PATCH /v3/processes/process-1", json!({})),
+            ("GET /v3/apps/app-1/manifest", json!({ "applications": [] })),
+            ("PATCH /v3/buildpacks/b", json!({})),
+            ("DELETE /v3/buildpacks/b", json!({})),
+        ]
+        .map(|(call, answer)| (call.to_owned(), answer)),
+    );
+    drop(world);
+    platform
+}
+
+#[tokio::test]
+async fn lists_are_tables_for_people_and_json_for_programs() {
+    let platform = furnished().await;
+    let mut all = String::new();
+    for args in [
+        &["services"][..],
+        &["service", "db"],
+        &["users"],
+        &["roles"],
+        &["quotas"],
+        &["security-groups"],
+        &["security-group", "db"],
+        &["feature-flags"],
+        &["env-group", "running"],
+        &["org", "main"],
+        &["space", "dev"],
+        &["version"],
+    ] {
+        let ran = platform.run(args).await;
+        assert_eq!(ran.exit, Exit::Success, "{args:?}: {}", ran.err);
+        assert!(!ran.out.contains("secret"), "{args:?} shows no secret: {}", ran.out);
+        all.push_str(&format!("$ {}\n{}{}", args.join(" "), ran.out, ran.err));
+        let ran = platform.run(&[args, &["--json"]].concat()).await;
+        serde_json::from_str::<Value>(&ran.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", ran.out));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[tokio::test]
+async fn changes_say_what_happened_and_what_next() {
+    let platform = furnished().await;
+    platform.write("rules.json", r#"[{"protocol":"tcp","destination":"10.0.0.0/8","ports":"5432"}]"#);
+    let variables = [("SLIPWAY_NEW_PASSWORD", "new-secret"), ("SLIPWAY_PASSWORD", "old-secret")];
+    let mut all = String::new();
+    for args in [
+        &["create-user-provided-service", "mine", "-p", "user=ann", "-p", r#"{"port": 5}"#, "-t", "a,b"][..],
+        &["update-user-provided-service", "db", "-l", "syslog://drain.example"],
+        &["update-user-provided-service", "db"],
+        &["bind-service", "web", "db"],
+        &["unbind-service", "web", "db"],
+        &["delete-service", "db", "-f"],
+        &["bind-route-service", "db", "slipway.localhost", "-n", "web"],
+        &["unbind-route-service", "db", "slipway.localhost", "-n", "web"],
+        &["create-domain", "example.com"],
+        &["create-domain", "example.com", "--shared"],
+        &["share-domain", "slipway.localhost", "main"],
+        &["delete-domain", "slipway.localhost", "-f"],
+        &["create-user", "bob"],
+        &["delete-user", "ann", "-f"],
+        &["passwd"],
+        &["set-role", "ann", "space-developer"],
+        &["set-role", "ann", "org-manager", "main"],
+        &["unset-role", "ann", "space-developer", "main/dev"],
+        &["create-quota", "big", "-m", "10G", "-r", "unlimited"],
+        &["update-quota", "small", "-a", "4"],
+        &["set-quota", "main", "small"],
+        &["delete-quota", "small", "-f"],
+        &["create-security-group", "web", "rules.json"],
+        &["update-security-group", "db", "rules.json"],
+        &["bind-security-group", "db", "main/dev"],
+        &["bind-security-group", "db", "--everywhere", "--lifecycle", "staging"],
+        &["delete-security-group", "db", "-f"],
+        &["set-feature-flag", "route_sharing", "on"],
+        &["set-feature-flag", "route_sharing", "off"],
+        &["set-env-group", "running", "ZONE=b", "OLD"],
+        &["rename-space", "dev", "staging"],
+        &["rename", "web", "site"],
+        &["set-health-check", "web", "http", "--endpoint", "/health"],
+        &["update-buildpack", "nodejs", "-i", "2", "--disable"],
+        &["delete-buildpack", "nodejs", "-f"],
+        &["set-env", "web", "A=1", "B=2"],
+        &["unset-env", "web", "LEVEL", "NOPE"],
+        &["delete-space", "dev", "-f"],
+    ] {
+        platform.lock().bodies.clear();
+        let ran = platform.run_with_variables(args, &[], &variables).await;
+        assert_eq!(ran.exit, Exit::Success, "{args:?}: {}", ran.err);
+        assert!(!ran.err.contains("secret"), "{args:?}: {}", ran.err);
+        let sent: String = platform.lock().bodies.iter().map(|(call, body)| format!("  > {call} {body}\n")).collect();
+        all.push_str(&format!("$ {}\n{sent}{}", args.join(" "), ran.err));
+        if args[0] == "delete-space" {
+            assert!(!platform.config().to_string().contains("staging"), "a target that is gone is forgotten");
+        }
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[tokio::test]
+async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
+    let platform = furnished().await;
+    platform.lock().app_runs = true;
+    for (args, consequence) in [
+        (&["scale", "web", "-m", "64M"][..], "This restarts 'web'."),
+        (&["delete", "web", "-r"], "This deletes 'web' and its routes."),
+        (
+            &["delete-route", "slipway.localhost", "-n", "web"],
+            "This deletes the route 'web.slipway.localhost', which leads to 1 app.",
+        ),
+        (&["delete-service", "db"], "This deletes the service 'db'."),
+        (&["delete-user", "ann"], "This deletes the user 'ann' with all roles."),
+        (&["delete-org", "main"], "This deletes the org 'main' with 1 space and everything in them."),
+    ] {
+        platform.lock().calls.clear();
+        let ran = platform.run(args).await;
+        assert_eq!(ran.exit, Exit::Usage, "{args:?}: {}", ran.err);
+        let text = format!("Error: {consequence} Add -f to go on; nothing was done.\n");
+        assert!(ran.err.starts_with(&text), "{args:?}: {}", ran.err);
+        let changes: Vec<String> =
+            platform.lock().calls.iter().filter(|call| !call.starts_with("GET")).cloned().collect();
+        assert_eq!(changes, Vec::<String>::new(), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_nothing_says_so_and_does_not_ask() {
+    let platform = furnished().await;
+    platform.lock().app_runs = true;
+    for (args, said) in [
+        (&["scale", "web", "-m", "256M", "-i", "1"][..], "is scaled like that already; nothing was done"),
+        (&["unmap-route", "web", "slipway.localhost", "-n", "web"], "no longer leads to 'web'"),
+        (&["delete-user", "nobody", "-f"], ""),
+        (&["start", "web"], "is started already"),
+    ] {
+        platform.lock().answers.insert("DELETE /v3/routes/route-1/destinations/d-1".to_owned(), json!({}));
+        platform.lock().stats = VecDeque::from([json!([row("RUNNING", "old")])]);
+        let ran = platform.run(args).await;
+        assert_eq!(ran.exit, Exit::Success, "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(said), "{args:?}: {}", ran.err);
+    }
+    let route = json!({ "guid": "route-1", "url": "web.slipway.localhost", "destinations": [] });
+    platform.lock().answers.insert("GET /v3/routes".to_owned(), page(&[route]));
+    let ran = platform.run(&["unmap-route", "web", "slipway.localhost", "-n", "web"]).await;
+    assert!(ran.err.contains("did not lead to 'web'; nothing was done"), "{}", ran.err);
+    platform.lock().app_runs = false;
+    let ran = platform.run(&["scale", "web", "-i", "3"]).await;
+    assert!(
+        ran.err.contains("'web' (web) has 3 instances, from its next start on: `slipway start web`"),
+        "{}",
+        ran.err
+    );
+    let ran = platform.run(&["stop", "web"]).await;
+    assert!(ran.err.contains("'web' is stopped already."), "{}", ran.err);
+    let process = json!({ "guid": "process-1", "type": "web", "instances": 0 });
+    platform.lock().answers.insert("GET /v3/apps/app-1/processes".to_owned(), page(&[process]));
+    let ran = platform.run(&["restart", "web"]).await;
+    assert!(ran.err.contains("wants no instance, so nothing of it runs: `slipway scale web -i 1`"), "{}", ran.err);
+    let ran = platform.run(&["push", "web", "-m", "64"]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("-m 64: '64' has no unit: write 64M"), "{}", ran.err);
+    assert!(ran.err.contains("Correct the flag"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_command_runs_with_the_app_and_ends_with_its_exit_code() {
+    let platform = furnished().await;
+    {
+        let mut world = platform.lock();
+        world.task = VecDeque::from([("RUNNING", ""), ("FAILED", "exited with status 3")]);
+        world.logs = vec![envelope(5, "APP/TASK/mine", "of an earlier task")];
+        let mut error = envelope(11, "APP/TASK/mine", "oh no");
+        error["log"]["type"] = "ERR".into();
+        world.task_logs =
+            vec![envelope(10, "APP/TASK/mine", "v22.0.0"), error, envelope(12, "APP/PROC/WEB", "not of the task")];
+    }
+    let ran = platform.run(&["run", "web", "-m", "64M", "--", "node", "-e", "process.exit(3)"]).await;
+    assert_eq!(ran.exit, Exit::Task(3), "{}", ran.err);
+    assert_eq!(ran.out, "v22.0.0\n");
+    assert_eq!(ran.err, "Running task 7 of 'web' …\noh no\n");
+    let sent: Value = serde_json::from_str(&platform.lock().bodies["POST /v3/apps/app-1/tasks"]).expect("JSON");
+    assert_eq!(sent, json!({ "command": "node -e 'process.exit(3)'", "memory_in_mb": 64 }));
+
+    platform.lock().task = VecDeque::from([("FAILED", "out of memory: limit 64 MiB")]);
+    let ran = platform.run(&["run", "web", "--", "ls"]).await;
+    assert_eq!(ran.exit, Exit::General);
+    assert!(ran.err.contains("Task 7 of 'web' failed: out of memory: limit 64 MiB"), "{}", ran.err);
+
+    platform.lock().task = VecDeque::from([("FAILED", "exited with status 4")]);
+    let ran = platform.run(&["run-task", "web", "ls", "--wait"]).await;
+    assert_eq!(ran.exit, Exit::Task(4));
+    assert!(ran.err.contains("slipway logs web --recent --source task"), "{}", ran.err);
+    platform.lock().task = VecDeque::from([("RUNNING", "")]);
+    platform.lock().calls.clear();
+    let ran = platform.run_interrupted(&["run", "web", "--", "sleep", "100"], "GET /v3/tasks").await;
+    assert!(ran.exit == Exit::Interrupted && ran.err.contains("task 7 of 'web' is cancelled"), "{}", ran.err);
+    assert_eq!(platform.run(&["run", "web"]).await.exit, Exit::Usage, "a command is needed");
+}
+
+#[tokio::test]
+async fn logs_are_chosen_by_number_and_source() {
+    let platform = furnished().await;
+    platform.lock().logs = vec![
+        envelope(1_000_000_000, "APP/PROC/WEB", "one"),
+        envelope(2_000_000_000, "RTR", "two"),
+        envelope(3_000_000_000, "APP/PROC/WEB", "\u{1b}[31mthree"),
+    ];
+    let ends = async |args: &[&str]| {
+        let ran = platform.run(args).await;
+        assert_eq!(ran.exit, Exit::Success, "{args:?}: {}", ran.err);
+        ran.out.lines().filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&["logs", "web", "-n", "2"]).await, ["two", "three"]);
+    assert_eq!(ends(&["logs", "web", "--recent", "--source", "app"]).await, ["one", "three"]);
+    assert_eq!(ends(&["logs", "web", "--since", "10m"]).await, Vec::<String>::new());
+    for args in
+        [&["logs", "web", "--since", "soon"][..], &["logs", "web", "--source", "nobody"], &["logs", "web", "-n", "0"]]
+    {
+        assert_eq!(platform.run(args).await.exit, Exit::Usage, "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn names_and_places_have_defaults_and_can_be_given_for_one_command() {
+    let platform = furnished().await;
+    platform.write("manifest.yml", "applications:\n- name: web\n");
+    assert_eq!(platform.run(&["env"]).await.exit, Exit::Success, "the app of the manifest");
+    platform.write("manifest.yml", "applications:\n- name: web\n- name: worker\n");
+    let ran = platform.run(&["restart"]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("several: web, worker"), "{}", ran.err);
+
+    platform.set_config(|config| config["space"] = Value::Null);
+    assert_eq!(platform.run(&["apps"]).await.exit, Exit::Denied);
+    assert_eq!(platform.run(&["apps", "--target", "main/dev"]).await.exit, Exit::Success);
+    let ran = platform.run_with_variables(&["apps"], &[], &[("SLIPWAY_TARGET", "main/dev")]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(platform.config()["space"], Value::Null, "for one command only");
+    assert_eq!(platform.run(&["apps", "--target", "main/"]).await.exit, Exit::Usage);
+    let ran = platform.run(&["target", "main/dev"]).await;
+    assert!(ran.exit == Exit::Success && ran.out.contains("dev"), "{}", ran.err);
+    assert_eq!(platform.config()["space"]["name"], "dev");
+}
