@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{PushError, limit};
 use crate::client::logs::Tail;
-use crate::client::views::{App, Build};
+use crate::client::views::{App, Build, Process};
 use crate::client::{Client, ClientError};
 use crate::commands::Session;
 use crate::error::{CliError, printable};
@@ -79,11 +79,37 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
                     break;
                 }
             }
-            let text = build.error.unwrap_or_else(|| format!("the build ended in state {state} without a reason"));
+            let mut text = build.error.unwrap_or_else(|| format!("the build ended in state {state} without a reason"));
             let id = text.split([' ', ':']).next().unwrap_or_default().to_owned();
+            if id == "InsufficientResources"
+                && let Some(largest) = largest(client).await
+            {
+                text = format!("{text}. Most room is taken by {largest}");
+            }
             Err(PushError::StagingFailed { app: app.name.clone(), id, text }.into())
         }
     }
+}
+
+/// What takes most memory of all that the caller may see: `'shop' web 4 x 1024 MiB, 'crm' worker 512 MiB`. `None` when that
+/// cannot be told.
+async fn largest(client: &Client) -> Option<String> {
+    let mut processes: Vec<Process> = client.list_as("/v3/processes?per_page=500").await.ok()?;
+    processes.retain(|process| process.instances > 0);
+    let size = |process: &Process| u64::from(process.instances).saturating_mul(process.memory_in_mb);
+    processes.sort_by_key(|process| std::cmp::Reverse(size(process)));
+    processes.truncate(3);
+    let apps: Vec<&str> = processes.iter().filter_map(Process::app).collect();
+    let apps: Vec<App> = client.list_as(&format!("/v3/apps?guids={}", apps.join(","))).await.ok()?;
+    let told: Vec<String> = processes
+        .iter()
+        .filter_map(|process| {
+            let app = apps.iter().find(|app| Some(app.guid.as_str()) == process.app())?;
+            let count = if process.instances > 1 { format!("{} x ", process.instances) } else { String::new() };
+            Some(format!("'{}' {} {count}{} MiB", printable(&app.name), process.kind, process.memory_in_mb))
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 struct Lines<'a> {
