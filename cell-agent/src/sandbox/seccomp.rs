@@ -145,11 +145,15 @@ mod tests {
     fn only_protocols_of_programs_have_sockets() {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for protocol in [0, libc::IPPROTO_TCP] {
-                assert_eq!(socket(family, libc::SOCK_STREAM | flags, protocol), None, "{family} {protocol}");
-            }
-            for protocol in [0, libc::IPPROTO_UDP] {
-                assert_eq!(socket(family, libc::SOCK_DGRAM | flags, protocol), None, "{family} {protocol}");
+            for (kind, protocol) in [
+                (libc::SOCK_STREAM, 0),
+                (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+                (libc::SOCK_DGRAM, 0),
+                (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+            ] {
+                let made = socket(family, kind | flags, protocol);
+                // A host may be without IPv6.
+                assert!(matches!(made, None | Some(libc::EAFNOSUPPORT)), "{family} {kind} {protocol}: {made:?}");
             }
             // SCTP, MPTCP, SMC; UDP-Lite, L2TP; SCTP as a sequence; DCCP; packets (10); one that is none.
             for (kind, protocol) in [
