@@ -205,7 +205,8 @@ mod tests {
         drop(place);
         first.await.expect("joins").expect("then the other");
         drop(held);
-        assert_eq!((uploads.state().taken, uploads.state().held.len()), (0, 0), "everything is free again");
+        let state = uploads.state();
+        assert_eq!((state.taken, state.held.len()), (0, 0), "everything is free again");
     }
 
     #[tokio::test]

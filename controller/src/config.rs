@@ -83,7 +83,7 @@ pub struct Limits {
     pub uploads_at_once: u64,
     /// Of these, uploads of one organization.
     pub uploads_at_once_per_organization: u64,
-    /// Of these, uploads that are judged at a time: each takes a core, and up to 300 MiB of memory at the largest.
+    /// Of these, uploads that are judged at a time: each takes a core, and memory for the directory of its archive.
     pub uploads_judged_at_once: u64,
     /// How long an upload waits for a place before it is answered with 503, seconds.
     pub upload_wait_s: u64,

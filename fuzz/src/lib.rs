@@ -147,7 +147,7 @@ pub fn cluster(data: &[u8]) {
         4 => drop(v1::RouterMessage::decode(body)),
         _ => {
             drop(PeerIdentity::from_der(body));
-            PeerIdentity::addresses(body);
+            drop(PeerIdentity::addresses(body));
         }
     }
 }

@@ -15,7 +15,3 @@ create table stored_put (
     primary key (org_guid, digest)
 );
 create index stored_put_by_time on stored_put (put_at);
-
--- Sums without looking at rows whose bits are gone.
-create index package_stored on package (app_guid) include (blob_size) where blob is not null;
-create index droplet_stored on droplet (app_guid) include (blob_size) where blob is not null;

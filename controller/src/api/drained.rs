@@ -67,7 +67,7 @@ impl Drop for Lent {
 }
 
 /// Around every request. As much is read as the largest upload may have, and not for ever.
-pub async fn drained(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(super) async fn drained(State(context): State<Context>, request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }

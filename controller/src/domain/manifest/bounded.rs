@@ -64,6 +64,10 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         self.scalar(Value::Null)
     }
 
+    fn visit_none<E: Error>(self) -> Result<Value, E> {
+        self.scalar(Value::Null)
+    }
+
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
         self.scalar(value)
     }
@@ -105,7 +109,7 @@ impl<'de> Visitor<'de> for Bounded<'_> {
                 _ => return Err(A::Error::custom("a key is no text")),
             };
             let value = access.next_value_seed(self)?;
-            if let Some(_twice) = map.get(&key) {
+            if map.contains_key(&key) {
                 let shown: String = key.chars().take(80).collect();
                 return Err(A::Error::custom(format!("duplicate entry with key {shown:?}")));
             }
