@@ -70,6 +70,8 @@ codes! {
     ResourceNotFound = 10010, "CF-ResourceNotFound", 404;
     /// A part that is needed is away.
     ServiceUnavailable = 10015, "CF-ServiceUnavailable", 503;
+    /// The disk of the object store is full up to its reserve. Not of Cloud Foundry, which has no such refusal.
+    InsufficientStorage = 10507, "CF-InsufficientStorage", 507;
     /// The organization is suspended.
     OrgSuspended = 10017, "CF-OrgSuspended", 403;
     /// A broker operation is under way.

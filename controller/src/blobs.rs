@@ -1,6 +1,6 @@
 //! The object store, by content: a blob's name is the SHA-256 of its bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +10,11 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, WriteMultipart};
 use sha2::{Digest as _, Sha256};
+use slipway_api_types::ErrorCode;
 use tokio::io::AsyncReadExt as _;
 
 use crate::domain::DomainError;
+use crate::reserve::{NoRoom, Reserve};
 use crate::store::Store;
 use crate::store::blobs::{
     blob_clear_tx, blob_forget_tx, blob_is_held_tx, blob_is_used_tx, blob_postpone_tx, blob_suspect_tx,
@@ -24,7 +26,7 @@ const CHUNK: usize = 256 * 1024;
 pub const SETTLE_S: f64 = 3600.0;
 /// A file of packages that no upload has spoken of for this long, in seconds, is sent once more when it comes again. Kept
 /// for ever, every version of every file that anybody ever pushed would be.
-const RESOURCE_UNUSED_S: f64 = 30.0 * 86_400.0;
+const FILE_UNUSED_S: f64 = 30.0 * 86_400.0;
 /// Blobs of one sweep.
 const SWEEP_MOST: i64 = 500;
 
@@ -43,6 +45,9 @@ pub enum BlobError {
     /// Puts cannot be noted.
     #[error("the database of blobs")]
     Database(#[from] sqlx::Error),
+    /// The rest of the disk is for what runs.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The bytes are not the ones that were announced.
     #[error("the content has digest {found}, but {wanted} was announced")]
     WrongDigest {
@@ -59,9 +64,43 @@ impl BlobError {
     pub fn while_doing(self, what: &str) -> DomainError {
         match self {
             Self::Database(error) => error.into(),
+            Self::NoRoom(error) => error.into(),
+            Self::File(error) => storing(what, error),
             error => DomainError::internal(what, error),
         }
     }
+}
+
+/// A local file that belongs to an upload failed: a full disk is told as such.
+#[must_use]
+pub fn storing(what: &str, error: std::io::Error) -> DomainError {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<NoRoom>());
+    match inner {
+        Some(full) => full.clone().into(),
+        None if matches!(error.kind(), StorageFull | QuotaExceeded) => DomainError::refused(
+            ErrorCode::InsufficientStorage,
+            format!("The disk of the platform's store is full ({what})."),
+        ),
+        None => DomainError::internal(what, error),
+    }
+}
+
+impl From<NoRoom> for DomainError {
+    fn from(error: NoRoom) -> Self {
+        Self::refused(ErrorCode::InsufficientStorage, format!("{error}."))
+    }
+}
+
+/// A local file, and the name that its content has in the store.
+#[derive(Clone, Debug)]
+pub struct Digested {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256.
+    pub digest: BlobDigest,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Packages, droplets, layers, caches. Cheap to clone.
@@ -73,6 +112,8 @@ impl BlobError {
 pub struct BlobStore {
     store: Arc<dyn ObjectStore>,
     notes: Store,
+    /// Of the file system that the store is on, if it is on one of this machine.
+    reserve: Option<Reserve>,
 }
 
 impl std::fmt::Debug for BlobStore {
@@ -92,7 +133,45 @@ impl BlobStore {
         // power cut leaves a droplet that reads as staged and is an empty file.
         let store = LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true).with_fsync(true);
         let store = Arc::new(store);
-        Ok(Self { store, notes })
+        Ok(Self { store, notes, reserve: None })
+    }
+
+    /// The same, with a part of its file system that uploads leave free. What is stored is not looked at any more: whoever
+    /// receives an upload asks before ([`BlobStore::room`]), and the layers of a stack are the operator's.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
+    }
+
+    /// Whether an upload of so many bytes may come.
+    ///
+    /// # Errors
+    /// [`NoRoom`] with the figures.
+    pub fn room(&self, bytes: u64) -> Result<(), NoRoom> {
+        self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes))
+    }
+
+    /// What watches the file system of the store, if it is on this machine.
+    #[must_use]
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.as_ref()
+    }
+
+    /// The name that a file's content would have.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn digest(&self, path: &Path) -> Result<Digested, BlobError> {
+        let (digest, size) = digest_of(path).await?;
+        Ok(Digested { path: path.to_owned(), digest, size })
+    }
+
+    /// Stores a file whose digest is known.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the store or the database fails.
+    pub async fn put_digested(&self, file: &Digested) -> Result<(), BlobError> {
+        self.put(&file.path, &file.digest, file.size).await
     }
 
     /// Stores a file under its own digest; returns digest and size. Storing the same content twice is free.
@@ -191,7 +270,8 @@ impl BlobStore {
     /// # Errors
     /// When the database fails.
     pub async fn sweep(&self) -> Result<(), BlobError> {
-        self.notes.resources_forget(RESOURCE_UNUSED_S, SWEEP_MOST).await?;
+        self.notes.files_forget(FILE_UNUSED_S, SWEEP_MOST).await?;
+        self.notes.stored_forget().await?;
         let suspect = self.notes.blobs_suspect(SETTLE_S, SWEEP_MOST).await?;
         self.remove_unused(&suspect).await;
         Ok(())

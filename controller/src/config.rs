@@ -68,8 +68,30 @@ pub struct Limits {
     pub max_package_bytes: u64,
     /// All files of one package, unpacked.
     pub max_package_unpacked_bytes: u64,
-    /// Files in one package.
+    /// Entries of one package or droplet.
     pub max_package_files: u64,
+    /// Uploads that one controller receives at a time.
+    pub uploads_at_once: u64,
+    /// Of these, uploads of one organization.
+    pub uploads_at_once_per_organization: u64,
+    /// Of these, uploads that are judged at a time: each takes a core, and memory for the directory of its archive.
+    pub uploads_judged_at_once: u64,
+    /// How long an upload waits for a place before it is answered with 503, seconds.
+    pub upload_wait_s: u64,
+    /// Of the file system of a local object store, the share (of bytes and of inodes) below which uploads are refused, in
+    /// per cent, and the least that is kept, MiB. What runs on the same disk goes on.
+    pub store_reserve_percent: u64,
+    /// See `store_reserve_percent`.
+    pub store_reserve_mb: u64,
+    /// What one organization may store (packages, droplets and build caches, each counted as if it were there alone), MiB,
+    /// unless its quota says otherwise (`apps.total_stored_in_mb`).
+    pub stored_mb_per_organization: u64,
+    /// Largest disk of one process or task, MiB; of a build too, unless `staging_disk_mb` is more.
+    pub maximum_app_disk_mb: u64,
+    /// How much of the memory and of the disk of all cells one organization may have while there are others, per cent.
+    /// 100 is no limit. It says nothing on a platform with one organization, nor within an isolation segment that only
+    /// one may use.
+    pub organization_share_percent: u64,
     /// Memory of a new process, MiB.
     pub default_memory_mb: u64,
     /// Disk of a new process, MiB.
@@ -107,6 +129,15 @@ impl Default for Limits {
             max_package_bytes: 1 << 30,
             max_package_unpacked_bytes: 4 << 30,
             max_package_files: 200_000,
+            uploads_at_once: 16,
+            uploads_at_once_per_organization: 4,
+            uploads_judged_at_once: 2,
+            upload_wait_s: 30,
+            store_reserve_percent: 5,
+            store_reserve_mb: 5 * 1024,
+            stored_mb_per_organization: 20 * 1024,
+            maximum_app_disk_mb: 2048,
+            organization_share_percent: 75,
             default_memory_mb: 1024,
             default_disk_mb: 1024,
             staging_memory_mb: 1024,
@@ -139,6 +170,21 @@ impl Validate for ControllerConfig {
         }
         if self.limits.database_wait_s == 0 {
             problems.push("limits.database_wait_s: 0 refuses every request; write 1 or more seconds".to_owned());
+        }
+        let limits = &self.limits;
+        for (key, percent) in [
+            ("store_reserve_percent", limits.store_reserve_percent),
+            ("organization_share_percent", limits.organization_share_percent),
+        ] {
+            if percent > 100 {
+                problems.push(format!("limits.{key}: {percent} is more than all; write 0 to 100"));
+            }
+        }
+        if limits.maximum_app_disk_mb < limits.default_disk_mb {
+            problems.push(format!(
+                "limits.maximum_app_disk_mb: {} is less than default_disk_mb, {}; write at least as much",
+                limits.maximum_app_disk_mb, limits.default_disk_mb
+            ));
         }
         if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
             problems

@@ -9,6 +9,7 @@ use slipway_api_types::AssignmentId;
 use slipway_protocol::v1;
 use tokio::sync::Notify;
 
+use crate::admission::Uploads;
 use crate::auth::keys::KeyCache;
 use crate::blobs::BlobStore;
 use crate::config::ControllerConfig;
@@ -26,6 +27,8 @@ pub struct Context {
     pub vault: Vault,
     /// Packages, droplets, layers by SHA-256.
     pub blobs: BlobStore,
+    /// How many uploads are received and judged at a time.
+    pub uploads: Arc<Uploads>,
     /// What only cells know.
     pub cells: Arc<dyn CellQueries>,
     /// What routers have acknowledged.

@@ -4,6 +4,7 @@
 //! machines; [`store`] has all SQL (no HTTP). [`planner`] and [`deployments`] are pure. [`tasks`] converge, [`jobs`] do
 //! payload work, [`cells`] and [`routers`] hold the streams.
 
+pub mod admission;
 pub mod api;
 pub mod auth;
 pub mod blobs;
@@ -16,6 +17,7 @@ pub mod drains;
 pub mod gzip;
 pub mod jobs;
 pub mod planner;
+pub mod reserve;
 pub mod routers;
 pub mod run;
 pub mod store;

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
+use crate::admission::Uploads;
 use crate::auth::keys::KeyCache;
 use crate::blobs::{BlobError, BlobStore};
 use crate::cells::blobs::BlobService;
@@ -32,6 +33,7 @@ use crate::config::ControllerConfig;
 use crate::context::{Context, Pokes};
 use crate::domain::outcomes;
 use crate::drains;
+use crate::reserve::Reserve;
 use crate::routers::hub::RouterHub;
 use crate::routers::publisher::{self, Tables};
 use crate::routers::service::{RouterParts, RouterService};
@@ -141,7 +143,12 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         .connect_lazy_with(options.application_name("slipway-controller"));
     let store = Store::new(pool.clone());
     let blobs = BlobStore::local(&config.blob_directory, store.clone())
-        .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?;
+        .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?
+        .with_reserve(Reserve::new(
+            &config.blob_directory,
+            config.limits.store_reserve_percent,
+            config.limits.store_reserve_mb,
+        ));
     if !open_database(&store, &shutdown).await? {
         return Ok(());
     }
@@ -157,6 +164,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         store,
         vault,
         blobs,
+        uploads: Uploads::new(&config.limits),
         cells: Arc::new(Queries::new(Arc::clone(&hub), Arc::clone(&directory), credentials.clone())),
         routers: Arc::clone(&router_hub) as _,
         pokes: Arc::new(Pokes::default()),

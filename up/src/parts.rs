@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
@@ -57,6 +58,11 @@ fn route_service_networks(layout: &Layout, router: IpAddr) -> Result<Vec<String>
 
 /// What an operator may change in a configuration: it stays when the others are written anew at each start.
 fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
+    kept_as(path, key, "list of networks")
+}
+
+/// The same for anything; `what` it must be, for people.
+fn kept_as<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -67,8 +73,19 @@ fn kept(path: &Path, key: &str) -> Result<Option<Vec<String>>, UpError> {
     let advice = "mend it, or remove it to begin with the defaults";
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
     let Some(value) = table.remove(key) else { return Ok(None) };
-    let networks = value.clone().try_into::<Vec<String>>();
-    networks.map(Some).map_err(|_| damaged(format!("{key} = {value} is no list of networks; {advice}")))
+    let found = value.clone().try_into::<T>();
+    found.map(Some).map_err(|error| damaged(format!("{key} = {value} is no {what} ({}); {advice}", error.message())))
+}
+
+/// The controller's configuration with those limits only that are not the defaults: what stands there is what an operator
+/// has set, and a later version may have other defaults.
+fn with_own_limits(controller: &ControllerConfig) -> Result<toml::Table, toml::ser::Error> {
+    let mut table = toml::Table::try_from(controller)?;
+    let defaults = toml::Table::try_from(Limits::default())?;
+    if let Some(toml::Value::Table(limits)) = table.get_mut("limits") {
+        limits.retain(|key, value| defaults.get(key) != Some(value));
+    }
+    Ok(table)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -98,9 +115,12 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         drain_networks: kept(&layout.config("controller"), "drain_networks")?
             .unwrap_or_else(|| OWN_NETWORKS.map(str::to_owned).to_vec()),
         zone: "local".to_owned(),
-        limits: Limits::default(),
+        limits: kept_as(&layout.config("controller"), "limits", "table of limits")?.unwrap_or_default(),
     };
-    save(&layout.config("controller"), &controller)?;
+    let path = layout.config("controller");
+    let own = with_own_limits(&controller)
+        .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
+    save(&path, &own)?;
     let cell = CellConfig {
         id: settings.cell_id,
         cluster_id: settings.cluster_id,
@@ -236,6 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_an_operator_has_set_stay_and_the_rest_follows_the_version() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
+        let settings = crate::settings::tests::example();
+        let start = || write_configs(&layout, &settings, Path::new("/layers")).expect("a start");
+        let path = layout.config("controller");
+        let text = || std::fs::read_to_string(&path).expect("read");
+        start();
+        assert!(!text().contains("maximum_app_disk_mb"), "a default is not written: {}", text());
+        let own = format!("{}\n", text().replace("[limits]", "[limits]\nmaximum_app_disk_mb = 8192"));
+        std::fs::write(&path, own).expect("written");
+        start();
+        start();
+        let config: ControllerConfig = slipway_chassis::config::load(&path).expect("a config");
+        assert_eq!(config.limits.maximum_app_disk_mb, 8192);
+        assert_eq!(config.limits.stored_mb_per_organization, Limits::default().stored_mb_per_organization);
+    }
+
+    #[test]
     fn what_an_operator_has_changed_stays() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout::new(directory.path());
@@ -281,7 +320,11 @@ mod tests {
         start(&settings).expect("the fourth start");
         assert_eq!(drains(), OWN_NETWORKS);
 
-        for (text, told) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
+        for (text, told) in [
+            ("drain_networks = 5", "no list of networks"),
+            ("drain_networks = [", "TOML"),
+            ("[limits]\nmaximum_app_disk = 1", "no table of limits"),
+        ] {
             std::fs::write(layout.config("controller"), text).expect("written");
             let refused = start(&settings).expect_err(text).to_string();
             assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");

@@ -3,11 +3,11 @@
 use std::path::Path as FilePath;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Multipart, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slipway_api_types::{ErrorCode, MetadataPatch, Timestamp};
@@ -20,13 +20,13 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::{jobs, upload};
+use crate::blobs::BlobError;
 use crate::context::Context;
 use crate::domain::audit::{NewEvent, Party};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::check_name;
-use crate::domain::packages::archive::{self, ArchiveError, ArchiveLimits};
+use crate::domain::packages::archive::{self, ArchiveError, ArchiveLimits, Scratch};
 use crate::domain::packages::buildpack_archive::{self, BuildpackArchiveError, BuildpackFacts};
-use crate::domain::packages::upload::receiving_directory;
 use crate::domain::{DomainResult, apps, removal};
 use crate::store::buildpacks::{
     BuildpackRow, buildpack_insert_tx, buildpack_lock_tx, buildpack_move_tx, buildpack_order_lock_tx,
@@ -220,37 +220,47 @@ async fn receive(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-    headers: HeaderMap,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    request: Request,
 ) -> ApiResult<Response> {
     let row = find(&context, &caller, &guid).await?;
-    let form = form.map_err(|error| ApiError::bad_request(format!("The upload is not a multipart form: {error}")))?;
     if row.locked {
-        upload::drain(form).await;
         return Err(ApiError::unprocessable("Buildpack is locked"));
     }
-    let directory = receiving_directory(&context)?;
-    let limits = &context.config.limits;
-    let bounds = upload::Bounds { bits: limits.max_package_bytes, resources: None };
-    let parts = upload::receive(form, directory.path(), bounds, &headers).await?;
-    let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A buildpack zip file must be uploaded as 'bits'"))?;
-    let limits = ArchiveLimits { unpacked_bytes: limits.max_package_unpacked_bytes, files: limits.max_package_files };
-    let (path, scratch) = (bits.clone(), directory.path().to_owned());
-    let judged = tokio::task::spawn_blocking(move || judge(&path, limits, &scratch))
-        .await
-        .map_err(|error| ApiError::internal("judging a buildpack", error))?;
-    let filename = parts.filename.unwrap_or_else(|| "buildpack.zip".to_owned());
-    let work = Uploaded { bits: &bits, filename: &filename };
-    let (row, job) = match judged {
-        Ok(facts) => keep(&context, &caller, &row, work, facts).await?,
-        Err(refusal) => refused(&context, &caller, row, refusal).await?,
-    };
+    let bounds = upload::Bounds { bits: context.config.limits.max_package_bytes, resources: None };
+    let parts = upload::receive(&context, Uuid::nil(), bounds, request).await?;
+    // In a task of its own: a client that hangs up does not free the place of what goes on.
+    let work = tokio::spawn(async move { finish(&context, &caller, row, parts).await });
+    let (row, job) = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;
     // Clients want the buildpack in the body besides the job's address.
     let mut response = (StatusCode::ACCEPTED, Json(view(&base, &row))).into_response();
     if let Ok(location) = HeaderValue::from_str(&base.url(&format!("/v3/jobs/{job}"))) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+async fn finish(
+    context: &Context,
+    caller: &Caller,
+    row: BuildpackRow,
+    parts: upload::Parts,
+) -> ApiResult<(BuildpackRow, Uuid)> {
+    let _judging = context.uploads.judging().await?;
+    let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A buildpack zip file must be uploaded as 'bits'"))?;
+    let limits = &context.config.limits;
+    let limits = ArchiveLimits { unpacked_bytes: limits.max_package_unpacked_bytes, files: limits.max_package_files };
+    let (path, scratch) = (bits.clone(), parts.directory.path().to_owned());
+    let judged = tokio::task::spawn_blocking(move || judge(&path, limits, &scratch))
+        .await
+        .map_err(|error| ApiError::internal("judging a buildpack", error))?;
+    let filename = parts.filename.unwrap_or_else(|| "buildpack.zip".to_owned());
+    let work = Uploaded { bits: &bits, filename: &filename };
+    let done = match judged {
+        Ok(facts) => keep(context, caller, &row, work, facts).await,
+        Err(refusal) => refused(context, caller, row, refusal).await,
+    };
+    drop((parts.directory, parts.place));
+    done
 }
 
 /// Why a job ends badly: clients tell these apart by their codes.
@@ -266,13 +276,15 @@ struct Uploaded<'a> {
 
 /// Whether an upload is a buildpack. Blocking.
 fn judge(path: &FilePath, limits: ArchiveLimits, scratch: &FilePath) -> Result<BuildpackFacts, Refusal> {
-    archive::judge(Some(path), &[], limits, scratch, &scratch.join("unused")).map_err(|error| match error {
-        ArchiveError::NotZip(text) => {
-            Refusal { code: ErrorCode::BuildpackZipError, detail: format!("Buildpack zip error: {text}") }
-        }
-        error => Refusal { code: ErrorCode::BuildpackInvalid, detail: format!("Buildpack is invalid: {error}") },
-    })?;
-    buildpack_archive::facts(path).map_err(|error| match error {
+    archive::judge(Some(path), &[], limits, Scratch { directory: scratch, remember: false, reserve: None }).map_err(
+        |error| match error {
+            ArchiveError::NotZip(text) => {
+                Refusal { code: ErrorCode::BuildpackZipError, detail: format!("Buildpack zip error: {text}") }
+            }
+            error => Refusal { code: ErrorCode::BuildpackInvalid, detail: format!("Buildpack is invalid: {error}") },
+        },
+    )?;
+    buildpack_archive::facts(path, limits.files).map_err(|error| match error {
         BuildpackArchiveError::Unreadable(text) => {
             Refusal { code: ErrorCode::BuildpackZipError, detail: format!("Buildpack zip error: {text}") }
         }
@@ -308,8 +320,11 @@ async fn keep(
         let refusal = Refusal { code: ErrorCode::BuildpackStackDoesNotExist, detail };
         return refused(context, caller, row.clone(), refusal).await;
     }
-    let (digest, size) =
-        context.blobs.put_file(uploaded.bits).await.map_err(|error| error.while_doing("storing a buildpack"))?;
+    let stored = |error: BlobError| error.while_doing("storing a buildpack");
+    let file = context.blobs.digest(uploaded.bits).await.map_err(stored)?;
+    context.blobs.room(file.size).map_err(|full| stored(full.into()))?;
+    context.blobs.put_digested(&file).await.map_err(stored)?;
+    let (digest, size) = (file.digest, file.size);
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     let mut tx = context.store.begin().await?;
     // It may have been changed while the upload came.

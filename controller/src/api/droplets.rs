@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Multipart, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use slipway_api_types::common::Links;
 use slipway_api_types::views::{DropletView, Lifecycle};
 use slipway_api_types::{Page, ToOne};
+use uuid::Uuid;
 
 use super::Router;
 use super::apps::actions::AppRelationship;
@@ -27,8 +28,7 @@ use super::{download, jobs, upload};
 use crate::context::Context;
 use crate::domain::lifecycle::{app_event, note};
 use crate::domain::metadata::metadata_of;
-use crate::domain::packages::upload::receiving_directory;
-use crate::domain::{droplets, removal};
+use crate::domain::{droplets, removal, stored};
 use crate::store::droplets::DropletRow;
 use crate::store::list::Visible;
 use crate::store::metadata::Labelled;
@@ -186,20 +186,25 @@ async fn receive(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-    headers: HeaderMap,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    request: Request,
 ) -> ApiResult<Response> {
-    let row: DropletRow = by_guid(&context, &caller, &guid, SpaceAction::Develop).await?;
-    let form = form.map_err(|error| ApiError::bad_request(format!("The upload is not a multipart form: {error}")))?;
+    let (row, app) = with_app::<DropletRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
     if row.state != "AWAITING_UPLOAD" {
-        upload::drain(form).await;
         return Err(ApiError::unprocessable("Droplet may be uploaded only once. Create a new droplet to upload bits."));
     }
-    let directory = receiving_directory(&context)?;
+    let org = stored::check_others(&context, app.guid).await?;
     let bounds = upload::Bounds { bits: droplets::MAX_BYTES, resources: None };
-    let parts = upload::receive(form, directory.path(), bounds, &headers).await?;
-    let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A droplet file must be uploaded as 'bits'"))?;
-    let name = parts.filename.as_deref().unwrap_or("The file");
-    let job = droplets::receive(&context, &caller.actor(), &row, &bits, name).await?;
+    let parts = upload::receive(&context, org, bounds, request).await?;
+    let actor = caller.actor();
+    // In a task of its own: a client that hangs up does not free the place of what goes on.
+    let work = tokio::spawn(async move {
+        let _judging = context.uploads.judging().await?;
+        let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A droplet file must be uploaded as 'bits'"))?;
+        let name = parts.filename.as_deref().unwrap_or("The file");
+        let job = droplets::receive(&context, &actor, &row, &bits, name).await?;
+        drop((parts.directory, parts.place));
+        Ok::<Uuid, ApiError>(job)
+    });
+    let job = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;
     Ok(jobs::accepted(&base, job))
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use slipway_api_types::{ApiErrorBody, ApiErrorEntry, ErrorCode};
 
 use crate::domain::DomainError;
@@ -16,6 +17,8 @@ pub struct ApiError {
     status: StatusCode,
     entries: Vec<ApiErrorEntry>,
     cause: Option<Box<DomainError>>,
+    /// When to try again, seconds.
+    retry_after_s: Option<u32>,
 }
 
 impl ApiError {
@@ -26,6 +29,7 @@ impl ApiError {
             status: StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             entries: vec![code.entry(detail)],
             cause: None,
+            retry_after_s: None,
         }
     }
 
@@ -128,6 +132,9 @@ impl From<DomainError> for ApiError {
             _ => error.to_string(),
         };
         let mut answer = Self::new(code, detail);
+        if let DomainError::Busy { retry_after_s, .. } = &error {
+            answer.retry_after_s = Some(*retry_after_s);
+        }
         answer.cause = Some(Box::new(error));
         answer
     }
@@ -165,7 +172,11 @@ impl IntoResponse for ApiError {
                 None => tracing::error!(error = ?self.entries, "a request failed"),
             }
         }
-        (self.status, Json(ApiErrorBody { errors: self.entries })).into_response()
+        let mut response = (self.status, Json(ApiErrorBody { errors: self.entries })).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

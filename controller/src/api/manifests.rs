@@ -16,7 +16,7 @@ use super::links::BaseUrl;
 use super::permissions::SpaceAction;
 use super::{body, jobs};
 use crate::context::Context;
-use crate::domain::manifest::{self, Manifest, yaml};
+use crate::domain::manifest::{self, Manifest, emit, yaml};
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -86,7 +86,6 @@ async fn diff(
 async fn write(State(context): State<Context>, caller: Caller, Path(guid): Path<String>) -> ApiResult<Response> {
     let app = super::apps::find(&context, &caller, &guid, SpaceAction::ReadSecrets).await?;
     let entry = manifest::written::entry(&context, &app).await?;
-    let document = json!({ "applications": [entry] });
-    let text = serde_norway::to_string(&document).map_err(|error| ApiError::internal("writing a manifest", error))?;
-    Ok(([(CONTENT_TYPE, "application/x-yaml")], format!("---\n{text}")).into_response())
+    let text = emit::document(&json!({ "applications": [entry] }));
+    Ok(([(CONTENT_TYPE, "application/x-yaml")], text).into_response())
 }

@@ -20,12 +20,14 @@ pub mod destinations;
 mod domain_sharing;
 pub mod domains;
 pub mod download;
+mod drained;
 pub mod droplets;
 pub mod endpoints;
 pub mod environment_groups;
 pub mod error;
 pub mod events;
 pub mod feature_flags;
+mod form;
 pub mod jobs;
 pub mod label_selector;
 pub mod links;
@@ -119,6 +121,7 @@ pub fn router(context: Context) -> axum::Router {
 }
 
 fn matching(context: Context) -> axum::Router {
+    let drained = axum::middleware::from_fn_with_state(context.clone(), drained::drained);
     endpoints()
         .into_inner()
         .fallback(unknown)
@@ -126,6 +129,7 @@ fn matching(context: Context) -> axum::Router {
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(middleware::panicked))
         .layer(axum::middleware::from_fn(query::well_formed))
         .layer(axum::middleware::from_fn(middleware::trace))
+        .layer(drained)
         .with_state(context)
 }
 

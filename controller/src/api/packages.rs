@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Multipart, Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use slipway_api_types::common::Links;
@@ -30,7 +30,7 @@ use crate::context::Context;
 use crate::domain::lifecycle::{app_event, lock, note, record};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::packages::upload as received;
-use crate::domain::removal;
+use crate::domain::{removal, stored};
 use crate::store::blobs::package_keep_tx;
 use crate::store::metadata::Labelled;
 use crate::store::packages::{PackageRow, package_insert_tx};
@@ -159,6 +159,9 @@ async fn create(
         None => None,
     };
     let guid = Uuid::new_v4();
+    if let Some((_, size)) = blob {
+        stored::check_tx(&mut tx, &context.config.limits, app.guid, size).await?;
+    }
     let row = package_insert_tx(&mut tx, guid, app.guid, blob, &metadata.labels, &metadata.annotations).await?;
     record(&mut tx, "audit.app.package.create", &caller.actor(), &app, json!({ "package_guid": guid })).await?;
     tx.commit().await?;
@@ -183,24 +186,28 @@ async fn receive(
     caller: Caller,
     base: BaseUrl,
     Path(guid): Path<String>,
-    headers: HeaderMap,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    request: Request,
 ) -> ApiResult<Json<PackageView>> {
-    let row: PackageRow = by_guid(&context, &caller, &guid, SpaceAction::Develop).await?;
+    let (row, app) = with_app::<PackageRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
     super::feature_flags::require_for(&context, &caller, "app_bits_upload").await?;
-    let form = form.map_err(|error| ApiError::bad_request(format!("The upload is not a multipart form: {error}")))?;
     if row.state != "AWAITING_UPLOAD" {
-        upload::drain(form).await;
         return Err(received::already_uploaded().into());
     }
-    let directory = received::receiving_directory(&context)?;
+    let org = stored::check_others(&context, app.guid).await?;
     let limits = &context.config.limits;
     let bounds = upload::Bounds { bits: limits.max_package_bytes, resources: Some(limits.max_package_files) };
-    let parts = upload::receive(form, directory.path(), bounds, &headers).await?;
-    let received = received::Received { directory, bits: parts.bits, resources: parts.resources };
-    // In a task of its own: a client that hangs up now does not undo what it has sent.
+    let mut parts = upload::receive(&context, org, bounds, request).await?;
+    let readable = caller.downloadable_spaces(&context).await?;
+    // In a task of its own: a client that hangs up now does not undo what it has sent, nor free the place of what goes on.
     let actor = caller.actor();
-    let work = tokio::spawn(async move { received::finish(&context, &actor, &row, received).await });
+    let work = tokio::spawn(async move {
+        let _judging = context.uploads.judging().await?;
+        let resources = parts.resources()?;
+        let received = received::Received { directory: parts.directory, bits: parts.bits, resources, readable };
+        let row = received::finish(&context, &actor, &row, received).await?;
+        drop(parts.place);
+        Ok::<PackageRow, ApiError>(row)
+    });
     let row = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;
     Ok(Json(view(&base, row)))
 }
@@ -240,7 +247,8 @@ async fn matches(
         // As if nothing were known: clients upload everything.
         return Ok((StatusCode::CREATED, Json(ResourceMatches::default())));
     }
-    let known = received::lookup(&context, &body.resources).await?;
+    let readable = caller.downloadable_spaces(&context).await?;
+    let known = received::lookup(&context, &readable, &body.resources).await?;
     // Clients parse the mode as octal, also where they sent none.
     let resources = body
         .resources

@@ -126,6 +126,17 @@ impl Caller {
         Ok(context.store.spaces_visible_to(&self.user_guid).await?)
     }
 
+    /// Spaces whose packages the caller may download.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn downloadable_spaces(&self, context: &Context) -> ApiResult<Visible> {
+        if self.is_admin || self.is_admin_read_only {
+            return Ok(Visible::All);
+        }
+        Ok(context.store.spaces_by_roles(&self.user_guid, &["space_developer"], &[]).await?)
+    }
+
     /// Organizations that the caller may read.
     ///
     /// # Errors

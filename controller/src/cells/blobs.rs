@@ -15,9 +15,12 @@ use uuid::Uuid;
 
 use super::service::member;
 use crate::blobs::{BlobDigest, BlobError, BlobStore};
+use crate::reserve::NoRoom;
 
 /// Bytes of one message.
 const CHUNK: usize = 256 * 1024;
+/// How often the disk is looked at while an upload comes, bytes.
+const LOOK_EVERY: u64 = 8 << 20;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -59,19 +62,30 @@ impl Blobs for BlobService {
             tracing::error!(error = %chain(&error), directory = %self.scratch.display(), "an upload cannot be kept");
             Status::resource_exhausted("the controller cannot keep the upload; see its log")
         };
+        let full = |error: NoRoom| {
+            tracing::warn!(error = %chain(&error), cell.id = %cell, "an upload of a cell is refused");
+            Status::resource_exhausted(error.to_string())
+        };
+        self.blobs.room(0).map_err(full)?;
         // Removed with the value, whatever ends this call.
         let file = tempfile::NamedTempFile::new_in(&self.scratch).map_err(broken)?;
         let mut writer = tokio::fs::File::from_std(file.reopen().map_err(broken)?);
-        let mut size = 0_u64;
+        let (mut size, mut looked) = (0_u64, 0_u64);
         while let Some(chunk) = stream.message().await? {
             size = size.saturating_add(chunk.data.len() as u64);
             if size > self.most_bytes {
                 return Err(Status::resource_exhausted(format!("the blob is larger than {} bytes", self.most_bytes)));
             }
+            if size - looked >= LOOK_EVERY {
+                looked = size;
+                self.blobs.room(0).map_err(full)?;
+            }
             writer.write_all(&chunk.data).await.map_err(broken)?;
         }
         writer.flush().await.map_err(broken)?;
         drop(writer);
+        // It is copied once more.
+        self.blobs.room(size).map_err(full)?;
         let (digest, size) = self.blobs.put_file(file.path()).await.map_err(|error| {
             tracing::error!(error = %chain(&error), "an upload cannot be stored");
             Status::unavailable("the object store does not answer; try again")

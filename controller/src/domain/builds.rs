@@ -9,10 +9,10 @@ use super::audit::Party;
 use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
-use super::quota::{self, Demand};
+use super::quota::{self, Demand, DemandKind};
 use super::specs::{self, BuildFacts};
 use super::stacks;
-use super::{DomainError, DomainResult};
+use super::{DomainError, DomainResult, stored};
 use crate::context::Context;
 use crate::store::buildpacks::{BuildpackRow, buildpacks_tx};
 use crate::store::builds::{BuildRow, NewBuild, build_insert_tx, build_is_open_tx};
@@ -122,6 +122,7 @@ pub async fn create(
     };
     let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, package.app_guid).await?;
+    stored::check_tx(&mut tx, &context.config.limits, app.guid, 0).await?;
     if build_is_open_tx(&mut tx, app.guid).await? {
         return Err(DomainError::refused(
             ErrorCode::StagingInProgress,
@@ -154,8 +155,8 @@ pub async fn create(
     let memory_mb = wish.memory_mb.unwrap_or_else(|| web(|web| web.memory_in_mb).max(floor(limits.staging_memory_mb)));
     let disk_mb = wish.disk_mb.unwrap_or_else(|| web(|web| web.disk_in_mb).max(floor(limits.staging_disk_mb)));
     let what = "The build".to_owned();
-    let demand = Demand { what, instances: 0, memory_mb, disk_mb, log_rate: 0 };
-    quota::check_extra(&mut tx, app.space_guid, app.guid, demand, false).await?;
+    let demand = Demand { kind: DemandKind::Build, what, instances: 0, memory_mb, disk_mb, log_rate: 0 };
+    quota::check_extra(limits, &mut tx, app.space_guid, app.guid, demand, false).await?;
 
     let guid = Uuid::new_v4();
     let facts = compose::app_facts(context, &mut tx, &app, Phase::Staging).await?;

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek as _, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::io::{Read, Seek as _};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use slipway_layers::{ArchiveError, Limits, decompress, scan_tar};
 use uuid::Uuid;
 
 use super::audit::Party;
 use super::lifecycle::{lock, record};
+use super::manifest::yaml;
 use super::specs::LayerRef;
-use super::{DomainError, DomainResult};
+use super::{DomainError, DomainResult, stored};
+use crate::blobs::{BlobError, storing};
 use crate::context::Context;
+use crate::reserve::{Kept, Reserve};
 use crate::store::done_jobs::job_done_tx;
 use crate::store::droplets::{DropletRow, NewDroplet, droplet_insert_tx, droplet_keep_tx, droplet_uploaded_tx};
 use crate::store::retention::bits_expire_tx;
@@ -89,6 +93,9 @@ pub async fn create(
         layers: source.as_ref().map_or_else(|| json!([]), |source| source.layers.clone()),
         sonames: source.as_ref().and_then(|source| source.sonames.clone()),
     };
+    if let Some(size) = new.blob_size {
+        stored::check_tx(&mut tx, &context.config.limits, app.guid, size).await?;
+    }
     let row = droplet_insert_tx(&mut tx, &new).await?;
     record(&mut tx, "audit.app.droplet.create", actor, &app, json!({ "droplet_guid": row.guid })).await?;
     tx.commit().await?;
@@ -107,8 +114,12 @@ pub async fn receive(
     name: &str,
 ) -> DomainResult<Uuid> {
     let (path, name) = (bits.to_owned(), name.chars().take(200).flat_map(char::escape_debug).collect::<String>());
-    let limit = context.config.limits.max_package_unpacked_bytes;
-    let found = tokio::task::spawn_blocking(move || inspect(&path, &name, limit))
+    let limits = Limits {
+        max_bytes: context.config.limits.max_package_unpacked_bytes,
+        max_entries: context.config.limits.max_package_files,
+    };
+    let reserve = context.blobs.reserve().cloned();
+    let (found, kept) = tokio::task::spawn_blocking(move || inspect(&path, &name, limits, reserve.as_ref()))
         .await
         .map_err(|error| DomainError::internal("judging a droplet", error))??;
     let mut process_types = found.process_types;
@@ -116,11 +127,11 @@ pub async fn receive(
     if let Some(types) = process_types.as_object() {
         check_process_types(types.keys())?;
     }
-    let kept = match found.format {
-        "tar.gz" => repacked(bits, limit).await?,
-        _ => bits.to_owned(),
-    };
-    let (digest, size) = context.blobs.put_file(&kept).await.map_err(|error| error.while_doing("storing a droplet"))?;
+    let storing = |error: BlobError| error.while_doing("storing a droplet");
+    let file = context.blobs.digest(&kept).await.map_err(storing)?;
+    stored::charge(context, row.app_guid, &file).await?;
+    context.blobs.put_digested(&file).await.map_err(storing)?;
+    let (digest, size) = (file.digest, file.size);
     let new = NewDroplet {
         guid: row.guid,
         app_guid: row.app_guid,
@@ -149,57 +160,47 @@ pub async fn receive(
     Ok(job)
 }
 
-/// A gzip archive as the Zstandard one that a build makes: a droplet that was downloaded and comes back has the digest that
-/// it had, on cells too. Also the first to read the archive to its end, where its checksum is.
-async fn repacked(bits: &Path, limit: u64) -> DomainResult<PathBuf> {
-    let (from, to) = (bits.to_owned(), bits.with_extension("tar.zst"));
-    let target = to.clone();
-    let repack = move || -> DomainResult<()> {
-        let io = |error| DomainError::internal("packing an uploaded droplet", error);
-        let file = File::open(&from).map_err(io)?;
-        let mut tar = flate2::read::GzDecoder::new(BufReader::new(file)).take(limit.saturating_add(1));
-        let mut encoder = slipway_layers::compressor(File::create(&target).map_err(io)?).map_err(io)?;
-        let mut piece = vec![0; 1 << 17];
-        loop {
-            let read = tar.read(&mut piece).map_err(|error| refused(format!("the archive is damaged ({error})")))?;
-            if read == 0 {
-                break;
-            }
-            encoder.write_all(&piece[..read]).map_err(io)?;
-        }
-        encoder.finish().map_err(io)?;
-        Ok(())
-    };
-    tokio::task::spawn_blocking(repack)
-        .await
-        .map_err(|error| DomainError::internal("packing an uploaded droplet", error))??;
-    Ok(to)
-}
-
 /// What an uploaded archive says of itself.
 #[derive(Debug, Default)]
 struct Found {
-    format: &'static str,
     process_types: Value,
     layers: Vec<LayerRef>,
     stack: Option<String>,
+}
+
+/// Why an archive is refused, or could not be judged.
+struct Refusal(DomainError);
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        Self(refused(error))
+    }
 }
 
 fn refused(problem: impl std::fmt::Display) -> DomainError {
     DomainError::invalid(format!("Uploaded droplet file is invalid: {problem}"))
 }
 
-fn inspect(path: &Path, name: &str, limit: u64) -> DomainResult<Found> {
-    let io = |error| DomainError::internal("reading an uploaded droplet", error);
+/// Looks at an archive, and packs a gzip one as the Zstandard one that a build makes: a droplet that was downloaded and comes
+/// back has the digest that it had, on cells too. Gives the file to be kept.
+fn inspect(path: &Path, name: &str, limits: Limits, reserve: Option<&Reserve>) -> DomainResult<(Found, PathBuf)> {
+    let io = |error| storing("reading an uploaded droplet", error);
     let mut file = File::open(path).map_err(io)?;
     let mut magic = [0_u8; 4];
     let read = file.read(&mut magic).map_err(io)?;
     file.rewind().map_err(io)?;
-    let file = BufReader::new(file);
     if read >= 2 && magic[..2] == [0x1f, 0x8b] {
-        entries(flate2::read::GzDecoder::new(file), "tar.gz", limit)
+        let target = path.with_extension("tar.zst");
+        let encoder = slipway_layers::compressor(Kept::new(File::create(&target).map_err(io)?, reserve)).map_err(io)?;
+        let mut copied = Copied { from: decompress(file, "tar.gz").map_err(refused)?, to: encoder, failed: None };
+        let found = entries(&mut copied, limits);
+        if let Some(error) = copied.failed {
+            return Err(storing("packing an uploaded droplet", error));
+        }
+        copied.to.finish().map_err(io)?;
+        Ok((found?, target))
     } else if read == 4 && magic == [0x28, 0xb5, 0x2f, 0xfd] {
-        entries(zstd::Decoder::new(file).map_err(io)?, "tar.zst", limit)
+        Ok((entries(decompress(file, "tar.zst").map_err(refused)?, limits)?, path.to_owned()))
     } else {
         // Cloud Foundry goes by the ending of the name; here the content counts, and droplets are kept as Zstandard.
         Err(refused(format!(
@@ -208,37 +209,39 @@ fn inspect(path: &Path, name: &str, limit: u64) -> DomainResult<Found> {
     }
 }
 
-fn entries(reader: impl Read, format: &'static str, limit: u64) -> DomainResult<Found> {
-    let damaged = |error: std::io::Error| refused(format!("the archive is damaged ({error})"));
-    let mut found = Found { format, process_types: json!({}), ..Found::default() };
-    // One byte more than allowed tells "too large" from "ends here".
-    let mut archive = tar::Archive::new(reader.take(limit.saturating_add(1)));
-    let mut total = 0_u64;
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        total = total.saturating_add(entry.size());
-        if total > limit {
-            return Err(refused(format!("it unpacks to more than {limit} bytes")));
+/// Writes what is read from it to another place too.
+struct Copied<R, W> {
+    from: R,
+    to: W,
+    /// Why that place takes no more: no fault of what is read.
+    failed: Option<std::io::Error>,
+}
+
+impl<R: Read, W: std::io::Write> Read for Copied<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        if let Err(error) = self.to.write_all(&buffer[..read]) {
+            self.failed = Some(error);
+            return Err(std::io::Error::other("the copy failed"));
         }
-        let name = entry.path().map_err(damaged)?.into_owned();
-        if name.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(refused(format!("the entry {:?} leaves the directory", name.display())));
-        }
-        let kind = entry.header().entry_type();
-        if !(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) {
-            return Err(refused(format!("the entry {:?} is neither a file, a directory nor a link", name.display())));
-        }
-        let plain: Vec<_> = name.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-        let [Component::Normal(only)] = plain.as_slice() else { continue };
-        match only.to_str() {
+        Ok(read)
+    }
+}
+
+fn entries(reader: impl Read, limits: Limits) -> DomainResult<Found> {
+    let mut found = Found { process_types: json!({}), ..Found::default() };
+    let scanned = scan_tar(reader, limits, |path, size, content| {
+        match path.to_str() {
             Some("slipway.json") => {
-                let value: Value = serde_json::from_reader((&mut entry).take(MAX_METADATA))
-                    .map_err(|error| refused(format!("its slipway.json is not readable ({error})")))?;
-                read_own(&value, &mut found)?;
+                let text = metadata("slipway.json", size, content)?;
+                let value: Value = serde_json::from_str(&text)
+                    .map_err(|error| Refusal(refused(format!("its slipway.json is not readable ({error})"))))?;
+                read_own(&value, &mut found).map_err(Refusal)?;
             }
             Some("staging_info.yml") => {
-                let value: Value = serde_norway::from_reader((&mut entry).take(MAX_METADATA))
-                    .map_err(|error| refused(format!("its staging_info.yml is not readable ({error})")))?;
+                let text = metadata("staging_info.yml", size, content)?;
+                let value = yaml::parse(&text)
+                    .map_err(|error| Refusal(refused(format!("its staging_info.yml is not readable ({error})"))))?;
                 if let Some(command) = value.get("start_command").and_then(Value::as_str)
                     && found.process_types.get("web").is_none()
                 {
@@ -247,8 +250,21 @@ fn entries(reader: impl Read, format: &'static str, limit: u64) -> DomainResult<
             }
             _ => {}
         }
-    }
+        Ok::<(), Refusal>(())
+    });
+    scanned.map_err(|Refusal(error)| error)?;
     Ok(found)
+}
+
+fn metadata(name: &str, size: u64, content: &mut dyn Read) -> Result<String, Refusal> {
+    if size > MAX_METADATA {
+        return Err(Refusal(refused(format!("its {name} has {size} bytes; it may have {MAX_METADATA}"))));
+    }
+    let mut text = String::new();
+    content
+        .read_to_string(&mut text)
+        .map_err(|error| Refusal(refused(format!("its {name} is not readable ({error})"))))?;
+    Ok(text)
 }
 
 fn read_own(value: &Value, found: &mut Found) -> DomainResult<()> {
@@ -281,14 +297,16 @@ mod tests {
         builder.into_inner().expect("tar")
     }
 
+    const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_entries: 100 };
+
     #[test]
     fn a_layered_droplet_keeps_its_runtimes_and_a_classic_one_its_command() {
         let own =
             r#"{"layers":[{"line":"node-22","digest":"ab"}],"process_types":{"web":"node ."},"stack":"debian12"}"#;
-        let found = entries(&archive(&[("./slipway.json", own)])[..], "tar.gz", 1 << 20).expect("good");
+        let found = entries(&archive(&[("./slipway.json", own)])[..], LIMITS).expect("good");
         assert_eq!(found.layers[0].line, "node-22");
         assert_eq!(found.process_types["web"], "node .");
-        let found = entries(&archive(&[("staging_info.yml", "start_command: ./run\n")])[..], "tar.gz", 1 << 20);
+        let found = entries(&archive(&[("staging_info.yml", "start_command: ./run\n")])[..], LIMITS);
         assert_eq!(found.expect("good").process_types["web"], "./run");
     }
 
@@ -305,16 +323,62 @@ mod tests {
         }
     }
 
+    fn refusal(bytes: &[u8], limits: Limits) -> String {
+        entries(bytes, limits).expect_err("refused").to_string()
+    }
+
     #[test]
     fn hostile_archives_are_refused() {
         for name in ["../x", "/etc/passwd", "a/../../x"] {
-            let error = entries(&archive(&[(name, "x")])[..], "tar.gz", 1 << 20).expect_err(name).to_string();
-            assert!(error.contains("leaves the directory"), "{error}");
+            let error = refusal(&archive(&[(name, "x")]), LIMITS);
+            assert!(error.contains("leads out of its directory"), "{error}");
         }
-        assert!(entries(&archive(&[("big", "0123456789")])[..], "tar.gz", 5).is_err());
-        assert!(
-            entries(&b"no tar at all, but long enough to be read as a header".repeat(12)[..], "tar.gz", 1 << 20)
-                .is_err()
-        );
+        let error = refusal(&archive(&[("big", "0123456789")]), Limits { max_bytes: 5, ..LIMITS });
+        assert!(error.contains("more than the permitted 5 bytes"), "{error}");
+        let crowd = archive(&[("x", ""); 101]);
+        assert!(refusal(&crowd, LIMITS).contains("more than the permitted 100 files"));
+        refusal(&b"no tar at all, but long enough to be read as a header".repeat(12), LIMITS);
+    }
+
+    #[test]
+    fn what_it_says_of_itself_is_short_and_plain() {
+        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
+        for name in ["slipway.json", "staging_info.yml"] {
+            let error = refusal(&archive(&[(name, &long)]), Limits { max_bytes: 4 << 20, ..LIMITS });
+            assert!(error.contains(&format!("its {name} has 1048584 bytes; it may have 1048576")), "{error}");
+        }
+        let error = refusal(&archive(&[("staging_info.yml", "a: &a [x, x]\nb: [*a, *a]\n")]), LIMITS);
+        assert!(error.contains("its staging_info.yml is not readable"), "{error}");
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(refusal(&archive(&[("slipway.json", &deep)]), LIMITS).contains("recursion limit"));
+    }
+
+    /// A name of 64 MiB in front of the first entry: nothing of it is kept.
+    #[test]
+    fn a_name_of_any_length_costs_nothing() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(64 << 20);
+        header.set_cksum();
+        let mut given = 0_u64;
+        let name = std::io::repeat(b'a').take(64 << 20);
+        let stream = std::io::Read::chain(&header.as_bytes()[..], name);
+        let error =
+            entries(Counted { from: stream, count: &mut given }, Limits { max_bytes: 4 << 30, max_entries: 10 });
+        assert!(error.expect_err("refused").to_string().contains("more than 64 KiB"));
+        assert!(given < 1 << 20, "{given} bytes were read");
+    }
+
+    struct Counted<'a, R> {
+        from: R,
+        count: &'a mut u64,
+    }
+
+    impl<R: Read> Read for Counted<'_, R> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let read = self.from.read(buffer)?;
+            *self.count += read as u64;
+            Ok(read)
+        }
     }
 }

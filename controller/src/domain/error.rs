@@ -36,6 +36,14 @@ pub enum DomainError {
     /// A part that is needed is away; the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
+    /// Too much is asked for at the moment; the same request may succeed later.
+    #[error("{detail}")]
+    Busy {
+        /// What there is too much of.
+        detail: String,
+        /// When to try again, seconds.
+        retry_after_s: u32,
+    },
     /// The database refused or could not be reached.
     #[error("the database failed")]
     Store(#[source] sqlx::Error),
@@ -72,7 +80,7 @@ impl DomainError {
     /// Whether the same thing may succeed when it is tried again.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Store(_) | Self::Internal { .. })
+        matches!(self, Self::Unavailable(_) | Self::Busy { .. } | Self::Store(_) | Self::Internal { .. })
     }
 
     /// The code by which clients know it.
@@ -85,7 +93,7 @@ impl DomainError {
             Self::Forbidden => ErrorCode::NotAuthorized,
             Self::OrgSuspended => ErrorCode::OrgSuspended,
             Self::Refused { code, .. } => *code,
-            Self::Unavailable(_) => ErrorCode::ServiceUnavailable,
+            Self::Unavailable(_) | Self::Busy { .. } => ErrorCode::ServiceUnavailable,
             Self::Store(_) | Self::Vault(_) | Self::Internal { .. } => ErrorCode::ServerError,
         }
     }

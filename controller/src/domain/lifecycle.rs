@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::audit::{NewEvent, Party};
 use super::compose::{self, Phase};
-use super::quota::{self, Demand};
+use super::quota::{self, Demand, DemandKind};
 use super::{DomainError, DomainResult, deployments, revisions};
 use crate::context::Context;
 use crate::store::apps::{AppRow, app_lock_tx, app_update_tx};
@@ -93,7 +93,7 @@ pub(super) async fn run(
         None => None,
     };
     let droplet = droplet.ok_or_else(|| DomainError::invalid("Assign a droplet before starting this app."))?;
-    quota::check(tx, app.space_guid, app.guid, &demands(processes), true).await?;
+    quota::check(&context.config.limits, tx, app.space_guid, app.guid, &demands(processes), true).await?;
     let facts = compose::app_facts(context, tx, app, Phase::Running).await?;
     let catalogue = layers_tx(tx).await?;
     for process in processes {
@@ -114,6 +114,7 @@ pub fn demands(processes: &[ProcessRow]) -> Vec<Demand> {
     processes
         .iter()
         .map(|process| Demand {
+            kind: DemandKind::Process,
             what: format!("The process {:?}", process.kind),
             instances: i64::from(process.instances),
             memory_mb: process.memory_in_mb,

@@ -29,6 +29,7 @@ pub mod sidecars;
 pub mod specs;
 pub mod stacks;
 pub mod stats;
+pub mod stored;
 pub mod tasks;
 
 pub use error::{DomainError, DomainResult};

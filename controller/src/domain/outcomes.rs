@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::audit::Party;
 use super::lifecycle::record;
 use super::specs::LayerRef;
-use super::{DomainError, DomainResult};
+use super::{DomainError, DomainResult, stored};
 use crate::blobs::BlobDigest;
 use crate::context::Context;
 use crate::store::apps::{app_build_cache_tx, app_lock_tx};
@@ -65,6 +65,10 @@ pub async fn build_completed(
         (None, Some(result)) => made(&row, &result).map(|made| (made, timings(&result))),
         (None, None) => Err(exit_error(exit.as_ref())),
     };
+    let made = match made {
+        Ok((made, timings)) => kept(context, &mut tx, made).await?.map(|made| (made, timings)),
+        Err(error) => Err(error),
+    };
     match made {
         Ok((made, timings)) => {
             let droplet = droplet_insert_tx(&mut tx, &made.droplet).await?;
@@ -85,6 +89,18 @@ pub async fn build_completed(
     change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
     context.pokes.planner.notify_one();
     Ok(())
+}
+
+/// What a build made, as far as its organization may store it.
+async fn kept(context: &Context, tx: &mut sqlx::PgConnection, made: Made) -> DomainResult<Result<Made, String>> {
+    let (Some(digest), Some(size)) = (&made.droplet.blob, made.droplet.blob_size) else { return Ok(Ok(made)) };
+    let cache = made.cache.as_ref().map(|cache| i64::try_from(cache.size).unwrap_or(i64::MAX));
+    let limits = &context.config.limits;
+    let fits = stored::built_tx(tx, limits, made.droplet.app_guid, (digest, size), cache).await?;
+    Ok(match fits {
+        Ok(with_cache) => Ok(Made { cache: made.cache.filter(|_| with_cache), ..made }),
+        Err(refusal) => Err(format!("StagingError - The droplet cannot be kept: {refusal}")),
+    })
 }
 
 /// The build, locked, when this attempt of it goes on. Its app is locked first, as everywhere: whoever deletes the app

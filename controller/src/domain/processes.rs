@@ -10,6 +10,7 @@ use super::deployments::Disturbance;
 use super::lifecycle::{demands, finish, lock, record};
 use super::metadata::MetadataChange;
 use super::{DomainError, DomainResult, apps, deployments, quota, sidecars};
+use crate::config::Limits;
 use crate::context::Context;
 use crate::store::apps::AppRow;
 use crate::store::deployments::processes_with_interim_tx;
@@ -146,8 +147,14 @@ fn checked(name: &str, check: &CheckView, with_timeout: bool) -> DomainResult<Va
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with the figures.
-pub async fn save_tx(tx: &mut PgConnection, app: &AppRow, all: &[ProcessRow], changed: &[Uuid]) -> DomainResult<()> {
-    quota::check(tx, app.space_guid, app.guid, &demands(all), app.is_started()).await?;
+pub async fn save_tx(
+    limits: &Limits,
+    tx: &mut PgConnection,
+    app: &AppRow,
+    all: &[ProcessRow],
+    changed: &[Uuid],
+) -> DomainResult<()> {
+    quota::check(limits, tx, app.space_guid, app.guid, &demands(all), app.is_started()).await?;
     let changed_rows: Vec<&ProcessRow> = all.iter().filter(|process| changed.contains(&process.guid)).collect();
     sidecars::check_room(&sidecars_of_app_tx(tx, app.guid).await?, &changed_rows)?;
     for process in changed_rows {
@@ -240,14 +247,14 @@ async fn change(
     change.apply(&mut row)?;
     let changed = match &change {
         Change::Scale(scale) if rolling.contains(&row.kind) => {
-            deployments::rescale_tx(&mut tx, &app, &row.kind, scale).await?
+            deployments::rescale_tx(&context.config.limits, &mut tx, &app, &row.kind, scale).await?
         }
         _ => {
             all.retain(|one| one.deployment_guid.is_none());
             for one in all.iter_mut().filter(|one| one.guid == process) {
                 one.clone_from(&row);
             }
-            save_tx(&mut tx, &app, &all, &[process]).await?;
+            save_tx(&context.config.limits, &mut tx, &app, &all, &[process]).await?;
             vec![row.clone()]
         }
     };

@@ -9,6 +9,9 @@ use crate::store::quotas::QuotaRow;
 const MAX_NAME: usize = 250;
 const MAX_INT: i64 = i32::MAX as i64;
 
+/// What an organization may store, which Cloud Foundry does not limit: of organization quotas only.
+const STORED: &str = "total_stored_in_mb";
+
 /// Section, limit, and the largest value of it.
 const LIMITS: &[(&str, &str, i64)] = &[
     ("apps", "total_memory_in_mb", MAX_INT),
@@ -16,6 +19,7 @@ const LIMITS: &[(&str, &str, i64)] = &[
     ("apps", "total_instances", MAX_INT),
     ("apps", "per_app_tasks", MAX_INT),
     ("apps", "log_rate_limit_in_bytes_per_second", i64::MAX),
+    ("apps", STORED, MAX_INT),
     ("services", "total_service_instances", MAX_INT),
     ("services", "total_service_keys", MAX_INT),
     ("routes", "total_routes", MAX_INT),
@@ -33,7 +37,7 @@ pub struct QuotaChange {
 
 impl QuotaChange {
     /// Takes the members of a quota out of a body and checks them; `relationships` stays for the caller. `domains` says
-    /// whether the quota has that section.
+    /// whether it is one of an organization, which has that section.
     ///
     /// # Errors
     /// [`DomainError::Invalid`] naming section and limit, in Cloud Foundry's words.
@@ -57,6 +61,9 @@ impl QuotaChange {
                 return Err(DomainError::invalid(format!("{title} must be an object")));
             };
             for (name, value) in members {
+                if name == STORED && !domains {
+                    return Err(DomainError::invalid(format!("{title} Unknown field(s): '{name}'")));
+                }
                 change.member(section, &title, &name, &value)?;
             }
         }
@@ -116,6 +123,7 @@ impl QuotaChange {
                 "total_instances" => &mut quota.total_instances,
                 "per_app_tasks" => &mut quota.per_app_tasks,
                 "log_rate_limit_in_bytes_per_second" => &mut quota.log_rate_limit_in_bytes_per_second,
+                STORED => &mut quota.total_stored_in_mb,
                 "total_service_instances" => &mut quota.total_service_instances,
                 "total_service_keys" => &mut quota.total_service_keys,
                 "total_routes" => &mut quota.total_routes,
@@ -207,6 +215,9 @@ mod tests {
         }
         let Value::Object(mut body) = json!({ "domains": {} }) else { panic!("an object") };
         assert!(QuotaChange::take(&mut body, false).is_err(), "a space quota has no domains");
+        let Value::Object(mut body) = json!({ "apps": { "total_stored_in_mb": 1 } }) else { panic!("an object") };
+        assert!(QuotaChange::take(&mut body.clone(), true).is_ok());
+        assert!(QuotaChange::take(&mut body, false).is_err(), "a space stores for its organization");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
 use super::names::check_name;
-use super::quota::{self, Demand};
+use super::quota::{self, Demand, DemandKind};
 use super::specs::{self, TaskFacts};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
@@ -83,8 +83,15 @@ pub async fn create(context: &Context, actor: &Party, app: Uuid, wish: TaskCreat
     let sequence_id = task_next_sequence_tx(&mut tx, app.guid).await?;
     let name = wish.name.unwrap_or_else(|| guid.simple().to_string().chars().take(8).collect());
     check_name("Name", &name)?;
-    let demand = Demand { what: format!("The task {name:?}"), instances: 0, memory_mb, disk_mb, log_rate };
-    quota::check_extra(&mut tx, app.space_guid, app.guid, demand, true).await?;
+    let demand = Demand {
+        kind: DemandKind::Task,
+        what: format!("The task {name:?}"),
+        instances: 0,
+        memory_mb,
+        disk_mb,
+        log_rate,
+    };
+    quota::check_extra(limits, &mut tx, app.space_guid, app.guid, demand, true).await?;
     let facts = compose::app_facts(context, &mut tx, &app, Phase::Running).await?;
     let task = TaskFacts {
         guid,

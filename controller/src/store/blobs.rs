@@ -34,6 +34,7 @@ pub async fn blob_is_used_tx(tx: &mut PgConnection, digest: &[u8]) -> sqlx::Resu
                or exists (select 1 from app where build_cache = $1)
                or exists (select 1 from buildpack where blob = $1)
                or exists (select 1 from resource_file where blob = $1)
+               or exists (select 1 from space_file where blob = $1)
                or exists (select 1 from layer where blob = $1) as "used!""#,
         digest
     )
@@ -114,27 +115,6 @@ impl Store {
         sqlx::query!(
             "insert into blob (digest) values ($1) on conflict (digest) do update set put_at = now(), suspect = true",
             digest
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
-    }
-
-    /// Forgets files of packages that no upload has spoken of for `unused_s` seconds, at most `most` of them, the oldest
-    /// first. Their blobs become suspect. A file that is being asked for right now is young by that.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn resources_forget(&self, unused_s: f64, most: i64) -> sqlx::Result<()> {
-        sqlx::query!(
-            "with old as (
-                 delete from resource_file where (sha1, size) in (
-                     select sha1, size from resource_file where used_at < now() - make_interval(secs => $1)
-                     order by used_at limit $2 for update skip locked)
-                 returning blob)
-             update blob set suspect = true where digest in (select blob from old)",
-            unused_s,
-            most
         )
         .execute(self.pool())
         .await?;

@@ -1,4 +1,4 @@
-//! Packages, and the files the platform has seen.
+//! Packages.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -29,15 +29,6 @@ pub struct PackageRow {
 
 const COLUMNS: &str = "k.guid, k.app_guid, k.type, k.state, k.error, k.blob, k.blob_size, k.labels, k.annotations,
     k.created_at, k.updated_at";
-
-/// A file the platform has.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "columns of the table")]
-pub struct ResourceRow {
-    pub sha1: Vec<u8>,
-    pub size: i64,
-    pub blob: Vec<u8>,
-}
 
 /// Inserts a bits package. With a blob (a copy of another package) it is ready at once.
 ///
@@ -143,45 +134,6 @@ impl Store {
         listing.texts("states", "k.state").texts("types", "k.type");
         listing.guids("space_guids", "a.space_guid").guids("organization_guids", "s.org_guid");
         listing.fetch(self.pool(), COLUMNS).await
-    }
-
-    /// Which of these files the platform has, by SHA-1 and size.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn resources_known(&self, sha1s: &[Vec<u8>], sizes: &[i64]) -> sqlx::Result<Vec<ResourceRow>> {
-        sqlx::query_as!(
-            ResourceRow,
-            "update resource_file f set used_at = now()
-             from (select distinct * from unnest($1::bytea[], $2::bigint[])) as asked (sha1, size)
-             where f.sha1 = asked.sha1 and f.size = asked.size
-             returning f.sha1, f.size, f.blob",
-            sha1s,
-            sizes
-        )
-        .fetch_all(self.pool())
-        .await
-    }
-
-    /// Remembers files.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn resources_remember(&self, files: &[ResourceRow]) -> sqlx::Result<()> {
-        let sha1s: Vec<Vec<u8>> = files.iter().map(|file| file.sha1.clone()).collect();
-        let sizes: Vec<i64> = files.iter().map(|file| file.size).collect();
-        let blobs: Vec<Vec<u8>> = files.iter().map(|file| file.blob.clone()).collect();
-        sqlx::query!(
-            "insert into resource_file (sha1, size, blob)
-             select * from unnest($1::bytea[], $2::bigint[], $3::bytea[])
-             on conflict (sha1, size) do update set used_at = now()",
-            &sha1s,
-            &sizes,
-            &blobs
-        )
-        .execute(self.pool())
-        .await?;
-        Ok(())
     }
 
     /// Whether a build of this package goes on.

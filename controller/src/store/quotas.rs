@@ -21,6 +21,8 @@ pub struct QuotaRow {
     pub total_instances: Option<i64>,
     pub per_app_tasks: Option<i64>,
     pub log_rate_limit_in_bytes_per_second: Option<i64>,
+    /// Of organization quotas only; `None` = the platform's default.
+    pub total_stored_in_mb: Option<i64>,
     pub paid_services_allowed: bool,
     pub total_service_instances: Option<i64>,
     pub total_service_keys: Option<i64>,
@@ -48,6 +50,7 @@ impl QuotaRow {
             total_instances: None,
             per_app_tasks: None,
             log_rate_limit_in_bytes_per_second: None,
+            total_stored_in_mb: None,
             paid_services_allowed: true,
             total_service_instances: None,
             total_service_keys: None,
@@ -74,7 +77,7 @@ pub struct Named {
 /// # Errors
 /// When the database fails; a taken name violates `organization_quota_name_key`.
 pub async fn organization_quota_save_tx(tx: &mut PgConnection, quota: &QuotaRow) -> sqlx::Result<QuotaRow> {
-    sqlx::query_as!(
+    let row = sqlx::query_as!(
         QuotaRow,
         r#"insert into organization_quota (guid, name, total_memory_in_mb, per_process_memory_in_mb, total_instances,
                per_app_tasks, log_rate_limit_in_bytes_per_second, paid_services_allowed, total_service_instances,
@@ -84,7 +87,7 @@ pub async fn organization_quota_save_tx(tx: &mut PgConnection, quota: &QuotaRow)
                total_instances = $5, per_app_tasks = $6, log_rate_limit_in_bytes_per_second = $7,
                paid_services_allowed = $8, total_service_instances = $9, total_service_keys = $10, total_routes = $11,
                total_reserved_ports = $12, total_domains = $13, updated_at = now()
-           returning *, null::uuid as "org_guid?""#,
+           returning *, null::uuid as "org_guid?", $14::bigint as "total_stored_in_mb?""#,
         quota.guid,
         quota.name,
         quota.total_memory_in_mb,
@@ -97,10 +100,23 @@ pub async fn organization_quota_save_tx(tx: &mut PgConnection, quota: &QuotaRow)
         quota.total_service_keys,
         quota.total_routes,
         quota.total_reserved_ports,
-        quota.total_domains
+        quota.total_domains,
+        quota.total_stored_in_mb
     )
-    .fetch_one(tx)
-    .await
+    .fetch_one(&mut *tx)
+    .await?;
+    match quota.total_stored_in_mb {
+        Some(limit) => sqlx::query!(
+            "insert into organization_quota_storage (quota_guid, total_stored_in_mb) values ($1, $2)
+             on conflict (quota_guid) do update set total_stored_in_mb = $2",
+            quota.guid,
+            limit
+        ),
+        None => sqlx::query!("delete from organization_quota_storage where quota_guid = $1", quota.guid),
+    }
+    .execute(tx)
+    .await?;
+    Ok(row)
 }
 
 /// Writes a space quota: a new one, or all columns of one that is there.
@@ -118,7 +134,7 @@ pub async fn space_quota_save_tx(tx: &mut PgConnection, quota: &QuotaRow) -> sql
                total_instances = $5, per_app_tasks = $6, log_rate_limit_in_bytes_per_second = $7,
                paid_services_allowed = $8, total_service_instances = $9, total_service_keys = $10, total_routes = $11,
                total_reserved_ports = $12, updated_at = now()
-           returning *, null::bigint as "total_domains?", false as "is_default!""#,
+           returning *, null::bigint as "total_domains?", null::bigint as "total_stored_in_mb?", false as "is_default!""#,
         quota.guid,
         quota.name,
         quota.total_memory_in_mb,
@@ -144,7 +160,10 @@ pub async fn space_quota_save_tx(tx: &mut PgConnection, quota: &QuotaRow) -> sql
 pub async fn organization_quota_lock_tx(tx: &mut PgConnection, guid: Uuid) -> sqlx::Result<Option<QuotaRow>> {
     sqlx::query_as!(
         QuotaRow,
-        r#"select q.*, null::uuid as "org_guid?" from organization_quota q where guid = $1 for update"#,
+        r#"select q.*, null::uuid as "org_guid?",
+                  (select z.total_stored_in_mb from organization_quota_storage z where z.quota_guid = q.guid)
+                      as "total_stored_in_mb?"
+           from organization_quota q where guid = $1 for update of q"#,
         guid
     )
     .fetch_optional(tx)
@@ -158,7 +177,8 @@ pub async fn organization_quota_lock_tx(tx: &mut PgConnection, guid: Uuid) -> sq
 pub async fn space_quota_lock_tx(tx: &mut PgConnection, guid: Uuid) -> sqlx::Result<Option<QuotaRow>> {
     sqlx::query_as!(
         QuotaRow,
-        r#"select q.*, null::bigint as "total_domains?", false as "is_default!" from space_quota q
+        r#"select q.*, null::bigint as "total_domains?", null::bigint as "total_stored_in_mb?", false as "is_default!"
+           from space_quota q
            where guid = $1 for update"#,
         guid
     )
@@ -249,7 +269,10 @@ impl Store {
     pub async fn organization_quota_get(&self, guid: Uuid) -> sqlx::Result<Option<QuotaRow>> {
         sqlx::query_as!(
             QuotaRow,
-            r#"select q.*, null::uuid as "org_guid?" from organization_quota q where guid = $1"#,
+            r#"select q.*, null::uuid as "org_guid?",
+                      (select z.total_stored_in_mb from organization_quota_storage z where z.quota_guid = q.guid)
+                          as "total_stored_in_mb?"
+               from organization_quota q where guid = $1"#,
             guid
         )
         .fetch_optional(self.pool())
@@ -263,7 +286,8 @@ impl Store {
     pub async fn space_quota_get(&self, guid: Uuid) -> sqlx::Result<Option<QuotaRow>> {
         sqlx::query_as!(
             QuotaRow,
-            r#"select q.*, null::bigint as "total_domains?", false as "is_default!" from space_quota q where guid = $1"#,
+            r#"select q.*, null::bigint as "total_domains?", null::bigint as "total_stored_in_mb?", false as "is_default!"
+               from space_quota q where guid = $1"#,
             guid
         )
         .fetch_optional(self.pool())
@@ -280,13 +304,16 @@ impl Store {
         orgs: &Visible,
     ) -> sqlx::Result<(Vec<QuotaRow>, u64)> {
         const APPLIED: &str = "select 1 from organization o where o.quota_guid = q.guid and o.guid";
+        const COLUMNS: &str =
+            "q.*, null::uuid as org_guid, (select z.total_stored_in_mb from organization_quota_storage z
+            where z.quota_guid = q.guid) as total_stored_in_mb";
         let mut listing = Listing::new("organization_quota q", "q", options);
         if let (Visible::Only(orgs), true) = (orgs, options.filter("organization_guids").is_some()) {
             listing.sql("exists (").sql(APPLIED).sql(" = any(").bind_uuids(orgs.clone()).sql("))").done();
         }
         listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "lower(q.name)");
         listing.guids_through("organization_guids", APPLIED);
-        listing.fetch(self.pool(), "q.*, null::uuid as org_guid").await
+        listing.fetch(self.pool(), COLUMNS).await
     }
 
     /// A page of space quotas: all of them (`reader` = none), or those of organizations that the user manages and of
@@ -318,7 +345,12 @@ impl Store {
         listing.guids("guids", "q.guid").texts("names", "q.name").ordered_by("name", "lower(q.name)");
         listing.guids("organization_guids", "q.org_guid");
         listing.guids_through("space_guids", "select 1 from space s where s.quota_guid = q.guid and s.guid");
-        listing.fetch(self.pool(), "q.*, null::bigint as total_domains, false as is_default").await
+        listing
+            .fetch(
+                self.pool(),
+                "q.*, null::bigint as total_domains, null::bigint as total_stored_in_mb, false as is_default",
+            )
+            .await
     }
 
     /// Whether a user may read a space quota, as [`Self::space_quota_list`] decides.

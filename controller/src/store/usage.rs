@@ -32,6 +32,12 @@ pub struct QuotaFigures {
     pub org_log_rate_used: i64,
     pub space_log_rate_used: i64,
     pub app_tasks_used: i64,
+    /// MiB; no quota has a limit of it.
+    pub org_disk_used: i64,
+    /// What the app that is left out runs with at the moment.
+    pub app_memory_now: i64,
+    /// What the app that is left out runs with at the moment.
+    pub app_disk_now: i64,
 }
 
 /// What the largest cell offers, MiB.
@@ -43,6 +49,12 @@ pub struct LargestCell {
     pub memory_mb: Option<i64>,
     /// For instances.
     pub disk_mb: Option<i64>,
+    /// Of all these cells together.
+    pub all_memory_mb: Option<i64>,
+    /// Of all these cells together.
+    pub all_disk_mb: Option<i64>,
+    /// Other organizations may use these cells too.
+    pub shared: bool,
 }
 
 /// Locks the space's organization (changes of its use are serialised by that row) and reads the figures.
@@ -64,15 +76,16 @@ pub async fn quota_figures_tx(tx: &mut PgConnection, space: Uuid, except_app: Uu
                from space s join organization o on o.guid = s.org_guid where s.guid = $1),
            used as (
                select a.space_guid as space, p.instances::bigint as instances, p.instances * p.memory_in_mb as memory,
+                      p.instances * p.disk_in_mb as disk,
                       p.instances * greatest(p.log_rate_limit, 0) as log_rate
                from process p join app a on a.guid = p.app_guid join space s on s.guid = a.space_guid, here
                where s.org_guid = here.org and a.state = 'STARTED' and a.guid <> $2
                union all
-               select a.space_guid, 0, t.memory_in_mb, greatest(t.log_rate_limit, 0) from task t join app a on a.guid = t.app_guid
+               select a.space_guid, 0, t.memory_in_mb, t.disk_in_mb, greatest(t.log_rate_limit, 0) from task t join app a on a.guid = t.app_guid
                join space s on s.guid = a.space_guid, here
                where s.org_guid = here.org and t.state in ('PENDING', 'RUNNING')
                union all
-               select a.space_guid, 0, b.staging_memory_in_mb, 0 from build b join app a on a.guid = b.app_guid
+               select a.space_guid, 0, b.staging_memory_in_mb, b.staging_disk_in_mb, 0 from build b join app a on a.guid = b.app_guid
                join space s on s.guid = a.space_guid, here
                where s.org_guid = here.org and b.state = 'STAGING')
            select here.org_name, here.space_name, oq.total_memory_in_mb as org_memory,
@@ -88,6 +101,11 @@ pub async fn quota_figures_tx(tx: &mut PgConnection, space: Uuid, except_app: Uu
                   coalesce((select sum(instances) from used where space = $1), 0)::bigint as "space_instances_used!",
                   coalesce((select sum(log_rate) from used), 0)::bigint as "org_log_rate_used!",
                   coalesce((select sum(log_rate) from used where space = $1), 0)::bigint as "space_log_rate_used!",
+                  coalesce((select sum(disk) from used), 0)::bigint as "org_disk_used!",
+                  coalesce((select sum(p.instances * p.memory_in_mb) from process p join app a on a.guid = p.app_guid
+                            where a.guid = $2 and a.state = 'STARTED'), 0)::bigint as "app_memory_now!",
+                  coalesce((select sum(p.instances * p.disk_in_mb) from process p join app a on a.guid = p.app_guid
+                            where a.guid = $2 and a.state = 'STARTED'), 0)::bigint as "app_disk_now!",
                   (select count(*) from task where app_guid = $2 and state in ('PENDING', 'RUNNING'))
                       as "app_tasks_used!"
            from here join organization_quota oq on oq.guid = here.org_quota
@@ -135,12 +153,18 @@ pub async fn largest_cell_tx(tx: &mut PgConnection, space: Uuid) -> sqlx::Result
     sqlx::query_as!(
         LargestCell,
         r#"with here as (
-               select case when g.guid <> $2 then g.name end as segment
+               select case when g.guid <> $2 then g.name end as segment, o.guid as org, g.guid as segment_guid
                from space s join organization o on o.guid = s.org_guid
                left join isolation_segment g
                    on g.guid = coalesce(s.isolation_segment_guid, o.default_isolation_segment_guid)
                where s.guid = $1)
-           select (select segment from here) as segment, max(memory_mb) as memory_mb, max(disk_mb) as disk_mb
+           select (select segment from here) as segment, max(memory_mb) as memory_mb, max(disk_mb) as disk_mb,
+                  sum(memory_mb)::bigint as all_memory_mb, sum(disk_mb)::bigint as all_disk_mb,
+                  (select case when segment is null then exists (select 1 from organization x where x.guid <> here.org)
+                          else exists (select 1 from isolation_segment_organization e
+                                       where e.isolation_segment_guid = here.segment_guid
+                                         and e.org_guid <> here.org) end
+                   from here) as "shared!"
            from cell where state in ('connected', 'suspect')
              and lower(isolation_segment) is not distinct from lower((select segment from here))"#,
         space,

@@ -5,7 +5,8 @@ use futures::TryStreamExt as _;
 use serde_json::json;
 use slipway_controller::blobs::{BlobDigest, BlobError, SETTLE_S};
 use slipway_controller::store::apps::app_build_cache_tx;
-use slipway_controller::store::packages::ResourceRow;
+use slipway_controller::store::list::Visible;
+use slipway_controller::store::space_files::FileRow;
 use slipway_protocol::digest::sha256;
 
 use crate::support::TestController;
@@ -95,15 +96,16 @@ async fn a_file_that_no_upload_speaks_of_any_more_is_given_up() {
     let mut files = Vec::new();
     for number in 0..3 {
         let blob = controller.put_blob(format!("file {number}").as_bytes()).await;
-        files.push((blob, ResourceRow { sha1: vec![number; 20], size: 6, blob: blob.to_vec() }));
+        files.push((blob, FileRow { sha1: vec![number; 20], size: 6, blob: blob.to_vec() }));
     }
     let rows: Vec<_> = files.iter().map(|(_, row)| row.clone()).collect();
-    store.resources_remember(&rows).await.expect("remembered");
+    let (_, space) = controller.dev().await;
+    store.files_remember(space, &rows).await.expect("remembered");
     settle(&controller).await;
     blobs.sweep().await.expect("swept");
     // They are in use; without a reason nobody looks at their blobs again.
     for (row, days) in rows.iter().zip([29, 31, 31]) {
-        sqlx::query("update resource_file set used_at = now() - make_interval(days => $1) where sha1 = $2")
+        sqlx::query("update space_file set used_at = now() - make_interval(days => $1) where sha1 = $2")
             .bind(days)
             .bind(&row.sha1)
             .execute(&controller.database.pool)
@@ -111,13 +113,26 @@ async fn a_file_that_no_upload_speaks_of_any_more_is_given_up() {
             .expect("aged");
     }
     // The last one is asked for once more.
-    assert_eq!(store.resources_known(&[rows[2].sha1.clone()], &[6]).await.expect("an answer").len(), 1);
+    assert_eq!(
+        store.files_known(&Visible::Only(vec![space]), &[rows[2].sha1.clone()], &[6]).await.expect("an answer").len(),
+        1
+    );
     blobs.sweep().await.expect("swept");
     let sha1s: Vec<_> = rows.iter().map(|row| row.sha1.clone()).collect();
-    let known = store.resources_known(&sha1s, &[6; 3]).await.expect("an answer");
+    let known = store.files_known(&Visible::All, &sha1s, &[6; 3]).await.expect("an answer");
     assert_eq!(known.len(), 2, "{known:?}");
     for (number, (blob, _)) in files.iter().enumerate() {
         assert_eq!(there(&controller, blob).await, number != 1, "file {number}");
+    }
+    // What the packages of a space held goes with it.
+    sqlx::query("update space_file set space_guid = gen_random_uuid()")
+        .execute(&controller.database.pool)
+        .await
+        .expect("gone");
+    settle(&controller).await;
+    blobs.sweep().await.expect("swept");
+    for (blob, _) in files {
+        assert!(!there(&controller, &blob).await);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What does not fit a quota or any cell: refused with the figures, nothing changed.
 
 use serde_json::json;
+use slipway_controller::config::Limits;
 use uuid::Uuid;
 
 use crate::support::apps::{action, app_of, manifest, ready_package, refused};
@@ -81,7 +82,7 @@ async fn what_exceeds_the_space_is_refused_with_figures() {
 
 #[tokio::test]
 async fn what_no_cell_could_hold_is_refused_with_figures() {
-    let controller = TestController::start().await;
+    let controller = TestController::with_limits(Limits { maximum_app_disk_mb: 1 << 20, ..Limits::default() }).await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let app = controller.pushed(&client, "web").await;
     let (_, space) = controller.dev().await;
@@ -114,6 +115,63 @@ async fn what_no_cell_could_hold_is_refused_with_figures() {
     let build = json!({ "package": { "guid": package }, "staging_memory_in_mb": 4096 });
     refused(&client.post("/v3/builds", build).await, 422, &["4096 MiB", "2048 MiB"]);
     assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+}
+
+/// Disk is placed as it is asked for: what one instance, task or build may have is bounded, whatever the cells have.
+#[tokio::test]
+async fn one_instance_has_so_much_disk_and_not_more() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, space) = controller.dev().await;
+    let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
+    let text = "disk_quota too much disk requested (requested 2049 MB - must be less than 2048 MB)";
+    refused(&client.post(&scale, json!({ "disk_in_mb": 2049 })).await, 422, &[text]);
+    let manifest_text = "applications: [{name: web, disk_quota: 2049M}]";
+    refused(&client.send(manifest(&client, space, manifest_text)).await, 422, &[text]);
+    assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+    let task = json!({ "command": "true", "disk_in_mb": 2049 });
+    let text = "Cannot request disk_in_mb greater than 2048";
+    refused(&client.post(&format!("/v3/apps/{app}/tasks"), task).await, 422, &[text]);
+    let deployment = json!({
+        "relationships": { "app": { "data": { "guid": app } } }, "options": { "disk_in_mb": 2049 },
+    });
+    refused(&client.post("/v3/deployments", deployment).await, 422, &["must be less than 2048 MB"]);
+    // A build has 4096 MiB without being asked.
+    let package = ready_package(&client, &app).await;
+    let build = |disk: i64| json!({ "package": { "guid": package }, "staging_disk_in_mb": disk });
+    refused(&client.post("/v3/builds", build(4097)).await, 422, &["4097 is greater than 4096"]);
+    assert_eq!(client.post("/v3/builds", build(4096)).await.0, 201);
+    assert_eq!(client.post(&scale, json!({ "disk_in_mb": 2048 })).await.0, 202);
+}
+
+#[tokio::test]
+async fn one_organization_leaves_room_on_the_cells_for_the_others() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    execute(
+        &controller,
+        "insert into cell (id, zone, memory_mb, disk_mb, slots, state)
+         select gen_random_uuid(), 'z', 100000, 1000, 10, 'connected' from generate_series(1, 2)",
+    )
+    .await;
+    let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
+    // 15 instances of 128 MiB: all that there is, and nobody else is there.
+    assert_eq!(client.post(&scale, json!({ "instances": 15 })).await.0, 202);
+    execute(
+        &controller,
+        "insert into organization (guid, name, quota_guid) select gen_random_uuid(), 'other', guid from organization_quota",
+    )
+    .await;
+    let texts = ["\"dev\" may use 1500 MiB of disk, 75 % of the 2000 MiB", "2048 MiB are asked for"];
+    refused(&client.post(&scale, json!({ "instances": 16 })).await, 422, &texts);
+    assert_eq!(action(&client, &app, "restart").await, "STARTED", "what ran before goes on");
+    assert_eq!(client.post(&scale, json!({ "instances": 11 })).await.0, 202);
+    refused(&client.post(&scale, json!({ "instances": 12 })).await, 422, &["may use 1500 MiB of disk"]);
+    // Builds and tasks count too.
+    let task = json!({ "command": "true", "memory_in_mb": 64, "disk_in_mb": 128 });
+    refused(&client.post(&format!("/v3/apps/{app}/tasks"), task).await, 422, &["may use 1500 MiB of disk"]);
 }
 
 /// Apps of an isolated space run on the cells of its segment only: the largest of the others says nothing.

@@ -226,7 +226,15 @@ async fn forms_are_taken_as_far_as_they_are_used() {
     let entry = json!({ "path": "x", "mode": "644", "checksum": { "value": "0".repeat(40) }, "size_in_bytes": 5 });
     let six = json!([entry, entry, entry, entry, entry, entry]).to_string();
     refused(&send(&client, &path, Form::new().text("resources", six), None).await, 422, &["6 files", "at most 5"]);
-    // What nobody asked for is read past, however long it is.
+    let long = format!("[{}]", " ".repeat(8 << 20));
+    refused(
+        &send(&client, &path, Form::new().text("resources", long), None).await,
+        422,
+        &["larger than 8388608 bytes"],
+    );
+    let many = (0..40).fold(Form::new(), |form, n| form.text(format!("f{n}"), "x"));
+    refused(&send(&client, &path, many, None).await, 400, &["more than 32 parts"]);
+    // What nobody asked for is read past, as far as it is bearable.
     let bits = || Part::bytes(zip_of(&[("x", b"y")])).file_name("x.zip");
     let long = Form::new().part("nonsense", Part::bytes(vec![b'x'; 65 << 20])).part("bits", bits());
     let (status, body) = send(&client, &path, long, None).await;

@@ -18,11 +18,13 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
 use slipway_chassis::Shutdown;
+use slipway_controller::admission::Uploads;
 use slipway_controller::auth::{self, keys};
 use slipway_controller::blobs::{BlobDigest, BlobStore};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_controller::context::{CellQueries, LogAnswer, Pokes, Proof, RouterProof};
 use slipway_controller::domain::outcomes;
+use slipway_controller::reserve::Reserve;
 use slipway_controller::store::Store;
 use slipway_controller::vault::Vault;
 use slipway_controller::{Context, api, jobs};
@@ -146,7 +148,14 @@ impl TestController {
         let cells = Arc::new(SimulatedCells::default());
         let routers = Arc::new(SimulatedRouters { proof: Mutex::new(Proof::Applied), waited_for: Mutex::default() });
         let context = Context {
-            blobs: BlobStore::local(&config.blob_directory, Store::new(database.pool.clone())).expect("a blob store"),
+            blobs: BlobStore::local(&config.blob_directory, Store::new(database.pool.clone()))
+                .expect("a blob store")
+                .with_reserve(Reserve::new(
+                    &config.blob_directory,
+                    config.limits.store_reserve_percent,
+                    config.limits.store_reserve_mb,
+                )),
+            uploads: Uploads::new(&config.limits),
             config: Arc::new(config),
             store: Store::new(database.pool.clone()),
             vault,

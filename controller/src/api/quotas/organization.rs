@@ -44,6 +44,7 @@ async fn views(context: &Context, caller: &Caller, base: &BaseUrl, rows: &[Quota
     let mut orgs = by_quota(pairs, |org| visible.contains(org));
     let present = |row: &QuotaRow| {
         let mut view = view(base, row, PATH);
+        view["apps"]["total_stored_in_mb"] = json!(row.total_stored_in_mb);
         view["domains"] = json!({ "total_domains": row.total_domains });
         view["relationships"] = json!({ "organizations": { "data": orgs.remove(&row.guid).unwrap_or_default() } });
         view

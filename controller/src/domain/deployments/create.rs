@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{DeploymentCreate, DeploymentSnapshot, Lane, Options, Progress, ROLLED, Source, Strategy};
+use crate::config::Limits;
 use crate::context::Context;
 use crate::domain::audit::Party;
 use crate::domain::compose::{self, Phase, environment_place, seal_object};
@@ -247,7 +248,7 @@ async fn begin(
     if lanes.first().is_none_or(|lane| lane.kind != ROLLED) {
         return Err(no_process());
     }
-    check_room(tx, app, &processes, &new_ones, wish.options.max_in_flight).await?;
+    check_room(&context.config.limits, tx, app, &processes, &new_ones, wish.options.max_in_flight).await?;
     let web = lanes.remove(0);
     let mut snapshot = DeploymentSnapshot {
         process: web.process,
@@ -284,20 +285,21 @@ async fn begin(
 /// The deployment must fit at its end, and the instances in flight beside what runs now: first those of `web`, then
 /// those of the other types.
 async fn check_room(
+    limits: &Limits,
     tx: &mut PgConnection,
     app: &AppRow,
     now: &[ProcessRow],
     new: &[ProcessRow],
     in_flight: u32,
 ) -> DomainResult<()> {
-    quota::check(tx, app.space_guid, app.guid, &demands(new), true).await?;
+    quota::check(limits, tx, app.space_guid, app.guid, &demands(new), true).await?;
     for web in [true, false] {
         let mut asked = demands(now);
         for process in new.iter().filter(|process| (process.kind == ROLLED) == web) {
             let instances = process.instances.min(i32::try_from(in_flight).unwrap_or(i32::MAX));
             asked.extend(demands(&[ProcessRow { instances, ..process.clone() }]));
         }
-        quota::check(tx, app.space_guid, app.guid, &asked, true).await?;
+        quota::check(limits, tx, app.space_guid, app.guid, &asked, true).await?;
     }
     Ok(())
 }

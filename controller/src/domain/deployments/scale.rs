@@ -7,6 +7,7 @@ use slipway_api_types::ErrorCode;
 use sqlx::PgConnection;
 
 use super::{DeploymentSnapshot, Disturbance, ROLLED};
+use crate::config::Limits;
 use crate::deployments::rescale;
 use crate::domain::lifecycle::demands;
 use crate::domain::processes::{Scale, save_tx};
@@ -25,23 +26,26 @@ use crate::store::sidecars::sidecars_of_app_tx;
 /// # Errors
 /// [`DomainError::Invalid`] with the figures.
 pub async fn rescale_tx(
+    limits: &Limits,
     tx: &mut PgConnection,
     app: &AppRow,
     kind: &str,
     scale: &Scale,
 ) -> DomainResult<Vec<ProcessRow>> {
-    let Some(active) = deployment_active_tx(tx, app.guid).await? else { return alone(tx, app, kind, scale).await };
+    let Some(active) = deployment_active_tx(tx, app.guid).await? else {
+        return alone(limits, tx, app, kind, scale).await;
+    };
     let mut snapshot = DeploymentSnapshot::of(&active)?;
     // A type whose new process could not be composed keeps its old one.
     let Some(lane) = snapshot.others.iter_mut().find(|lane| lane.kind == kind) else {
-        return alone(tx, app, kind, scale).await;
+        return alone(limits, tx, app, kind, scale).await;
     };
     let all = processes_with_interim_tx(tx, app.guid).await?;
     let (mut rows, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|process| process.kind == kind);
     // As a deployment's steps see them: the app's own, what superseded ones left, the new one.
     rows.sort_by_key(|process| process.guid == lane.process);
     if rows.len() < 2 || rows.last().is_none_or(|process| process.guid != lane.process) {
-        return alone(tx, app, kind, scale).await;
+        return alone(limits, tx, app, kind, scale).await;
     }
     let size = Scale { instances: None, ..*scale };
     for row in &mut rows {
@@ -58,7 +62,7 @@ pub async fn rescale_tx(
         (lane.wanted, lane.restore) = (asked.instances, asked.instances);
         deployment_snapshot_tx(tx, active.guid, &json!(snapshot)).await?;
     }
-    check_room(tx, app, &active, &snapshot, &rows, &others).await?;
+    check_room(limits, tx, app, &active, &snapshot, &rows, &others).await?;
     for row in &rows {
         process_update_tx(tx, row).await?;
     }
@@ -66,17 +70,24 @@ pub async fn rescale_tx(
 }
 
 /// Scales the app's own process, of which the deployment has no other.
-async fn alone(tx: &mut PgConnection, app: &AppRow, kind: &str, scale: &Scale) -> DomainResult<Vec<ProcessRow>> {
+async fn alone(
+    limits: &Limits,
+    tx: &mut PgConnection,
+    app: &AppRow,
+    kind: &str,
+    scale: &Scale,
+) -> DomainResult<Vec<ProcessRow>> {
     let mut all = processes_of_app_tx(tx, app.guid).await?;
     let row = all.iter_mut().find(|row| row.kind == kind).ok_or(DomainError::NotFound("Process"))?;
     scale.apply(row)?;
     let row = row.clone();
-    save_tx(tx, app, &all, &[row.guid]).await?;
+    save_tx(limits, tx, app, &all, &[row.guid]).await?;
     Ok(vec![row])
 }
 
 /// What is wanted at the end must fit, and so must what runs now beside the instances in flight of this type.
 async fn check_room(
+    limits: &Limits,
     tx: &mut PgConnection,
     app: &AppRow,
     active: &DeploymentRow,
@@ -97,7 +108,7 @@ async fn check_room(
             }
         })
         .collect();
-    quota::check(tx, app.space_guid, app.guid, &demands(&at_the_end), true).await?;
+    quota::check(limits, tx, app.space_guid, app.guid, &demands(&at_the_end), true).await?;
     let now: Vec<ProcessRow> = every().cloned().collect();
     let mut asked = demands(&now);
     let in_flight = active.options.get("max_in_flight").and_then(serde_json::Value::as_i64).unwrap_or(1);
@@ -108,7 +119,7 @@ async fn check_room(
         let instances = i32::try_from(left).unwrap_or(i32::MAX);
         asked.extend(demands(&[ProcessRow { instances, ..new.clone() }]));
     }
-    quota::check(tx, app.space_guid, app.guid, &asked, true).await
+    quota::check(limits, tx, app.space_guid, app.guid, &asked, true).await
 }
 
 /// Refuses to scale `web`, or to change anything else of a process of a type that is being deployed: whether a new

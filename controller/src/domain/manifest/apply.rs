@@ -100,7 +100,8 @@ async fn one(
     }
     for process in wish.processes.iter().filter(|process| rolling.contains(&process.kind)) {
         if Scale::default() != process.scale {
-            let scaled = deployments::rescale_tx(tx, &app, &process.kind, &process.scale).await?;
+            let scaled =
+                deployments::rescale_tx(&context.config.limits, tx, &app, &process.kind, &process.scale).await?;
             changes.extend(scaled.into_iter().map(|row| (ChangeKind::Process, row.guid)));
         }
     }
@@ -119,7 +120,7 @@ async fn one(
         changed.push(row.guid);
         changes.push((ChangeKind::Process, row.guid));
     }
-    save_tx(tx, &app, &all, &changed).await?;
+    save_tx(&context.config.limits, tx, &app, &all, &changed).await?;
     for sidecar in &wish.sidecars {
         sidecars::put_tx(tx, app.guid, sidecar).await?;
     }

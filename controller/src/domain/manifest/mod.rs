@@ -1,7 +1,9 @@
 //! Application manifests: parsed and checked whole before anything changes, then applied in one transaction.
 
 pub mod apply;
+mod bounded;
 pub mod diff;
+pub mod emit;
 pub mod parse;
 pub mod routes;
 pub mod written;

@@ -1,6 +1,9 @@
 //! Reading YAML without its dangers: no anchors, no aliases (a kilobyte of them expands to gigabytes).
 
+use serde::de::DeserializeSeed as _;
 use serde_json::Value;
+
+use super::bounded::{Bounded, Budget};
 
 /// Why a text is refused.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +24,10 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
     if let Some(line) = anchor(text) {
         return Err(YamlError::Anchor(line));
     }
-    let value: serde_norway::Value =
-        serde_norway::from_str(text).map_err(|error| YamlError::Parse(error.to_string()))?;
-    serde_json::to_value(value).map_err(|error| YamlError::Parse(error.to_string()))
+    let budget = Budget::of(text);
+    Bounded(&budget)
+        .deserialize(serde_norway::Deserializer::from_str(text))
+        .map_err(|error| YamlError::Parse(error.to_string()))
 }
 
 /// The line of the first anchor or alias. They can stand only where a value or key begins, outside quotes, comments
@@ -111,6 +115,9 @@ mod tests {
         ] {
             assert!(parse(text).is_ok(), "{text}: {:?}", parse(text));
         }
+        // One that is not found by its place is found by what it does.
+        let hidden = format!("{{\"a\":&x [{0}], \"b\":*x, \"c\":*x}}", "1,".repeat(100));
+        assert!(parse(&hidden).is_err(), "{hidden}");
         assert!(matches!(parse("a: [1"), Err(YamlError::Parse(_))));
         assert!(matches!(parse("a: 1\na: 2"), Err(YamlError::Parse(_))));
     }

@@ -10,11 +10,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use sha1::{Digest as _, Sha1};
+use sha1_checked::{Digest as _, Sha1};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::directory::{self, Metered};
+use crate::reserve::{Kept, Reserve};
 
 /// Files smaller than this are not remembered: sending them again is cheaper than asking.
 pub const REMEMBERED_FROM: u64 = 64 * 1024;
@@ -95,17 +96,40 @@ pub enum ArchiveError {
     Io(#[from] io::Error),
 }
 
+/// Where copies and the complete archive are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch<'a> {
+    /// Removed by the caller when all is done.
+    pub directory: &'a Path,
+    /// Whether files are worth remembering.
+    pub remember: bool,
+    /// What stays free on its disk.
+    pub reserve: Option<&'a Reserve>,
+}
+
+impl Scratch<'_> {
+    /// The complete archive, when one was written.
+    #[must_use]
+    pub fn complete(&self) -> PathBuf {
+        self.directory.join("complete.zip")
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Kept<BufWriter<File>>> {
+        Ok(Kept::new(BufWriter::new(File::create(path)?), self.reserve))
+    }
+}
+
 /// What judging a package gave.
 #[derive(Debug, Default)]
 pub struct Judged {
     /// Files to be remembered, in `scratch`.
     pub remembered: Vec<Remembered>,
-    /// A new archive was written to the path that was given; otherwise the upload is the package.
+    /// A new archive was written ([`Scratch::complete`]); otherwise the upload is the package.
     pub rewritten: bool,
 }
 
-/// Judges the uploaded archive (if there is one) and, when files are known, writes the complete package to
-/// `complete`. `scratch` is a directory for copies. Blocking: call it from a blocking task.
+/// Judges the uploaded archive (if there is one) and, when files are known, writes the complete package. Blocking: call it
+/// from a blocking task.
 ///
 /// # Errors
 /// When the archive is refused, or a local file fails.
@@ -113,8 +137,7 @@ pub fn judge(
     upload: Option<&Path>,
     known: &[KnownFile],
     limits: ArchiveLimits,
-    scratch: &Path,
-    complete: &Path,
+    scratch: Scratch<'_>,
 ) -> Result<Judged, ArchiveError> {
     let mut judged = Judged::default();
     let mut names: HashMap<String, EntryKind> = HashMap::new();
@@ -142,7 +165,7 @@ pub fn judge(
     }
     no_entry_below_a_link(&names)?;
     if archive.is_none() || !known.is_empty() {
-        write_complete(archive, known, complete)?;
+        write_complete(archive, known, scratch)?;
         judged.rewritten = true;
     }
     Ok(judged)
@@ -194,7 +217,7 @@ pub(super) fn not_zip(error: zip::result::ZipError) -> ArchiveError {
 fn judge_entries(
     archive: &mut ZipArchive<Metered>,
     limits: ArchiveLimits,
-    scratch: &Path,
+    scratch: Scratch<'_>,
     names: &mut HashMap<String, EntryKind>,
     total: &mut u64,
     judged: &mut Judged,
@@ -223,15 +246,16 @@ fn judge_entries(
         if entry.unix_mode().is_some_and(|mode| !matches!(mode & 0o170_000, 0 | 0o100_000)) {
             return Err(ArchiveError::Hostile { name: raw, problem: "is neither a file, a directory nor a link" });
         }
-        let remember = entry.size() >= REMEMBERED_FROM
+        let remember = scratch.remember
+            && entry.size() >= REMEMBERED_FROM
             && judged.remembered.len() < REMEMBERED_FILES
             && remembered_bytes.saturating_add(entry.size()) <= REMEMBERED_BYTES;
         let mut copy = match remember {
-            true => Some((Sha1::new(), scratch.join(format!("file-{index}")))),
+            true => Some((Sha1::new(), scratch.directory.join(format!("file-{index}")))),
             false => None,
         };
         let mut writer = match &copy {
-            Some((_, path)) => Some(BufWriter::new(File::create(path)?)),
+            Some((_, path)) => Some(scratch.create(path)?),
             None => None,
         };
         let mut size = 0_u64;
@@ -254,8 +278,11 @@ fn judge_entries(
             writer.flush()?;
         }
         if let Some((hash, local)) = copy.take() {
-            let sha1: [u8; 20] = hash.finalize().into();
-            if size >= REMEMBERED_FROM && seen.insert(sha1) {
+            // A file that was made to have the SHA-1 of another must not be taken for it.
+            let sha1 = hash.try_finalize();
+            let collides = sha1.has_collision();
+            let sha1 = <[u8; 20]>::from(*sha1.hash());
+            if size >= REMEMBERED_FROM && !collides && seen.insert(sha1) {
                 remembered_bytes = remembered_bytes.saturating_add(size);
                 judged.remembered.push(Remembered { sha1, size, local });
             } else {
@@ -358,10 +385,13 @@ fn no_entry_below_a_link(names: &HashMap<String, EntryKind>) -> Result<(), Archi
 fn write_complete(
     archive: Option<ZipArchive<Metered>>,
     known: &[KnownFile],
-    complete: &Path,
+    scratch: Scratch<'_>,
 ) -> Result<(), ArchiveError> {
-    let into_io = |error: zip::result::ZipError| ArchiveError::Io(io::Error::other(error));
-    let mut writer = ZipWriter::new(BufWriter::new(File::create(complete)?));
+    let into_io = |error: zip::result::ZipError| match error {
+        zip::result::ZipError::Io(error) => ArchiveError::Io(error),
+        error => ArchiveError::Io(io::Error::other(error)),
+    };
+    let mut writer = ZipWriter::new(scratch.create(&scratch.complete())?);
     if let Some(mut archive) = archive {
         for index in 0..archive.len() {
             writer.raw_copy_file(archive.by_index_raw(index).map_err(into_io)?).map_err(into_io)?;
@@ -407,12 +437,15 @@ mod tests {
         writer.finish().expect("finish");
     }
 
+    fn scratch(directory: &tempfile::TempDir) -> Scratch<'_> {
+        Scratch { directory: directory.path(), remember: true, reserve: None }
+    }
+
     fn judged(entries: &[Entry<'_>], known: &[KnownFile]) -> Result<(Judged, tempfile::TempDir), ArchiveError> {
         let directory = tempfile::tempdir().expect("tempdir");
         let upload = directory.path().join("upload.zip");
         zip_of(&upload, entries);
-        let complete = directory.path().join("complete.zip");
-        let judged = judge(Some(&upload), known, LIMITS, directory.path(), &complete)?;
+        let judged = judge(Some(&upload), known, LIMITS, scratch(&directory))?;
         Ok((judged, directory))
     }
 
@@ -464,9 +497,39 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let upload = directory.path().join("upload.zip");
         std::fs::write(&upload, b"not a zip at all").expect("write");
-        let error =
-            judge(Some(&upload), &[], LIMITS, directory.path(), &directory.path().join("c")).expect_err("refused");
+        let error = judge(Some(&upload), &[], LIMITS, scratch(&directory)).expect_err("refused");
         assert!(matches!(error, ArchiveError::NotZip(_)), "{error}");
+    }
+
+    /// The two beginnings of a published pair of files with one SHA-1; whatever follows both, they stay a pair.
+    const PAIR: [&str; 2] = [
+        "255044462d312e330a25e2e3cfd30a0a0a312030206f626a0a3c3c2f57696474682032203020522f4865696768742033203020522f547970\
+         652034203020522f537562747970652035203020522f46696c7465722036203020522f436f6c6f7253706163652037203020522f4c656e67\
+         74682038203020522f42697473506572436f6d706f6e656e7420383e3e0a73747265616d0affd8fffe00245348412d312069732064656164\
+         2121212121852fec092339759c39b1a1c63c4c97e1fffe017f46dc93a6b67e013b029aaa1db2560b45ca67d688c7f84b8c4c791fe02b3df6\
+         14f86db1690901c56b45c1530afedfb76038e972722fe7ad728f0e4904e046c230570fe9d41398abe12ef5bc942be33542a4802d98b5d70f\
+         2a332ec37fac3514e74ddc0f2cc1a874cd0c78305a21566461309789606bd0bf3f98cda8044629a1",
+        "255044462d312e330a25e2e3cfd30a0a0a312030206f626a0a3c3c2f57696474682032203020522f4865696768742033203020522f547970\
+         652034203020522f537562747970652035203020522f46696c7465722036203020522f436f6c6f7253706163652037203020522f4c656e67\
+         74682038203020522f42697473506572436f6d706f6e656e7420383e3e0a73747265616d0affd8fffe00245348412d312069732064656164\
+         2121212121852fec092339759c39b1a1c63c4c97e1fffe017346dc9166b67e118f029ab621b2560ff9ca67cca8c7f85ba84c79030c2b3de2\
+         18f86db3a90901d5df45c14f26fedfb3dc38e96ac22fe7bd728f0e45bce046d23c570feb141398bb552ef5a0a82be331fea48037b8b5d71f\
+         0e332edf93ac3500eb4ddc0decc1a864790c782c76215660dd309791d06bd0af3f98cda4bc4629b1",
+    ];
+
+    #[test]
+    fn a_file_made_to_have_the_sha1_of_another_is_not_remembered() {
+        let pair = PAIR.map(|hex_text| {
+            let mut file = hex::decode(hex_text).expect("hex");
+            file.resize(70_000, b'x');
+            file
+        });
+        let sha1 = |bytes: &[u8]| <sha1::Sha1 as sha1::Digest>::digest(bytes);
+        assert!(pair[0] != pair[1] && sha1(&pair[0]) == sha1(&pair[1]), "they are a pair");
+        for file in pair {
+            let (judged, _) = judged(&[Entry::File("a.pdf", file)], &[]).expect("a package may hold it");
+            assert!(judged.remembered.is_empty());
+        }
     }
 
     #[test]
@@ -481,7 +544,7 @@ mod tests {
                 .expect("judged");
         assert!(judged.rewritten);
         assert_eq!(judged.remembered.len(), 1);
-        assert_eq!(judged.remembered[0].sha1, <[u8; 20]>::from(Sha1::digest(&large)));
+        assert_eq!(judged.remembered[0].sha1[..], <sha1::Sha1 as sha1::Digest>::digest(&large)[..]);
         let mut archive = ZipArchive::new(File::open(place.path().join("complete.zip")).expect("open")).expect("zip");
         let mut text = String::new();
         let mut entry = archive.by_name("lib/known.txt").expect("known");

@@ -1,13 +1,12 @@
 //! What an uploaded buildpack says of itself: for which stack it was made. Whether its programs work is seen at staging,
 //! where the developer is told.
 
-use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::Value;
-use zip::ZipArchive;
 
+use super::directory;
 use crate::domain::manifest::yaml;
 
 /// A manifest names dependencies by the hundred; more than this is none.
@@ -31,14 +30,13 @@ pub enum BuildpackArchiveError {
     Manifest(String),
 }
 
-/// Looks into an archive that was judged ([`super::archive::judge`]). Blocking: call it from a blocking task.
+/// Looks into an archive that was judged ([`super::archive::judge`]) with at most so many entries. Blocking: call it from a blocking task.
 ///
 /// # Errors
 /// See [`BuildpackArchiveError`].
-pub fn facts(path: &Path) -> Result<BuildpackFacts, BuildpackArchiveError> {
+pub fn facts(path: &Path, most_entries: u64) -> Result<BuildpackFacts, BuildpackArchiveError> {
     let unreadable = |error: &dyn std::fmt::Display| BuildpackArchiveError::Unreadable(error.to_string());
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| unreadable(&error))?;
+    let mut archive = directory::open(path, most_entries).map_err(|error| unreadable(&error))?;
     let names: Vec<String> = archive
         .file_names()
         // A name that is no text is none that is sought; its place is kept, because entries are read by it.
@@ -49,9 +47,12 @@ pub fn facts(path: &Path) -> Result<BuildpackFacts, BuildpackArchiveError> {
     let mut text = String::new();
     let entry = archive.by_index(index).map_err(|error| unreadable(&error))?;
     entry
-        .take(MOST_MANIFEST_BYTES)
+        .take(MOST_MANIFEST_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
+    if text.len() as u64 > MOST_MANIFEST_BYTES {
+        return Err(BuildpackArchiveError::Manifest(format!("it has more than {MOST_MANIFEST_BYTES} bytes")));
+    }
     let manifest = yaml::parse(&text).map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
     let stack = manifest.get("stack").and_then(Value::as_str).filter(|stack| !stack.is_empty());
     Ok(BuildpackFacts { stack: stack.map(ToOwned::to_owned) })
@@ -68,6 +69,7 @@ fn top(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write as _;
 
     use zip::write::SimpleFileOptions;
@@ -83,7 +85,7 @@ mod tests {
             zip.write_all(text.as_bytes()).expect("content");
         }
         zip.finish().expect("a zip");
-        facts(&path)
+        facts(&path, 10)
     }
 
     #[test]
@@ -102,8 +104,11 @@ mod tests {
     fn what_cannot_be_read_is_told() {
         let bad = judged(&[("bin/compile", ""), ("manifest.yml", "a: [")]);
         assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(_))));
+        let long = format!("# {}", "x".repeat(4 << 20));
+        let bad = judged(&[("bin/compile", ""), ("manifest.yml", &long)]);
+        assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(text)) if text.contains("more than 4194304 bytes")));
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("x"), "no zip").expect("a file");
-        assert!(matches!(facts(&directory.path().join("x")), Err(BuildpackArchiveError::Unreadable(_))));
+        assert!(matches!(facts(&directory.path().join("x"), 10), Err(BuildpackArchiveError::Unreadable(_))));
     }
 }

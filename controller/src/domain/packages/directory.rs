@@ -27,7 +27,7 @@ const LOCATOR: usize = 20;
 /// A large record, as all writers make it.
 const LARGE_END: usize = 56;
 /// Bytes of the directory for one entry, on an average over all that are allowed; and what any archive may have.
-const PER_ENTRY: u64 = 512;
+const PER_ENTRY: u64 = 256;
 const ANY: u64 = 1 << 20;
 
 /// A reader that gives only so much.

@@ -8,20 +8,24 @@ use std::path::{Path, PathBuf};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
+use sha1_checked::{Digest as _, Sha1};
 use slipway_api_types::ErrorCode;
 use slipway_api_types::requests::ResourceEntry;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
+use uuid::Uuid;
 
-use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile, Remembered};
-use crate::blobs::{BlobDigest, BlobError};
+use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile, Remembered, Scratch};
+use crate::blobs::{BlobDigest, BlobError, storing};
 use crate::context::Context;
 use crate::domain::audit::Party;
 use crate::domain::lifecycle::record;
-use crate::domain::{DomainError, DomainResult};
+use crate::domain::{DomainError, DomainResult, stored};
 use crate::store::apps::app_lock_tx;
-use crate::store::packages::{PackageRow, ResourceRow, package_ready_tx};
+use crate::store::list::Visible;
+use crate::store::packages::{PackageRow, package_ready_tx};
 use crate::store::retention::bits_expire_tx;
+use crate::store::space_files::FileRow;
 
 /// Files that are stored at a time: each waits for its disk, and waiting for several costs little more than for one.
 const PUT_AT_ONCE: usize = 8;
@@ -35,6 +39,8 @@ pub struct Received {
     pub bits: Option<PathBuf>,
     /// Files that the client left out because the platform has them.
     pub resources: Vec<ResourceEntry>,
+    /// The spaces whose packages whoever uploads may read.
+    pub readable: Visible,
 }
 
 /// Where uploads are received: on the disk of the blobs, because `/tmp` may be memory.
@@ -76,23 +82,26 @@ pub async fn finish(
     };
     archive::check_known(received.resources.iter().map(|entry| entry.size_in_bytes), limits).map_err(refusal)?;
     let known = known_files(context, &received).await?;
-    let scratch = received.directory.path().to_owned();
-    let complete = scratch.join("complete.zip");
-    let (bits, target) = (received.bits.clone(), complete.clone());
-    let judged =
-        tokio::task::spawn_blocking(move || archive::judge(bits.as_deref(), &known, limits, &scratch, &target))
-            .await
-            .map_err(|error| DomainError::internal("judging an upload", error))?
-            .map_err(refusal)?;
-    let source = match (&judged, &received.bits) {
-        (Judged { rewritten: false, .. }, Some(bits)) => bits.clone(),
-        _ => complete,
-    };
-    let (digest, size) = context.blobs.put_file(&source).await.map_err(blob)?;
-    remember(context, &judged).await?;
+    let (directory, bits) = (received.directory.path().to_owned(), received.bits.clone());
+    let reserve = context.blobs.reserve().cloned();
+    let judging = tokio::task::spawn_blocking(move || {
+        let scratch = Scratch { directory: &directory, remember: true, reserve: reserve.as_ref() };
+        let judged = archive::judge(bits.as_deref(), &known.files, limits, scratch)?;
+        let source = match (judged.rewritten, bits) {
+            (false, Some(bits)) => bits,
+            _ => scratch.complete(),
+        };
+        Ok((judged, source, known.rows))
+    });
+    let (judged, source, rows) =
+        judging.await.map_err(|error| DomainError::internal("judging an upload", error))?.map_err(refusal)?;
+    let file = context.blobs.digest(&source).await.map_err(blob)?;
+    stored::charge(context, package.app_guid, &file).await?;
+    context.blobs.put_digested(&file).await.map_err(blob)?;
+    remember(context, package.app_guid, &judged, rows).await?;
 
     let mut tx = context.store.begin().await?;
-    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    let (digest, size) = (file.digest, i64::try_from(file.size).unwrap_or(i64::MAX));
     // The app first, as everywhere: whoever deletes it holds it when its packages go.
     let app = app_lock_tx(&mut tx, package.app_guid).await?;
     let row = package_ready_tx(&mut tx, package.guid, &digest, size).await?.ok_or_else(already_uploaded)?;
@@ -106,7 +115,7 @@ pub async fn finish(
 
 fn refusal(error: ArchiveError) -> DomainError {
     match error {
-        ArchiveError::Io(error) => DomainError::internal("judging an upload", error),
+        ArchiveError::Io(error) => storing("judging an upload", error),
         error => DomainError::invalid(format!("The package was refused: {error}")),
     }
 }
@@ -115,45 +124,60 @@ fn blob(error: BlobError) -> DomainError {
     error.while_doing("storing a package")
 }
 
-/// Local copies of the files that the client left out.
-async fn known_files(context: &Context, received: &Received) -> DomainResult<Vec<KnownFile>> {
+/// The files that a client left out: local copies, and what is remembered of them.
+#[derive(Debug, Default)]
+struct Known {
+    files: Vec<KnownFile>,
+    rows: Vec<FileRow>,
+}
+
+async fn known_files(context: &Context, received: &Received) -> DomainResult<Known> {
+    let mut known = Known::default();
     if received.resources.is_empty() {
-        return Ok(Vec::new());
+        return Ok(known);
     }
-    let known = lookup(context, &received.resources).await?;
+    let blobs = lookup(context, &received.readable, &received.resources).await?;
     let mut local: HashMap<BlobDigest, PathBuf> = HashMap::new();
-    let mut files = Vec::with_capacity(received.resources.len());
-    for (entry, blob) in received.resources.iter().zip(known) {
+    for (entry, row) in received.resources.iter().zip(blobs) {
         let missing = || {
             DomainError::invalid(format!(
                 "The platform does not have the file {:?} with SHA-1 {} any more; send the file itself.",
                 entry.path, entry.checksum.value
             ))
         };
-        let digest = blob.and_then(|blob| BlobDigest::try_from(blob.as_slice()).ok()).ok_or_else(missing)?;
+        let row = row.ok_or_else(missing)?;
+        let digest = BlobDigest::try_from(row.blob.as_slice()).map_err(|_| missing())?;
         let path = match local.get(&digest) {
             Some(path) => path.clone(),
             None => {
                 let path = received.directory.path().join(format!("known-{}", hex::encode(digest)));
-                if !context.blobs.exists(&digest).await.map_err(self::blob)? {
+                if !context.blobs.exists(&digest).await.map_err(blob)? {
                     return Err(missing());
                 }
-                copy_out(context, &digest, &path).await?;
+                context.blobs.room(entry.size_in_bytes)?;
+                if !copy_out(context, &digest, &path, &row).await? {
+                    return Err(missing());
+                }
                 local.insert(digest, path.clone());
+                known.rows.push(row);
                 path
             }
         };
         let mode = u32::from_str_radix(&entry.mode, 8).unwrap_or(0o644) & 0o777;
-        files.push(KnownFile { path: entry.path.clone(), mode, size: entry.size_in_bytes, local: path });
+        known.files.push(KnownFile { path: entry.path.clone(), mode, size: entry.size_in_bytes, local: path });
     }
-    Ok(files)
+    Ok(known)
 }
 
-/// For each entry, the blob that holds it.
+/// For each entry, the file of a package of these spaces.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn lookup(context: &Context, entries: &[ResourceEntry]) -> DomainResult<Vec<Option<Vec<u8>>>> {
+pub async fn lookup(
+    context: &Context,
+    spaces: &Visible,
+    entries: &[ResourceEntry],
+) -> DomainResult<Vec<Option<FileRow>>> {
     let keys: Vec<Option<(Vec<u8>, i64)>> = entries
         .iter()
         .map(|entry| {
@@ -162,32 +186,43 @@ pub async fn lookup(context: &Context, entries: &[ResourceEntry]) -> DomainResul
         })
         .collect();
     let (sha1s, sizes): (Vec<Vec<u8>>, Vec<i64>) = keys.iter().flatten().cloned().unzip();
-    let rows = context.store.resources_known(&sha1s, &sizes).await?;
-    let found: HashMap<(Vec<u8>, i64), Vec<u8>> =
-        rows.into_iter().map(|row| ((row.sha1, row.size), row.blob)).collect();
-    Ok(keys.into_iter().map(|key| found.get(&key?).cloned()).collect())
+    let rows = context.store.files_known(spaces, &sha1s, &sizes).await?;
+    let mut found: HashMap<(Vec<u8>, i64), Option<FileRow>> = HashMap::new();
+    for row in rows {
+        let key = (row.sha1.clone(), row.size);
+        // Two contents with one SHA-1: which of them is meant nobody can tell.
+        found.entry(key).and_modify(|there| *there = None).or_insert(Some(row));
+    }
+    Ok(keys.into_iter().map(|key| found.get(&key?).cloned().flatten()).collect())
 }
 
-async fn copy_out(context: &Context, digest: &BlobDigest, path: &Path) -> DomainResult<()> {
+/// Copies a known file out of the store. Whether it is what its row says.
+async fn copy_out(context: &Context, digest: &BlobDigest, path: &Path, row: &FileRow) -> DomainResult<bool> {
     let mut stream = context.blobs.read(digest, 0).await.map_err(blob)?;
-    let io = |error| DomainError::internal("copying a known file", error);
+    let io = |error| storing("copying a known file", error);
     let mut file = tokio::fs::File::create(path).await.map_err(io)?;
+    let (mut hash, mut size) = (Sha1::new(), 0_u64);
     while let Some(chunk) = stream.try_next().await.map_err(blob)? {
+        hash.update(&chunk);
+        size += chunk.len() as u64;
         file.write_all(&chunk).await.map_err(io)?;
     }
-    file.flush().await.map_err(io)
+    file.flush().await.map_err(io)?;
+    let sha1 = hash.try_finalize();
+    Ok(!sha1.has_collision() && sha1.hash()[..] == row.sha1[..] && i64::try_from(size) == Ok(row.size))
 }
 
-async fn remember(context: &Context, judged: &Judged) -> DomainResult<()> {
+async fn remember(context: &Context, app: Uuid, judged: &Judged, mut rows: Vec<FileRow>) -> DomainResult<()> {
     let puts: Vec<_> = judged.remembered.iter().map(|file| put_known(context, file)).collect();
-    let rows: Vec<ResourceRow> = futures::stream::iter(puts).buffered(PUT_AT_ONCE).try_collect().await?;
-    if !rows.is_empty() {
-        context.store.resources_remember(&rows).await?;
+    let new: Vec<FileRow> = futures::stream::iter(puts).buffered(PUT_AT_ONCE).try_collect().await?;
+    rows.extend(new);
+    if let Some(app) = context.store.app_get(app).await?.filter(|_| !rows.is_empty()) {
+        context.store.files_remember(app.space_guid, &rows).await?;
     }
     Ok(())
 }
 
-async fn put_known(context: &Context, file: &Remembered) -> DomainResult<ResourceRow> {
+async fn put_known(context: &Context, file: &Remembered) -> DomainResult<FileRow> {
     let (digest, size) = context.blobs.put_file(&file.local).await.map_err(blob)?;
-    Ok(ResourceRow { sha1: file.sha1.to_vec(), size: i64::try_from(size).unwrap_or(i64::MAX), blob: digest.to_vec() })
+    Ok(FileRow { sha1: file.sha1.to_vec(), size: i64::try_from(size).unwrap_or(i64::MAX), blob: digest.to_vec() })
 }
