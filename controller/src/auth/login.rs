@@ -1,6 +1,6 @@
 //! One try to log in: when it may be made, and whether that is the password.
 //!
-//! The account is looked up last: a flood of guesses that have to wait costs the database nothing, and takes the same
+//! The account is looked up last: a flood of guesses that have to wait costs the database little, and takes the same
 //! way whether there is such an account or not.
 
 use std::net::IpAddr;
