@@ -40,7 +40,8 @@ fn directory() -> tempfile::TempDir {
 
 /// Nothing may lie outside of the tree, and no more in it than was allowed.
 fn judge(parent: &Path) {
-    let names: Vec<_> = std::fs::read_dir(parent).expect("readable").map(|entry| entry.expect("entry").file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(parent).expect("readable").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names.len(), 2, "something was written beside the tree: {names:?}");
 }
 

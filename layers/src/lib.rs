@@ -12,8 +12,8 @@ pub mod meta;
 pub mod store;
 
 pub use archive::{
-    ArchiveError, Limits, LinkPolicy, MAX_DROPLET_ENTRIES, UnpackedTree, decompress, scan_tar, unpack_droplet, unpack_open,
-    unpack_zip,
+    ArchiveError, Limits, LinkPolicy, MAX_DROPLET_ENTRIES, UnpackedTree, decompress, scan_tar, unpack_droplet,
+    unpack_open, unpack_zip,
 };
 pub use canonical::{MakeError, Owners, PackOptions, Packed, Times, compressor, pack};
 pub use digest::Digest;

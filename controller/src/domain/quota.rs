@@ -238,7 +238,14 @@ fn share_refusal(limits: &Limits, figures: &QuotaFigures, cell: &LargestCell, de
     let (memory, disk) = (total(|demand| demand.memory_mb), total(|demand| demand.disk_mb));
     let overcommit = limits.overcommit();
     for (name, asked, now, used, all, promised_percent) in [
-        ("memory", memory, figures.app_memory_now, figures.org_memory_used, cell.all_memory_mb, overcommit.memory_percent),
+        (
+            "memory",
+            memory,
+            figures.app_memory_now,
+            figures.org_memory_used,
+            cell.all_memory_mb,
+            overcommit.memory_percent,
+        ),
         ("disk", disk, figures.app_disk_now, figures.org_disk_used, cell.all_disk_mb, overcommit.disk_percent),
     ] {
         let Some(all) = all else { continue };

@@ -134,6 +134,7 @@ pub(super) mod tests {
             http2: false,
             app_id: app.into(),
             headers: None,
+            under_way: Arc::default(),
         };
         Line {
             unix_ns: 1_700_000_000_123_456_789,
@@ -175,7 +176,10 @@ pub(super) mod tests {
         );
         let through = text(&Line { endpoint: None, router_error: None, ..line("aid") });
         assert!(through.contains(" \"10.0.0.9:5555\" \"-\" x_forwarded_for:"), "{through}");
-        assert!(through.ends_with(" app_id:\"aid\" app_index:\"-\" instance_id:\"-\" x_cf_routererror:\"-\""), "{through}");
+        assert!(
+            through.ends_with(" app_id:\"aid\" app_index:\"-\" instance_id:\"-\" x_cf_routererror:\"-\""),
+            "{through}"
+        );
     }
 
     #[test]
