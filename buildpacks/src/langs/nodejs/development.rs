@@ -28,9 +28,8 @@ impl Development {
             Some("true") => return Self::Left,
             _ => {}
         }
-        match setting(work, "NODE_ENV").filter(|mode| !["", "production"].contains(&mode.as_str())) {
-            Some(mode) => return Self::Wanted(format!("NODE_ENV is {mode}")),
-            None => {}
+        if let Some(mode) = setting(work, "NODE_ENV").filter(|mode| !["", "production"].contains(&mode.as_str())) {
+            return Self::Wanted(format!("NODE_ENV is {mode}"));
         }
         match needed(work, source, package, start) {
             Some(program) => Self::Needed(program),

@@ -171,8 +171,8 @@ mod tests {
             _ => false,
         };
         let of_numbers = unsigned.chars().all(|c| c.is_ascii_hexdigit() || "_,.:+-exobtz ".contains(c));
-        !(number && of_numbers)
-            && !plain.starts_with([':', '@', '`', '%', '!', '&', '*', '|', '>', '\'', '"', '#', '{', '['])
+        let marked = plain.starts_with([':', '@', '`', '%', '!', '&', '*', '|', '>', '\'', '"', '#', '{', '[']);
+        !(marked || number && of_numbers)
     }
 
     fn written(value: &Value) -> String {
