@@ -89,10 +89,11 @@ const STACKS: &[(&str, &str)] = &[
 
 /// Everything public, as ranges: no private, loopback or link-local address as on Cloud Foundry, and none that providers use
 /// among themselves (100.64.0.0/10, 198.18.0.0/15: there are nodes and private networks of clouds), no multicast.
-const PUBLIC: [&str; 7] = [
+const PUBLIC: [&str; 8] = [
     "0.0.0.0-9.255.255.255",
     "11.0.0.0-100.63.255.255",
-    "100.128.0.0-169.253.255.255",
+    "100.128.0.0-126.255.255.255",
+    "128.0.0.0-169.253.255.255",
     "169.255.0.0-172.15.255.255",
     "172.32.0.0-192.167.255.255",
     "192.169.0.0-198.17.255.255",
