@@ -111,7 +111,7 @@ const WHOLE: &str = "  env:
     memory: 64M
     disk_quota: 128M
     log-rate-limit-per-second: 16K
-    command: ./app
+    command: './app'
     health-check-type: http
     health-check-http-endpoint: /health
     health-check-invocation-timeout: 3
@@ -126,14 +126,14 @@ const WHOLE: &str = "  env:
     memory: 32M
     disk_quota: 1024M
     log-rate-limit-per-second: -1
-    command: ./app worker
+    command: './app worker'
     health-check-type: process
     readiness-health-check-type: process
   sidecars:
   - name: helper
     process_types:
     - web
-    command: ./app side
+    command: './app side'
     memory: 16M
 ";
 

@@ -187,7 +187,7 @@ async fn without_a_cell_of_its_kind_a_build_waits_for_a_moment_only() {
 async fn a_cell_that_does_not_answer_is_named_in_the_logs() {
     let harness = Harness::start().await;
     let admin = harness.admin().await;
-    let app = app_of(&admin, dev_space(harness.pool()).await, "quiet", "").await;
+    let (app, _) = harness.app("quiet", 1, 64).await;
     // Accepts and says nothing.
     let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let id = Uuid::new_v4();
@@ -195,6 +195,8 @@ async fn a_cell_that_does_not_answer_is_named_in_the_logs() {
     hello.cell.as_mut().expect("info").query_address = deaf.local_addr().expect("address").to_string();
     let cell = SimCell::with_hello(&harness, id, hello).await;
     cell.welcomed().await;
+    // Only cells that have something of the app are asked.
+    cell.assigned(v1::Intent::Run, 1).await;
     let (status, body) = admin.get(&format!("/api/v1/read/{app}")).await;
     assert_eq!(status, 200, "{body}");
     let marker = body["envelopes"]["batch"].as_array().and_then(|batch| batch.last()).expect("a marker");

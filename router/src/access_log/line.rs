@@ -201,6 +201,8 @@ pub(super) mod tests {
             text.contains(&format!(" x_forwarded_proto:\"{}\" ", "p".repeat(MOST_OF_A_HEADER))),
             "not longer than it may be"
         );
-        assert!(text.ends_with(" instance_id:\"iid\"") && text.len() < slipway_log_ring::MAX_TEXT);
+        assert!(
+            text.ends_with(" x_cf_routererror:\"endpoint_failure (reset)\"") && text.len() < slipway_log_ring::MAX_TEXT
+        );
     }
 }
