@@ -21,8 +21,11 @@ use slipway_router::table::{Table, normal_host};
 /// Small, so that a run is quick; the code that holds them is the same for any.
 const LIMITS: Limits = Limits { max_bytes: 1 << 20, max_entries: 100 };
 
+/// Takes one input.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("tar", tar),
     ("zip", zip),
     ("elf", elf),

@@ -41,9 +41,14 @@ impl Limits {
         let before = std::fs::read_to_string(&path)?;
         let mut changed = before.clone();
         for (key, value) in values {
-            let line = before.lines().find(|line| line.starts_with(&format!("{key} = ")));
-            let line = line.with_context(|| format!("no limit {key} in {}", path.display()))?;
-            changed = changed.replace(line, &format!("{key} = {value}"));
+            // Only limits that are not the defaults stand there.
+            match before.lines().find(|line| line.starts_with(&format!("{key} = "))) {
+                Some(line) => changed = changed.replace(line, &format!("{key} = {value}")),
+                None => {
+                    let begin = changed.find("[limits]\n").with_context(|| format!("no limits in {}", path.display()))?;
+                    changed.insert_str(begin + "[limits]\n".len(), &format!("{key} = {value}\n"));
+                }
+            }
         }
         let limits = Self { path, before };
         limits.write(platform, &changed).await?;

@@ -32,9 +32,10 @@ pub(crate) struct Beyond {
 
 impl Beyond {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        // Of the addresses that are set aside for measurements, each process has a block of its own.
-        let number = std::process::id() % 16_000;
-        let block = u32::from(Ipv4Addr::new(198, 19, 0, 0)) + number * 4;
+        // Of the addresses that are set aside for documents, which are public to the rules, each process has a block of its own.
+        let documents = [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(Ipv4Addr::from);
+        let number = std::process::id() % 192;
+        let block = u32::from(documents[number as usize / 64]) + number % 64 * 4;
         let (near, far) = (Ipv4Addr::from(block + 1), Ipv4Addr::from(block + 2));
         let name = format!("swe{number}");
         let ip = |arguments: String| {
