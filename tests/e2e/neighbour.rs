@@ -45,7 +45,8 @@ impl Limits {
             match before.lines().find(|line| line.starts_with(&format!("{key} = "))) {
                 Some(line) => changed = changed.replace(line, &format!("{key} = {value}")),
                 None => {
-                    let begin = changed.find("[limits]\n").with_context(|| format!("no limits in {}", path.display()))?;
+                    let begin =
+                        changed.find("[limits]\n").with_context(|| format!("no limits in {}", path.display()))?;
                     changed.insert_str(begin + "[limits]\n".len(), &format!("{key} = {value}\n"));
                 }
             }

@@ -28,7 +28,9 @@ pub fn normal_host(text: &str) -> Result<Cow<'_, str>, BadHost> {
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(good) || host.contains("..") {
+    // Every label has a character; the root's dot was the last one that may stand at an end.
+    let hollow = host.starts_with('.') || host.ends_with('.') || host.contains("..");
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(good) || hollow {
         return Err(BadHost);
     }
     Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -76,7 +78,9 @@ mod tests {
         ] {
             assert_eq!(normal_host(text).as_deref(), Ok(host), "{text}");
         }
-        for text in ["", ":80", "a b", "a/b", "a:b", "a:1:2", "[::1", "[::1]x", "a@b", "ä.de", "a..b", "a:999999"] {
+        for text in
+            ["", ":80", "a b", "a/b", "a:b", "a:1:2", "[::1", "[::1]x", "a@b", "ä.de", "a..b", "a..", ".a", "a:999999"]
+        {
             assert_eq!(normal_host(text), Err(BadHost), "{text}");
         }
         assert_eq!(normal_host(&"a".repeat(254)), Err(BadHost));
