@@ -87,7 +87,7 @@ pub(crate) fn of(error: &CliError) -> String {
         }
         CliError::NeedsForce { .. } => "Repeat the command with -f, or on a terminal, where it asks.".to_owned(),
         CliError::NobodyToAsk { .. } => {
-            "Give the user with -u, or in SLIPWAY_USERNAME, and the password in SLIPWAY_PASSWORD.".to_owned()
+            "Give it as a flag (the command's --help names it); for a login -u, or SLIPWAY_USERNAME and SLIPWAY_PASSWORD.".to_owned()
         }
         CliError::Prompt(_) => "Give the answer as a flag (-u, -p, -f).".to_owned(),
         CliError::Declined => "Repeat the command with -f to skip the question.".to_owned(),

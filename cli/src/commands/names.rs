@@ -15,7 +15,7 @@ pub(super) fn split_place(text: &str) -> Result<(&str, Option<&str>), CliError> 
     if org.is_empty() || space.is_some_and(|space| space.is_empty() || space.contains('/')) {
         return Err(CliError::Usage {
             message: format!("'{text}' is not an org, or an org and a space."),
-            hint: "Write ORG/SPACE, such as main/dev.".to_owned(),
+            hint: "Write ORG/SPACE, such as dev/dev.".to_owned(),
         });
     }
     Ok((org, space))

@@ -17,7 +17,7 @@ pub(super) async fn push(session: &Session, args: &PushArgs) -> Result<(), CliEr
     }
     for app in &done {
         session.printer.say(&closing(app));
-        for url in &app.urls {
+        for url in app.urls.iter().filter(|_| app.idle.is_none()) {
             session.printer.data(url)?;
         }
     }
@@ -33,6 +33,14 @@ fn closing(app: &Pushed) -> String {
     }
     if let Some((step, steps)) = app.canary_step {
         return at_step(&app.app, step, steps);
+    }
+    if let Some(kinds) = &app.idle {
+        // A Procfile of workers brings its types beside `web`.
+        let kind = kinds.iter().find(|kind| *kind != "web").map(|kind| format!(" -p {kind}")).unwrap_or_default();
+        return format!(
+            "'{0}' is started, but wants no instance, so nothing of it runs: `slipway scale {0}{kind} -i 1`",
+            app.app
+        );
     }
     format!(
         "'{}' runs after {} (upload {}, build {}, start {}).{address}",

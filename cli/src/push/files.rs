@@ -160,7 +160,12 @@ impl Source {
         let text = match &source {
             Self::Directory { entries, .. } => {
                 let total = entries.iter().map(Entry::size).sum();
-                format!("Found {} files ({}).", entries.len(), human(total))
+                format!(
+                    "Found {} {} ({}).",
+                    entries.len(),
+                    if entries.len() == 1 { "file" } else { "files" },
+                    human(total)
+                )
             }
             Self::Archive { size, .. } => format!("Found an archive ({}).", human(*size)),
         };

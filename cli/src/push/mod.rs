@@ -170,6 +170,9 @@ pub(crate) struct Pushed {
     /// The step at which a canary waits, and how many there are.
     pub(crate) canary_step: Option<(u64, u64)>,
     pub(crate) timings: Timings,
+    /// Its process types, when none of them wants an instance.
+    #[serde(skip)]
+    pub(crate) idle: Option<Vec<String>>,
 }
 
 /// Milliseconds since `begun`.
@@ -284,6 +287,7 @@ async fn push_one(
         strategy: None,
         canary_step: None,
         timings,
+        idle: None,
     };
     if flags.no_start {
         if app.is_started() {
@@ -328,6 +332,13 @@ async fn push_one(
         timings.route_ms = phases.routed_ms.saturating_sub(phases.ready_ms);
         pushed.droplet_guid = Some(droplet);
         pushed.timings = timings;
+    }
+    if pushed.droplet_guid.is_some() && pushed.canary_step.is_none() {
+        let all = processes(client, app).await?;
+        pushed.idle = all
+            .iter()
+            .all(|process| process.instances == 0)
+            .then(|| all.iter().map(|process| process.kind.clone()).collect());
     }
     pushed.urls = urls(client, app).await?;
     pushed.url = pushed.urls.first().cloned();
