@@ -248,6 +248,7 @@ async fn within<T>(log: &Path, mut attempt: impl FnMut() -> anyhow::Result<T>) -
 }
 
 /// Waits until it answers a request.
+#[expect(clippy::disallowed_methods, reason = "a benchmark's set-up: nothing else is to run meanwhile")]
 fn serves(port: u16, log: &Path) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
