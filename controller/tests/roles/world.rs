@@ -277,17 +277,20 @@ impl World {
         match kind {
             "organization" => {
                 let made = self.copy("organization", &org, json!({ "name": name })).await;
+                // Another call may remove a user meanwhile: its role is not copied then.
                 let roles = "insert into role (guid, type, user_guid, org_guid)
-                             select gen_random_uuid(), type, user_guid, $2::uuid from role
-                             where org_guid = $1::uuid and space_guid is null";
+                             select gen_random_uuid(), r.type, r.user_guid, $2::uuid
+                             from role r join user_account u on u.guid = r.user_guid
+                             where r.org_guid = $1::uuid and r.space_guid is null for key share of u";
                 self.execute(roles, &[&org, &made]).await;
                 made
             }
             "space" => {
                 let made = self.copy("space", &space, json!({ "name": name })).await;
                 let roles = "insert into role (guid, type, user_guid, org_guid, space_guid)
-                             select gen_random_uuid(), type, user_guid, org_guid, $2::uuid from role
-                             where space_guid = $1::uuid";
+                             select gen_random_uuid(), r.type, r.user_guid, r.org_guid, $2::uuid
+                             from role r join user_account u on u.guid = r.user_guid
+                             where r.space_guid = $1::uuid for key share of u";
                 self.execute(roles, &[&space, &made]).await;
                 made
             }
