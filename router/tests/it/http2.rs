@@ -36,7 +36,11 @@ pub(crate) async fn client(address: SocketAddr) -> SendRequest<Body> {
 }
 
 pub(crate) fn get(path: &str) -> Request<Body> {
-    let request = Request::builder().uri(format!("http://app.test{path}"));
+    get_from("app.test", path)
+}
+
+pub(crate) fn get_from(host: &str, path: &str) -> Request<Body> {
+    let request = Request::builder().uri(format!("http://{host}{path}"));
     request.body(Empty::new().boxed_unsync()).expect("a request")
 }
 

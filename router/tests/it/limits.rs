@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::http2::{Body, get};
+use crate::http2::{Body, get, get_from};
 use crate::support::*;
 
 /// Takes connections and never answers. Tells how many there are.
@@ -117,15 +117,19 @@ async fn an_app_that_holds_its_share_is_refused_before_its_neighbour() {
     let neighbour = Backend::saying("here").await;
     let pools = vec![pool("p", &[backend.address]), pool("q", &[neighbour.address])];
     cluster.controller.publish(vec![route("app.test", "p"), route("other.test", "q")], pools).await;
-    // Many clients, none of which has much.
+    // Many clients, none of which has much. All are there before the first asks for the app: what it may hold depends on it.
     let (mut clients, mut asked) = (Vec::new(), JoinSet::new());
     for number in 0..10 {
-        let sender = http2_from([127, 0, 1, number + 1], router.http).await;
+        let mut sender = http2_from([127, 0, 1, number + 1], router.http).await;
+        let answer = sender.send_request(get_from("nobody.test", "/")).await.expect("answered");
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        clients.push(sender);
+    }
+    for sender in &clients {
         for _ in 0..10 {
             let request = sender.clone().send_request(get("/"));
             asked.spawn(async move { request.await.map(|answer| (answer.status(), answer.headers().clone())) });
         }
-        clients.push(sender);
     }
     let mut refused = 0;
     // 10 clients; of the 90 places that are left the app has half.
