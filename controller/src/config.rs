@@ -25,9 +25,9 @@ pub struct ControllerConfig {
     pub blob_directory: PathBuf,
     /// Where `slipway stack build` leaves layers; imported at start and when they change.
     pub layer_directory: Option<PathBuf>,
-    /// The API, plain HTTP, reached through routers. Port 0 = any free one.
+    /// The API in plain HTTP, for tools on this host: bind it to loopback. Port 0 = any free one.
     pub api_listen: SocketAddr,
-    /// gRPC for cells and routers, mutual TLS.
+    /// For members of the cluster, mutual TLS: gRPC for cells and routers, and the API as routers bring it to their clients.
     pub cluster_listen: SocketAddr,
     /// Directory with `ca.pem`, `cert.pem`, `key.pem`.
     pub tls_directory: PathBuf,

@@ -1,7 +1,6 @@
 //! What every request handler and background task holds.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +92,4 @@ pub trait RouterProof: Send + Sync {
 
     /// The version that every live router has applied; `None` without routers.
     fn applied_by_all(&self) -> Option<v1::Version>;
-
-    /// Whether this is the address of a router of this cluster: only such a one is believed when it says for whom it asks.
-    fn is_router(&self, address: IpAddr) -> bool;
 }

@@ -16,6 +16,7 @@ pub mod domain;
 pub mod drains;
 pub mod gzip;
 pub mod jobs;
+pub mod members;
 pub mod planner;
 pub mod reserve;
 pub mod routers;

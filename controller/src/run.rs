@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::{Listener, ListenerExt as _, TapIo};
+use axum::{Extension, Router};
 use slipway_api_types::ControllerId;
 use slipway_chassis::{Backoff, Shutdown, chain, driver};
+use slipway_protocol::accept::Acceptor;
 use slipway_protocol::dial::{DialError, Dialer};
 use slipway_protocol::identity::IdentityError;
 use slipway_protocol::v1::blobs_server::BlobsServer;
@@ -19,7 +22,7 @@ use slipway_protocol::v1::router_control_server::RouterControlServer;
 use slipway_protocol::{Credentials, Role};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
+use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
 use crate::admission::Uploads;
@@ -34,6 +37,7 @@ use crate::config::ControllerConfig;
 use crate::context::{Context, Pokes};
 use crate::domain::outcomes;
 use crate::drains;
+use crate::members::{self, FromRouter, ServiceConnections};
 use crate::reserve::Reserve;
 use crate::routers::hub::RouterHub;
 use crate::routers::publisher::{self, Tables};
@@ -119,9 +123,6 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
-    /// The TLS configuration.
-    #[error("the cluster's service cannot be served")]
-    Serve(#[source] tonic::transport::Error),
     /// `ready_file`.
     #[error("cannot write {path}")]
     ReadyFile {
@@ -140,6 +141,7 @@ pub enum RunError {
 pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), RunError> {
     let credentials = credentials(&config)?;
     let dialer = Dialer::new(&credentials).map_err(RunError::Dialer)?;
+    let acceptor = Acceptor::new(&credentials, members::PROTOCOLS).map_err(RunError::Dialer)?;
     let vault = Vault::from_file(&config.encryption_key_file)?;
     let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
     let pool = PgPoolOptions::new()
@@ -177,7 +179,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         guard: Arc::default(),
     };
     auth::bootstrap(&context).await.map_err(|error| RunError::Bootstrap(Box::new(error)))?;
-    let own = ControllerRow { id: config.id, api_address: api.1.to_string(), cluster_address: cluster.1.to_string() };
+    let own = ControllerRow { id: config.id, cluster_address: cluster.1.to_string() };
     context.store.controller_put(&own).await.map_err(RunError::Database)?;
 
     let wake = Arc::<Wake>::default();
@@ -234,8 +236,12 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     sweep_blobs(&context, &shutdown);
     jobs::start(context.clone(), &shutdown);
     let routers = Arc::new(RouterParts { common: Arc::clone(&parts), hub: router_hub, tables });
-    serve_cluster(cluster.0, &credentials, parts, routers, &shutdown)?;
-    serve_api(api.0, context, &shutdown);
+    let (services, from_routers) = members::start(cluster.0, cluster.1, acceptor, &shutdown);
+    serve_cluster(services, parts, routers, &shutdown);
+    let by_routers = api::router(context.clone()).layer(Extension(FromRouter));
+    // Only what was tapped tells its address: axum's own way to pass one on from a listener that is not axum's.
+    serve_api(from_routers.tap_io(|_| ()), by_routers, &shutdown);
+    serve_api(api.0.tap_io(|_| ()), api::router(context), &shutdown);
     if let Some(layers) = &layers {
         tasks::layers::looked(layers, &shutdown).await;
     }
@@ -293,13 +299,7 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     Ok((listener, bound))
 }
 
-fn serve_cluster(
-    listener: TcpListener,
-    credentials: &Credentials,
-    cells: Arc<CellParts>,
-    routers: Arc<RouterParts>,
-    shutdown: &Shutdown,
-) -> Result<(), RunError> {
+fn serve_cluster(incoming: ServiceConnections, cells: Arc<CellParts>, routers: Arc<RouterParts>, shutdown: &Shutdown) {
     let config = &cells.context.config;
     let blobs = BlobService {
         blobs: cells.context.blobs.clone(),
@@ -309,14 +309,12 @@ fn serve_cluster(
         most_bytes: config.limits.max_package_unpacked_bytes,
     };
     let server = tonic::transport::Server::builder()
-        .tls_config(credentials.server_tls())
-        .map_err(RunError::Serve)?
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_service(CellControlServer::new(CellService(cells)).max_decoding_message_size(MOST_MESSAGE))
         .add_service(RouterControlServer::new(RouterService(routers)))
         .add_service(BlobsServer::new(blobs));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = ReceiverStream::new(incoming);
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let served = server.serve_with_incoming_shutdown(incoming, async move { stop.requested().await }).await;
@@ -324,14 +322,17 @@ fn serve_cluster(
             tracing::error!(error = %chain(&error), "the service for cells and routers ended");
         }
     });
-    Ok(())
 }
 
-fn serve_api(listener: TcpListener, context: Context, shutdown: &Shutdown) {
+fn serve_api<L, F>(listener: TapIo<L, F>, api: Router, shutdown: &Shutdown)
+where
+    L: Listener<Addr = SocketAddr>,
+    F: FnMut(&mut L::Io) + Send + 'static,
+{
     let stop = shutdown.clone();
     shutdown.spawn(async move {
-        let router = api::router(context).into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.requested().await }).await;
+        let service = api.into_make_service_with_connect_info::<SocketAddr>();
+        let served = axum::serve(listener, service).with_graceful_shutdown(async move { stop.requested().await }).await;
         if let Err(error) = served {
             tracing::error!(error = %chain(&error), "the API ended");
         }

@@ -8,6 +8,7 @@
 //! * [`instance`]: the guid of each start of an instance.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
+pub mod accept;
 pub mod dial;
 pub mod digest;
 pub mod identity;

@@ -1,7 +1,7 @@
 //! Where a request comes from, as far as that is to be believed.
 //!
 //! A router adds the address of whoever connected to it at the end of `X-Forwarded-For`; what stands before it was sent by the
-//! client. So the last entry counts, and only on a connection from a router of this cluster: whoever reaches the API's own
+//! client. So the last entry counts, and only on a connection whose certificate is a router's: whoever reaches the API's own
 //! port is no router and may write what he likes. Where a load balancer stands before the routers, it is the last entry,
 //! and `trusted_proxies` says to look one further.
 
@@ -13,6 +13,7 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use crate::context::Context;
+use crate::members::FromRouter;
 
 /// The address of the client of this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +26,16 @@ impl FromRequestParts<Context> for ClientAddress {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         // Without one, everybody is the same client: that only costs fairness.
         let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical();
-        if !context.routers.is_router(peer) {
-            return Ok(Self(peer));
-        }
-        let lines = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let trusted = trusted(&context.config.trusted_proxies);
-        Ok(Self(believed(peer, lines.flat_map(|line| line.split(',')), &trusted)))
+        Ok(Self(of(peer, parts, &trusted(&context.config.trusted_proxies))))
     }
+}
+
+fn of(peer: IpAddr, parts: &Parts, trusted: &[IpNet]) -> IpAddr {
+    if parts.extensions.get::<FromRouter>().is_none() {
+        return peer;
+    }
+    let lines = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    believed(peer, lines.flat_map(|line| line.split(',')), trusted)
 }
 
 /// The configuration was checked when it was loaded.
@@ -56,6 +60,16 @@ fn believed<'a>(router: IpAddr, entries: impl Iterator<Item = &'a str>, trusted:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_router_is_believed() {
+        let peer = "192.0.2.1".parse().expect("an address");
+        let request = http::Request::builder().header("x-forwarded-for", "203.0.113.7");
+        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+        assert_eq!(super::of(peer, &parts, &[]), peer);
+        parts.extensions.insert(FromRouter);
+        assert_eq!(super::of(peer, &parts, &[]).to_string(), "203.0.113.7");
+    }
 
     fn of(line: &str, proxies: &[&str]) -> String {
         let proxies = trusted(&proxies.iter().map(ToString::to_string).collect::<Vec<_>>());

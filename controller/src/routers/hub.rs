@@ -1,7 +1,6 @@
 //! Which routers have a session, what they have acknowledged, and the proof made of it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +22,6 @@ const LAGGARD: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct RouterHub {
     routers: Mutex<BTreeMap<RouterId, Live>>,
-    /// Where each router was last, also without a session: it goes on serving.
-    addresses: Mutex<BTreeMap<RouterId, IpAddr>>,
     changed: watch::Sender<u64>,
     tables: Arc<Tables>,
 }
@@ -43,7 +40,7 @@ impl RouterHub {
     /// Proves against these tables.
     #[must_use]
     pub fn new(tables: Arc<Tables>) -> Self {
-        Self { routers: Mutex::default(), addresses: Mutex::default(), changed: watch::Sender::new(0), tables }
+        Self { routers: Mutex::default(), changed: watch::Sender::new(0), tables }
     }
 
     fn routers(&self) -> MutexGuard<'_, BTreeMap<RouterId, Live>> {
@@ -52,11 +49,6 @@ impl RouterHub {
 
     fn tell(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    /// A router, known by its certificate, has connected from this address.
-    pub fn came_from(&self, router: RouterId, address: IpAddr) {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(router, address.to_canonical());
     }
 
     /// A session has begun.
@@ -178,11 +170,6 @@ impl RouterProof for RouterHub {
         let late = |live: &&Live| live.behind_since.is_some_and(|since| since.elapsed() > LAGGARD);
         let level = routers.values().filter(|live| !late(live)).map(|live| live.applied).min();
         level.or_else(|| routers.values().map(|live| live.applied).min())
-    }
-
-    fn is_router(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).values().any(|known| *known == address)
     }
 }
 

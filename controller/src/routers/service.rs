@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use slipway_api_types::RouterId;
 use slipway_protocol::Role;
 use slipway_protocol::v1;
 use slipway_protocol::v1::router_control_server::RouterControl;
@@ -39,9 +38,6 @@ impl RouterControl for RouterService {
         request: Request<Streaming<v1::RouterMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = Peer::of(&request, Role::Router, self.0.common.context.config.cluster_id)?;
-        if let Some(address) = request.remote_addr() {
-            self.0.hub.came_from(RouterId(peer.id), address.ip());
-        }
         let (out, commands) = mpsc::channel(64);
         let parts = Arc::clone(&self.0);
         let tracked = parts.common.shutdown.clone();

@@ -13,9 +13,7 @@ use super::placement::{Kind, OneShot};
 pub struct ControllerRow {
     /// Its id.
     pub id: Uuid,
-    /// `host:port` of the API.
-    pub api_address: String,
-    /// `host:port` for cells and routers.
+    /// `host:port` for cells and routers, where routers find the API too.
     pub cluster_address: String,
 }
 
@@ -27,13 +25,12 @@ impl Store {
     pub async fn controller_put(&self, row: &ControllerRow) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         let changed = sqlx::query!(
-            "insert into controller (id, api_address, cluster_address) values ($1, $2, $3)
-             on conflict (id) do update set api_address = excluded.api_address,
+            "insert into controller (id, api_address, api_tls, cluster_address) values ($1, $2, true, $2)
+             on conflict (id) do update set api_address = excluded.api_address, api_tls = excluded.api_tls,
                  cluster_address = excluded.cluster_address, seen_at = now()
-             where (controller.api_address, controller.cluster_address)
-                   is distinct from (excluded.api_address, excluded.cluster_address)",
+             where (controller.api_address, controller.api_tls, controller.cluster_address)
+                   is distinct from (excluded.api_address, excluded.api_tls, excluded.cluster_address)",
             row.id,
-            row.api_address,
             row.cluster_address
         )
         .execute(&mut *tx)

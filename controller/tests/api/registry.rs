@@ -9,11 +9,8 @@ use crate::support::TestController;
 async fn a_controller_that_another_one_gave_up_is_there_again() {
     let controller = TestController::start().await;
     let (pool, store) = (&controller.database.pool, &controller.context.store);
-    let [one, other] = [Uuid::from_u128(1), Uuid::from_u128(2)].map(|id| ControllerRow {
-        id,
-        api_address: format!("127.0.0.1:{}", id.as_u128()),
-        cluster_address: "127.0.0.1:9".to_owned(),
-    });
+    let [one, other] = [Uuid::from_u128(1), Uuid::from_u128(2)]
+        .map(|id| ControllerRow { id, cluster_address: format!("127.0.0.1:{}", id.as_u128()) });
     let known = async || -> Vec<Uuid> {
         sqlx::query_scalar("select id from controller order by id").fetch_all(pool).await.expect("rows")
     };

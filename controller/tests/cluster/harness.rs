@@ -189,6 +189,16 @@ impl Harness {
         dialer.channel(address, Wanted::CONTROLLER, |endpoint| endpoint).expect("a channel")
     }
 
+    /// A connection of a new member.
+    pub(crate) async fn dial(
+        &self,
+        role: Role,
+        alpn: &'static [u8],
+    ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        let dialer = Dialer::new(&self.credentials(role, Uuid::new_v4())).expect("a dialler");
+        dialer.dial(self.cluster.parse().expect("an address"), Wanted::CONTROLLER, alpn).await.expect("dialled")
+    }
+
     /// A client of the API: the administrator.
     pub(crate) async fn admin(&self) -> TestClient {
         let form = [("grant_type", "password"), ("username", "admin"), ("password", "a-long-password")];

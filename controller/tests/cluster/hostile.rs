@@ -6,6 +6,7 @@ use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::v1::cell_control_client::CellControlClient;
 use slipway_protocol::v1::cell_message::Message;
 use slipway_protocol::v1::{self, InstanceState, Intent, Version};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -64,6 +65,28 @@ async fn a_router_opens_nothing_that_belongs_to_cells() {
     assert_eq!(specs.expect_err("refused").code(), Code::PermissionDenied);
     let blob = BlobsClient::new(channel).get(v1::BlobRequest::default()).await;
     assert_eq!(blob.expect_err("refused").code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_is_served_to_routers_by_the_cluster_s_tls() {
+    let harness = Harness::start().await;
+    let ask = async |role| {
+        let mut stream = harness.dial(role, b"http/1.1").await;
+        // Who is not let in may be cut off while it writes or while it reads.
+        let _ = stream.write_all(b"GET /v3/info HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = ask(Role::Router).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    for role in [Role::Cell, Role::Controller] {
+        assert_eq!(ask(role).await, "", "{role}");
+    }
+    // Routers are told to come that way.
+    let told: (String, bool) =
+        sqlx::query_as("select api_address, api_tls from controller").fetch_one(harness.pool()).await.expect("a row");
+    assert_eq!(told, (harness.cluster.clone(), true));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,7 @@ use slipway_controller::blobs::{BlobDigest, BlobStore};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_controller::context::{CellQueries, LogAnswer, Pokes, Proof, RouterProof};
 use slipway_controller::domain::outcomes;
+use slipway_controller::members::FromRouter;
 use slipway_controller::reserve::Reserve;
 use slipway_controller::store::Store;
 use slipway_controller::store::users::AccountRow;
@@ -76,11 +77,6 @@ impl RouterProof for SimulatedRouters {
 
     fn applied_by_all(&self) -> Option<v1::Version> {
         self.waited_for.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
-    }
-
-    /// Every test is one, so that it may say for whom it asks.
-    fn is_router(&self, address: std::net::IpAddr) -> bool {
-        address.is_loopback()
     }
 }
 
@@ -179,7 +175,9 @@ impl TestController {
         jobs::start(context.clone(), &shutdown);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
-        let app = api::router(context.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        // Every test is a router, so that it may say for whom it asks.
+        let app = api::router(context.clone()).layer(axum::Extension(FromRouter));
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let stop = shutdown.clone();
         tokio::spawn(async move {
             let _ = axum::serve(listener, app).with_graceful_shutdown(async move { stop.requested().await }).await;
