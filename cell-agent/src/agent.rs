@@ -23,6 +23,7 @@ use crate::host;
 use crate::instance::runner::{self, Command, Notice, Origin};
 use crate::instance::state::Found;
 use crate::logs::{Logs, QueryService};
+use crate::members;
 use crate::policies::PolicyBook;
 use crate::reconciler::{Action, Event, Held, Reconciler};
 use crate::sandbox::{Adopted, SandboxError, SandboxRuntime};
@@ -161,6 +162,7 @@ pub async fn run_with(
     shutdown.spawn(Arc::clone(&services.specs).fetch(Arc::clone(&controllers), shutdown.clone()));
     let (usage_send, usage_receive) = watch::channel(UsageReport::default());
     shutdown.spawn(usage::sample(Arc::clone(&services), memory_mb, disk_mb, usage_send));
+    members::restore(&services).await;
     let (incoming, commands) = mpsc::channel(64);
     let mut agent = Agent::new(Arc::clone(&services), &loaded);
     agent.adopt(loaded, adopted).await;
@@ -352,6 +354,7 @@ impl Agent {
                         self.handle(Event::Set(set)).await;
                     }
                     Some(Incoming::Purge(ids)) => self.handle(Event::Purge(ids)).await,
+                    Some(Incoming::Members(members)) => members::take(&self.services, members).await,
                     Some(Incoming::Ack(counter)) => self.ack(counter).await,
                     None => break,
                 },

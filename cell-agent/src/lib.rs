@@ -16,6 +16,7 @@ pub mod env;
 mod host;
 pub mod instance;
 pub mod logs;
+mod members;
 pub mod policies;
 pub mod reconciler;
 mod reserve;

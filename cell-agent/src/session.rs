@@ -12,7 +12,8 @@ use slipway_protocol::v1::cell_command::Command;
 use slipway_protocol::v1::cell_control_client::CellControlClient;
 use slipway_protocol::v1::cell_message::Message;
 use slipway_protocol::v1::{
-    Applied, AssignmentSet, CellCommand, CellInfo, CellMessage, Heartbeat, Hello, Observations, UsageReport, Version,
+    Applied, AssignmentSet, CellCommand, CellInfo, CellMessage, Heartbeat, Hello, Members, Observations, UsageReport,
+    Version,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -39,6 +40,8 @@ pub enum Incoming {
     Ack(u64),
     /// Not known to the controller.
     Purge(Vec<String>),
+    /// Where the members of the cluster are.
+    Members(Members),
 }
 
 /// The set in force, as every session tells it.
@@ -243,6 +246,7 @@ async fn pass_on(shared: &Shared, command: Command) -> Result<(), SessionError> 
         Command::Set(set) => Incoming::Set(set),
         Command::Ack(ack) => Incoming::Ack(ack.counter),
         Command::Purge(purge) => Incoming::Purge(purge.assignment_ids),
+        Command::Members(members) => Incoming::Members(members),
         Command::Hello(_) | Command::Heartbeat(_) | Command::Reporter(_) => return Ok(()),
     };
     shared.incoming.send(incoming).await.map_err(|_| SessionError::Closed)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use privileged::{Cell, LIMIT, everything};
 use slipway_cell_agent::config::Shares;
-use slipway_cell_agent::sandbox::{EgressRule, SandboxRuntime as _};
+use slipway_cell_agent::sandbox::{EgressRule, Members, SandboxRuntime as _};
 
 const SERVER: &str = "echo hello > /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
 /// More than a check takes whose answer is the kernel's own.
@@ -213,6 +213,49 @@ async fn other_rules_hold_at_once_for_what_runs() {
     says("reached again", "yes").await;
     again.stop(spec.id, Duration::ZERO).await.unwrap();
     again.destroy(spec.id).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_members_are_closed_whatever_the_rules_say() {
+    let cell = Cell::new().await;
+    let world = World::new();
+    let address = world.address;
+    let ask = async |slot| {
+        let ask = format!("nc -w 5 {address} 8080 </dev/null 2>/dev/null && echo yes || echo no");
+        let mut spec = cell.script(slot, &ask);
+        spec.egress = everything();
+        cell.run(spec).await.1
+    };
+    let port = |first, last| Members { closed: vec![(address, first, last)], routers: None };
+    cell.runtime.members(port(7000, 7999)).await.unwrap();
+    assert_eq!(ask(0).await, "yes\n", "another port of a member");
+    cell.runtime.members(port(8000, 8100)).await.unwrap();
+    assert_eq!(ask(1).await, "no\n");
+    cell.runtime.members(Members::default()).await.unwrap();
+    assert_eq!(ask(2).await, "yes\n", "no member any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_routers_reach_host_ports_from_outside() {
+    let cell = Cell::with_host_ports(9).await;
+    let world = World::new();
+    cell.runtime.start(cell.script(8, SERVER)).await.unwrap();
+    listens(&cell, 8).await;
+    cell.runtime.gate(8, true).await.unwrap();
+    let reached = || {
+        let mut ask = std::process::Command::new("ip");
+        let near = std::net::Ipv4Addr::from(u32::from(world.address) - 1).to_string();
+        ask.args(["netns", "exec", &world.name, "busybox", "nc", "-w", "5", &near, "61008"]);
+        ask.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    assert!(reached(), "before anybody has said who the routers are");
+    let routers = |list: &[std::net::Ipv4Addr]| Members { closed: vec![], routers: Some(list.to_vec()) };
+    cell.runtime.members(routers(&["192.0.2.1".parse().unwrap()])).await.unwrap();
+    assert!(!reached(), "it is no router");
+    cell.runtime.members(routers(&["192.0.2.1".parse().unwrap(), world.address])).await.unwrap();
+    assert!(reached(), "it is a router");
+    cell.runtime.members(routers(&[])).await.unwrap();
+    assert!(!reached(), "there is no router");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,7 +48,7 @@ use crate::store::placement::PlacementStore;
 use crate::store::placement::postgres::PgPlacement;
 use crate::tasks::{self, Wake};
 use crate::vault::{Vault, VaultError};
-use crate::{api, auth, jobs};
+use crate::{api, auth, cells, jobs};
 
 /// How long a start waits for Postgres.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
@@ -187,6 +187,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let recorder = recorder::start(context.clone(), Arc::clone(&placement), Arc::clone(&wake), &shutdown);
     let parts = Arc::new(CellParts {
         context: context.clone(),
+        members: cells::members::start(context.clone(), &shutdown),
         session: Uuid::new_v4(),
         placement: Arc::clone(&placement),
         hub: Arc::clone(&hub),

@@ -207,6 +207,15 @@ pub struct HostFacts {
     pub warnings: Vec<String>,
 }
 
+/// Members of the cluster, for the rules of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Ports (first, last) that no sandbox may reach, whatever its rules say. They do not overlap.
+    pub closed: Vec<(Ipv4Addr, u16, u16)>,
+    /// Who alone reaches host ports from outside; `None` = everybody.
+    pub routers: Option<Vec<Ipv4Addr>>,
+}
+
 /// Makes, finds and ends sandboxes. All methods may be called from any task; each sandbox's calls come one at a time.
 #[async_trait]
 pub trait SandboxRuntime: Send + Sync + 'static {
@@ -244,6 +253,9 @@ pub trait SandboxRuntime: Send + Sync + 'static {
     /// Replaces what a running sandbox may send to, at once and without a moment in which nothing or everything passes.
     /// Connections that are established go on. An adopted sandbox keeps what was last set.
     async fn permit(&self, id: SandboxId, egress: Vec<EgressRule>) -> Result<(), SandboxError>;
+
+    /// Replaces which ports of members no sandbox may reach, and who reaches the host ports of sandboxes.
+    async fn members(&self, members: Members) -> Result<(), SandboxError>;
 
     /// Address of a slot, as instances and this host see it.
     fn address(&self, slot: u32) -> Ipv4Addr;

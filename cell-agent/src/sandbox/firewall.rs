@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::elements::Elements;
 use super::settings::RuntimeConfig;
-use super::{EgressRule, SandboxError, host, run};
+use super::{EgressRule, Members, SandboxError, host, run};
 
 /// Traffic of the agent's own checks passes the gate. Only root of the host can set a mark.
 pub(super) const PROBE_MARK: u32 = 0x736c_7770;
@@ -62,6 +62,12 @@ impl Firewall {
         let used: BTreeMap<_, _> = live.iter().map(|(address, rules)| (*address, chain_name(rules))).collect();
         let chains = Chains { loaded: used.values().cloned().collect(), used };
         Ok((Self { table, elements, chains: Mutex::new(chains) }, warnings))
+    }
+
+    /// Replaces which ports of members are closed to instances, and who reaches host ports.
+    pub(super) fn members(&self, config: &RuntimeConfig, members: &Members) -> Result<(), SandboxError> {
+        let text = table::members(config, &self.table, members);
+        run("nft", &["-f", "-"], &text).map(drop).map_err(host("load the addresses of members"))
     }
 
     /// Opens or closes the gate of an address.

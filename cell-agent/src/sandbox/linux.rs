@@ -17,7 +17,7 @@ use super::firewall::{self, Firewall};
 use super::records::{self, Records};
 use super::scratch::Scratch;
 use super::{
-    Adopted, EgressRule, Exit, HostFacts, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
+    Adopted, EgressRule, Exit, HostFacts, Members, RuntimeConfig, SandboxError, SandboxId, SandboxRuntime, SandboxSpec,
     SandboxUsage, hardening, helper_file, host, listeners, network, probe, seccomp, shared, start,
 };
 
@@ -378,6 +378,11 @@ impl SandboxRuntime for LinuxRuntime {
             Ok(())
         })
         .await
+    }
+
+    async fn members(&self, members: Members) -> Result<(), SandboxError> {
+        let on = self.host()?;
+        blocking(move || on.firewall.members(&on.config, &members)).await
     }
 
     fn address(&self, slot: u32) -> Ipv4Addr {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::sandbox::{
-    Adopted, EgressRule, Exit, HostFacts, SandboxError, SandboxId, SandboxRuntime, SandboxSpec, SandboxUsage,
+    Adopted, EgressRule, Exit, HostFacts, Members, SandboxError, SandboxId, SandboxRuntime, SandboxSpec, SandboxUsage,
 };
 use crate::services::now_ms;
 
@@ -65,6 +65,7 @@ struct World {
     started: Vec<SandboxSpec>,
     gates: BTreeMap<u32, bool>,
     permitted: BTreeMap<Uuid, Vec<EgressRule>>,
+    members: Option<Members>,
     volumes: BTreeMap<Uuid, PathBuf>,
     stuck: bool,
     kept: usize,
@@ -121,6 +122,17 @@ impl SimRuntime {
     /// Forgets what was permitted, so that a later change is seen.
     pub fn forget_permitted(&self) {
         self.world().permitted.clear();
+    }
+
+    /// What was last told of the cluster's members.
+    #[must_use]
+    pub fn told_members(&self) -> Option<Members> {
+        self.world().members.clone()
+    }
+
+    /// Forgets that, as the host does when its rules are loaded anew.
+    pub fn forget_members(&self) {
+        self.world().members = None;
     }
 
     /// Whether traffic to a slot passes.
@@ -271,6 +283,11 @@ impl SandboxRuntime for SimRuntime {
             return Err(simulated("opening the gate"));
         }
         world.gates.insert(slot, open);
+        Ok(())
+    }
+
+    async fn members(&self, members: Members) -> Result<(), SandboxError> {
+        self.world().members = Some(members);
         Ok(())
     }
 

@@ -97,6 +97,7 @@ pub struct Journal {
     assignments: PathBuf,
     specs: PathBuf,
     policies: PathBuf,
+    members: PathBuf,
     header: PathBuf,
     key: SealKey,
 }
@@ -113,7 +114,8 @@ impl Journal {
             private_directory(directory)?;
         }
         let key = SealKey::load_or_make(&root.join("key"))?;
-        Ok(Self { assignments, specs, policies, header: root.join("header"), key })
+        let (members, header) = (root.join("members"), root.join("header"));
+        Ok(Self { assignments, specs, policies, members, header, key })
     }
 
     /// Reads everything that can be read.
@@ -220,6 +222,26 @@ impl Journal {
             Ok(body) => body.map(Bytes::from),
             Err(error) => {
                 tracing::warn!(error = %slipway_chassis::chain(&error), "a kept egress policy cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Keeps the list of members. It is no secret: addresses and ports.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_members(&self, body: &[u8]) -> Result<(), FileError> {
+        sealed::write(&self.members, body, None)
+    }
+
+    /// The kept list of members. A damaged one is as good as none: the next session brings it.
+    #[must_use]
+    pub fn members(&self) -> Option<Bytes> {
+        match sealed::read(&self.members, None) {
+            Ok(body) => body.map(Bytes::from),
+            Err(error) => {
+                tracing::warn!(error = %slipway_chassis::chain(&error), "the kept list of members cannot be read");
                 None
             }
         }

@@ -14,8 +14,8 @@ use slipway_protocol::v1::cell_control_server::{CellControl, CellControlServer};
 use slipway_protocol::v1::cell_message::Message;
 use slipway_protocol::v1::{
     Assignment, AssignmentSet, BlobChunk, BlobInfo, BlobRequest, CellCommand, CellMessage, EgressPolicy,
-    EgressPolicyBody, EgressRule, Heartbeat, Hello, Observation, ObservationsAck, Purge, Reporter, SpecBody, SpecReply,
-    SpecRequest, Version, WorkloadSpec,
+    EgressPolicyBody, EgressRule, Heartbeat, Hello, Members, Observation, ObservationsAck, Purge, Reporter, SpecBody,
+    SpecReply, SpecRequest, Version, WorkloadSpec,
 };
 use slipway_protocol::{ClusterAuthority, PeerIdentity, Role};
 use tokio::net::TcpListener;
@@ -160,6 +160,11 @@ impl FakeController {
     pub(crate) fn desire_at_next(&self, assignments: Vec<Assignment>, seq: u64) -> Version {
         self.desire_at(Version::new(1, seq), assignments);
         Version::new(1, seq)
+    }
+
+    /// Tells the cells of now where members are.
+    pub(crate) fn tell_members(&self, members: Members) {
+        self.commands.send(Command::Members(members)).ok();
     }
 
     /// Tells the cell to forget, and each later session as well.

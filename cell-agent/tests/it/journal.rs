@@ -2,7 +2,7 @@
 
 use slipway_cell_agent::sim::Program;
 use slipway_cell_agent::store::Journal;
-use slipway_protocol::v1::{InstanceState, Intent, Refusal, Version, WorkloadKind};
+use slipway_protocol::v1::{Addresses, InstanceState, Intent, Members, PortRange, Refusal, Version, WorkloadKind};
 use uuid::Uuid;
 
 use crate::world::{LIMIT, World, assignment, eventually};
@@ -111,6 +111,24 @@ async fn a_stop_that_was_written_and_not_yet_followed_is_followed_by_the_next_ag
     world.start();
     world.state(id, InstanceState::Stopped).await;
     assert_eq!(world.runtime.leftovers(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_known_after_a_start_without_a_controller() {
+    let mut world = World::new(|_, _| Program::Serve).await;
+    world.idle().await;
+    let closed = vec![PortRange { host: "10.0.0.1".into(), first: 7000, last: 7001 }];
+    let members = Members { closed, routers: Some(Addresses { addresses: vec!["10.0.0.3".into()] }) };
+    world.controller.tell_members(members);
+    let told =
+        async |world: &World| eventually("told", LIMIT, || async { world.runtime.told_members().ok_or(()) }).await;
+    let known = told(&world).await;
+    assert_eq!((known.closed.len(), known.routers.as_ref().map(Vec::len)), (1, Some(1)));
+    world.kill().await;
+    world.runtime.forget_members();
+    // This controller says it to nobody who comes later.
+    world.start();
+    assert_eq!(told(&world).await, known);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@
 mod asking;
 pub mod blobs;
 pub mod hub;
+pub(crate) mod members;
 pub mod observation;
 pub(crate) mod peer;
 pub mod queries;

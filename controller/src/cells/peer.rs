@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 /// Port of slot 0 in `host-port` mode.
-const FIRST_HOST_PORT: u32 = 61_000;
+pub(crate) const FIRST_HOST_PORT: u32 = 61_000;
 /// The widest network of instances: room for the slots of the largest host, and as much again.
 const WIDEST_NETWORK: u8 = 19;
 
@@ -21,7 +21,7 @@ pub(crate) struct Peer {
     /// Its id.
     pub(crate) id: Uuid,
     /// Where it comes from, and what its certificate names.
-    addresses: BTreeSet<IpAddr>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
 }
 
 impl Peer {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::hub::CellHub;
+use super::members::Told;
 use super::peer::Peer;
 use super::queries::Directory;
 use super::recorder::Submission;
@@ -42,6 +43,8 @@ pub struct CellParts {
     pub recorder: mpsc::Sender<Submission>,
     /// The planner's term while this controller plans: cells report to it.
     pub leading: watch::Receiver<Option<i64>>,
+    /// Where members are.
+    pub(crate) members: Told,
     /// Background tasks.
     pub wake: Arc<Wake>,
     /// Ends all sessions.

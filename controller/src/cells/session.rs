@@ -107,6 +107,8 @@ impl Session {
         let mut report_here = leading.borrow_and_update().is_some();
         self.send(Command::Reporter(v1::Reporter { report_here })).await?;
         self.push_set().await?;
+        let mut members = self.parts.members.clone();
+        members.mark_changed();
         let mut beat = tokio::time::interval(HEARTBEAT);
         let mut number = 0;
         loop {
@@ -127,6 +129,12 @@ impl Session {
                     if changed.is_ok() && leading.borrow_and_update().is_some() != report_here {
                         report_here = !report_here;
                         self.send(Command::Reporter(v1::Reporter { report_here })).await?;
+                    }
+                }
+                Ok(()) = members.changed() => {
+                    let told = members.borrow_and_update().clone();
+                    if let Some(told) = told {
+                        self.send(Command::Members((*told).clone())).await?;
                     }
                 }
                 _ = beat.tick() => {

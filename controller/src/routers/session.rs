@@ -69,6 +69,7 @@ impl Session {
             session: self.session,
             zone: info.zone,
             query_address: self.peer.query_address(&info.query_address)?,
+            addresses: self.peer.addresses.clone(),
             applied: hello.version.unwrap_or_default(),
             durable: hello.durable.unwrap_or_default(),
         };

@@ -26,6 +26,7 @@ pub mod jobs;
 pub mod keys;
 pub mod list;
 pub mod manifest_routes;
+pub mod members;
 pub mod metadata;
 pub mod organizations;
 pub mod packages;

@@ -83,6 +83,8 @@ impl Unseen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use slipway_protocol::v1::Version;
     use uuid::Uuid;
 
@@ -97,6 +99,7 @@ mod tests {
             session: Uuid::from_u128(2),
             zone: "z".into(),
             query_address: String::new(),
+            addresses: BTreeSet::new(),
             applied: Version::default(),
             durable: Version::default(),
         };

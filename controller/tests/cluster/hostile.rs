@@ -11,7 +11,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::harness::Harness;
-use crate::sim::{SimCell, cell_hello};
+use crate::sim::{SimCell, SimRouter, cell_hello};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_hello_is_refused_and_leaves_nothing() {
@@ -87,6 +87,23 @@ async fn the_api_is_served_to_routers_by_the_cluster_s_tls() {
     let told: (String, bool) =
         sqlx::query_as("select api_address, api_tls from controller").fetch_one(harness.pool()).await.expect("a row");
     assert_eq!(told, (harness.cluster.clone(), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_are_told_where_routers_are_as_soon_as_it_is_known() {
+    let harness = Harness::start().await;
+    let cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
+    let told = async |what: &str, wanted: &[&str]| {
+        slipway_test_support::eventually(what, crate::harness::LIMIT, || async {
+            let told = cell.seen.lock().expect("lock").members.clone();
+            let routers = told.and_then(|members| members.routers).map(|routers| routers.addresses);
+            if routers.as_ref().is_some_and(|routers| routers == wanted) { Ok(()) } else { Err(routers) }
+        })
+        .await;
+    };
+    told("no router", &[]).await;
+    let _router = SimRouter::connect(&harness, Uuid::new_v4()).await;
+    told("one router", &["127.0.0.1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ pub(crate) struct CellSeen {
     pub(crate) version: Version,
     pub(crate) acked: u64,
     pub(crate) purged: BTreeSet<String>,
+    pub(crate) members: Option<v1::Members>,
     pub(crate) ended: Option<tonic::Status>,
 }
 
@@ -101,6 +102,7 @@ impl SimCell {
                         }
                         drop(beat.send(message(CellMessage::Applied(applied))).await);
                     }
+                    Some(CellCommand::Members(members)) => mine.lock().expect("lock").members = Some(members),
                     Some(CellCommand::Ack(ack)) => mine.lock().expect("lock").acked = ack.counter,
                     Some(CellCommand::Purge(purge)) => mine.lock().expect("lock").purged.extend(purge.assignment_ids),
                     Some(CellCommand::Heartbeat(beat_)) => {

@@ -1,6 +1,6 @@
 //! Random operations, as cells, routers, the API and controllers would cause them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -163,6 +163,7 @@ impl World {
                     session,
                     zone: "z".into(),
                     query_address: String::new(),
+                    addresses: BTreeSet::new(),
                     applied: Version::default(),
                     durable: Version::default(),
                 };

@@ -7,15 +7,17 @@ use std::fmt::Write as _;
 
 use slipway_helper::guards::Guard;
 
-use super::super::EgressRule;
 use super::super::elements::mark;
 use super::super::settings::{APP_PORT, FIRST_PORT, RuntimeConfig};
+use super::super::{EgressRule, Members};
 use super::{PROBE_MARK, chain_name, chain_text};
 
 /// Where clouds tell a machine who it is, credentials included, beside 169.254.0.0/16: Alibaba, Azure, Oracle. They look
 /// like public addresses, and Azure's is its resolver as well, so they come after the resolvers.
 const METADATA: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+
+const EVERYBODY: &str = "0.0.0.0-255.255.255.255";
 
 /// The table of connections is one for the whole host, and most of what stands in it has ended: waiting a minute or two less
 /// for what comes late makes it last under a flood.
@@ -63,6 +65,7 @@ pub(super) fn rules(
         .filter(|_| hold(Guard::Platform))
         .map(|peer| format!("    ip daddr {} tcp dport {} reject with tcp reset\n", peer.ip(), peer.port()))
         .collect();
+    let members = if hold(Guard::Platform) { "    ip daddr . tcp dport @closed reject with tcp reset\n" } else { "" };
     let mut refused = Vec::new();
     let mut neighbours = String::new();
     if hold(Guard::Neighbours) {
@@ -92,6 +95,8 @@ delete table ip {table}
 table ip {table} {{
   set ready {{ type ipv4_addr; {open} }}
 {chains}  map egress {{ type ipv4_addr : verdict; {egress} }}
+  # Of other members of the cluster, as controllers tell it.
+  set closed {{ type ipv4_addr . inet_service; flags interval; }}
 {ports}
   # Connections are found again by the address that began them: they are forgotten with its sandbox.
   map marks {{ type ipv4_addr : mark; {marks} }}
@@ -109,7 +114,7 @@ table ip {table} {{
     ct state established,related accept
     ct mark set ip saddr map @marks
     jump begins
-{resolvers}{neighbours}{refused}{platform}    ip saddr vmap @egress
+{resolvers}{neighbours}{refused}{platform}{members}    ip saddr vmap @egress
     reject with icmp type admin-prohibited
   }}
   chain begins {{
@@ -173,6 +178,27 @@ fn bounds(config: &RuntimeConfig) -> (String, String) {
     (sets, rules)
 }
 
+/// Other elements of the sets of members, in one transaction.
+pub(super) fn members(config: &RuntimeConfig, table: &str, members: &Members) -> String {
+    let mut text = format!("flush set ip {table} closed\n");
+    let closed: Vec<String> =
+        members.closed.iter().map(|(host, first, last)| format!("{host} . {first}-{last}")).collect();
+    if !closed.is_empty() {
+        _ = writeln!(text, "add element ip {table} closed {{ {} }}", closed.join(", "));
+    }
+    if config.host_ports {
+        _ = writeln!(text, "flush set ip {table} routers");
+        let routers: Vec<String> = match &members.routers {
+            Some(list) => list.iter().map(ToString::to_string).collect(),
+            None => vec![EVERYBODY.to_owned()],
+        };
+        if !routers.is_empty() {
+            _ = writeln!(text, "add element ip {table} routers {{ {} }}", routers.join(", "));
+        }
+    }
+    text
+}
+
 /// The second line behind "nobody inside can send as another": at the port of a slot only the slot's address comes in, and
 /// nothing but IPv4 and the question for the bridge's hardware address. In the family of bridges, where ports are seen.
 pub(super) fn origins(config: &RuntimeConfig, table: &str) -> String {
@@ -212,9 +238,11 @@ fn host_ports(config: &RuntimeConfig, bridge: &str) -> (String, String) {
     let entries: Vec<String> = (0..config.slots).map(entry).collect();
     let map = format!("  map ports {{ type inet_service : ipv4_addr . inet_service; {} }}\n", elements(&entries));
     let chains = format!(
-        r#"  chain prerouting {{
+        r#"  # Everybody, until a controller has told who the routers are.
+  set routers {{ type ipv4_addr; flags interval; elements = {{ {EVERYBODY} }}; }}
+  chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname != "{bridge}" fib daddr type local dnat ip to tcp dport map @ports
+    iifname != "{bridge}" ip saddr @routers fib daddr type local dnat ip to tcp dport map @ports
   }}
   chain output_nat {{
     type nat hook output priority -100; policy accept;

@@ -1,6 +1,7 @@
 //! Cells and routers: as registered, and what they say of themselves.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use slipway_api_types::{CellId, RouterId};
 use slipway_protocol::v1::Version;
@@ -108,6 +109,8 @@ pub struct RouterRegistration {
     pub zone: String,
     /// `host:port` of its Query service.
     pub query_address: String,
+    /// Where it comes from, and what its certificate names.
+    pub addresses: BTreeSet<IpAddr>,
     /// What it holds in force.
     pub applied: Version,
     /// What it holds on disk.

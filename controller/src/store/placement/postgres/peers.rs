@@ -82,16 +82,18 @@ impl PgPlacement {
     }
 
     pub(super) async fn register_router(&self, router: &RouterRegistration) -> Result<()> {
+        let addresses: Vec<String> = router.addresses.iter().map(ToString::to_string).collect();
         let mut tx = crate::store::begin(&self.pool).await?;
         // What it says it holds is the truth: a router that lost its disk holds less than it once acknowledged.
         sqlx::query!(
             "insert into router (id, zone, session, query_address, applied_epoch, applied_seq, durable_epoch,
-                                 durable_seq)
-             values ($1, $2, $3, $4, $5, $6, $7, $8)
+                                 durable_seq, addresses)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              on conflict (id) do update set
                  zone = excluded.zone, session = excluded.session, query_address = excluded.query_address,
                  applied_epoch = excluded.applied_epoch, applied_seq = excluded.applied_seq,
-                 durable_epoch = excluded.durable_epoch, durable_seq = excluded.durable_seq, seen_at = now()",
+                 durable_epoch = excluded.durable_epoch, durable_seq = excluded.durable_seq, addresses = excluded.addresses,
+                 seen_at = now()",
             router.id.0,
             router.zone,
             router.session,
@@ -99,7 +101,8 @@ impl PgPlacement {
             signed(router.applied.epoch),
             signed(router.applied.seq),
             signed(router.durable.epoch),
-            signed(router.durable.seq)
+            signed(router.durable.seq),
+            &addresses
         )
         .execute(&mut *tx)
         .await?;
