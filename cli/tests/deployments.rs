@@ -152,14 +152,19 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     };
     let page = |all: &[u64]| json!({ "resources": all.iter().map(|version| revision(*version)).collect::<Vec<_>>() });
     platform.lock().answers.extend([
-        ("GET /v3/apps/app-1/revisions".to_owned(), page(&[3, 2, 1])),
-        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), page(&[3])),
+        ("GET /v3/apps/app-1/revisions".to_owned(), page(&[4, 3, 2, 1])),
+        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), page(&[4])),
+        (
+            "GET /v3/deployments".to_owned(),
+            json!({ "resources": [{ "guid": "d", "revision": { "guid": "revision-3", "version": 3 },
+                                    "status": { "value": "FINALIZED", "reason": "CANCELED" } }] }),
+        ),
     ]);
     let ran = platform.run(&["revisions", "web"]).await;
     insta::assert_snapshot!(ran.out);
     let ran = platform.run(&["rollback", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
-    assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "2 is gone");
+    assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "3 failed, 2 is gone");
     let ran = platform.run(&["rollback", "web", "--revision", "9"]).await;
     assert!(ran.exit == Exit::NotFound && ran.err.contains("'web' has no revision 9"), "{}", ran.err);
 }
