@@ -21,7 +21,7 @@ use serde_json::json;
 pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
-pub(crate) use stage::stage;
+pub(crate) use stage::{cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
 pub(crate) use upload::Zip;
@@ -298,7 +298,7 @@ async fn push_one(
         }
     } else {
         let staging = Instant::now();
-        session.under_way.begin(Unfinished::Building { app: app.clone(), first });
+        session.under_way.begin(Unfinished::Building { app: app.clone(), package: package.clone(), first });
         let droplet = stage(session, app, &package).await?;
         timings.stage_ms = elapsed(staging);
         let starting = Instant::now();

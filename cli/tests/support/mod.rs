@@ -66,6 +66,8 @@ pub(crate) enum Instead {
     Status(u16, &'static str, String),
     /// Closes the connection in the middle of the answer.
     HangUp,
+    /// Never answers.
+    Hang,
     Usual,
 }
 
@@ -389,6 +391,7 @@ async fn unusual(State(stub): State<Stub>, request: Request, next: axum::middlew
             let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
             (StatusCode::from_u16(status).expect("status"), [("content-type", kind)], body).into_response()
         }
+        Some(Instead::Hang) => std::future::pending().await,
         Some(Instead::HangUp) => {
             let broken = futures::stream::iter([
                 Ok(Bytes::from_static(b"{\"resources\": [")),
@@ -493,6 +496,10 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
             let lines = std::mem::take(&mut world.build_logs);
             world.logs.extend(lines);
             json!({ "guid": "build-1", "state": "STAGING" })
+        }
+        ("GET", "/v3/builds") => list(vec![json!({ "guid": "build-1", "state": "STAGING" })]),
+        ("POST", path) if path.starts_with("/v3/builds/") && path.ends_with("/actions/cancel") => {
+            json!({ "guid": "build-1", "state": "FAILED" })
         }
         ("GET", "/v3/builds/build-1") => match &world.build_error {
             _ if world.build_hangs => {
