@@ -14,6 +14,8 @@ pub trait Ask: Send + Sync {
     fn line(&self, prompt: &str) -> io::Result<String>;
     /// A line that is not shown while it is typed.
     fn secret(&self, prompt: &str) -> io::Result<String>;
+    /// Whether somebody types, and may mistype; else a program has written the answers.
+    fn is_typed(&self) -> bool;
 }
 
 /// The outside world of one command.
@@ -108,10 +110,14 @@ impl Ask for Terminal {
     }
 
     fn secret(&self, prompt: &str) -> io::Result<String> {
-        if !io::stdin().is_terminal() {
+        if !self.is_typed() {
             // A password piped in, as scripts do to keep it out of the list of processes.
             return self.line("");
         }
         rpassword::prompt_password(prompt)
+    }
+
+    fn is_typed(&self) -> bool {
+        io::stdin().is_terminal()
     }
 }

@@ -166,6 +166,9 @@ fn of_push(error: &PushError) -> String {
             "BuildpackCompileFailed" | "BuildpackReleaseFailed" => {
                 "The lines above say what the buildpack missed; correct the app and push again.".to_owned()
             }
+            "BuildCancelled" => {
+                format!("Another push of '{app}' has taken its place, or somebody has ended it; push again if neither was meant.")
+            }
             "StagingTimeExpired" => "Make the build shorter, or push again: what was fetched is cached.".to_owned(),
             "InsufficientResources" => {
                 "Ask for less (`slipway scale` an app down), stop an app, or ask the operator for room; then push again."

@@ -2,14 +2,15 @@
 //! nothing is left half done.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use reqwest::Method;
 
-use crate::client::Body;
-use crate::client::views::App;
+use crate::client::views::{App, Build, Deployment};
+use crate::client::{Body, Client, query};
 use crate::commands::Session;
 use crate::error::CliError;
-use crate::push::{active_deployment, left_behind};
+use crate::push::{self, active_deployment, left_behind};
 
 /// Something that goes on without this program.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) enum Unfinished {
     Building {
         /// The app.
         app: App,
+        /// What is built.
+        package: String,
         /// Whether this push made it.
         first: bool,
     },
@@ -32,6 +35,8 @@ pub(crate) enum Unfinished {
     Deploying {
         /// The app.
         app: App,
+        /// Whether the platform has said that it began.
+        begun: bool,
     },
     /// The app starts.
     Starting {
@@ -83,17 +88,15 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                 left_behind(session, &app).await;
             }
         }
-        Unfinished::Building { app, first } => {
-            printer.say(&format!(
-                "Interrupted: the build of '{0}' goes on, but what it makes is not used; '{0}' is as it was. \
-                 `slipway logs {0} -f --source stg` shows the build.",
-                app.name
-            ));
+        Unfinished::Building { app, package, first } => {
+            let ended =
+                if cancel_build(client, &package).await? { "is cancelled" } else { "is not under way any more" };
+            printer.say(&format!("Interrupted: the build of '{0}' {ended}; '{0}' is as it was.", app.name));
             if first {
                 left_behind(session, &app).await;
             }
         }
-        Unfinished::Deploying { app } => match active_deployment(client, &app).await? {
+        Unfinished::Deploying { app, begun } => match asked_for(client, &app, begun).await? {
             Some(active) => {
                 let path = format!("/v3/deployments/{}/actions/cancel", active.guid);
                 client.send(Method::POST, &path, Body::None).await?;
@@ -102,10 +105,12 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                     app.name
                 ));
             }
-            None => printer.say(&format!(
-                "Interrupted, but there was nothing left to cancel. `slipway app {}` shows what runs.",
+            None if begun => printer.say(&format!(
+                "Interrupted, but the deployment had just ended. `slipway app {}` shows what runs.",
                 app.name
             )),
+            None => printer
+                .say(&format!("Interrupted before the deployment began: the old version of '{}' serves on.", app.name)),
         },
         Unfinished::Starting { app, first } => {
             printer.say(&format!(
@@ -122,4 +127,33 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
         }
     }
     Ok(())
+}
+
+/// Between two looks for what was just asked for.
+const PAUSE: Duration = Duration::from_millis(200);
+/// For how many looks a request whose answer nobody waited for may still be on its way.
+const LOOKS: u32 = 10;
+
+/// The deployment that is under way. One that the platform has not confirmed yet may begin a moment after the interrupt.
+async fn asked_for(client: &Client, app: &App, begun: bool) -> Result<Option<Deployment>, CliError> {
+    for _ in 1..LOOKS {
+        let found = active_deployment(client, app).await?;
+        if found.is_some() || begun {
+            return Ok(found);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(active_deployment(client, app).await?)
+}
+
+/// Ends the build of a package; `false` when there was none that goes on.
+async fn cancel_build(client: &Client, package: &str) -> Result<bool, CliError> {
+    for _ in 0..LOOKS {
+        let built: Vec<Build> = client.list_as(&query("/v3/builds", &[("package_guids", package)])).await?;
+        if let Some(open) = built.iter().find(|build| build.state == "STAGING") {
+            return push::cancel_build(client, &open.guid).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(false)
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use slipway_cli::Exit;
-use support::{Platform, envelope, row};
+use support::{Instead, Platform, envelope, row};
 
 /// A platform on which `web` runs.
 async fn running() -> Platform {
@@ -152,14 +152,19 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     };
     let page = |all: &[u64]| json!({ "resources": all.iter().map(|version| revision(*version)).collect::<Vec<_>>() });
     platform.lock().answers.extend([
-        ("GET /v3/apps/app-1/revisions".to_owned(), page(&[3, 2, 1])),
-        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), page(&[3])),
+        ("GET /v3/apps/app-1/revisions".to_owned(), page(&[4, 3, 2, 1])),
+        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), page(&[4])),
+        (
+            "GET /v3/deployments".to_owned(),
+            json!({ "resources": [{ "guid": "d", "revision": { "guid": "revision-3", "version": 3 },
+                                    "status": { "value": "FINALIZED", "reason": "CANCELED" } }] }),
+        ),
     ]);
     let ran = platform.run(&["revisions", "web"]).await;
     insta::assert_snapshot!(ran.out);
     let ran = platform.run(&["rollback", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
-    assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "2 is gone");
+    assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "3 failed, 2 is gone");
     let ran = platform.run(&["rollback", "web", "--revision", "9"]).await;
     assert!(ran.exit == Exit::NotFound && ran.err.contains("'web' has no revision 9"), "{}", ran.err);
 }
@@ -170,7 +175,8 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     platform.lock().build_hangs = true;
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
     assert_eq!(ran.exit, Exit::Interrupted);
-    assert!(ran.err.contains("the build of 'web' goes on, but what it makes is not used"), "{}", ran.err);
+    assert!(ran.err.contains("the build of 'web' is cancelled; 'web' is as it was"), "{}", ran.err);
+    assert!(asked(&platform, "POST /v3/builds/build-1/actions/cancel"));
     assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
 
     let platform = running().await;
@@ -180,6 +186,18 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     assert!(ran.err.contains("the deployment is cancelled, the old version of 'web' serves on"), "{}", ran.err);
     assert!(asked(&platform, "POST /v3/deployments/deployment-1/actions/cancel"));
 
+    // The request that begins it is on its way: what it begins is seen a moment later.
+    let platform = running().await;
+    {
+        let mut world = platform.lock();
+        world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
+        let none = Instead::Status(200, "application/json", json!({ "resources": [] }).to_string());
+        world.instead.push(("/v3/deployments".to_owned(), VecDeque::from([Instead::Hang, none])));
+    }
+    let ran = platform.run_interrupted(&["push", "web"], "POST /v3/deployments").await;
+    assert_eq!(ran.exit, Exit::Interrupted);
+    assert!(asked(&platform, "POST /v3/deployments/deployment-1/actions/cancel"), "{}", ran.err);
+
     // A first push leaves an app, and says how to be rid of it.
     let platform = Platform::logged_in().await;
     platform.write("index.js", "console.log('hello')");
@@ -187,6 +205,28 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
     assert!(ran.err.contains("with http://web.slipway.localhost:PORT was made by this push"), "{}", ran.err);
     assert!(ran.err.contains("`slipway delete web -r -f`"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_push_takes_the_place_of_a_build_that_goes_on() {
+    let platform = running().await;
+    {
+        let mut world = platform.lock();
+        let busy = json!({ "errors": [{ "code": 170_017, "title": "CF-StagingInProgress",
+                            "detail": "Only one build can be STAGING at a time per application." }] });
+        world.instead.push((
+            "/v3/builds".to_owned(),
+            VecDeque::from([Instead::Status(422, "application/json", busy.to_string())]),
+        ));
+        world.answers.insert(
+            "GET /v3/builds".to_owned(),
+            json!({ "resources": [{ "guid": "build-0", "state": "STAGING", "created_by": { "name": "eve" } }] }),
+        );
+    }
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(asked(&platform, "POST /v3/builds/build-0/actions/cancel"));
+    assert!(ran.err.contains("an earlier build by 'eve' was under way; it is cancelled for this one"), "{}", ran.err);
 }
 
 #[tokio::test]

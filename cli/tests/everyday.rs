@@ -324,3 +324,25 @@ async fn names_and_places_have_defaults_and_can_be_given_for_one_command() {
     assert!(ran.exit == Exit::Success && ran.out.contains("dev"), "{}", ran.err);
     assert_eq!(platform.config()["space"]["name"], "dev");
 }
+
+#[tokio::test]
+async fn a_password_is_typed_twice_and_piped_once() {
+    let mut platform = Platform::logged_in().await;
+    platform.lock().answers.extend([
+        ("POST /Users".to_owned(), json!({ "id": "user-2" })),
+        ("POST /v3/users".to_owned(), json!({ "guid": "user-2" })),
+        ("PUT /Users/user-1/password".to_owned(), json!({})),
+    ]);
+    let sent = |platform: &Platform, call: &str| -> serde_json::Value {
+        serde_json::from_str(&platform.lock().bodies[call]).expect("JSON")
+    };
+    let ran = platform.run_answering(&["create-user", "ann"], &["typed", "mistyped"]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("not the same"), "{}", ran.err);
+    platform.piped = true;
+    let ran = platform.run_answering(&["create-user", "ann"], &["piped"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(sent(&platform, "POST /Users")["password"], "piped");
+    let ran = platform.run_answering(&["passwd"], &["old", "new"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(sent(&platform, "PUT /Users/user-1/password"), json!({ "oldPassword": "old", "password": "new" }));
+}

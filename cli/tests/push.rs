@@ -161,6 +161,18 @@ async fn mistakes_are_told_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn an_empty_directory_makes_nothing() {
+    let platform = Platform::logged_in().await;
+    platform.write(".cfignore", "*");
+    platform.write("index.js", "console.log('hello')");
+    platform.lock().calls.clear();
+    let ran = platform.run(&["push", "web"]).await;
+    assert!(ran.err.contains("There are no files to push"), "{}", ran.err);
+    let world = platform.lock();
+    assert!(!world.app_exists && world.calls.iter().all(|call| call.starts_with("GET ")), "{:?}", world.calls);
+}
+
+#[tokio::test]
 async fn a_failed_manifest_job_shows_every_detail() {
     let platform = Platform::logged_in().await;
     app(&platform);

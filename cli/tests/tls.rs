@@ -14,6 +14,9 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 struct Nobody;
 
 impl Ask for Nobody {
+    fn is_typed(&self) -> bool {
+        false
+    }
     fn line(&self, _: &str) -> std::io::Result<String> {
         Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
     }

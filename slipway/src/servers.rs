@@ -209,7 +209,7 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
     let [first, second] = running.names_hint();
     eprintln!("  names  {first}");
     eprintln!("         {second}");
-    eprintln!("  HTTPS  certificates are signed by {}", running.authority.display());
+    eprintln!("  HTTPS  port {}; its certificates are signed by {}", running.https_port, running.authority.display());
     eprintln!("  state  {}; `slipway status` shows what runs, `slipway down` stops it", state.display());
     Ok(())
 }
@@ -229,11 +229,14 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
             let mut facts = Vec::new();
             facts.extend(line.pid.map(|pid| format!("pid {pid}")));
             facts.extend(line.resident_bytes.map(|bytes| format!("{} MiB", bytes >> 20)));
-            facts.extend(line.up_seconds.map(|seconds| format!("up {seconds} s")));
+            facts.extend(line.up_seconds.map(|seconds| format!("up {}", slipway_up::status::duration(seconds))));
             if line.restarts > 0 {
                 facts.push(format!("{} restarts", line.restarts));
             }
             facts.extend(url(&line.part).filter(|_| line.state == "ready"));
+            if line.part == "router" && line.state == "ready" {
+                facts.extend(running.as_ref().map(|running| format!("HTTPS on port {}", running.https_port)));
+            }
             println!("{:<11} {:<12} {}", line.part, line.state, facts.join(", "));
             for note in &line.notes {
                 println!("            {note}");

@@ -92,10 +92,10 @@ pub fn report(layout: &Layout) -> Vec<Line> {
         let entry = status.parts.get(part).cloned().unwrap_or_default();
         let ready = known.is_some() && (part == "postgres" || layout.ready(part).exists());
         let mut notes = Vec::new();
-        if !ready && let Some(end) = &entry.last_end {
-            notes.push(format!("ended with {end}; its log: {}", layout.log(part).display()));
-        }
-        if !ready {
+        // Of a platform that is down the logs are of another day.
+        if !ready && supervisor.is_some() {
+            let log = layout.log(part);
+            notes.extend(entry.last_end.as_ref().map(|end| format!("ended with {end}; its log: {}", log.display())));
             notes.extend(last_problem(layout, part));
         }
         if part == "cell" {
@@ -117,6 +117,18 @@ pub fn report(layout: &Layout) -> Vec<Line> {
         });
     }
     lines
+}
+
+/// A length of time for people: `2 h 5 min`.
+#[must_use]
+pub fn duration(seconds: u64) -> String {
+    let (whole, unit, rest, part) = match seconds {
+        0..60 => (seconds, "s", 0, ""),
+        60..3_600 => (seconds / 60, "min", seconds % 60, "s"),
+        3_600..86_400 => (seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+        _ => (seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
+    };
+    if rest == 0 { format!("{whole} {unit}") } else { format!("{whole} {unit} {rest} {part}") }
 }
 
 /// The newest line of a part's log that speaks of trouble.
@@ -201,6 +213,27 @@ mod tests {
                 "disk: 1.0 of 160.0 GiB promised to 12 instances and builds, 0.0 of 40.0 GiB used",
             ]
         );
+    }
+
+    #[test]
+    fn old_lines_of_a_platform_that_is_down_are_no_problem() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout { state: directory.path().into(), run: directory.path().into() };
+        let log = layout.log("controller");
+        std::fs::create_dir_all(log.parent().expect("a directory")).expect("directory");
+        std::fs::write(&log, "2026-01-01T00:00:00Z ERROR the database is away\n").expect("log");
+        assert!(last_problem(&layout, "controller").is_some());
+        let controller = report(&layout).into_iter().find(|line| line.part == "controller").expect("a line");
+        assert_eq!((controller.state, controller.notes), ("not running", Vec::new()));
+    }
+
+    #[test]
+    fn a_length_of_time_has_two_units_at_most() {
+        for (seconds, text) in
+            [(5, "5 s"), (65, "1 min 5 s"), (7_500, "2 h 5 min"), (3_600, "1 h"), (200_000, "2 d 7 h")]
+        {
+            assert_eq!(duration(seconds), text);
+        }
     }
 
     #[test]

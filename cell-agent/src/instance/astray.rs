@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How long the same is seen before it is told: programs open what they need one after the other.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
+/// How long an app may listen nowhere before that is told: it may load much before it opens its port.
+const SILENT_FOR: Duration = Duration::from_secs(10);
 /// How long something must hold the port at 127.0.0.1 before the start is ended: a server that is started anew when it has
 /// read its settings must have had its chance.
 const ENDED_AFTER: Duration = Duration::from_secs(10);
@@ -60,6 +62,7 @@ pub(super) enum Verdict {
 pub(super) struct Watch {
     seen: Option<(Astray, Duration)>,
     told: Option<Astray>,
+    told_silence: bool,
 }
 
 impl Watch {
@@ -74,6 +77,14 @@ impl Watch {
             }
             (_, None) => {
                 self.seen = None;
+                if listeners.is_empty() && at >= SILENT_FOR && !self.told_silence {
+                    self.told_silence = true;
+                    let seconds = at.as_secs();
+                    return Verdict::Tell(format!(
+                        "listens on no port yet, {seconds} s after its start: listen on the port in $PORT, or, if it \
+                         serves no requests, have the check `process`"
+                    ));
+                }
                 return Verdict::Wait;
             }
         };
@@ -125,6 +136,19 @@ mod tests {
             assert_eq!(watch.look(&metrics, 8080, seconds(second)), Verdict::Wait, "it may only wait for its database");
         }
         assert_eq!(watch.look(&[metrics[0], at("0.0.0.0:8080")], 8080, seconds(600)), Verdict::Wait);
+    }
+
+    #[test]
+    fn an_app_that_listens_nowhere_is_told_once() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(&[], 8080, seconds(9)), Verdict::Wait);
+        let told = watch.look(&[], 8080, seconds(10));
+        assert!(
+            matches!(told, Verdict::Tell(text) if text.starts_with("listens on no port yet, 10 s after its start"))
+        );
+        for second in 11..600 {
+            assert_eq!(watch.look(&[], 8080, seconds(second)), Verdict::Wait, "it may only load much");
+        }
     }
 
     #[test]

@@ -79,8 +79,9 @@ async fn a_start_that_cannot_become_right_is_ended_early() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_listens_nowhere_is_left_alone() {
+async fn an_app_that_listens_nowhere_is_told_and_keeps_its_time() {
     let told = told(vec![], 60).await;
-    let [(end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
+    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
+    assert!(*early < 20 && trouble.contains("listens on no port yet"), "{told:?}");
     assert!(*end >= 60 && reason == "did not listen on port 8080 within 60 s", "{told:?}");
 }

@@ -202,6 +202,15 @@ pub(crate) struct Build {
     pub(crate) details: Option<Value>,
     #[serde(default)]
     pub(crate) droplet: Option<Ref>,
+    /// Who asked for it.
+    #[serde(default)]
+    pub(crate) created_by: Creator,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Creator {
+    #[serde(default)]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -12,22 +12,58 @@ use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::{self, Before, Bring, Patience, PushError, Rollout, active_deployment, follow};
 
-/// The revisions of an app, newest first, and the guids of those that run.
-async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, HashSet<String>), CliError> {
+/// Guids of revisions, as far as more is known of them than they say themselves.
+#[derive(Debug, Default)]
+struct Fate {
+    /// They run.
+    running: HashSet<String>,
+    /// They were to take over, and never did.
+    failed: HashSet<String>,
+}
+
+impl Fate {
+    fn of(running: &[Value], deployments: &[Value]) -> Self {
+        let running: HashSet<String> = running.iter().map(|one| text(one, "/guid")).collect();
+        let ended = |as_it_should: bool| {
+            deployments
+                .iter()
+                .filter(move |one| text(one, "/status/value") == "FINALIZED")
+                .filter(move |one| (text(one, "/status/reason") == "DEPLOYED") == as_it_should)
+                .map(|one| text(one, "/revision/guid"))
+                .collect::<HashSet<String>>()
+        };
+        let served = ended(true);
+        let failed = ended(false).into_iter().filter(|guid| !served.contains(guid) && !running.contains(guid));
+        Self { failed: failed.collect(), running }
+    }
+}
+
+/// The revisions of an app, newest first, and what became of them.
+async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, Fate), CliError> {
     let client = session.client()?;
     let path = format!("/v3/apps/{}/revisions", app.guid);
     let newest_first = query(&path, &[("order_by", "-created_at"), ("per_page", "200")]);
-    let (list, running) =
-        futures::future::try_join(client.list(&newest_first), client.list(&format!("{path}/deployed"))).await?;
-    Ok((list, running.iter().map(|one| text(one, "/guid")).collect()))
+    let deployments = query("/v3/deployments", &[("app_guids", app.guid.as_str()), ("per_page", "200")]);
+    let (list, running, deployments) = futures::future::try_join3(
+        client.list(&newest_first),
+        client.list(&format!("{path}/deployed")),
+        client.list(&deployments),
+    )
+    .await?;
+    Ok((list, Fate::of(&running, &deployments)))
 }
 
 pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result<(), CliError> {
     let app = session.app_or_default(name).await?;
-    let (list, running) = all(session, &app).await?;
+    let (list, fate) = all(session, &app).await?;
     let row = |revision: &Value| {
-        let runs = if running.contains(&text(revision, "/guid")) { "runs" } else { "" };
-        let state = if text(revision, "/deployable") == "false" { "gone" } else { runs };
+        let guid = text(revision, "/guid");
+        let state = match () {
+            () if text(revision, "/deployable") == "false" => "gone",
+            () if fate.running.contains(&guid) => "runs",
+            () if fate.failed.contains(&guid) => "failed",
+            () => "",
+        };
         vec![
             text(revision, "/version"),
             state.to_owned(),
@@ -41,10 +77,10 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
 pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), CliError> {
     push::check(&args.how)?;
     let app = session.app_or_default(args.name).await?;
-    let (list, running) = all(session, &app).await?;
+    let (list, fate) = all(session, &app).await?;
     let list: Vec<Revision> =
         list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;
-    let revision = find(&app, &list, &running, args.revision)?;
+    let revision = find(&app, &list, &fate, args.revision)?;
     let before = Before::of(session.client()?, &app).await?;
     let mut how = args.how;
     // A stopped app takes the revision by a deployment as well: there is no other way to it.
@@ -60,22 +96,19 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     lifecycle::settle(session, &session.app(&app.name).await?, &before).await
 }
 
-/// The revision that is meant: the one with this number, else the newest one before those that run.
-fn find<'a>(
-    app: &App,
-    list: &'a [Revision],
-    running: &HashSet<String>,
-    wanted: Option<u64>,
-) -> Result<&'a Revision, PushError> {
+/// The revision that is meant: the one with this number, else the newest one before those that run of which nobody knows
+/// that it failed.
+fn find<'a>(app: &App, list: &'a [Revision], fate: &Fate, wanted: Option<u64>) -> Result<&'a Revision, PushError> {
     let missing = |what: String| PushError::NoRevision { app: app.name.clone(), what };
     let Some(wanted) = wanted else {
-        let newest = list.iter().filter(|one| running.contains(&one.guid)).map(|one| one.version).max();
+        let newest = list.iter().filter(|one| fate.running.contains(&one.guid)).map(|one| one.version).max();
         // Of an app that never ran, the newest one is what the next start brings.
         let newest = newest.or_else(|| list.iter().map(|one| one.version).max()).unwrap_or_default();
         let earlier = list.iter().filter(|one| one.version < newest && one.deployable);
         return earlier
+            .filter(|one| !fate.failed.contains(&one.guid))
             .max_by_key(|one| one.version)
-            .ok_or_else(|| missing("no earlier version to bring back".to_owned()));
+            .ok_or_else(|| missing("no earlier version that served and could be brought back".to_owned()));
     };
     let found =
         list.iter().find(|one| one.version == wanted).ok_or_else(|| missing(format!("no revision {wanted}")))?;
@@ -129,19 +162,39 @@ mod tests {
         let app: App =
             serde_json::from_value(serde_json::json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("app");
         let list = [revision(5, true), revision(4, true), revision(3, false), revision(2, true), revision(1, true)];
-        let running = |guid: &str| HashSet::from([guid.to_owned()]);
-        let version = |running: &HashSet<String>, wanted| find(&app, &list, running, wanted).map(|found| found.version);
+        let running = |guid: &str| Fate { running: HashSet::from([guid.to_owned()]), ..Fate::default() };
+        let version = |fate: &Fate, wanted| find(&app, &list, fate, wanted).map(|found| found.version);
         assert_eq!(version(&running("r-5"), None).expect("found"), 4);
         assert_eq!(version(&running("r-4"), None).expect("found"), 2, "3 cannot be brought back");
-        assert_eq!(version(&HashSet::new(), None).expect("found"), 4);
+        assert_eq!(version(&Fate::default(), None).expect("found"), 4);
         assert_eq!(version(&running("r-5"), Some(1)).expect("found"), 1);
+        let failed =
+            |guids: &[&str]| Fate { failed: guids.iter().map(|guid| (*guid).to_owned()).collect(), ..running("r-5") };
+        assert_eq!(version(&failed(&["r-4"]), None).expect("found"), 2, "4 never served");
+        assert_eq!(version(&failed(&["r-4"]), Some(4)).expect("found"), 4, "it is asked for");
         for (running, wanted, part) in [
             (running("r-1"), None, "no earlier version"),
+            (failed(&["r-4", "r-2", "r-1"]), None, "no earlier version that served"),
             (running("r-5"), Some(3), "files are gone"),
             (running("r-5"), Some(9), "no revision 9"),
         ] {
             let error = version(&running, wanted).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_revision_failed_when_no_deployment_of_it_reached_its_end() {
+        let deployment = |revision: &str, value: &str, reason: &str| serde_json::json!({ "revision": { "guid": revision }, "status": { "value": value, "reason": reason } });
+        let deployments = [
+            deployment("good", "FINALIZED", "DEPLOYED"),
+            deployment("bad", "FINALIZED", "CANCELED"),
+            deployment("second try", "FINALIZED", "SUPERSEDED"),
+            deployment("second try", "FINALIZED", "DEPLOYED"),
+            deployment("on its way", "ACTIVE", "DEPLOYING"),
+            deployment("restarted since", "FINALIZED", "CANCELED"),
+        ];
+        let fate = Fate::of(&[serde_json::json!({ "guid": "restarted since" })], &deployments);
+        assert_eq!(fate.failed, HashSet::from(["bad".to_owned()]));
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), 
 }
 
 async fn build(session: &Session, app: &App, package: &str) -> Result<String, CliError> {
-    session.under_way.begin(Unfinished::Building { app: app.clone(), first: false });
+    session.under_way.begin(Unfinished::Building { app: app.clone(), package: package.to_owned(), first: false });
     let droplet = Box::pin(stage(session, app, package)).await;
     session.under_way.end();
     droplet

@@ -32,12 +32,15 @@ pub(super) async fn passwd(session: &Session) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A new password: from its variable, else typed twice.
+/// A new password: from its variable, else typed twice, else the next line of what is piped in.
 async fn new_password(session: &Session) -> Result<String, CliError> {
     if let Some(given) = session.environment.variable("SLIPWAY_NEW_PASSWORD") {
         return Ok(given.to_owned());
     }
     let new = asked("The new password", session.environment.ask(true, "New password: ").await)?;
+    if !session.environment.ask.is_typed() {
+        return Ok(new);
+    }
     let again = asked("The new password", session.environment.ask(true, "New password again: ").await)?;
     if new == again {
         return Ok(new);

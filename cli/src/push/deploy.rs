@@ -119,7 +119,7 @@ pub(crate) async fn deploy(
         let steps: Vec<Value> = how.instance_steps.iter().map(|weight| json!({ "instance_weight": weight })).collect();
         body["options"]["canary"] = json!({ "steps": steps });
     }
-    session.under_way.begin(Unfinished::Deploying { app: app.clone() });
+    session.under_way.begin(Unfinished::Deploying { app: app.clone(), begun: false });
     let deployment: Deployment = client.send_json(Method::POST, "/v3/deployments", body).await?;
     follow(session, app, deployment, wanted, patience).await
 }
@@ -133,7 +133,7 @@ pub(crate) async fn follow(
     patience: Patience,
 ) -> Result<Deployed, CliError> {
     let client = session.client()?;
-    session.under_way.begin(Unfinished::Deploying { app: app.clone() });
+    session.under_way.begin(Unfinished::Deploying { app: app.clone(), begun: true });
     let path = format!("/v3/deployments/{}", deployment.guid);
     let begun = Instant::now();
     let mut watch = Watch::new(limit(session, "CF_STARTUP_TIMEOUT", 5));

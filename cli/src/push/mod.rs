@@ -21,7 +21,7 @@ use serde_json::json;
 pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
-pub(crate) use stage::stage;
+pub(crate) use stage::{cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
 pub(crate) use upload::Zip;
@@ -203,6 +203,14 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let space = session.space()?;
     let client = session.client()?;
     session.printer.say(&format!("Pushing {} to space '{}' …", names(&manifest.apps), space.name));
+    // What has no files, or some that cannot be pushed, is told before there is anything to clean up.
+    let mut sources = Vec::new();
+    for entry in &manifest.apps {
+        sources.push(match entry.image {
+            Some(_) => None,
+            None => Some(files::Source::find(&entry.path, &session.printer).await?),
+        });
+    }
     let mut there = HashSet::new();
     for entry in &manifest.apps {
         there.extend(find(client, &space.guid, &entry.name).await?.map(|app| app.name));
@@ -212,12 +220,12 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     client.finish(&answer).await?;
     let applied = elapsed(begun);
     let mut done = Vec::new();
-    for entry in &manifest.apps {
+    for (entry, source) in manifest.apps.iter().zip(sources) {
         let app_begun = Instant::now();
         let app = find(client, &space.guid, &entry.name).await?;
         let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
         let first = !there.contains(&app.name);
-        let result = Box::pin(push_one(session, client, flags, entry, &app, first)).await;
+        let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
         session.under_way.end();
         if result.is_err() && first {
             left_behind(session, &app).await;
@@ -259,23 +267,18 @@ async fn push_one(
     session: &Session,
     client: &Client,
     flags: &PushArgs,
-    entry: &AppEntry,
+    (entry, source): (&AppEntry, Option<files::Source>),
     app: &App,
     first: bool,
 ) -> Result<Pushed, CliError> {
     let printer = &session.printer;
     let begun = Instant::now();
     session.under_way.begin(Unfinished::Uploading { app: app.clone(), first });
-    let (package, uploaded_bytes, prepared) = match &entry.image {
-        Some(image) => (upload::image(client, app, image).await?, 0, elapsed(begun)),
-        None => {
-            let source = files::Source::find(&entry.path, printer).await?;
-            let prepared = elapsed(begun);
-            let (package, bytes) = upload::files(client, printer, app, &source).await?;
-            (package, bytes, prepared)
-        }
+    let (package, uploaded_bytes) = match (&source, &entry.image) {
+        (Some(source), _) => upload::files(client, printer, app, source).await?,
+        (None, image) => (upload::image(client, app, image.as_deref().unwrap_or_default()).await?, 0),
     };
-    let mut timings = Timings { prepare_ms: prepared, upload_ms: elapsed(begun) - prepared, ..Timings::default() };
+    let mut timings = Timings { upload_ms: elapsed(begun), ..Timings::default() };
     let mut pushed = Pushed {
         app: app.name.clone(),
         app_guid: app.guid.clone(),
@@ -295,7 +298,7 @@ async fn push_one(
         }
     } else {
         let staging = Instant::now();
-        session.under_way.begin(Unfinished::Building { app: app.clone(), first });
+        session.under_way.begin(Unfinished::Building { app: app.clone(), package: package.clone(), first });
         let droplet = stage(session, app, &package).await?;
         timings.stage_ms = elapsed(staging);
         let starting = Instant::now();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{PushError, limit};
 use crate::client::logs::Tail;
 use crate::client::views::{App, Build, Process};
-use crate::client::{Client, ClientError};
+use crate::client::{Body, Client, ClientError, query};
 use crate::commands::Session;
 use crate::error::{CliError, printable};
 
@@ -36,8 +36,7 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
     };
     let begun = Instant::now();
     let limit = limit(session, "CF_STAGING_TIMEOUT", 15);
-    let mut build: Build =
-        client.send_json(Method::POST, "/v3/builds", json!({ "package": { "guid": package } })).await?;
+    let mut build = begin(session, app, package).await?;
     let path = format!("/v3/builds/{}", build.guid);
     let mut shown = Instant::now();
     let mut spoke = Instant::now();
@@ -88,6 +87,42 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
             }
             Err(PushError::StagingFailed { app: app.name.clone(), id, text }.into())
         }
+    }
+}
+
+/// The platform's code for a build that goes on already.
+const IN_PROGRESS: u32 = 170_017;
+/// How often another build is ended to make room for this one: somebody may push as often.
+const TRIES: u32 = 3;
+
+/// Asks for the build. One that goes on already is ended: what it makes would be replaced by this one at once.
+async fn begin(session: &Session, app: &App, package: &str) -> Result<Build, CliError> {
+    let client = session.client()?;
+    for _ in 1..TRIES {
+        let body = json!({ "package": { "guid": package } });
+        match client.send_json(Method::POST, "/v3/builds", body).await {
+            Err(error) if error.has_code(IN_PROGRESS) => {}
+            other => return Ok(other?),
+        }
+        let open = query("/v3/builds", &[("app_guids", app.guid.as_str()), ("states", "STAGING")]);
+        let open: Vec<Build> = client.list_as(&open).await?;
+        for other in open {
+            if cancel_build(client, &other.guid).await? {
+                let by = printable(&other.created_by.name);
+                let by = if by.is_empty() { String::new() } else { format!(" by '{by}'") };
+                session.printer.say(&format!("   an earlier build{by} was under way; it is cancelled for this one"));
+            }
+        }
+    }
+    Ok(client.send_json(Method::POST, "/v3/builds", json!({ "package": { "guid": package } })).await?)
+}
+
+/// Ends a build; `false` when it had ended.
+pub(crate) async fn cancel_build(client: &Client, guid: &str) -> Result<bool, CliError> {
+    match client.send(Method::POST, &format!("/v3/builds/{guid}/actions/cancel"), Body::None).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.has_status(422) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum Instead {
     Status(u16, &'static str, String),
     /// Closes the connection in the middle of the answer.
     HangUp,
+    /// Never answers.
+    Hang,
     Usual,
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct Platform {
     pub(crate) url: String,
     pub(crate) home: tempfile::TempDir,
     pub(crate) work: tempfile::TempDir,
+    /// Answers come from a program, not from a terminal.
+    pub(crate) piped: bool,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -113,15 +117,21 @@ impl Sink {
 }
 
 /// Answers to prompts, in order.
-pub(crate) struct Answers(Mutex<VecDeque<&'static str>>);
+pub(crate) struct Answers {
+    lines: Mutex<VecDeque<&'static str>>,
+    typed: bool,
+}
 
 impl Ask for Answers {
     fn line(&self, _: &str) -> std::io::Result<String> {
-        let next = self.0.lock().expect("answers").pop_front();
+        let next = self.lines.lock().expect("answers").pop_front();
         next.map(str::to_owned).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
     }
     fn secret(&self, prompt: &str) -> std::io::Result<String> {
         self.line(prompt)
+    }
+    fn is_typed(&self) -> bool {
+        self.typed
     }
 }
 
@@ -137,7 +147,7 @@ impl Platform {
         let router = router(url.clone(), Arc::clone(&world));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("served") });
         let directory = || tempfile::tempdir().expect("temporary directory");
-        Self { world, url, home: directory(), work: directory(), task }
+        Self { world, url, home: directory(), work: directory(), piped: false, task }
     }
 
     /// Starts a stub and logs in.
@@ -198,7 +208,7 @@ impl Platform {
             directory: self.work.path().to_owned(),
             default_api: self.url.clone(),
             default_ca: None,
-            ask: Arc::new(Answers(Mutex::new(answers.iter().copied().collect()))),
+            ask: Arc::new(Answers { lines: Mutex::new(answers.iter().copied().collect()), typed: !self.piped }),
         };
         let (out, err) = (Sink::default(), Sink::default());
         let output = Output { out: Box::new(out.clone()), err: Box::new(err.clone()), terminal: false, screen: false };
@@ -381,6 +391,7 @@ async fn unusual(State(stub): State<Stub>, request: Request, next: axum::middlew
             let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
             (StatusCode::from_u16(status).expect("status"), [("content-type", kind)], body).into_response()
         }
+        Some(Instead::Hang) => std::future::pending().await,
         Some(Instead::HangUp) => {
             let broken = futures::stream::iter([
                 Ok(Bytes::from_static(b"{\"resources\": [")),
@@ -485,6 +496,10 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
             let lines = std::mem::take(&mut world.build_logs);
             world.logs.extend(lines);
             json!({ "guid": "build-1", "state": "STAGING" })
+        }
+        ("GET", "/v3/builds") => list(vec![json!({ "guid": "build-1", "state": "STAGING" })]),
+        ("POST", path) if path.starts_with("/v3/builds/") && path.ends_with("/actions/cancel") => {
+            json!({ "guid": "build-1", "state": "FAILED" })
         }
         ("GET", "/v3/builds/build-1") => match &world.build_error {
             _ if world.build_hangs => {

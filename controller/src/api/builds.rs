@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use chrono::{TimeDelta, Utc};
 use http::header::USER_AGENT;
 use http::{HeaderMap, StatusCode};
@@ -27,6 +27,7 @@ use super::permissions::SpaceAction;
 use crate::context::Context;
 use crate::domain::builds::{self, BuildCreate};
 use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::outcomes;
 use crate::domain::stacks;
 use crate::store::builds::BuildRow;
 use crate::store::metadata::Labelled;
@@ -43,6 +44,7 @@ pub fn routes() -> Router<Context> {
     Router::new()
         .route("/v3/builds", get(of_app::list::<BuildRow>).post(create))
         .route("/v3/builds/{guid}", get(one).patch(of_app::relabel::<BuildRow>))
+        .route("/v3/builds/{guid}/actions/cancel", post(cancel))
         .route("/v3/apps/{guid}/builds", get(of_app::list_of_app::<BuildRow>))
 }
 
@@ -171,6 +173,17 @@ async fn create(
         super::warnings::add(&mut response, &text);
     }
     Ok(response)
+}
+
+/// Ends a build that goes on. Cloud Foundry has no such endpoint: there, whoever interrupts a push waits for its build.
+async fn cancel(
+    State(context): State<Context>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(guid): Path<String>,
+) -> ApiResult<Json<BuildView>> {
+    let row: BuildRow = by_guid(&context, &caller, &guid, SpaceAction::Support).await?;
+    Ok(Json(view(&base, outcomes::build_cancelled(&context, &caller.actor(), row.guid).await?)))
 }
 
 /// What the developer should know about the stack of a build that has begun.

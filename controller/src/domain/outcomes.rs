@@ -218,6 +218,28 @@ pub async fn build_failed(context: &Context, build: Uuid, attempt: u32, error: &
     Ok(())
 }
 
+/// Ends a build because somebody has no use for it any more; the cell stops it. The build as it is then.
+///
+/// # Errors
+/// [`DomainError::Invalid`] when it has ended; when the database fails.
+pub async fn build_cancelled(context: &Context, actor: &Party, build: Uuid) -> DomainResult<BuildRow> {
+    let gone = || DomainError::NotFound("Build");
+    let mut tx = context.store.begin().await?;
+    let app = build_app_tx(&mut tx, build).await?.ok_or_else(gone)?;
+    app_lock_tx(&mut tx, app).await?;
+    let row = build_lock_tx(&mut tx, build).await?.ok_or_else(gone)?;
+    if row.state != "STAGING" {
+        return Err(DomainError::invalid(format!("Cannot cancel a build with state: {}", row.state)));
+    }
+    let error = format!("BuildCancelled - The build was cancelled by '{}'", actor.name);
+    build_end_tx(&mut tx, build, None, Some(&error), &json!({})).await?;
+    build_event(&mut tx, &row, "audit.app.build.failed", failure(&error)).await?;
+    let row = build_lock_tx(&mut tx, build).await?.ok_or_else(gone)?;
+    change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
+    context.pokes.planner.notify_one();
+    Ok(row)
+}
+
 /// Ends a task by what its cell reports; without an exit record the cell lost it.
 ///
 /// # Errors

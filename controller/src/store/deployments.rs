@@ -65,6 +65,8 @@ pub struct DeployedInstance {
     pub acked: bool,
     /// Crashed, or given up.
     pub broken: bool,
+    /// Belongs to the deployment, has crashed, and has not run long enough since.
+    pub unsteady: bool,
     /// What the cell said of its end.
     pub reason: Option<String>,
 }
@@ -258,7 +260,8 @@ pub async fn process_take_over_tx(tx: &mut PgConnection, app: Uuid, kind: &str, 
 
 /// Where the instances of these processes stand. An instance counts as routable as the routing table counts it. One
 /// whose check only asks whether the program runs is good once it has run for `steady_s` seconds: until then nothing
-/// tells it from one that fails at its start.
+/// tells it from one that fails at its start. A new one that has crashed is good once it has run for `calm_s` seconds,
+/// whatever its check says: a program that crashes every minute passes each check in between.
 ///
 /// # Errors
 /// When the database fails.
@@ -266,6 +269,7 @@ pub async fn deployed_instances_tx(
     tx: &mut PgConnection,
     processes: &[Uuid],
     steady_s: i32,
+    calm_s: i32,
 ) -> sqlx::Result<Vec<DeployedInstance>> {
     sqlx::query_as!(
         DeployedInstance,
@@ -279,24 +283,30 @@ pub async fn deployed_instances_tx(
                join route_destination d on d.app_guid = p.app_guid and d.process_type = p.type where p.guid = any($1)
            ), seen as (
                select a.*, a.observed = 'running' and a.ready and a.intent = 'run' as up,
-                      (p.health_check ->> 'type' <> 'process'
-                       or coalesce(a.observed_since, a.created_at) <= now() - make_interval(secs => $2)) as steady,
+                      coalesce(a.observed_since, a.created_at) <= now() - make_interval(secs => case
+                          when c.crashes > 0 then $3::double precision
+                          when p.health_check ->> 'type' = 'process' then $2::double precision else 0 end) as steady,
+                      c.crashes > 0 as crashed,
                       not exists (select 1 from routed r where r.guid = a.group_id)
                       or (a.route_seq > 0 and exists (select 1 from live) and not exists (
                           select 1 from live l
                           where (l.applied_epoch, l.applied_seq) < ((select epoch from store_identity), a.route_seq)))
                       as proven
                from assignment a join process p on p.guid = a.group_id
+               cross join lateral (select case when p.deployment_guid is null then 0
+                   else coalesce((a.exit ->> 'crashes')::integer, a.restart_crashes) end as crashes) c
                where a.group_id = any($1) and a.tombstone_at is null and a.role <> 'extra' and a.kind = 'lrp'
            )
            select group_id as "process!", index as "index!", bool_or(up) as "routable!",
                   bool_or(up and proven and steady) as "acked!",
                   bool_or(observed in ('crashed', 'given_up')) and not bool_or(up) as "broken!",
+                  bool_or(crashed) and not bool_or(up and steady) as "unsteady!",
                   max(coalesce(nullif(exit ->> 'reason', ''), nullif(reason, '')))
-                      filter (where observed in ('crashed', 'given_up')) as reason
+                      filter (where crashed or observed in ('crashed', 'given_up')) as reason
            from seen group by group_id, index order by group_id, index"#,
         processes,
-        f64::from(steady_s)
+        f64::from(steady_s),
+        f64::from(calm_s)
     )
     .fetch_all(tx)
     .await

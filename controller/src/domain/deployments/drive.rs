@@ -23,7 +23,11 @@ use crate::store::revisions::{processes_revision_tx, revision_of_app_tx};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
 /// up for it. Longer makes deployments of workers slower; shorter takes a program that fails at its start for a good one.
-const STEADY_S: i32 = 5;
+const STEADY_S: i32 = 12;
+
+/// For how long a new instance that has crashed must have run since. Longer holds up a version whose dependency came a
+/// moment late; shorter lets one take over that crashes again and again.
+const CALM_S: i32 = 60;
 
 /// How a round over one deployment went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ pub async fn drive(context: &Context, term: i64, app: Uuid) -> DomainResult<Driv
         return Ok(Driven::Done);
     };
     let guids: Vec<Uuid> = standing.iter().flat_map(|one| &one.processes).map(|process| process.guid).collect();
-    let instances = deployed_instances_tx(&mut tx, &guids, STEADY_S).await?;
+    let instances = deployed_instances_tx(&mut tx, &guids, STEADY_S, CALM_S).await?;
     let progress = Progress::of(&active)?;
     let (states, steps) = decide(&active, &snapshot, &progress, &standing, &instances);
     let progressed = note_progress(&mut tx, &active, &snapshot, progress, &states, &instances).await?;
@@ -274,7 +278,7 @@ async fn note_progress(
     let new: Vec<Uuid> = snapshot.lanes().into_iter().map(|lane| lane.process).collect();
     let crash = instances
         .iter()
-        .find(|instance| new.contains(&instance.process) && instance.broken)
+        .find(|instance| new.contains(&instance.process) && (instance.broken || instance.unsteady))
         .map(|instance| instance.reason.clone().unwrap_or_else(|| "a new instance crashed".to_owned()));
     let error = match crash {
         Some(crash) => Some(crash),

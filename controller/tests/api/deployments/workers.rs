@@ -55,7 +55,7 @@ async fn a_worker_that_just_started_is_not_trusted_yet() {
     }
     assert_eq!(site.counts_of("worker").await, [2, 2]);
     site.settle().await;
-    // However long the machine takes for the next steps, these have not run for the five seconds that are asked of them.
+    // However long the machine takes for the next steps, these have not run for the seconds that are asked of them.
     let young = "update assignment a set observed_since = now() + interval '1 hour' from process p
                  where p.guid = a.group_id and p.deployment_guid is not null and p.type = 'worker'";
     site.sql(young).await;
@@ -120,4 +120,29 @@ async fn workers_wait_while_a_canary_waits() {
     assert_eq!(site.act(&deployment, "continue").await.0, StatusCode::OK);
     assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
     assert_eq!((site.counts().await, site.counts_of("worker").await), (vec![3], vec![2]));
+}
+
+/// A program that dies every minute passes each check in between.
+#[tokio::test]
+async fn a_new_instance_that_has_crashed_is_not_trusted_because_it_runs_again() {
+    let site = both().await;
+    let (_, deployment) = site.deploy(json!({ "options": { "max_in_flight": 5 } })).await;
+    site.settle().await;
+    site.drive().await;
+    assert_eq!(site.counts().await, [0, 3], "all of them counted");
+    // One crashed since and was started again; however long the machine takes, that is no minute ago.
+    let crashed = "update assignment a set exit = '{\"crashes\": 1, \"reason\": \"exited with status 3\"}',
+                          observed_since = now() + interval '1 hour'
+                    from process p where p.guid = a.group_id and p.deployment_guid is not null and a.index = 1";
+    site.settle().await;
+    site.sql(crashed).await;
+    for _ in 0..3 {
+        site.drive().await;
+    }
+    assert_eq!(site.counts_of("worker").await, [2], "the workers' turn has not come");
+    let view = site.read(&deployment).await;
+    assert_eq!(view["status"]["value"], "ACTIVE");
+    assert_eq!(view["status"]["details"]["error"], "exited with status 3");
+    site.sql("update assignment set observed_since = now() - interval '1 hour'").await;
+    assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
 }

@@ -74,6 +74,38 @@ async fn a_package_takes_its_bits_once() {
     told(&again, &expected(400, 150_004, "CF-PackageBitsAlreadyUploaded", words));
 }
 
+/// Whoever interrupts a push need not wait for its build before the next one.
+#[tokio::test]
+async fn a_cancelled_build_makes_room_for_the_next_one() {
+    let controller = TestController::start().await;
+    let admin = controller.admin().await;
+    catalogue(&controller.database.pool).await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&admin, space, "a", "").await;
+    let ready = ready_package(&admin, &app).await;
+    let first = build(&admin, &ready).await;
+    let cancel = format!("/v3/builds/{first}/actions/cancel");
+    let (status, ended) = admin.post(&cancel, json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{ended}");
+    assert_eq!(ended["state"], "FAILED");
+    assert_eq!(ended["error"], "BuildCancelled - The build was cancelled by 'admin'");
+    let second = build(&admin, &ready).await;
+    assert_ne!(first, second);
+    let (status, body) = admin.post(&cancel, json!({})).await;
+    assert_eq!(
+        (status, body["errors"][0]["detail"].clone()),
+        (StatusCode::UNPROCESSABLE_ENTITY, json!("Cannot cancel a build with state: FAILED"),)
+    );
+    // What the cell may still say of the first one changes nothing.
+    let late = v1::BuildResult { ok: true, ..v1::BuildResult::default() };
+    let guid: Uuid = first.parse().expect("a guid");
+    outcomes::build_completed(&controller.context, AssignmentId(Uuid::new_v4()), guid, 1, Some(late), None)
+        .await
+        .expect("a report");
+    let (_, still) = admin.get(&format!("/v3/builds/{first}")).await;
+    assert_eq!(still["error"], ended["error"]);
+}
+
 /// `cf` looks for `NoAppDetectedError` and shows the rest as it is.
 #[tokio::test]
 async fn a_failed_build_carries_the_name_of_its_failure() {
