@@ -81,6 +81,10 @@ pub(super) fn rules(
         true => "    meta l4proto tcp reject with tcp reset\n    reject with icmp type admin-prohibited\n",
         false => "",
     };
+    // Builds alone are in the set, while they have their address.
+    let registries = config.registries_port.map_or_else(String::new, |port| {
+        format!("    ip saddr @builds ip daddr {} tcp dport {port} accept\n", config.gateway())
+    });
     let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
     let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
@@ -91,6 +95,7 @@ pub(super) fn rules(
 delete table ip {table}
 table ip {table} {{
   set ready {{ type ipv4_addr; {open} }}
+  set builds {{ type ipv4_addr; }}
 {chains}  map egress {{ type ipv4_addr : verdict; {egress} }}
 {ports}
   # Connections are found again by the address that began them: they are forgotten with its sandbox.
@@ -122,7 +127,7 @@ table ip {table} {{
     ct state established,related accept
     ct mark set ip saddr map @marks
     jump begins
-{resolvers}{host}  }}
+{resolvers}{registries}{host}  }}
   chain output {{
     type filter hook output priority filter; policy accept;
     # By address: a translated packet still carries the interface it had before.
@@ -242,6 +247,7 @@ mod tests {
             resolvers: vec![METADATA[1]],
             platform: vec![],
             shares: Default::default(),
+            registries_port: Some(4873),
             fail_at: None,
             guards: Default::default(),
         };
@@ -265,6 +271,9 @@ mod tests {
                 "{chain}: questions to a resolver count as well"
             );
         }
+        let (_, to_host) = text.split_once("chain to_host {\n").unwrap();
+        let door = "ip saddr @builds ip daddr 10.9.0.1 tcp dport 4873 accept";
+        assert!(to_host.find(door).unwrap() < to_host.find("reject").unwrap(), "{to_host}");
         // A program that sends for ever to somebody who only listens has begun one flow: later packets are not counted.
         let (_, begins) = text.split_once("chain begins {\n").unwrap();
         assert!(begins.find("ct status confirmed return") < begins.find("add @open"), "{begins}");
@@ -273,7 +282,8 @@ mod tests {
             assert!(!rules(&config, "slipway_t", &[], &[], false).contains(bound), "{bound} on a kernel that cannot");
         }
         let shares = crate::config::Shares { connections: 0, connections_per_s: 0, ..config.shares };
-        let free = rules(&RuntimeConfig { shares, ..config }, "slipway_t", &[], &[], true);
+        let free = rules(&RuntimeConfig { shares, registries_port: None, ..config }, "slipway_t", &[], &[], true);
+        assert!(!free.contains("@builds"), "without registries nothing more is open");
         assert!(!free.contains("ct count") && !free.contains("limit rate"), "0 is no limit");
     }
 }
