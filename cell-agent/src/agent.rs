@@ -26,6 +26,7 @@ use crate::logs::{Logs, QueryService};
 use crate::members;
 use crate::policies::PolicyBook;
 use crate::reconciler::{Action, Event, Held, Reconciler};
+use crate::registries::{Registries, RegistriesError};
 use crate::sandbox::{Adopted, SandboxError, SandboxRuntime};
 use crate::services::{LiveTable, Services, now_ms};
 use crate::session::{self, InForce, Incoming};
@@ -79,6 +80,9 @@ pub enum RunError {
     /// The host cannot be prepared for sandboxes.
     #[error("this host cannot run sandboxes")]
     Host(#[from] SandboxError),
+    /// Builds cannot reach registries by this cell.
+    #[error("the registries of builds cannot be served")]
+    Registries(#[from] RegistriesError),
     /// A connection cannot be configured.
     #[error("the controllers cannot be dialled")]
     Connect(#[from] ConnectError),
@@ -142,6 +146,7 @@ pub async fn run_with(
     let last = loaded.entries.iter().flat_map(|entry| entry.unacked.iter().map(|unacked| unacked.counter)).max();
     let last = last.max(loaded.header.as_ref().map(|header| header.counter)).unwrap_or(0);
     let logs = Arc::new(Logs::open(&state).map_err(io("open the logs of", state.display()))?);
+    let registries = Registries::of_cell(&config, &logs, &shutdown).await?;
     let listener = TcpListener::bind(config.query_listen).await.map_err(io("listen on", config.query_listen))?;
     let query_address = listener.local_addr().map_err(io("listen on", config.query_listen))?;
     let services = Arc::new(Services {
@@ -152,6 +157,7 @@ pub async fn run_with(
         controllers: Arc::clone(&controllers),
         logs: Arc::clone(&logs),
         live: LiveTable::default(),
+        registries,
         // Of some hundred kilobytes each: what a session that does not keep up would have to hold.
         staging_lines: broadcast::channel(256).0,
         runtime,

@@ -1,6 +1,6 @@
 //! Configuration of one cell agent.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use chassis::config::Validate;
@@ -38,6 +38,30 @@ impl Default for Shares {
         // More than an app needs, less than the table of connections of a small host has for sixty of them.
         Self { bandwidth_mbit: 1000, connections: 4096, connections_per_s: 1000, disk_mib_per_s: 0 }
     }
+}
+
+/// Where builds reach the cell's proxy for registries, see [`crate::registries`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryDoor {
+    /// The operator's file, which names registries and where their credentials are.
+    pub file: PathBuf,
+    /// On the bridge's own address.
+    #[serde(default = "registry_port")]
+    pub port: u16,
+}
+
+impl RegistryDoor {
+    /// With the usual port.
+    #[must_use]
+    pub fn new(file: PathBuf) -> Self {
+        Self { file, port: registry_port() }
+    }
+}
+
+/// The one that registries on a machine of their own often have.
+fn registry_port() -> u16 {
+    4873
 }
 
 /// One cell's file. Written by `slipway up`, or by hand on a cluster.
@@ -98,6 +122,9 @@ pub struct CellConfig {
     /// What instances may take of what the host has once.
     #[serde(default)]
     pub shares: Shares,
+    /// Builds reach registries by this cell; absent = by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries: Option<RegistryDoor>,
     /// The bound addresses are written here once the agent serves: `{"query": "…"}`.
     pub ready_file: Option<PathBuf>,
 }
@@ -110,6 +137,18 @@ fn default_ring() -> u64 {
 }
 fn default_cache() -> u64 {
     20 * 1024
+}
+
+impl CellConfig {
+    /// The bridge's own address; `None` when the network is none.
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
+        self.network.parse().ok().map(gateway)
+    }
+}
+
+/// The bridge's own address: the first one of its network.
+pub(crate) fn gateway(network: ipnet::Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(network.network()) + 1)
 }
 
 impl Validate for CellConfig {
@@ -130,6 +169,9 @@ impl Validate for CellConfig {
                 problems.push(format!("network: {network} has too few addresses for {} slots", self.slots));
             }
             Ok(_) => {}
+        }
+        if self.registries.as_ref().is_some_and(|door| door.port == 0) {
+            problems.push("registries.port: 0 is no port; leave it out for 4873".to_owned());
         }
         problems
     }

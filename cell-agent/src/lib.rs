@@ -4,7 +4,7 @@
 //! * [`reconciler`] and [`instance`]: what the cell does, as pure cores with thin shells.
 //! * [`session`], [`controllers`], [`specs`], [`logs`], [`usage`]: what it says and hears.
 //! * [`store`], [`cache`]: what it keeps.
-//! * [`staging`] runs builds.
+//! * [`staging`] runs builds; [`registries`] gets their packages, where the operator has credentials for that.
 //! * [`sandbox`]: how a process is contained; the seam is [`sandbox::SandboxRuntime`]. [`sim`] is a simulated one for tests.
 //! * [`config`]: the agent's file.
 
@@ -19,6 +19,7 @@ pub mod logs;
 mod members;
 pub mod policies;
 pub mod reconciler;
+pub mod registries;
 mod reserve;
 pub mod run;
 pub mod sandbox;

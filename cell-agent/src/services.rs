@@ -13,6 +13,7 @@ use crate::config::CellConfig;
 use crate::controllers::Controllers;
 use crate::logs::Logs;
 use crate::policies::PolicyBook;
+use crate::registries::Registries;
 use crate::sandbox::{SandboxId, SandboxRuntime};
 use crate::specs::SpecBook;
 use crate::store::Journal;
@@ -40,6 +41,8 @@ pub struct Services {
     pub logs: Arc<Logs>,
     /// Sandboxes that run, for usage reports.
     pub live: LiveTable,
+    /// By which builds reach registries, where the operator wants that.
+    pub registries: Option<Registries>,
     /// Output of builds as it happens.
     pub staging_lines: broadcast::Sender<StagingLines>,
     /// Tells everyone to finish.

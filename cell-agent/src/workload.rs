@@ -149,6 +149,7 @@ pub fn sandbox_spec(spec: &WorkloadSpec, setting: Setting<'_>) -> Result<Sandbox
         hostname: hostname(setting.id.assignment),
         limits,
         egress: setting.egress,
+        registries: false,
         log_directory: setting.log_directory,
         log_bytes: setting.config.log_ring_bytes,
         log_rate_bytes: spec.log_rate_bytes,

@@ -83,6 +83,48 @@ async fn neither_host_nor_neighbour_can_be_reached_from_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn builds_alone_reach_the_registries_of_their_cell() {
+    // The bridge's address is the cell's alone.
+    const PORT: u16 = 4873;
+    let cell = Cell::with(|config| config.registries_port = Some(PORT)).await;
+    let gateway = cell.config.network.hosts().next().unwrap();
+    let serve = async |port: u16| {
+        let listener = tokio::net::TcpListener::bind((gateway, port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        });
+        (port, tokio_util::task::AbortOnDropHandle::new(task))
+    };
+    let (_, _registries) = serve(PORT).await;
+    let (other, _other) = serve(0).await;
+    let asks = |slot: u32, registries: bool| {
+        let script = format!(
+            "for port in {PORT} {other}; do nc -w 10 {gateway} $port </dev/null 2>/dev/null && echo reached || echo refused; done"
+        );
+        let mut spec = cell.script(slot, &script);
+        (spec.egress, spec.registries) = (everything(), registries);
+        spec
+    };
+    let found = async |registries: bool| {
+        let spec = asks(0, registries);
+        let id = spec.id;
+        let (_, output) = cell.run(spec).await;
+        cell.runtime.destroy(id).await.unwrap();
+        output
+    };
+    assert_eq!(found(false).await, "refused\nrefused\n", "an app");
+    assert_eq!(found(true).await, "reached\nrefused\n", "a build, and this port alone");
+    assert_eq!(found(false).await, "refused\nrefused\n", "the next one at its address");
+    let mut build = cell.script(1, "sleep 1000");
+    build.registries = true;
+    cell.runtime.start(build).await.unwrap();
+    assert_eq!(found(false).await, "refused\nrefused\n", "beside a build");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_host_port_leads_to_the_slot_when_its_gate_is_open() {
     let cell = Cell::with_host_ports(6).await;
     let spec = cell.script(5, SERVER);

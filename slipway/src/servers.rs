@@ -203,6 +203,9 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
             eprintln!("         {advice}");
         }
     }
+    for warning in &running.warnings {
+        eprintln!("  note   {warning}");
+    }
     for ignored in &running.ignored {
         eprintln!("  note   {ignored}: `slipway down` first, then `slipway up` with it");
     }

@@ -32,14 +32,22 @@ const CELL: [&str; 8] = [
 /// Likewise, by how they begin.
 const CELL_PREFIXES: [&str; 2] = ["NPM_CONFIG_", "PIP_"];
 
-/// What this part may have of these variables.
-pub(crate) fn of_part(part: &str, variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    variables.filter(|(name, _)| is_for(part, name)).collect()
+/// What this part may have of these variables. `credentials`: those that the operator's file of registries names, which are for
+/// the cell.
+pub(crate) fn of_part(
+    part: &str,
+    credentials: &[String],
+    variables: impl Iterator<Item = (String, String)>,
+) -> BTreeMap<String, String> {
+    variables.filter(|(name, _)| is_for(part, name) || (part == "cell" && credentials.contains(name))).collect()
 }
 
 /// What the supervisor needs to give on.
-pub(crate) fn of_supervisor(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    of_part("cell", variables)
+pub(crate) fn of_supervisor(
+    credentials: &[String],
+    variables: impl Iterator<Item = (String, String)>,
+) -> BTreeMap<String, String> {
+    of_part("cell", credentials, variables)
 }
 
 fn is_for(part: &str, name: &str) -> bool {
@@ -78,11 +86,17 @@ mod tests {
         ];
         let of = |part| {
             let variables = shell.iter().map(|name| ((*name).to_owned(), "x".to_owned()));
-            of_part(part, variables).into_keys().collect::<Vec<_>>()
+            of_part(part, &[], variables).into_keys().collect::<Vec<_>>()
         };
         assert_eq!(of("controller"), ["HOME", "LANG", "PATH", "RUST_LOG", "TZ"]);
         assert_eq!(of("postgres"), of("controller"));
         let cell = ["HOME", "HTTPS_PROXY", "LANG", "PATH", "RUST_LOG", "TZ", "https_proxy", "npm_config_registry"];
         assert_eq!(of("cell"), cell);
+        let named = ["GITHUB_TOKEN".to_owned()];
+        let with = |part| {
+            let variables = shell.iter().map(|name| ((*name).to_owned(), "x".to_owned()));
+            of_part(part, &named, variables).into_keys().any(|name| name == "GITHUB_TOKEN")
+        };
+        assert!(with("cell") && !with("controller") && !with("router"), "what the file of registries names");
     }
 }

@@ -76,6 +76,14 @@ pub enum UpError {
         "the cluster's keys (tls/ in the state directory) cannot be made, read or used; put that directory back from a copy"
     )]
     Identity(#[from] slipway_protocol::identity::IdentityError),
+    /// The operator's file of registries.
+    #[error("the registries in {path} cannot be used: {detail}\nMend the file, or start without it: --registries none")]
+    Registries {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// A port that was asked for cannot be had.
     #[error("port {port} on {address} cannot be used: choose another with {flag}")]
     Port {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slipway_cell_agent::config::{Advertise, CellConfig};
+use slipway_cell_agent::config::{Advertise, CellConfig, RegistryDoor};
+use slipway_cell_agent::registries::RegistriesFile;
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
 
@@ -73,6 +74,21 @@ pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
 /// When the configuration of the cell is damaged.
 pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
     Ok(kept(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
+}
+
+/// The operator's file of registries, and the port at which builds reach them: what an earlier start, or the operator, has noted.
+///
+/// # Errors
+/// When the configuration of the cell is damaged.
+pub(crate) fn registries(layout: &Layout) -> Result<Option<RegistryDoor>, UpError> {
+    kept(&layout.config("cell"), "registries", "table with `file` and `port`")
+}
+
+/// Variables with credentials that the operator's file of registries names. Where it cannot be read, the cell says why.
+pub(crate) fn registry_variables(layout: &Layout) -> Vec<String> {
+    let door = registries(layout).ok().flatten();
+    let file = door.and_then(|door| RegistriesFile::read(&door.file).ok());
+    file.map(|file| file.variables()).unwrap_or_default()
 }
 
 /// What a configuration holds that was written at an earlier start; `what` says what it must be.
@@ -164,6 +180,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
         shares: kept(&layout.config("cell"), "shares", "table of shares")?.unwrap_or_default(),
+        registries: settings.registries.clone(),
         ready_file: Some(layout.ready("cell")),
     };
     save(&layout.config("cell"), &cell)?;
@@ -390,6 +407,45 @@ mod tests {
         let options = UpOptions::default();
         let refused = Settings::load_or_decide(&layout, &options).expect_err("no switch").to_string();
         assert!(refused.contains("no true or false") && refused.contains("cell.toml"), "{refused}");
+    }
+
+    #[test]
+    fn the_file_of_registries_stays_until_another_word() {
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let start = |registries: Option<PathBuf>| {
+            let options = UpOptions { registries, http_port: Some(0), https_port: Some(0), ..UpOptions::default() };
+            let settings = Settings::load_or_decide(&layout, &options).map_err(|error| error.to_string())?;
+            write_configs(&layout, &settings, Path::new("/layers")).expect("written");
+            let config: CellConfig = slipway_chassis::config::load(&layout.config("cell")).expect("a config");
+            Ok::<_, String>(config.registries)
+        };
+        assert_eq!(start(None), Ok(None));
+        let good = file("good.toml", "[npm]\ntoken_env = \"PATH\"\n");
+        let door = start(Some(good.clone())).expect("taken").expect("a door");
+        assert_eq!((&door.file, door.port), (&good, 4873));
+        assert_eq!(registry_variables(&layout), ["PATH"]);
+        let path = layout.config("cell");
+        let text = std::fs::read_to_string(&path).expect("read").replace("port = 4873", "port = 5000");
+        std::fs::write(&path, text).expect("written");
+        assert_eq!(start(None).expect("kept").map(|door| (door.file, door.port)), Some((good.clone(), 5000)));
+        for (name, text, words) in [
+            ("bad.toml", "[npm]\nupstream = \"nowhere\"\n", "npm.upstream"),
+            ("no-token.toml", "[npm]\ntoken_file = \"/nonexistent/token\"\n", "/nonexistent/token"),
+        ] {
+            let told = start(Some(file(name, text))).expect_err(name);
+            assert!(told.contains(name) && told.contains(words) && told.contains("--registries none"), "{told}");
+        }
+        assert_eq!(start(None).expect("kept").map(|door| door.file), Some(good.clone()), "a refusal changes nothing");
+        std::fs::remove_file(&good).expect("removed");
+        assert!(start(None).expect_err("it is gone").contains("good.toml"));
+        assert_eq!(start(Some("none".into())), Ok(None));
+        assert_eq!(start(None), Ok(None));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
+use slipway_cell_agent::config::RegistryDoor;
+use slipway_cell_agent::registries::RegistriesFile;
+use slipway_chassis::chain;
 use uuid::Uuid;
 
 use crate::UpError;
@@ -63,6 +66,9 @@ pub struct Settings {
     /// Builds use this machine's settings of package managers, without credentials.
     #[serde(default = "yes")]
     pub host_settings: bool,
+    /// By which builds reach registries; `None` = by themselves.
+    #[serde(default)]
+    pub registries: Option<RegistryDoor>,
 }
 
 fn yes() -> bool {
@@ -164,6 +170,7 @@ impl Settings {
                 Some(asked) => asked,
                 None => parts::host_settings(layout)?,
             },
+            registries: registries(layout, options)?,
         };
         let text = serde_json::to_string_pretty(&settings)
             .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
@@ -227,7 +234,22 @@ impl Settings {
             let word = |on: bool| if on { "on" } else { "off" };
             found.push(told("--host-settings", &word(asked), &word(self.host_settings)));
         }
+        let none = PathBuf::from("none");
+        let kept = self.registries.as_ref().map_or(&none, |door| &door.file);
+        if let Some(asked) = options.registries.as_ref().and_then(|asked| asked_file(asked).ok())
+            && asked != *kept
+        {
+            found.push(told("--registries", &asked.display(), &kept.display()));
+        }
         found
+    }
+
+    /// Files of the registries' credentials that all accounts of this machine may read.
+    #[must_use]
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let door = self.registries.as_ref();
+        let file = door.and_then(|door| Some((&door.file, RegistriesFile::read(&door.file).ok()?)));
+        file.map(|(path, file)| file.open_files(path)).unwrap_or_default()
     }
 
     /// `http://api.slipway.localhost:8080`, without the port when it is 80.
@@ -248,6 +270,33 @@ impl Settings {
     pub fn short_name(&self) -> String {
         hex::encode(&self.cluster_id.as_bytes()[..3])
     }
+}
+
+/// The file that `--registries` names, whole; `none` stays what it is.
+fn asked_file(asked: &Path) -> std::io::Result<PathBuf> {
+    if asked == Path::new("none") { Ok(asked.to_owned()) } else { std::path::absolute(asked) }
+}
+
+/// What `--registries` says, or else what was kept; only a file that can be used.
+fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryDoor>, UpError> {
+    let kept = parts::registries(layout)?;
+    let door = match &options.registries {
+        None => kept,
+        Some(asked) => {
+            let file = asked_file(asked).map_err(UpError::file(asked))?;
+            let port = kept.map_or_else(|| RegistryDoor::new(PathBuf::new()).port, |kept| kept.port);
+            (file != Path::new("none")).then_some(RegistryDoor { file, port })
+        }
+    };
+    if let Some(door) = &door {
+        let refused = |detail: String| UpError::Registries { path: door.file.clone(), detail };
+        let file = RegistriesFile::read(&door.file).map_err(|error| refused(chain(&error).to_string()))?;
+        let unusable = file.unusable();
+        if !unusable.is_empty() {
+            return Err(refused(unusable.join("; ")));
+        }
+    }
+    Ok(door)
 }
 
 /// The address itself, or the one from which this machine reaches others when it means all addresses.
@@ -391,6 +440,7 @@ pub(crate) mod tests {
             stacks: Some("/layers".into()),
             allow_networks: Some(Vec::new()),
             host_settings: true,
+            registries: None,
         }
     }
 
@@ -462,6 +512,8 @@ pub(crate) mod tests {
             "/layers",
             "--host-settings",
             "on",
+            "--registries",
+            "none",
         ];
         assert_eq!(settings.differing(&parsed(&same).expect("options")), Vec::<String>::new());
         let other = [
@@ -472,6 +524,7 @@ pub(crate) mod tests {
             ["--stacks", "/other"],
             ["--memory-overcommit", "100"],
             ["--host-settings", "off"],
+            ["--registries", "/etc/registries.toml"],
         ];
         let mut all: Vec<&str> = other.concat();
         all.extend(["--dns=53", "--allow-network", "10.8.0.0/16"]);
@@ -486,6 +539,7 @@ pub(crate) mod tests {
             "--allow-network 10.8.0.0/16 is not in force, it runs with none",
             "--stacks /other is not in force, it runs with /layers",
             "--host-settings off is not in force, it runs with on",
+            "--registries /etc/registries.toml is not in force, it runs with none",
         ];
         assert_eq!(told, expected);
     }

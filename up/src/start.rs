@@ -56,6 +56,10 @@ pub struct UpOptions {
     /// Whether builds use this machine's settings of npm, pip and proxies, in any case without credentials [default: on]
     #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
     pub host_settings: Option<bool>,
+    /// File of registries that builds reach by this machine, with credentials that they do not see; stays until it is given again
+    /// [`none` ends it]
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
 }
 
 impl UpOptions {
@@ -101,6 +105,9 @@ pub struct Running {
     /// Options that a running platform does not take, each with what it has instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
+    /// What holds and should not be so, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Running {
@@ -170,7 +177,7 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     parts::write_configs(&layout, &settings, &options.stack_directory())?;
     // The developer's client finds its API and the authority here.
     let found = running(&layout, &settings, true);
-    let public = serde_json::to_vec_pretty(&found)
+    let public = serde_json::to_vec_pretty(&Running { warnings: Vec::new(), ..found.clone() })
         .map_err(|error| UpError::File { path: layout.state("public.json"), source: std::io::Error::other(error) })?;
     write_atomically(&layout.state("public.json"), &public, 0o644)?;
     // Not when another `up` was faster: then they may be those of the parts that it waits for.
@@ -201,7 +208,15 @@ fn running(layout: &Layout, settings: &Settings, started: bool) -> Running {
         dns: settings.dns_port.map(|port| SocketAddr::new(settings.reached_at(), port)),
         started,
         ignored: Vec::new(),
+        warnings: settings.open_files().iter().map(|path| open_file(path)).collect(),
     }
+}
+
+fn open_file(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "other accounts of this machine may read {path}, which belongs to the registries' credentials: chmod 600 {path}"
+    )
 }
 
 fn loopback() -> IpAddr {
@@ -242,7 +257,7 @@ fn spawn_supervisor(layout: &Layout) -> Result<Child, UpError> {
     let mut command = Command::new(parts::program()?);
     command.arg("supervise").arg("--state").arg(&layout.state);
     command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
-    command.env_clear().envs(environment::of_supervisor(environment::own()));
+    command.env_clear().envs(environment::of_supervisor(&parts::registry_variables(layout), environment::own()));
     // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));

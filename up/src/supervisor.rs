@@ -138,7 +138,7 @@ async fn keep(
     while !shutdown.is_stopping() {
         let started = tokio::time::Instant::now();
         let mut command = command();
-        prepare(part, &mut command);
+        prepare(&layout, part, &mut command);
         if let Some(doors) = &mut doors {
             open(doors);
             doors.pass_to(&mut command);
@@ -186,8 +186,9 @@ async fn keep(
 }
 
 /// What a part inherits: of the environment what it needs, and how its files are closed.
-fn prepare(part: &str, command: &mut Command) {
-    command.env_clear().envs(environment::of_part(part, environment::own()));
+fn prepare(layout: &Layout, part: &str, command: &mut Command) {
+    let credentials = parts::registry_variables(layout);
+    command.env_clear().envs(environment::of_part(part, &credentials, environment::own()));
     if part == "cell" {
         let open = || {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(closed::CELL_MASK));
@@ -279,10 +280,12 @@ mod tests {
     async fn parts_inherit_what_they_need_and_the_cell_makes_files_for_apps() {
         closed::mask();
         // Each test is a process of its own only with some runners: nothing here depends on it.
+        let directory = tempfile::tempdir().expect("directory");
+        let layout = Layout::new(directory.path());
         let mask_of = async |part: &str| {
             let mut command = Command::new("/bin/sh");
             command.args(["-c", "umask; env"]).env("AWS_SECRET_ACCESS_KEY", "x");
-            prepare(part, &mut command);
+            prepare(&layout, part, &mut command);
             let output = command.output().await.expect("a shell");
             String::from_utf8(output.stdout).expect("text")
         };

@@ -30,6 +30,7 @@ fn sandbox(id: SandboxId) -> SandboxSpec {
         hostname: "x".into(),
         limits: Limits { memory_bytes: 0, disk_bytes: 0, pids: 0, cpu_weight: 0, nofile: 0 },
         egress: vec![],
+        registries: false,
         log_directory: "/".into(),
         log_bytes: 0,
         log_rate_bytes: 0,

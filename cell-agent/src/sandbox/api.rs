@@ -117,6 +117,8 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// Egress permissions.
     pub egress: Vec<EgressRule>,
+    /// Whether it may reach registries by the cell, where the cell has some: builds alone.
+    pub registries: bool,
     /// Directory of the log ring; made by the sandbox.
     pub log_directory: PathBuf,
     /// Size of the ring.

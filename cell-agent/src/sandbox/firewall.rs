@@ -1,7 +1,7 @@
 //! The rules between instances, the host and the world: one nftables table per cell.
 //!
 //! Loaded once, in one transaction. What changes afterwards is elements: the set `ready` is the gate (addresses that
-//! may be reached), the map `egress` leads an address to the chain of its rules. Instances with the same rules share a
+//! may be reached), the set `builds` holds those that may ask the cell for packages, the map `egress` leads an address to the chain of its rules. Instances with the same rules share a
 //! chain, so a start adds one element and no rule.
 
 mod table;
@@ -26,6 +26,8 @@ pub(super) struct Firewall {
     table: String,
     elements: Elements,
     chains: Mutex<Chains>,
+    /// Builds reach registries by this cell.
+    has_registries: bool,
 }
 
 /// Which chains are loaded, and which address uses which.
@@ -61,7 +63,8 @@ impl Firewall {
         let elements = Elements::open(&table).map_err(host("open netlink for nftables"))?;
         let used: BTreeMap<_, _> = live.iter().map(|(address, rules)| (*address, chain_name(rules))).collect();
         let chains = Chains { loaded: used.values().cloned().collect(), used };
-        Ok((Self { table, elements, chains: Mutex::new(chains) }, warnings))
+        let has_registries = config.registries_port.is_some();
+        Ok((Self { table, elements, chains: Mutex::new(chains), has_registries }, warnings))
     }
 
     /// Replaces which ports of members are closed to instances, and who reaches host ports.
@@ -74,6 +77,14 @@ impl Firewall {
     pub(super) fn gate(&self, address: Ipv4Addr, open: bool) -> Result<(), SandboxError> {
         let done = if open { self.elements.add("ready", address, None) } else { self.elements.clear("ready", address) };
         done.map_err(host(format!("{} the gate of {address}", if open { "open" } else { "close" })))
+    }
+
+    /// Lets an address ask the cell for packages, until it is forgotten.
+    pub(super) fn admit_build(&self, address: Ipv4Addr) -> Result<(), SandboxError> {
+        if !self.has_registries {
+            return Ok(());
+        }
+        self.elements.add("builds", address, None).map_err(host(format!("let {address} reach registries")))
     }
 
     /// Lets an address send what the rules allow.
@@ -110,6 +121,8 @@ impl Firewall {
     /// Takes back all that an address was allowed.
     pub(super) fn forget(&self, address: Ipv4Addr) -> Result<(), SandboxError> {
         let gate = self.gate(address, false);
+        let build = if self.has_registries { self.elements.clear("builds", address) } else { Ok(()) };
+        let build = build.map_err(host(format!("refuse registries to {address}")));
         let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
         self.elements.remove("egress", address).map_err(host(format!("refuse {address}")))?;
         // Not before the element is gone: a chain that it leads to cannot be removed.
@@ -119,7 +132,7 @@ impl Firewall {
             // They end by themselves after a while, which is no reason to keep the slot for ever.
             tracing::warn!(%error, %address, "the connections of an ended sandbox were not forgotten");
         }
-        gate
+        build.and(gate)
     }
 
     /// Loads the check of source addresses. A kernel that has no rules for bridges does without: nobody inside a sandbox can

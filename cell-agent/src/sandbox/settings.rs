@@ -41,6 +41,8 @@ pub struct RuntimeConfig {
     pub platform: Vec<SocketAddrV4>,
     /// What instances may take of what the host has once.
     pub shares: Shares,
+    /// Port of the bridge's address where the cell serves registries to builds.
+    pub registries_port: Option<u16>,
     /// Makes a step of `start` fail, so that tests can see what a failure leaves behind. Empty in production.
     pub fail_at: Option<String>,
     /// What keeps sandboxes in: everything, in production.
@@ -84,6 +86,7 @@ impl RuntimeConfig {
                 })
                 .collect(),
             shares: cell.shares,
+            registries_port: cell.registries.as_ref().map(|door| door.port),
             fail_at: None,
             guards: Guards::default(),
         })
@@ -91,7 +94,7 @@ impl RuntimeConfig {
 
     /// Address of the bridge.
     pub(super) fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network.network()) + 1)
+        crate::config::gateway(self.network)
     }
 
     /// Address of a slot.
@@ -166,6 +169,7 @@ mod tests {
             resolvers: vec![],
             platform: vec![],
             shares: Shares::default(),
+            registries_port: None,
             fail_at: None,
             guards: Guards::default(),
         };

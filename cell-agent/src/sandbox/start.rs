@@ -86,6 +86,9 @@ pub(super) fn start(on: &Host, spec: &SandboxSpec) -> Result<Option<OwnedFd>, Sa
     undo.push("firewall", || on.firewall.forget(address));
     on.firewall.gate(address, false)?;
     on.firewall.admit(address, &spec.egress)?;
+    if spec.registries {
+        on.firewall.admit_build(address)?;
+    }
 
     on.checkpoint("interface")?;
     let interface = config.interface(spec.slot);

@@ -7,8 +7,11 @@
 //!
 //! A secret that is a part of a path (`https://host/TOKEN/simple`) cannot be told from an address: who has one switches the
 //! settings off (`staging_uses_host_settings`).
+//!
+//! Where the operator has named registries in a file, builds are led to the cell's own proxy instead ([`Doors`]).
 
 mod address;
+mod doors;
 mod npm;
 mod pip;
 
@@ -16,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+
+pub use doors::{Doors, WayOut};
 
 /// Where the files are inside.
 pub const INSIDE: &str = "/etc/slipway/registry";
@@ -46,6 +51,23 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// This one.
+    fn own() -> Self {
+        let env: BTreeMap<String, String> = std::env::vars().collect();
+        let home = env.get("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+        Self { env, home, root: PathBuf::from("/") }
+    }
+
+    /// One that has no settings.
+    fn bare() -> Self {
+        Self { env: BTreeMap::new(), home: PathBuf::from("/nonexistent"), root: PathBuf::from("/nonexistent") }
+    }
+
+    /// A variable that is written in lower case or in upper case.
+    fn either(&self, name: &str) -> Option<&str> {
+        self.variable(name).or_else(|| self.variable(&name.to_uppercase()))
+    }
+
     fn variable(&self, name: &str) -> Option<&str> {
         self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -60,24 +82,24 @@ impl Host {
 }
 
 impl HostSettings {
-    /// Reads the settings of this host. What cannot be read is left out.
+    /// Reads the settings of this host, and leads to the cell's proxy where there is one. What cannot be read is left out.
     #[must_use]
-    pub fn collect() -> Self {
-        let env: BTreeMap<String, String> = std::env::vars().collect();
-        let home = env.get("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-        Self::from_host(&Host { env, home, root: PathBuf::from("/") })
+    pub fn collect(doors: Option<&Doors>) -> Self {
+        Self::from_host(&Host::own(), doors)
     }
 
-    fn from_host(host: &Host) -> Self {
+    /// The cell's proxy for registries and nothing of this host.
+    #[must_use]
+    pub fn of_doors(doors: &Doors) -> Self {
+        Self::from_host(&Host::bare(), Some(doors))
+    }
+
+    fn from_host(host: &Host, doors: Option<&Doors>) -> Self {
         let mut settings = Self::default();
-        let (pip, npm) = (pip::read(host), npm::read(host));
-        let mut bundle = Vec::new();
-        let base = host.variable("SSL_CERT_FILE").map_or_else(|| host.path(HOST_BUNDLE), PathBuf::from);
-        let extra = host.variable("NODE_EXTRA_CA_CERTS").map(str::to_owned);
-        for path in std::iter::once(base)
-            .chain([pip.cert.clone(), npm.cafile.clone(), extra].into_iter().flatten().map(PathBuf::from))
-        {
-            append_bundle(&mut bundle, &path);
+        let (mut pip, mut npm) = (pip::read(host), npm::read(host));
+        let bundle = bundle(host, &pip, &npm);
+        if let Some(doors) = doors {
+            doors.open(&mut pip, &mut npm, host);
         }
         let inside = |name: &str| format!("{INSIDE}/{name}");
         if !bundle.is_empty() {
@@ -97,7 +119,7 @@ impl HostSettings {
         }
         for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
             let upper = name.to_uppercase();
-            if let Some(value) = host.variable(name).or_else(|| host.variable(&upper)) {
+            if let Some(value) = host.either(name) {
                 let told = if name == "no_proxy" { Some(value.to_owned()) } else { address::told(value) };
                 if told.as_deref() != Some(value) {
                     settings.withheld.insert(name.to_owned());
@@ -106,6 +128,9 @@ impl HostSettings {
                     settings.env.extend(told.clone().map(|value| (name, value)));
                 }
             }
+        }
+        if let Some(doors) = doors {
+            doors.bypass(&mut settings);
         }
         settings
     }
@@ -143,6 +168,19 @@ impl HostSettings {
         }
         Ok(())
     }
+}
+
+/// Certificates that this host trusts, as far as its settings name files of them.
+fn bundle(host: &Host, pip: &pip::Pip, npm: &npm::Npm) -> Vec<u8> {
+    let mut bundle = Vec::new();
+    let base = host.variable("SSL_CERT_FILE").map_or_else(|| host.path(HOST_BUNDLE), PathBuf::from);
+    let extra = host.variable("NODE_EXTRA_CA_CERTS").map(str::to_owned);
+    for path in std::iter::once(base)
+        .chain([pip.cert.clone(), npm.cafile.clone(), extra].into_iter().flatten().map(PathBuf::from))
+    {
+        append_bundle(&mut bundle, &path);
+    }
+    bundle
 }
 
 /// Adds the certificates of a file, and nothing else of it: some keep the key beside them.
@@ -236,7 +274,7 @@ mod tests {
             ("http_proxy", "http://[MARK-27"),
             ("NODE_EXTRA_CA_CERTS", &bundle),
         ];
-        let settings = HostSettings::from_host(&host(root, &env));
+        let settings = HostSettings::from_host(&host(root, &env), None);
         let told = told(&settings);
         assert!(!told.contains("MARK") && !told.contains("robot"), "{told}");
         // What is left says where packages come from.
@@ -283,7 +321,7 @@ mod tests {
             ("NPM_CONFIG_CAFILE", &corp),
             ("HTTPS_PROXY", "http://proxy:3128"),
         ];
-        let settings = HostSettings::from_host(&host(root, &env));
+        let settings = HostSettings::from_host(&host(root, &env), None);
         let text = |name: &str| String::from_utf8(settings.files[name].clone()).expect("text");
         let pip = text("pip.conf");
         assert!(pip.contains("index-url = https://pip.example/simple\n"), "{pip}");
@@ -303,8 +341,8 @@ mod tests {
     #[test]
     fn a_bare_host_has_no_settings_and_files_are_private() {
         let root = tempfile::tempdir().expect("directory");
-        assert_eq!(HostSettings::from_host(&host(root.path(), &[])), HostSettings::default());
-        let settings = HostSettings::from_host(&host(root.path(), &[("PIP_INDEX_URL", "https://x/simple")]));
+        assert_eq!(HostSettings::from_host(&host(root.path(), &[]), None), HostSettings::default());
+        let settings = HostSettings::from_host(&host(root.path(), &[("PIP_INDEX_URL", "https://x/simple")]), None);
         let directory = root.path().join("staging/one");
         settings.write(&directory).expect("write");
         let mode = |path: &Path| std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777;

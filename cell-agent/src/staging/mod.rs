@@ -33,6 +33,7 @@ use crate::config::CellConfig;
 use crate::env::{self, Place};
 use crate::instance::prepare::Prepared;
 use crate::instance::runner;
+use crate::registries::Registries;
 use crate::sandbox::{Bind, Exit, SandboxId, SandboxSpec};
 use crate::services::{Live, Services};
 use crate::workload;
@@ -127,7 +128,8 @@ pub fn forget_settings(state: &Path) -> std::io::Result<()> {
 
 /// Says in the log which settings of this host no build gets, because they hold a credential.
 pub fn tell_withheld(config: &CellConfig) {
-    let withheld = if config.staging_uses_host_settings { HostSettings::collect().withheld } else { BTreeSet::new() };
+    let withheld =
+        if config.staging_uses_host_settings { HostSettings::collect(None).withheld } else { BTreeSet::new() };
     if !withheld.is_empty() {
         let names: Vec<String> = withheld.into_iter().collect();
         tracing::warn!(
@@ -197,7 +199,11 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
     };
     let runtime = &job.services.runtime;
     let volume = runtime.volume(id, workload::mib(spec.disk_mb)).await?;
-    let settings = job.services.config.staging_uses_host_settings.then(HostSettings::collect);
+    let doors = job.services.registries.as_ref().map(Registries::doors);
+    let settings = match job.services.config.staging_uses_host_settings {
+        true => Some(HostSettings::collect(doors)),
+        false => doors.map(HostSettings::of_doors),
+    };
     let settings = match settings {
         Some(settings) => {
             let directory = settings_directory(&job.services, id);
@@ -399,6 +405,7 @@ impl Build<'_> {
             user: "vcap".to_owned(),
             hostname: workload::hostname(self.id),
             limits: workload::limits(spec),
+            registries: services.registries.is_some(),
             egress: services
                 .policies
                 .rules(policy, spec)
@@ -419,6 +426,9 @@ impl Build<'_> {
         if self.job.cancel.is_cancelled() {
             return Err(Failure::cancelled());
         }
+        let address = runtime.address(self.job.assignment.slot);
+        // Until its sandbox is gone, with its address.
+        let _admission = services.registries.as_ref().map(|registries| registries.admit(address, self.id));
         runtime.start(spec).await?;
         let memory_mb = self.job.prepared.spec.memory_mb;
         // A build says itself when its disk is full.

@@ -5,4 +5,6 @@ mod builds;
 mod fake_controller;
 mod instances;
 mod journal;
+mod registries;
+mod registry_upstream;
 mod world;

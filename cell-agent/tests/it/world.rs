@@ -79,6 +79,7 @@ impl World {
             log_ring_bytes: 1 << 20,
             cache_mb: 1024,
             shares: Default::default(),
+            registries: None,
             ready_file: None,
         };
         let runtime = SimRuntime::new(&directory.path().join("volumes"), script);

@@ -108,6 +108,7 @@ impl Cell {
             resolvers: vec![],
             platform: vec![],
             shares: Default::default(),
+            registries_port: None,
             fail_at: None,
             guards: Guards::default(),
         };
@@ -159,6 +160,7 @@ impl Cell {
             hostname: "sandbox".into(),
             limits: Limits { memory_bytes: 64 << 20, disk_bytes: 32 << 20, pids: 64, cpu_weight: 100, nofile: 1024 },
             egress: vec![],
+            registries: false,
             log_directory: self.log_directory(id),
             log_bytes: 1 << 20,
             log_rate_bytes: 0,
@@ -209,7 +211,11 @@ impl Cell {
         let names = links.map(|link| link.unwrap().file_name().to_string_lossy().into_owned());
         found.extend(names.filter(|name| name.starts_with(&prefix)));
         let table = format!("slipway_{}", self.config.name);
-        for set in [["list", "set", "ip", &table, "ready"], ["list", "map", "ip", &table, "egress"]] {
+        for set in [
+            ["list", "set", "ip", &table, "ready"],
+            ["list", "set", "ip", &table, "builds"],
+            ["list", "map", "ip", &table, "egress"],
+        ] {
             let output = std::process::Command::new("nft").args(set).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             if text.contains("elements") {

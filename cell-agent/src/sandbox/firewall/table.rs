@@ -84,6 +84,10 @@ pub(super) fn rules(
         true => "    meta l4proto tcp reject with tcp reset\n    reject with icmp type admin-prohibited\n",
         false => "",
     };
+    // Builds alone are in the set, while they have their address.
+    let registries = config.registries_port.map_or_else(String::new, |port| {
+        format!("    ip saddr @builds ip daddr {} tcp dport {port} accept\n", config.gateway())
+    });
     let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
     let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
@@ -94,6 +98,7 @@ pub(super) fn rules(
 delete table ip {table}
 table ip {table} {{
   set ready {{ type ipv4_addr; {open} }}
+  set builds {{ type ipv4_addr; }}
 {chains}  map egress {{ type ipv4_addr : verdict; {egress} }}
   # Of other members of the cluster, as controllers tell it.
   set closed {{ type ipv4_addr . inet_service; flags interval; }}
@@ -127,7 +132,7 @@ table ip {table} {{
     ct state established,related accept
     ct mark set ip saddr map @marks
     jump begins
-{resolvers}{host}  }}
+{resolvers}{registries}{host}  }}
   chain output {{
     type filter hook output priority filter; policy accept;
     # By address: a translated packet still carries the interface it had before.
@@ -270,6 +275,7 @@ mod tests {
             resolvers: vec![METADATA[1]],
             platform: vec![],
             shares: Default::default(),
+            registries_port: Some(4873),
             fail_at: None,
             guards: Default::default(),
         };
@@ -293,6 +299,9 @@ mod tests {
                 "{chain}: questions to a resolver count as well"
             );
         }
+        let (_, to_host) = text.split_once("chain to_host {\n").unwrap();
+        let door = "ip saddr @builds ip daddr 10.9.0.1 tcp dport 4873 accept";
+        assert!(to_host.find(door).unwrap() < to_host.find("reject").unwrap(), "{to_host}");
         // A program that sends for ever to somebody who only listens has begun one flow: later packets are not counted.
         let (_, begins) = text.split_once("chain begins {\n").unwrap();
         assert!(begins.find("ct status confirmed return") < begins.find("add @open"), "{begins}");
@@ -301,7 +310,8 @@ mod tests {
             assert!(!rules(&config, "slipway_t", &[], &[], false).contains(bound), "{bound} on a kernel that cannot");
         }
         let shares = crate::config::Shares { connections: 0, connections_per_s: 0, ..config.shares };
-        let free = rules(&RuntimeConfig { shares, ..config }, "slipway_t", &[], &[], true);
+        let free = rules(&RuntimeConfig { shares, registries_port: None, ..config }, "slipway_t", &[], &[], true);
+        assert!(!free.contains("@builds"), "without registries nothing more is open");
         assert!(!free.contains("ct count") && !free.contains("limit rate"), "0 is no limit");
     }
 }

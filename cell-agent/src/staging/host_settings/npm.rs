@@ -72,6 +72,15 @@ impl Npm {
         }
     }
 
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+
+    /// The cell's own word, which stands above this host's.
+    pub(super) fn put(&mut self, key: &str, value: String) {
+        self.values.insert(key.to_owned(), value);
+    }
+
     /// The file for a build; `None` when nothing is set.
     pub(super) fn file(&self, bundle: Option<&str>) -> Option<String> {
         if self.values.is_empty() && self.cafile.is_none() {

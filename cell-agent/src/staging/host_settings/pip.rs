@@ -62,6 +62,18 @@ impl Pip {
         }
     }
 
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key)?.first().map(String::as_str)
+    }
+
+    /// The cell's own word, which stands above this host's.
+    pub(super) fn put(&mut self, key: &str, value: Option<String>) {
+        match value {
+            Some(value) => drop(self.values.insert(key.to_owned(), vec![value])),
+            None => drop(self.values.remove(key)),
+        }
+    }
+
     /// The file for a build; `None` when nothing is set.
     pub(super) fn file(&self) -> Option<String> {
         if self.values.is_empty() {

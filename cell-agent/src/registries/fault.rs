@@ -1,0 +1,77 @@
+//! Why a build does not get what it asks for, as it is told.
+
+use hyper::StatusCode;
+
+use super::upstream::Registry;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) status: StatusCode,
+    pub(super) text: String,
+    /// The registry is not there at the moment: what was kept before is still good.
+    pub(super) is_away: bool,
+}
+
+impl Fault {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), is_away: false }
+    }
+
+    /// The path is none, or the registry has no such thing.
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+
+    /// Anything but a plain request for something.
+    pub(super) fn method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "packages are only read here")
+    }
+
+    /// The registries are cut off, and this was never fetched.
+    pub(super) fn offline(what: &str) -> Self {
+        let text =
+            format!("{what} is not in the platform's cache, and its registries are switched off (offline = true)");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, text)
+    }
+
+    /// The registry does something that it should not.
+    pub(super) fn upstream(registry: &Registry, what: impl AsRef<str>) -> Self {
+        let host = registry.base.host_str().unwrap_or_default();
+        Self::new(StatusCode::BAD_GATEWAY, format!("the registry {} ({host}) {}", registry.name, what.as_ref()))
+    }
+
+    /// The registry is not there at the moment.
+    pub(super) fn away(registry: &Registry, what: impl AsRef<str>) -> Self {
+        Self { status: StatusCode::GATEWAY_TIMEOUT, is_away: true, ..Self::upstream(registry, what) }
+    }
+
+    /// This host cannot.
+    pub(super) fn host(error: &std::io::Error) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("the platform cannot keep it: {error}"))
+    }
+
+    /// More than is worked on at once.
+    pub(super) fn busy() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is being fetched at the moment; try again")
+    }
+
+    /// What a registry's answer means for who asked.
+    pub(super) fn of_status(registry: &Registry, status: StatusCode, what: &str) -> Self {
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Self::not_found(format!("{what}: the registry has none")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::upstream(
+                registry,
+                format!("refuses {what} to the platform ({status}); its operator may have to renew the credential"),
+            ),
+            StatusCode::TOO_MANY_REQUESTS => Self::away(registry, format!("answered {status} for {what}")),
+            status if status.is_server_error() => Self::away(registry, format!("answered {status} for {what}")),
+            status => Self::upstream(registry, format!("answered {status} for {what}")),
+        }
+    }
+
+    /// Worth a line in the build's log: package managers keep some of these to themselves.
+    pub(super) fn is_told(&self) -> bool {
+        self.status.is_server_error()
+    }
+}

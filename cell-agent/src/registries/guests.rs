@@ -1,0 +1,118 @@
+//! The builds that may ask, by their addresses: for as long as a build's sandbox has its address, and nobody else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Connections of one build. npm opens fifteen.
+const CONNECTIONS: usize = 64;
+/// Fetches of one build that are under way at a time.
+const FETCHES: usize = 16;
+/// Lines about faults in the log of one build.
+const LINES: usize = 20;
+
+/// One build, for as long as it may ask.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) build: Uuid,
+    /// Its connections end with it: the next one at its address is somebody else.
+    pub(super) ended: CancellationToken,
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) fetches: Arc<Semaphore>,
+    told: Mutex<BTreeSet<String>>,
+}
+
+impl Guest {
+    fn new(build: Uuid) -> Self {
+        Self {
+            build,
+            ended: CancellationToken::new(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            fetches: Arc::new(Semaphore::new(FETCHES)),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Whether a line is to be said: once, and not without end.
+    pub(super) fn is_news(&self, line: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < LINES && told.insert(line.to_owned())
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Guests(Mutex<HashMap<Ipv4Addr, Arc<Guest>>>);
+
+impl Guests {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Arc<Guest>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose address this is.
+    pub(super) fn at(&self, address: IpAddr) -> Option<Arc<Guest>> {
+        let IpAddr::V4(address) = address else { return None };
+        self.lock().get(&address).cloned()
+    }
+
+    /// Lets a build ask until the value is dropped.
+    pub(super) fn admit(self: &Arc<Self>, address: Ipv4Addr, build: Uuid) -> Admission {
+        let guest = Arc::new(Guest::new(build));
+        if let Some(former) = self.lock().insert(address, Arc::clone(&guest)) {
+            former.ended.cancel();
+        }
+        Admission { guests: Arc::clone(self), address, guest }
+    }
+}
+
+/// A build may ask while this is held.
+#[derive(Debug)]
+pub struct Admission {
+    guests: Arc<Guests>,
+    address: Ipv4Addr,
+    guest: Arc<Guest>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.guest.ended.cancel();
+        let mut guests = self.guests.lock();
+        if guests.get(&self.address).is_some_and(|guest| Arc::ptr_eq(guest, &self.guest)) {
+            guests.remove(&self.address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_admitted_for_as_long_as_its_build_has_it() {
+        let guests = Arc::new(Guests::default());
+        let address = Ipv4Addr::new(10, 62, 0, 2);
+        let at = |build: Uuid| guests.at(address.into()).is_some_and(|guest| guest.build == build);
+        let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert!(guests.at(address.into()).is_none());
+        let one = guests.admit(address, first);
+        let held = guests.at(address.into()).expect("a guest");
+        assert!(at(first) && guests.at(Ipv4Addr::LOCALHOST.into()).is_none());
+        let two = guests.admit(address, second);
+        assert!(held.ended.is_cancelled() && at(second));
+        drop(one);
+        assert!(at(second), "the end of an earlier one takes nothing from the next");
+        drop(two);
+        assert!(guests.at(address.into()).is_none());
+    }
+
+    #[test]
+    fn a_build_is_told_once_and_not_without_end() {
+        let guest = Guest::new(Uuid::nil());
+        assert!(guest.is_news("x") && !guest.is_news("x"));
+        assert_eq!((0..1000).filter(|number| guest.is_news(&number.to_string())).count(), LINES - 1);
+    }
+}

@@ -1,0 +1,293 @@
+//! The index of Python projects: its pages as HTML (PEP 503) or JSON (PEP 691), with addresses that lead back here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::digests::Expected;
+use super::fetch::Order;
+use super::html::{anchors, escaped};
+use super::paths::{is_plain, mark};
+use super::upstream::Registry;
+
+pub(super) const JSON: &str = "application/vnd.pypi.simple.v1+json";
+const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+const MOST_PAGE: u64 = 64 << 20;
+const MOST_FILE: u64 = 4 << 30;
+const MOST_METADATA: u64 = 16 << 20;
+
+/// The index.
+#[derive(Debug)]
+pub(super) struct Pypi {
+    pub(super) registry: Arc<Registry>,
+    /// Where builds find files, with a slash at its end.
+    pub(super) door: String,
+}
+
+/// A project's files.
+#[derive(Debug, PartialEq)]
+pub(super) struct Page {
+    project: String,
+    files: Vec<ProjectFile>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ProjectFile {
+    filename: String,
+    url: String,
+    #[serde(default)]
+    hashes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requires_python: Option<String>,
+    /// Why it was taken back, or whether.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    yanked: Option<Value>,
+    /// Digests of the metadata beside the file, or whether there is some.
+    #[serde(default, alias = "dist-info-metadata", skip_serializing_if = "Option::is_none")]
+    core_metadata: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upload_time: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct JsonPage {
+    files: Vec<Value>,
+}
+
+impl Page {
+    /// Reads a page that came from an address. Files whose names no path can hold are left out.
+    pub(super) fn read(project: &str, content_type: &str, from: &str, content: &[u8]) -> Result<Self, String> {
+        let from = Url::parse(from).map_err(|error| error.to_string())?;
+        let found = if content_type.contains("json") {
+            let page: JsonPage = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+            // An index may say of one file what nobody understands, and the others are good all the same.
+            page.files.into_iter().filter_map(|file| serde_json::from_value(file).ok()).collect()
+        } else {
+            let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
+            anchors(text).iter().filter_map(|anchor| of_html(&anchor.attributes)).collect::<Vec<ProjectFile>>()
+        };
+        let absolute = |mut file: ProjectFile| {
+            let mut url = from.join(&file.url).ok()?;
+            url.set_fragment(None);
+            file.url = url.into();
+            is_plain(&file.filename).then_some(file)
+        };
+        Ok(Self { project: project.to_owned(), files: found.into_iter().filter_map(absolute).collect() })
+    }
+
+    pub(super) fn file(&self, mark_of_file: &str) -> Option<&ProjectFile> {
+        self.files.iter().find(|file| mark(&file.url) == mark_of_file)
+    }
+
+    fn moved(&self, door: &str) -> impl Iterator<Item = ProjectFile> {
+        self.files.iter().map(move |file| ProjectFile {
+            url: format!("{door}{}/{}/{}", self.project, mark(&file.url), file.filename),
+            ..file.clone()
+        })
+    }
+
+    /// With addresses that lead back here.
+    pub(super) fn as_json(&self, door: &str) -> Vec<u8> {
+        let files: Vec<ProjectFile> = self.moved(door).collect();
+        json!({ "meta": { "api-version": "1.0" }, "name": self.project, "files": files }).to_string().into_bytes()
+    }
+
+    /// The same for older clients.
+    pub(super) fn as_html(&self, door: &str) -> Vec<u8> {
+        let mut page = format!(
+            "<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"><title>{0}</title></head>\n<body>\n",
+            escaped(&self.project)
+        );
+        for file in self.moved(door) {
+            let digest =
+                ["sha256", "sha512", "sha384", "sha1", "md5"].iter().find_map(|name| file.hashes.get_key_value(*name));
+            let digest = digest.map(|(name, digits)| format!("#{name}={digits}")).unwrap_or_default();
+            _ = write!(page, "<a href=\"{}\"", escaped(&format!("{}{digest}", file.url)));
+            if let Some(wanted) = &file.requires_python {
+                _ = write!(page, " data-requires-python=\"{}\"", escaped(wanted));
+            }
+            match &file.yanked {
+                Some(Value::String(why)) => _ = write!(page, " data-yanked=\"{}\"", escaped(why)),
+                Some(Value::Bool(true)) => page += " data-yanked=\"\"",
+                _ => {}
+            }
+            if let Some(value) = file.metadata_text() {
+                _ = write!(page, " data-core-metadata=\"{0}\" data-dist-info-metadata=\"{0}\"", escaped(&value));
+            }
+            _ = writeln!(page, ">{}</a><br>", escaped(&file.filename));
+        }
+        (page + "</body></html>\n").into_bytes()
+    }
+}
+
+fn of_html(attributes: &BTreeMap<String, String>) -> Option<ProjectFile> {
+    let url = attributes.get("href")?.clone();
+    let (place, fragment) = url.split_once('#').unwrap_or((&url, ""));
+    let path = place.split('?').next().unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    // What is escaped in a file's name is the plus of local versions, in practice.
+    let filename = name.replace("%2B", "+").replace("%2b", "+").replace("%21", "!");
+    let hashes = fragment.split('&').filter_map(|part| part.split_once('='));
+    let hashes = hashes.filter(|(name, _)| ["sha256", "sha512", "sha384", "sha1", "md5"].contains(name));
+    let metadata = attributes.get("data-core-metadata").or_else(|| attributes.get("data-dist-info-metadata"));
+    let core_metadata = metadata.map(|text| match text.split_once('=') {
+        Some((name, digits)) => json!({ name: digits }),
+        None => Value::Bool(text != "false"),
+    });
+    Some(ProjectFile {
+        filename,
+        hashes: hashes.map(|(name, digits)| (name.to_owned(), digits.to_owned())).collect(),
+        requires_python: attributes.get("data-requires-python").cloned(),
+        yanked: attributes.get("data-yanked").cloned().map(Value::String),
+        core_metadata,
+        size: None,
+        upload_time: None,
+        url,
+    })
+}
+
+impl ProjectFile {
+    fn has_metadata(&self) -> bool {
+        matches!(self.core_metadata, Some(Value::Bool(true) | Value::Object(_)))
+    }
+
+    fn metadata_text(&self) -> Option<String> {
+        let digest = self.core_metadata.as_ref()?.get("sha256").and_then(Value::as_str);
+        self.has_metadata().then(|| digest.map_or_else(|| "true".to_owned(), |digits| format!("sha256={digits}")))
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        let strongest = ["sha512", "sha384", "sha256", "sha1"];
+        strongest.iter().find_map(|name| Expected::of_digits(name, self.hashes.get(*name)?))
+    }
+}
+
+impl Pypi {
+    /// The page of a project.
+    pub(super) fn page(&self, project: &str) -> Option<Order> {
+        let url = Url::parse(&format!("{}{project}/", self.registry.base)).ok()?;
+        Some(Order {
+            key: format!("pypi page {url}"),
+            what: format!("Python project {project}"),
+            registry: Arc::clone(&self.registry),
+            url,
+            accept: ACCEPT,
+            most: MOST_PAGE,
+            expected: None,
+            changes: true,
+        })
+    }
+
+    /// A file of a project, or what its index says of it.
+    pub(super) fn file(&self, file: &ProjectFile, metadata: bool) -> Option<Order> {
+        let mut url = Url::parse(&file.url).ok()?;
+        let mut expected = file.expected();
+        if metadata {
+            let digits = file.core_metadata.as_ref().filter(|_| file.has_metadata())?.get("sha256");
+            expected = digits.and_then(Value::as_str).and_then(|digits| Expected::of_digits("sha256", digits));
+            url.set_path(&format!("{}.metadata", url.path()));
+        }
+        // The same file of two addresses is kept once.
+        let name = expected.as_ref().map_or_else(|| url.to_string(), Expected::text);
+        Some(Order {
+            key: format!("pypi file {} {name}", self.registry.base),
+            what: format!("the file {}{}", file.filename, if metadata { ".metadata" } else { "" }),
+            registry: Arc::clone(&self.registry),
+            url,
+            accept: "*/*",
+            most: if metadata { MOST_METADATA } else { MOST_FILE },
+            expected,
+            changes: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::credential::Credential;
+    use super::*;
+
+    const FROM: &str = "https://pypi.example/simple/six/";
+    const DOOR: &str = "http://10.62.0.1:4873/pypi/files/";
+
+    fn pypi() -> Pypi {
+        let registry = Registry {
+            name: "pypi".to_owned(),
+            base: Url::parse("https://pypi.example/simple/").expect("an address"),
+            credential: Credential::None,
+            file_hosts: Vec::new(),
+        };
+        Pypi { registry: Arc::new(registry), door: DOOR.to_owned() }
+    }
+
+    fn html() -> String {
+        format!(
+            "<a href=\"https://files.example/six-1.0-py3-none-any.whl#sha256={0}\" data-requires-python=\"&gt;=3\" \
+             data-core-metadata=\"sha256={1}\">six</a>\
+             <a href=\"../../files/six-2.0%2Blocal.tar.gz#md5=1\" data-yanked=\"it&#39;s bad\">six</a>\
+             <a href=\"https://files.example/a%20b.whl\">no plain name</a>",
+            "a".repeat(64),
+            "b".repeat(64)
+        )
+    }
+
+    #[test]
+    fn both_forms_of_a_page_say_the_same() {
+        let of_html = Page::read("six", "text/html; charset=utf-8", FROM, html().as_bytes()).expect("a page");
+        assert_eq!(of_html.files.len(), 2);
+        assert_eq!(of_html.files[1].url, "https://pypi.example/files/six-2.0%2Blocal.tar.gz");
+        assert_eq!(of_html.files[1].filename, "six-2.0+local.tar.gz");
+        // What builds get leads back here, in both forms.
+        let json = of_html.as_json(DOOR);
+        let moved = Page::read("six", JSON, FROM, &json).expect("a page");
+        assert_eq!(moved.files, Page::read("six", "text/html", FROM, &of_html.as_html(DOOR)).expect("a page").files);
+        for (file, before) in moved.files.iter().zip(&of_html.files) {
+            assert_eq!(file.url, format!("{DOOR}six/{}/{}", mark(&before.url), before.filename));
+            assert_eq!((&file.hashes, &file.yanked), (&before.hashes, &before.yanked));
+            assert_eq!((&file.requires_python, &file.core_metadata), (&before.requires_python, &before.core_metadata));
+        }
+        let text = String::from_utf8(of_html.as_html(DOOR)).expect("text");
+        assert!(text.contains(&format!("six-1.0-py3-none-any.whl#sha256={}\"", "a".repeat(64))), "{text}");
+        assert!(!text.contains("files.example") && text.contains("data-yanked=\"it&#39;s bad\""), "{text}");
+    }
+
+    #[test]
+    fn a_page_of_pypi_is_read_with_what_is_new_and_what_is_odd() {
+        let page = json!({ "meta": { "api-version": "1.4" }, "name": "six", "versions": ["1.0"], "files": [
+            { "filename": "six-1.0.tar.gz", "url": "https://files.example/six-1.0.tar.gz", "hashes": { "sha256": "c".repeat(64) },
+              "requires-python": null, "size": 7, "upload-time": "2020-01-01T00:00:00Z", "yanked": false, "core-metadata": false,
+              "provenance": null },
+            { "filename": 5 },
+        ] });
+        let read = Page::read("six", "application/vnd.pypi.simple.v1+json", FROM, page.to_string().as_bytes())
+            .expect("a page");
+        assert_eq!((read.files.len(), read.files[0].size), (1, Some(7)));
+        assert!(
+            Page::read("six", JSON, FROM, b"{}").is_err() && Page::read("six", "text/html", FROM, b"\xff").is_err()
+        );
+    }
+
+    #[test]
+    fn files_are_kept_by_their_digest_and_found_by_their_address() {
+        let page = Page::read("six", "text/html", FROM, html().as_bytes()).expect("a page");
+        let pypi = pypi();
+        let wheel = page.file(&mark("https://files.example/six-1.0-py3-none-any.whl")).expect("a file");
+        let order = pypi.file(wheel, false).expect("an order");
+        assert!(order.key.ends_with(&format!(" sha256:{}", "a".repeat(64))), "{}", order.key);
+        let metadata = pypi.file(wheel, true).expect("an order");
+        assert_eq!(metadata.url.as_str(), "https://files.example/six-1.0-py3-none-any.whl.metadata");
+        assert_eq!(metadata.expected, Some(Expected::Sha256("b".repeat(64))));
+        let archive = page.file(&mark("https://pypi.example/files/six-2.0%2Blocal.tar.gz")).expect("a file");
+        assert!(pypi.file(archive, true).is_none(), "no metadata was named");
+        assert_eq!(pypi.file(archive, false).expect("an order").expected, None);
+        assert!(page.file(&mark("https://files.example/other.whl")).is_none());
+    }
+}

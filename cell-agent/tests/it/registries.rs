@@ -1,0 +1,343 @@
+//! The proxy for registries, over the wire: what builds get, and what nobody gets.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use sha2::Digest as _;
+use slipway_cell_agent::registries::{Admission, Registries, Setup};
+use slipway_cell_agent::staging::host_settings::WayOut;
+use slipway_chassis::Shutdown;
+use slipway_protocol::ClusterAuthority;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use crate::registry_upstream::{Answer, Upstream};
+use crate::world::LIMIT;
+
+const TOKEN: &str = "Bearer the-secret-of-the-operator";
+
+/// A proxy over a cache that outlives it.
+struct Proxy {
+    home: tempfile::TempDir,
+    registries: Option<Registries>,
+    base: String,
+    shutdown: Shutdown,
+    said: Arc<Mutex<Vec<String>>>,
+    way_out: WayOut,
+}
+
+impl Proxy {
+    async fn new(file: &str) -> Self {
+        Self::trusting(file, WayOut::default()).await
+    }
+
+    async fn trusting(file: &str, way_out: WayOut) -> Self {
+        let home = tempfile::tempdir().expect("directory");
+        let secret = TOKEN.strip_prefix("Bearer ").expect("a token");
+        std::fs::write(home.path().join("token"), format!("{secret}\n")).expect("written");
+        let mut proxy = Self {
+            home,
+            registries: None,
+            base: String::new(),
+            shutdown: Shutdown::new(),
+            said: Arc::default(),
+            way_out,
+        };
+        proxy.start(file).await;
+        proxy
+    }
+
+    /// Ends it and starts another one with this file.
+    async fn start(&mut self, file: &str) {
+        assert_eq!(std::mem::replace(&mut self.shutdown, Shutdown::new()).finish(LIMIT).await, 0);
+        let path = self.home.path().join("registries.toml");
+        std::fs::write(&path, file.replace("TOKEN", &self.token().display().to_string())).expect("written");
+        let said = Arc::clone(&self.said);
+        let setup = Setup {
+            file: &path,
+            address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0),
+            state: self.home.path(),
+            way_out: &self.way_out,
+            say: Arc::new(move |_, line| said.lock().expect("lines").push(line.to_owned())),
+        };
+        let registries = Registries::start(setup, &self.shutdown).await.expect("a proxy");
+        let door = registries.doors().npm.clone().or_else(|| registries.doors().pypi.clone()).expect("a door");
+        self.base = door.split("/npm/").next().and_then(|door| door.split("/pypi/").next()).expect("a base").to_owned();
+        self.registries = Some(registries);
+    }
+
+    fn token(&self) -> PathBuf {
+        self.home.path().join("token")
+    }
+
+    fn admit(&self) -> Admission {
+        self.registries.as_ref().expect("a proxy").admit(Ipv4Addr::LOCALHOST, Uuid::nil())
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let path = path.strip_prefix(&self.base).unwrap_or(path);
+        let response =
+            response.get(format!("{}{path}", self.base)).header("accept", "*/*").send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.unwrap_or_else(|_| "BROKEN OFF".to_owned()))
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, text) = self.get(path).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// What a request written by hand brings.
+    async fn raw(&self, request: &str) -> String {
+        let address = self.base.strip_prefix("http://").expect("an address");
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        // Where nobody listens to it, the answer is that there is none.
+        stream.write_all(request.as_bytes()).await.ok();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn document(base: &str, content: &[u8]) -> Vec<u8> {
+    let dist = json!({
+        "tarball": format!("{base}left-pad/-/left-pad-1.0.0.tgz"),
+        "shasum": hex::encode(sha1::Sha1::digest(content)),
+    });
+    json!({ "name": "left-pad", "versions": { "1.0.0": { "dist": dist } } }).to_string().into_bytes()
+}
+
+fn npm(upstream: &Upstream) -> String {
+    format!("[npm]\nupstream = \"http://{}/root\"\ntoken_file = \"TOKEN\"\n", upstream.address)
+}
+
+#[tokio::test]
+async fn packages_come_with_the_credential_and_later_from_the_cache() {
+    let mut upstream = Upstream::plain(Some(TOKEN)).await;
+    let base = format!("http://{}/root/", upstream.address);
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", b"archive".to_vec()));
+    let mut proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    let found = proxy.json("/npm/left-pad").await;
+    let tarball = found["versions"]["1.0.0"]["dist"]["tarball"].as_str().expect("an address").to_owned();
+    assert_eq!(tarball, format!("{}/npm/left-pad/-/left-pad-1.0.0.tgz", proxy.base));
+    assert_eq!(proxy.get(&tarball).await, (200, "archive".to_owned()));
+    assert_eq!(proxy.get("/npm/root/left-pad/-/left-pad-1.0.0.tgz").await.0, 200, "as a lock file names it");
+    assert!(upstream.asked().iter().all(|asked| asked.authorization.as_deref() == Some(TOKEN)));
+    assert_eq!(upstream.count("/root/left-pad/-/left-pad-1.0.0.tgz"), 1);
+    assert_eq!(proxy.get("/npm/right-pad").await.0, 404);
+
+    // After a restart the registry is asked whether its document has changed, and the archive is here.
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
+    assert!(upstream.asked().last().expect("a request").known, "{:?}", upstream.asked());
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
+    assert_eq!(upstream.count("/root/left-pad/-/left-pad-1.0.0.tgz"), 1);
+
+    // Without its registry the last word of it holds.
+    upstream.leave().await;
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
+    let (status, text) = proxy.get("/npm/right-pad").await;
+    assert!(status == 504 && text.contains("cannot be reached"), "{status} {text}");
+
+    // Switched off, nobody is asked, and the build is told.
+    proxy.said.lock().expect("lines").clear();
+    proxy.start(&format!("offline = true\n{}", npm(&upstream))).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, "archive".to_owned()));
+    for _ in 0..2 {
+        let (status, text) = proxy.get("/npm/@corp%2fnone").await;
+        assert!(status == 504 && text.contains("npm package @corp/none is not in the platform's cache"), "{text}");
+    }
+    let said = proxy.said.lock().expect("lines").clone();
+    assert!(said.len() == 1 && said[0].starts_with("registry proxy: npm package @corp/none is not in"), "{said:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_what_its_registry_says_reaches_no_build() {
+    let upstream = Upstream::plain(Some(TOKEN)).await;
+    let base = format!("http://{}/root/", upstream.address);
+    let path = "/root/left-pad/-/left-pad-1.0.0.tgz";
+    let right = vec![b'a'; 1 << 20];
+    let mut wrong = right.clone();
+    wrong[700_000] = b'b';
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, &right)));
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    // Nobody knew what it must be when it came, so it is kept until somebody does.
+    upstream.put(path, Answer::Content("\"a\"", wrong.clone()));
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.len(), wrong.len());
+    proxy.json("/npm/left-pad").await;
+    for answer in [Answer::Content("\"a\"", wrong), Answer::CutOff(right.len(), right[..900_000].to_vec())] {
+        upstream.put(path, answer);
+        let (status, text) = proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await;
+        assert!(status != 200 || text == "BROKEN OFF", "{status} {}", text.len());
+    }
+    upstream.put(path, Answer::Content("\"a\"", right.clone()));
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.into_bytes(), right);
+    assert_eq!(upstream.count(path), 4);
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
+    assert_eq!(upstream.count(path), 4, "what is right is kept");
+}
+
+#[tokio::test]
+async fn what_many_want_at_once_is_fetched_once() {
+    let upstream = Upstream::plain(Some(TOKEN)).await;
+    let large = vec![b'x'; 3 << 20];
+    upstream.put("/root/large/-/large-1.0.0.tgz", Answer::Content("\"a\"", large.clone()));
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    let all = join_all((0..8).map(|_| proxy.get("/npm/large/-/large-1.0.0.tgz"))).await;
+    assert!(all.iter().all(|(status, text)| *status == 200 && text.as_bytes() == large));
+    assert_eq!(upstream.count("/root/large/-/large-1.0.0.tgz"), 1);
+}
+
+#[tokio::test]
+async fn only_builds_get_an_answer_and_only_of_packages() {
+    let upstream = Upstream::plain(Some(TOKEN)).await;
+    let other = Upstream::plain(None).await;
+    other.put("/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
+    upstream.put("/root/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
+    upstream.put("/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(proxy.raw(&get("/npm/left-pad")).await, "", "no build is admitted yet");
+
+    let build = proxy.admit();
+    assert!(proxy.raw(&get("/npm/left-pad")).await.starts_with("HTTP/1.1 404"));
+    for path in [
+        "/secret",
+        "/npm/../secret",
+        "/npm/%2e%2e/secret",
+        "/npm/..%2fsecret",
+        "/npm/secret?write=true",
+        "/npm/-/whoami",
+        "//secret",
+        &format!("http://{}/secret", other.address),
+        &format!("http://{}/npm/left-pad", other.address),
+        &format!("/http://{}/secret", other.address),
+    ] {
+        let answer = proxy.raw(&get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 4") && !answer.contains("SECRET"), "{path}: {answer}");
+    }
+    for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"] {
+        let answer = proxy.raw(&get("/npm/left-pad").replace("GET", method)).await;
+        assert!(answer.starts_with("HTTP/1.1 405"), "{method}: {answer}");
+    }
+    let connect = format!("CONNECT {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", other.address);
+    assert!(proxy.raw(&connect).await.starts_with("HTTP/1.1 4"));
+    assert_eq!(other.asked().len(), 0, "another host is never asked");
+    assert!(upstream.asked().iter().all(|asked| asked.path == "/root/left-pad"), "{:?}", upstream.asked());
+
+    // Whoever has the address after the build finds nothing open of it.
+    let address = proxy.base.strip_prefix("http://").expect("an address");
+    let mut open = TcpStream::connect(address).await.expect("connected");
+    open.write_all(b"GET /npm/left-pad HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let mut first = [0; 12];
+    open.read_exact(&mut first).await.expect("an answer");
+    drop(build);
+    open.read_to_end(&mut Vec::new()).await.ok();
+    assert_eq!(proxy.raw(&get("/npm/left-pad")).await, "");
+}
+
+#[tokio::test]
+async fn the_credential_goes_to_its_own_registry_alone() {
+    let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("an authority");
+    let upstream = Upstream::tls(Some(TOKEN), &authority).await;
+    let named = Upstream::tls(None, &authority).await;
+    let unnamed = Upstream::tls(None, &authority).await;
+    let plain = Upstream::plain(None).await;
+    let at = |upstream: &Upstream, path: &str| format!("https://localhost:{}{path}", upstream.address.port());
+    named.put("/files/a.tgz", Answer::Content("\"1\"", b"elsewhere".to_vec()));
+    upstream.put("/a/-/a-1.0.0.tgz", Answer::Redirect(at(&named, "/files/a.tgz")));
+    upstream.put("/b/-/b-1.0.0.tgz", Answer::Redirect(at(&unnamed, "/files/b.tgz")));
+    upstream.put("/c/-/c-1.0.0.tgz", Answer::Redirect(format!("http://{}/files/c.tgz", plain.address)));
+    upstream.put("/d/-/d-1.0.0.tgz", Answer::Redirect("/e/-/e-1.0.0.tgz".to_owned()));
+    upstream.put("/e/-/e-1.0.0.tgz", Answer::Content("\"1\"", b"own".to_vec()));
+    upstream.put("/f/-/f-1.0.0.tgz", Answer::Redirect("/f/-/f-1.0.0.tgz".to_owned()));
+    upstream.put("/g/-/g-1.0.0.tgz", Answer::Status(403));
+    let file = format!(
+        "[npm]\nupstream = \"{}\"\ntoken_file = \"TOKEN\"\nfile_hosts = [\"localhost:{}\"]\n",
+        at(&upstream, ""),
+        named.address.port()
+    );
+    let bundle = authority.certificate_pem().as_bytes().to_vec();
+    let proxy = Proxy::trusting(&file, WayOut { bundle, ..WayOut::default() }).await;
+    let _build = proxy.admit();
+    let get = async |name: &str| proxy.get(&format!("/npm/{name}/-/{name}-1.0.0.tgz")).await;
+    assert_eq!(get("a").await, (200, "elsewhere".to_owned()));
+    assert_eq!(get("d").await, (200, "own".to_owned()));
+    for (name, words) in
+        [("b", "leads to localhost"), ("c", "plain http"), ("f", "sends on more than"), ("g", "credential")]
+    {
+        let (status, text) = get(name).await;
+        assert!(status == 502 && text.contains(words), "{name}: {status} {text}");
+        assert!(!text.contains("the-secret"), "{text}");
+    }
+    assert!(named.asked().iter().all(|asked| asked.authorization.is_none()) && named.asked().len() == 1);
+    assert!(unnamed.asked().is_empty() && plain.asked().is_empty());
+
+    // Another token holds without a restart, and one that cannot be read is told without a word of it.
+    std::fs::write(proxy.token(), "another").expect("written");
+    assert!(get("h").await.1.contains("renew the credential"));
+    std::fs::remove_file(proxy.token()).expect("removed");
+    assert!(get("i").await.1.contains("its credential cannot be read"));
+    let kept = walk(&proxy.home.path().join("registries"));
+    assert!(kept.contains("elsewhere") && !kept.contains("the-secret"), "nothing kept has the credential");
+}
+
+fn walk(directory: &Path) -> String {
+    let files = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    files
+        .filter(|path| path.is_file())
+        .map(|path| String::from_utf8_lossy(&std::fs::read(path).expect("read")).into_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn python_projects_come_by_their_index_and_files_by_their_digest() {
+    let mut upstream = Upstream::plain(Some(TOKEN)).await;
+    let digest = hex::encode(sha2::Sha256::digest(b"wheel"));
+    let page = format!(
+        "<html><a href=\"../../files/six-1.0-py3-none-any.whl#sha256={digest}\">six-1.0-py3-none-any.whl</a>\
+         <a href=\"../../files/six-2.0-py3-none-any.whl#sha256={}\">six-2.0-py3-none-any.whl</a>\
+         <a href=\"http://169.254.169.254/six-3.0-py3-none-any.whl\">six-3.0-py3-none-any.whl</a></html>",
+        "0".repeat(64)
+    );
+    upstream.put("/simple/six/", Answer::Content("\"1\"", page.into_bytes()));
+    upstream.put("/files/six-1.0-py3-none-any.whl", Answer::Content("\"a\"", b"wheel".to_vec()));
+    upstream.put("/files/six-2.0-py3-none-any.whl", Answer::Content("\"a\"", b"other".to_vec()));
+    let file = format!("[pypi]\nupstream = \"http://{}/simple\"\ntoken_file = \"TOKEN\"\n", upstream.address);
+    let mut proxy = Proxy::new(&file).await;
+    let _build = proxy.admit();
+    let (status, page) = proxy.get("/pypi/simple/Six/").await;
+    let links: Vec<&str> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!((status, links.len()), (200, 3), "{page}");
+    assert!(links.iter().all(|link| link.starts_with(&format!("{}/pypi/files/six/", proxy.base))), "{links:?}");
+    let (address, fragment) = links[0].split_once('#').expect("a digest");
+    assert_eq!(fragment, format!("sha256={digest}"));
+    assert_eq!(proxy.get(address).await, (200, "wheel".to_owned()));
+    for (link, words) in [(links[1], "another digest"), (links[2], "169.254.169.254")] {
+        let (status, text) = proxy.get(link.split('#').next().expect("an address")).await;
+        assert!(status == 502 && text.contains(words), "{status} {text}");
+    }
+    let path = address.strip_prefix(&proxy.base).expect("a path").to_owned();
+    let forged = path.replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(proxy.get(&forged).await.0, 404, "an address that no page has named");
+    upstream.leave().await;
+    proxy.start(&format!("offline = true\n{file}")).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.get("/pypi/simple/six/").await.0, 200);
+    assert_eq!(proxy.get(&path).await, (200, "wheel".to_owned()));
+    assert_eq!(proxy.get("/pypi/simple/seven/").await.0, 504);
+}
