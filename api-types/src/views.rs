@@ -177,6 +177,9 @@ pub struct InstanceStats {
     pub uptime: u64,
     /// Why it is not running, for people.
     pub details: Option<String>,
+    /// Crashes in a row, while it starts again or after the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<u64>,
     /// Isolation segment.
     pub isolation_segment: Option<String>,
     /// Its guid.

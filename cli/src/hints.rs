@@ -1,9 +1,11 @@
 //! What to do after a failure: one sentence for each kind, all in one place so that they read alike.
 
+use slipway_api_types::error::ApiErrorEntry;
+
 use crate::client::ClientError;
 use crate::error::{CliError, Target};
 use crate::manifest::ManifestError;
-use crate::push::{FilesError, PushError};
+use crate::push::{FilesError, PushError, STAGING_IN_PROGRESS};
 use crate::settings::SettingsError;
 
 /// The advice that ends the message of a failed command.
@@ -68,6 +70,7 @@ pub(crate) fn of(error: &CliError) -> String {
             "Security group" => "`slipway security-groups` lists them.",
             "Feature flag" => "`slipway feature-flags` lists them.",
             "Task" => "`slipway tasks APP` lists the tasks of an app.",
+            "Instance" => "Use one of these numbers; `slipway app APP` shows what each instance does.",
             "Process" => "`slipway app APP` shows the processes of an app.",
             _ => "Check the name.",
         }
@@ -78,7 +81,7 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
         }
-        CliError::JobFailed { .. } => "Correct what is named above and try again.".to_owned(),
+        CliError::JobFailed { errors } => refused(errors).to_owned(),
         CliError::RouteShared { .. } => {
             "Delete the app without -r, or unmap the route from the other apps first.".to_owned()
         }
@@ -123,13 +126,16 @@ fn of_client(error: &ClientError) -> String {
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
         }
-        ClientError::Refused { status, .. } => match status {
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.code == STAGING_IN_PROGRESS) => {
+            "Other builds of the app begin as fast as this one ends them; push again when nobody else does.".to_owned()
+        }
+        ClientError::Refused { status, errors, .. } => match status {
             401 => "Log in again with `slipway login`.",
             403 => "Ask a manager of the org or space for the role, or target another space.",
             404 => "Check the name and the target (`slipway target`); what you may not see is also not found.",
             429 => "Wait a moment and try again.",
             500.. => "Try again; if it stays, `slipway status` on the machine of the platform says what is wrong.",
-            _ => "Correct what is named above and try again.",
+            _ => refused(errors),
         }
         .to_owned(),
         ClientError::BadCredentials { .. } => "Check user name and password and log in again with `slipway login`.".to_owned(),
@@ -156,9 +162,20 @@ fn of_client(error: &ClientError) -> String {
     }
 }
 
+/// Of a refusal for which there is no better advice.
+fn refused(errors: &[ApiErrorEntry]) -> &'static str {
+    if errors.iter().any(|entry| !entry.detail.is_empty()) {
+        "Change what the message speaks of and try again; with --verbose each request and its answer are shown."
+    } else {
+        "Try again with --verbose, which shows each request and its answer."
+    }
+}
+
 fn of_push(error: &PushError) -> String {
     match error {
-        PushError::StagingFailed { app, id, .. } => match id.as_str() {
+        PushError::StagingFailed { app, id, text } => match id.as_str() {
+            // The platform's words are advice already.
+            "NoAppDetectedError" if text.contains('\n') => "Then push again.".to_owned(),
             "NoAppDetectedError" => {
                 "Check that -p points at the app's files (package.json, requirements.txt, index.html, Procfile …), or name a buildpack with -b."
                     .to_owned()

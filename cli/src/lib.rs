@@ -15,6 +15,7 @@ mod error;
 mod exit;
 mod hints;
 mod manifest;
+mod manpages;
 mod printer;
 pub mod program;
 mod push;

@@ -2,14 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, Subcommand};
 
 use crate::printer::Printer;
-use crate::{CliError, Exit};
+use crate::{CliError, Exit, manpages};
 
 /// Commands about this program itself.
 #[derive(Debug, Subcommand)]
@@ -192,7 +191,7 @@ pub fn dressed(command: Command) -> Command {
     command.help_template(text)
 }
 
-fn visible(command: &Command) -> impl Iterator<Item = &Command> {
+pub(crate) fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|one| !one.is_hide_set())
 }
 
@@ -203,6 +202,11 @@ fn about(command: &Command) -> String {
 /// What is wrong with a command line, for a person: as clap says it, but with suggestions out of what `--help` shows.
 #[must_use]
 pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
+    {
+        return unknown_flag(error, flag, command, args);
+    }
     let unknown = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
         (ErrorKind::InvalidSubcommand, Some(ContextValue::String(name))) => name,
         _ => return error.to_string(),
@@ -219,6 +223,22 @@ pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> Str
         all => format!("\n\n  Did you mean {}?", all.join(" or ")),
     };
     format!("error: there is no command '{unknown}'{advice}\n\n`slipway --help` lists all commands.\n")
+}
+
+/// That a command does not take a word, and which one may have been meant.
+fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsString]) -> String {
+    let (mut path, mut here) = ("slipway".to_owned(), command);
+    for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(below) = here.find_subcommand(word) {
+            path = format!("{path} {}", below.get_name());
+            here = below;
+        }
+    }
+    let meant = match error.get(ContextKind::SuggestedArg) {
+        Some(ContextValue::String(meant)) => format!(" Did you mean {meant}?"),
+        _ => String::new(),
+    };
+    format!("error: `{path}` does not take '{flag}'.{meant}\n\n`{path} --help` shows what it takes.\n")
 }
 
 /// At most three commands that may have been meant, the likeliest first.
@@ -256,7 +276,7 @@ pub(crate) fn run(what: ProgramCommand, command: Command, printer: &Printer) -> 
             printer.bytes(completion(args.shell, &command).as_bytes())?;
         }
         ProgramCommand::Man(args) => {
-            let pages = man(&shown(&command), &args.directory).map_err(|source| CliError::Usage {
+            let pages = manpages::write(&shown(&command), &args.directory).map_err(|source| CliError::Usage {
                 message: format!("Cannot write man pages to {}: {source}", args.directory.display()),
                 hint: "Name a directory that can be written, such as ~/.local/share/man/man1.".to_owned(),
             })?;
@@ -281,23 +301,6 @@ fn shown(command: &Command) -> Command {
     let mut bare = Command::new("slipway").version(env!("CARGO_PKG_VERSION")).about(about(command));
     bare = bare.args(command.get_arguments().filter(|one| one.get_id() != "help" && one.get_id() != "version"));
     bare.subcommands(visible(command).cloned())
-}
-
-fn man(command: &Command, directory: &std::path::Path) -> io::Result<usize> {
-    std::fs::create_dir_all(directory)?;
-    let mut command = command.clone();
-    command.build();
-    let mut pages = 0;
-    let mut left = vec![(command.get_name().to_owned(), command)];
-    while let Some((name, command)) = left.pop() {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command.clone().display_name(&name)).title(name.to_uppercase()).render(&mut page)?;
-        std::fs::write(directory.join(format!("{name}.1")), page)?;
-        pages += 1;
-        let below = visible(&command).filter(|one| one.get_name() != "help");
-        left.extend(below.map(|one| (format!("{name}-{}", one.get_name()), one.clone())));
-    }
-    Ok(pages)
 }
 
 /// All commands with what they take, as Markdown.

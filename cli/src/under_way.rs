@@ -89,9 +89,9 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
             }
         }
         Unfinished::Building { app, package, first } => {
-            let ended =
-                if cancel_build(client, &package).await? { "is cancelled" } else { "is not under way any more" };
-            printer.say(&format!("Interrupted: the build of '{0}' {ended}; '{0}' is as it was.", app.name));
+            let what =
+                if cancel_build(client, &package).await? { "the build is cancelled" } else { "no build is under way" };
+            printer.say(&format!("Interrupted: {what}, '{}' is as it was.", app.name));
             if first {
                 left_behind(session, &app).await;
             }

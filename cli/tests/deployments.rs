@@ -143,6 +143,7 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     let platform = running().await;
     let ran = platform.run(&["restage", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("what was uploaded last for 'web', at 2026-01-31T12:00:00Z"), "{}", ran.err);
     assert_eq!(body(&platform, "POST /v3/deployments")["droplet"]["guid"], "droplet-1");
 
     let platform = running().await;
@@ -175,7 +176,7 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     platform.lock().build_hangs = true;
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
     assert_eq!(ran.exit, Exit::Interrupted);
-    assert!(ran.err.contains("the build of 'web' is cancelled; 'web' is as it was"), "{}", ran.err);
+    assert!(ran.err.contains("the build is cancelled, 'web' is as it was"), "{}", ran.err);
     assert!(asked(&platform, "POST /v3/builds/build-1/actions/cancel"));
     assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
 

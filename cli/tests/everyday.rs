@@ -193,7 +193,7 @@ async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
             &["delete-route", "slipway.localhost", "-n", "web"],
             "This deletes the route 'web.slipway.localhost', which leads to 1 app.",
         ),
-        (&["delete-service", "db"], "This deletes the service 'db'."),
+        (&["delete-service", "db"], "This deletes the service 'db' and takes it from 'web'."),
         (&["delete-user", "ann"], "This deletes the user 'ann' with all roles."),
         (&["delete-org", "main"], "This deletes the org 'main' with 1 space and everything in them."),
     ] {
@@ -297,9 +297,11 @@ async fn logs_are_chosen_by_number_and_source() {
     assert_eq!(ends(&["logs", "web", "-n", "2"]).await, ["two", "three"]);
     assert_eq!(ends(&["logs", "web", "--recent", "--source", "app"]).await, ["one", "three"]);
     assert_eq!(ends(&["logs", "web", "--since", "10m"]).await, Vec::<String>::new());
-    for args in
-        [&["logs", "web", "--since", "soon"][..], &["logs", "web", "--source", "nobody"], &["logs", "web", "-n", "0"]]
-    {
+    for args in [
+        &["logs", "web", "--since", "soon"][..],
+        &["logs", "web", "--source", "nobody"],
+        &["logs", "web", "-n", "1001"],
+    ] {
         assert_eq!(platform.run(args).await.exit, Exit::Usage, "{args:?}");
     }
 }
@@ -345,4 +347,30 @@ async fn a_password_is_typed_twice_and_piped_once() {
     let ran = platform.run_answering(&["passwd"], &["old", "new"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert_eq!(sent(&platform, "PUT /Users/user-1/password"), json!({ "oldPassword": "old", "password": "new" }));
+}
+
+#[tokio::test]
+async fn what_stays_and_what_is_there_is_named() {
+    let platform = furnished().await;
+    let ran = platform.run(&["restart-app-instance", "web", "7"]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("Instance '7' not found") && ran.err.contains("there is only 0"), "{}", ran.err);
+    let binding = json!({ "guid": "binding-1", "relationships": { "app": { "data": { "guid": "app-1" } },
+        "service_instance": { "data": { "guid": "service-1" } } } });
+    platform.lock().answers.insert("GET /v3/service_credential_bindings".to_owned(), page(&[binding]));
+    let ran = platform.run(&["delete-service", "db"]).await;
+    assert!(ran.err.contains("This deletes the service 'db' and takes it from 'web'."), "{}", ran.err);
+    let ran = platform.run(&["delete-service", "db", "-f"]).await;
+    assert!(ran.err.contains("stay in 'web' until `slipway restart web --strategy rolling`"), "{}", ran.err);
+    let ran = platform.run(&["logs", "web", "-n", "0"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    let event = |kind: &str| json!({ "guid": kind, "created_at": "2026-01-31T12:00:00Z", "type": kind });
+    let both = page(&[event("app.crash"), event("audit.app.process.crash")]);
+    platform.lock().answers.insert("GET /v3/audit_events".to_owned(), both);
+    let ran = platform.run(&["events", "web"]).await;
+    assert!(ran.out.contains("app.crash") && !ran.out.contains("process.crash"), "{}", ran.out);
+    let ran = platform.run(&["events", "web", "--all"]).await;
+    assert!(ran.out.contains("process.crash"), "{}", ran.out);
+    let ran = platform.run(&["delete", "web", "-f"]).await;
+    assert!(ran.err.contains("Its route stays: 'web.slipway.localhost'"), "{}", ran.err);
 }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let parsed = whole.clone().try_get_matches_from(&args).and_then(|matches| Program::from_arg_matches(&matches));
     let program = match parsed {
         Ok(program) => program,
-        Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
+        Err(error) if error.use_stderr() => {
             eprint!("{}", program::explain(&error, &whole, &args));
             return Exit::Usage.into();
         }
@@ -88,6 +88,12 @@ mod tests {
         assert!(says(&["slipway", "--json", "psuh"]).contains("Did you mean `slipway push`?"));
         assert!(says(&["slipway", "help", "psuh"]).contains("`slipway push`"));
         assert!(says(&["slipway", "stack", "biuld"]).contains("build"), "commands below others are clap's");
+        let text = says(&["slipway", "push", "--strateg", "x"]);
+        assert!(
+            text.starts_with("error: `slipway push` does not take '--strateg'. Did you mean --strategy?"),
+            "{text}"
+        );
+        assert!(!text.contains("tip:"), "{text}");
     }
 
     #[test]
@@ -101,6 +107,9 @@ mod tests {
         let page = |name: &str| std::fs::read_to_string(directory.path().join(name));
         assert!(page("slipway.1").expect("a page").contains("slipway"));
         assert!(page("slipway-push.1").expect("a page").contains("strategy"));
+        let logs = page("slipway-logs.1").expect("a page");
+        let synopsis = logs.split(".SH SYNOPSIS").nth(1).and_then(|rest| rest.split(".SH").next()).expect("a synopsis");
+        assert!(synopsis.contains("lines LINES]") && synopsis.contains("[APP]"), "{synopsis}");
         assert!(page("slipway-stack-build.1").is_ok());
         assert!(page("slipway-supervise.1").is_err() && page("slipway-reference.1").is_err());
         for shell in ["bash", "zsh", "fish"] {

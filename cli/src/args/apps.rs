@@ -119,8 +119,8 @@ pub struct LogsArgs {
     /// Show the last lines and end
     #[arg(long)]
     pub recent: bool,
-    /// Number of lines to begin with (at most 1000)
-    #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Number of lines to begin with (at most 1000); 0 with -f for new lines only
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub lines: Option<u32>,
     /// Only lines of the last while (30s, 10m, 2h, 1d)
     #[arg(long, value_name = "TIME")]

@@ -92,6 +92,9 @@ pub(crate) struct Stats {
     pub(crate) uptime: Option<f64>,
     #[serde(default)]
     pub(crate) details: Option<String>,
+    /// Crashes in a row, of one that does not run.
+    #[serde(default)]
+    pub(crate) crashes: u64,
     #[serde(default)]
     pub(crate) instance_guid: Option<String>,
     /// Healthy and ready, as its cell sees it.
@@ -103,6 +106,13 @@ pub(crate) struct Stats {
     pub(crate) disk_quota: Option<u64>,
     #[serde(default)]
     pub(crate) usage: Option<Usage>,
+}
+
+impl Stats {
+    /// Whether it crashed, be it that its next start has begun already: the moment between the two is short.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.state == "CRASHED" || (self.state == "STARTING" && self.crashes > 0)
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -173,6 +183,8 @@ pub(crate) struct Job {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {
     pub(crate) guid: String,
+    #[serde(default)]
+    pub(crate) created_at: String,
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) data: Value,

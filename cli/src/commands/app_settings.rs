@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Session, text};
 use crate::args::{HealthCheckArgs, ManifestArgs, RenameArgs};
 use crate::client::Body;
+use crate::client::views::App;
 use crate::error::CliError;
 
 pub(super) async fn rename(session: &Session, args: RenameArgs) -> Result<(), CliError> {
@@ -37,12 +38,22 @@ pub(super) async fn set_health_check(session: &Session, args: HealthCheckArgs) -
     let body = json!({ "health_check": { "type": args.kind.name(), "data": data } });
     client.send(Method::PATCH, &format!("/v3/processes/{}", text(&process, "/guid")), Body::Json(body)).await?;
     session.printer.say(&format!(
-        "The health check of '{0}' ({1}) is now '{2}'. It takes effect with `slipway restart {0}`.",
+        "The health check of '{0}' ({1}) is now '{2}'. {3}",
         app.name,
         args.process,
-        args.kind.name()
+        args.kind.name(),
+        takes_effect(&app)
     ));
     Ok(())
+}
+
+/// When a changed setting of an app holds, and how to get there.
+pub(super) fn takes_effect(app: &App) -> String {
+    if app.is_started() {
+        format!("Running instances keep the old one until a restart: `slipway restart {} --strategy rolling`", app.name)
+    } else {
+        "It holds from the next start on.".to_owned()
+    }
 }
 
 pub(super) async fn create_manifest(session: &Session, args: ManifestArgs) -> Result<(), CliError> {

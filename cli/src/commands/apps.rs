@@ -125,14 +125,16 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
     ];
     let rows = facts.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect();
     session.printer.table(&[], rows, "")?;
-    if let Some(deployment) = deployment {
-        session.printer.data(&format!("\n{}", under_way(&found.name, &deployment)))?;
+    if let Some(deployment) = &deployment {
+        session.printer.data(&format!("\n{}", under_way(&found.name, deployment)))?;
     }
+    let kinds: Vec<String> = shown.iter().map(|(process, _)| text(process, "/type")).collect();
     for (process, rows) in &shown {
         let decoded: Process = decode(process.clone(), "processes")?;
         let stats: Vec<Stats> = decode(rows.clone(), "stats")?;
+        let version = deployment.as_ref().map_or("", |deployment| version(deployment, &decoded, &kinds));
         session.printer.data(&format!(
-            "\nprocess {}: {} wanted, {} memory, {} disk",
+            "\nprocess {}{version}: {} wanted, {} memory, {} disk",
             decoded.kind,
             decoded.instances,
             human(decoded.memory_in_mb << 20),
@@ -144,6 +146,17 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// Which of two processes of a type this one is; nothing for a type that has one only.
+fn version(deployment: &Deployment, process: &Process, kinds: &[String]) -> &'static str {
+    if kinds.iter().filter(|kind| **kind == process.kind).count() < 2 {
+        ""
+    } else if deployment.new_processes.iter().any(|new| new.guid == process.guid) {
+        " (new version)"
+    } else {
+        " (old version)"
+    }
 }
 
 /// What a deployment does now, and what can be done about it.
@@ -262,13 +275,16 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
     };
     let what = if args.routes { " and its routes" } else { "" };
     session.confirm(args.force, &format!("This deletes '{}'{what}.", app.name)).await?;
-    let mut routes: Vec<Route> = Vec::new();
+    let mut routes: Vec<Route> =
+        client.list_as(&query("/v3/routes", &[("app_guids", app.guid.as_str()), ("per_page", "5000")])).await?;
+    let mut left = Vec::new();
     if args.routes {
-        routes = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
         let shared = routes.iter().find(|route| route.destinations.iter().any(|to| to.app.guid != app.guid));
         if let Some(route) = shared {
             return Err(CliError::RouteShared { url: route.url.clone() });
         }
+    } else {
+        left = std::mem::take(&mut routes);
     }
     let answer = client.send(Method::DELETE, &format!("/v3/apps/{}", app.guid), Body::None).await?;
     client.finish(&answer).await?;
@@ -278,10 +294,16 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
             other => client.finish(&other?).await?,
         }
     }
-    let with = match routes.as_slice() {
-        [] => String::new(),
-        all => format!(" with {}", all.iter().map(|route| format!("'{}'", route.url)).collect::<Vec<_>>().join(", ")),
+    let written = |all: &[Route]| all.iter().map(|route| format!("'{}'", route.url)).collect::<Vec<_>>().join(", ");
+    let with = if routes.is_empty() { String::new() } else { format!(" with {}", written(&routes)) };
+    let (verb, remove) = if left.len() == 1 { ("route stays", "it") } else { ("routes stay", "them") };
+    let stay = match left.is_empty() {
+        true => String::new(),
+        false => format!(
+            " Its {verb}: {}; `slipway delete-orphaned-routes` removes {remove} when no app is left there.",
+            written(&left)
+        ),
     };
-    session.printer.say(&format!("'{}' is deleted{with}.", app.name));
+    session.printer.say(&format!("'{}' is deleted{with}.{stay}", app.name));
     Ok(())
 }

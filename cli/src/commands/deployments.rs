@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Session, lifecycle, text};
 use crate::args::{RollbackArgs, Strategy};
-use crate::client::views::{App, Deployment, Revision};
+use crate::client::views::{App, Deployment, Process, Revision};
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::{self, Before, Bring, Patience, PushError, Rollout, active_deployment, follow};
@@ -137,7 +137,7 @@ pub(super) async fn cancel(session: &Session, name: Option<String>) -> Result<()
 pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(), CliError> {
     let (app, deployment) = active(session, name).await?;
     let client = session.client()?;
-    let before = Before::of(client, &app).await?;
+    let wanted = wanted(&push::processes(client, &app).await?);
     if deployment.status.reason == "PAUSED" {
         client.send(Method::POST, &format!("/v3/deployments/{}/actions/continue", deployment.guid), Body::None).await?;
         session.printer.say(&format!("The canary of '{}' goes on …", app.name));
@@ -145,8 +145,17 @@ pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(
         session.printer.say(&format!("The deployment of '{}' is not waiting; following it …", app.name));
     }
     let now: Deployment = client.get(&format!("/v3/deployments/{}", deployment.guid)).await?;
-    let done = follow(session, &app, now, before.web_wanted(), Patience::All).await?;
+    let done = follow(session, &app, now, wanted, Patience::All).await?;
     lifecycle::deployed(session, &app, done).await
+}
+
+/// Web instances that a canary that stands at a step ends with. Beside what it has replaced there is one more than are
+/// wanted, until nothing of the old version is left.
+fn wanted(processes: &[Process]) -> u32 {
+    let web: Vec<u32> =
+        processes.iter().filter(|one| one.kind == "web" && one.instances > 0).map(|one| one.instances).collect();
+    let all: u32 = web.iter().sum();
+    if web.len() > 1 { all - 1 } else { all }
 }
 
 #[cfg(test)]
@@ -181,6 +190,17 @@ mod tests {
             let error = version(&running, wanted).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_canary_ends_with_as_many_as_before() {
+        let process = |kind: &str, instances: u32| -> Process {
+            serde_json::from_value(serde_json::json!({ "guid": "p", "type": kind, "instances": instances }))
+                .expect("one")
+        };
+        assert_eq!(wanted(&[process("web", 3), process("web", 1), process("worker", 2)]), 3);
+        assert_eq!(wanted(&[process("web", 2), process("web", 2)]), 3);
+        assert_eq!(wanted(&[process("web", 0), process("web", 3)]), 3);
     }
 
     #[test]

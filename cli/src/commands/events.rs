@@ -19,6 +19,8 @@ const SHOWN: &[&str] = &[
     "type",
     "state",
 ];
+/// A crash as the process's own: it is told of its app as well (`app.crash`).
+const CRASH_OF_PROCESS: &str = "audit.app.process.crash";
 /// Longest value in the description.
 const LONGEST: usize = 60;
 
@@ -29,7 +31,10 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Cl
     let page: Value = session.client()?.get(&path).await?;
     let mut list = page.get("resources").and_then(Value::as_array).cloned().unwrap_or_default();
     if !args.all {
-        list.retain(|event| !is_a_look(&text(event, "/type")));
+        list.retain(|event| {
+            let kind = text(event, "/type");
+            !is_a_look(&kind) && kind != CRASH_OF_PROCESS
+        });
     }
     let row = |event: &Value| {
         vec![text(event, "/created_at"), text(event, "/type"), text(event, "/actor/name"), description(event)]

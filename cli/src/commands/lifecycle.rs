@@ -63,7 +63,8 @@ pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), 
         &[("app_guids", &app.guid), ("states", "READY"), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")],
     );
     let package = newest(session, &path).await?.ok_or_else(|| PushError::NotStaged { app: app.name.clone() })?;
-    let droplet = build(session, &app, &package).await?;
+    session.printer.say(&format!("Building what was uploaded last for '{}', at {}.", app.name, package.created_at));
+    let droplet = build(session, &app, &package.guid).await?;
     let before = Before::of(client, &app).await?;
     let strategy = choose(session, &app, &args.how, Strategy::Rolling, &before);
     let rollout = Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All };
@@ -130,7 +131,7 @@ async fn stage_if_needed(session: &Session, app: &App) -> Result<(), CliError> {
         "/v3/packages",
         &[("app_guids", &app.guid), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")],
     );
-    let Some(package) = newest(session, &path).await? else { return Ok(()) };
+    let Some(Package { guid: package, .. }) = newest(session, &path).await? else { return Ok(()) };
     let path =
         query(&format!("/v3/packages/{package}/droplets"), &[("states", "STAGED"), ("per_page", "1"), ("page", "1")]);
     if client.list(&path).await?.is_empty() {
@@ -140,10 +141,10 @@ async fn stage_if_needed(session: &Session, app: &App) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Guid of the first package of a list.
-async fn newest(session: &Session, path: &str) -> Result<Option<String>, CliError> {
+/// The first package of a list.
+async fn newest(session: &Session, path: &str) -> Result<Option<Package>, CliError> {
     let found: Vec<Package> = session.client()?.list_as(path).await?;
-    Ok(found.into_iter().next().map(|package| package.guid))
+    Ok(found.into_iter().next())
 }
 
 /// Waits until it runs and prints where.
@@ -169,8 +170,25 @@ pub(super) async fn settle(session: &Session, app: &App, before: &Before) -> Res
 
 pub(super) async fn restart_instance(session: &Session, args: InstanceArgs) -> Result<(), CliError> {
     let app = session.app(&args.name).await?;
-    let path = format!("/v3/apps/{}/processes/{}/instances/{}", app.guid, args.process, args.index);
-    session.client()?.send(Method::DELETE, &path, Body::None).await?;
+    let (client, kind) = (session.client()?, args.process);
+    let path = format!("/v3/apps/{}/processes/{kind}/instances/{}", app.guid, args.index);
+    match client.send(Method::DELETE, &path, Body::None).await {
+        Err(error) if error.has_status(404) => {
+            let all = processes(client, &app).await?;
+            let of_app = format!(" of app '{}'", app.name);
+            let Some(process) = all.iter().find(|process| process.kind == kind) else {
+                return Err(CliError::Missing { kind: "Process", name: kind, place: of_app });
+            };
+            let there = match process.instances {
+                0 => "none is wanted".to_owned(),
+                1 => "there is only 0".to_owned(),
+                count => format!("there are 0 to {}", count - 1),
+            };
+            let place = format!(" among those of process {kind}{of_app}: {there}");
+            return Err(CliError::Missing { kind: "Instance", name: args.index.to_string(), place });
+        }
+        other => drop(other?),
+    }
     session.printer.say(&format!(
         "Instance {} of '{name}' is being replaced. `slipway app {name}` shows how far it is.",
         args.index,

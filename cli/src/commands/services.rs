@@ -192,11 +192,22 @@ pub(super) async fn update(session: &Session, args: UserProvidedArgs) -> Result<
 
 pub(super) async fn delete(session: &Session, args: DeleteNamedArgs) -> Result<(), CliError> {
     let Some(found) = gone(session, find(session, &args.name).await)? else { return Ok(()) };
-    session.confirm(args.force, &format!("This deletes the service '{}'.", found.name)).await?;
+    let bound = bindings(session, std::slice::from_ref(&found.guid)).await?;
+    let mut apps: Vec<&str> = bound.iter().map(|(_, app, _)| app.as_str()).filter(|app| !app.is_empty()).collect();
+    apps.sort_unstable();
+    apps.dedup();
+    let quoted = apps.iter().map(|app| format!("'{app}'")).collect::<Vec<_>>().join(", ");
+    let to = if apps.is_empty() { String::new() } else { format!(" and takes it from {quoted}") };
+    session.confirm(args.force, &format!("This deletes the service '{}'{to}.", found.name)).await?;
     let client = session.client()?;
     let answer = client.send(Method::DELETE, &format!("/v3/service_instances/{}", found.guid), Body::None).await?;
     client.finish(&answer).await?;
-    session.printer.say(&format!("Service '{}' is deleted.", found.name));
+    let next: Vec<String> = apps.iter().map(|app| format!("`slipway restart {app} --strategy rolling`")).collect();
+    let seen = match next.is_empty() {
+        true => String::new(),
+        false => format!(" Its credentials stay in {quoted} until {}.", next.join(", ")),
+    };
+    session.printer.say(&format!("Service '{}' is deleted.{seen}", found.name));
     Ok(())
 }
 

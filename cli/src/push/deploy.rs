@@ -198,6 +198,8 @@ fn progress(rows: &[Stats], wanted: u32) -> String {
     let running = rows.iter().filter(|row| row.state == "RUNNING").count();
     let others: Vec<Stats> = rows.iter().filter(|row| row.state != "RUNNING").cloned().collect();
     let rest = if others.is_empty() { String::new() } else { format!(", {}", summary(&others)) };
+    // Somebody may have scaled the app since.
+    let wanted = rows.len().max(wanted as usize);
     format!("new version: {running} of {wanted} running{rest}")
 }
 
@@ -217,12 +219,13 @@ impl Watch {
 
     /// Why it must be given up, if so.
     fn verdict(&mut self, rows: &[Stats], now: Instant) -> Option<String> {
-        let reason = |state: &str| {
-            let details = rows.iter().filter(|row| row.state == state).find_map(|row| row.details.clone());
+        let reason = |is: fn(&Stats) -> bool| {
+            let details = rows.iter().filter(|row| is(row)).find_map(|row| row.details.clone());
             printable(&details.unwrap_or_else(|| "the platform gave no reason".to_owned()))
         };
-        let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
-        let (running, crashed, down) = (count("RUNNING"), count("CRASHED"), count("DOWN"));
+        let count = |is: fn(&Stats) -> bool| rows.iter().filter(|row| is(row)).count();
+        let is_down = |row: &Stats| row.state == "DOWN";
+        let (running, crashed, down) = (count(|row| row.state == "RUNNING"), count(Stats::has_crashed), count(is_down));
         if running > self.running {
             (self.running, self.moved) = (running, now);
             (self.crashed_since, self.nowhere_since) = (None, None);
@@ -230,7 +233,7 @@ impl Watch {
         if crashed > 0 {
             let since = *self.crashed_since.get_or_insert(now);
             if running == 0 || now - since > CRASH_PATIENCE {
-                return Some(format!("it crashed: {}", reason("CRASHED")));
+                return Some(format!("it crashed: {}", reason(Stats::has_crashed)));
             }
         }
         let stands = down > 0 && down + running == rows.len() && rows.iter().any(|row| row.details.is_some());
@@ -239,7 +242,7 @@ impl Watch {
             if now - since > NO_ROOM {
                 return Some(format!(
                     "there is no room for it beside the old version ({}); --strategy recreate stops the old one first",
-                    reason("DOWN")
+                    reason(is_down)
                 ));
             }
         } else {
@@ -318,6 +321,12 @@ mod tests {
         assert_eq!(watch.verdict(&mixed, after(20)), None);
         assert!(watch.verdict(&mixed, after(22)).is_some());
 
+        // It starts again so soon that nobody sees it crashed.
+        let mut again = row("STARTING", Some("exit 3"));
+        assert_eq!(new().verdict(std::slice::from_ref(&again), after(1)), None);
+        again.crashes = 1;
+        assert_eq!(new().verdict(&[again], after(1)).as_deref(), Some("it crashed: exit 3"));
+
         let mut watch = new();
         let nowhere = [row("RUNNING", None), row("DOWN", Some("needs 64 MiB"))];
         assert_eq!(watch.verdict(&nowhere, after(1)), None);
@@ -341,5 +350,7 @@ mod tests {
             "new version: 1 of 3 running, 1 starting"
         );
         assert_eq!(progress(&[], 2), "new version: 0 of 2 running");
+        let three = [row("RUNNING", None), row("RUNNING", None), row("RUNNING", None)];
+        assert_eq!(progress(&three, 2), "new version: 3 of 3 running");
     }
 }

@@ -21,7 +21,7 @@ use serde_json::json;
 pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
-pub(crate) use stage::{cancel_build, stage};
+pub(crate) use stage::{STAGING_IN_PROGRESS, cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
 pub(crate) use upload::Zip;

@@ -91,7 +91,7 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
 }
 
 /// The platform's code for a build that goes on already.
-const IN_PROGRESS: u32 = 170_017;
+pub(crate) const STAGING_IN_PROGRESS: u32 = 170_017;
 /// How often another build is ended to make room for this one: somebody may push as often.
 const TRIES: u32 = 3;
 
@@ -101,7 +101,7 @@ async fn begin(session: &Session, app: &App, package: &str) -> Result<Build, Cli
     for _ in 1..TRIES {
         let body = json!({ "package": { "guid": package } });
         match client.send_json(Method::POST, "/v3/builds", body).await {
-            Err(error) if error.has_code(IN_PROGRESS) => {}
+            Err(error) if error.has_code(STAGING_IN_PROGRESS) => {}
             other => return Ok(other?),
         }
         let open = query("/v3/builds", &[("app_guids", app.guid.as_str()), ("states", "STAGING")]);

@@ -153,21 +153,23 @@ fn judge(rows: &[Stats], wanted: u32, before: &Before, patience: Patience) -> Ve
         return Verdict::Runs(Vec::new());
     }
     let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
-    let (running, crashed, down) = (count("RUNNING"), count("CRASHED"), count("DOWN"));
-    let reason = |state: &str| {
-        let details = rows.iter().filter(|row| row.state == state).find_map(|row| row.details.clone());
+    let (running, down) = (count("RUNNING"), count("DOWN"));
+    let crashed = rows.iter().filter(|row| row.has_crashed()).count();
+    let reason = |is: fn(&Stats) -> bool| {
+        let details = rows.iter().filter(|row| is(row)).find_map(|row| row.details.clone());
         printable(&details.unwrap_or_else(|| "the platform gave no reason".to_owned()))
     };
     if running >= wanted || (patience == Patience::FirstOfWeb && running > 0) {
         Verdict::Runs(Vec::new())
     } else if rows.len() >= wanted && crashed == rows.len() {
-        Verdict::Crashed(reason("CRASHED"))
+        Verdict::Crashed(reason(Stats::has_crashed))
     } else if rows.len() >= wanted && running > 0 && running + crashed == rows.len() {
         // Some run and the others will not without a change: worth a warning, not a failure.
-        let broken = rows.iter().filter(|row| row.state == "CRASHED");
-        Verdict::Runs(broken.map(|row| format!("instance {} crashed: {}", row.index, reason("CRASHED"))).collect())
+        let broken = rows.iter().filter(|row| row.has_crashed());
+        let reason = reason(Stats::has_crashed);
+        Verdict::Runs(broken.map(|row| format!("instance {} crashed: {reason}", row.index)).collect())
     } else if rows.len() >= wanted && down == rows.len() && rows.iter().any(|row| row.details.is_some()) {
-        Verdict::Nowhere(reason("DOWN"))
+        Verdict::Nowhere(reason(|row| row.state == "DOWN"))
     } else {
         Verdict::Waits
     }
@@ -255,7 +257,12 @@ pub(crate) fn summary(rows: &[Stats]) -> String {
         if !of_state.is_empty() {
             let details = of_state.iter().find_map(|row| row.details.as_deref());
             let details = details.map(|text| format!(" ({})", printable(text))).unwrap_or_default();
-            let word = if state == "DOWN" && !details.is_empty() { WAITS.to_owned() } else { state.to_lowercase() };
+            let word = match (state, details.is_empty()) {
+                ("DOWN", false) => WAITS.to_owned(),
+                // Without a reason it has none: it is a moment old.
+                ("DOWN", true) => "about to be placed".to_owned(),
+                _ => state.to_lowercase(),
+            };
             parts.push(format!("{} {word}{details}", of_state.len()));
         }
     }
@@ -292,6 +299,8 @@ mod tests {
     #[test]
     fn rows_are_judged() {
         use Patience::{All, FirstOfWeb};
+        // It starts again so soon that nobody sees it crashed.
+        let again = Stats { crashes: 1, ..row("STARTING", "a", Some("exit 3")) };
         let runs = |text: &[&str]| Verdict::Runs(text.iter().map(|&t| t.to_owned()).collect());
         for (rows, wanted, patience, verdict) in [
             (vec![], 1, All, Verdict::Waits),
@@ -302,6 +311,7 @@ mod tests {
             (vec![row("RUNNING", "a", None), row("STARTING", "b", None)], 2, FirstOfWeb, runs(&[])),
             (vec![row("CRASHED", "a", Some("exit 3"))], 1, All, Verdict::Crashed("exit 3".into())),
             (vec![row("CRASHED", "a", Some("exit 3"))], 2, All, Verdict::Waits),
+            (vec![again], 1, All, Verdict::Crashed("exit 3".into())),
             (
                 vec![row("RUNNING", "a", None), row("CRASHED", "b", Some("exit 3"))],
                 2,
@@ -337,6 +347,7 @@ mod tests {
         let rows = [row("RUNNING", "a", None), row("STARTING", "b", Some("fetching")), row("RUNNING", "c", None)];
         assert_eq!(summary(&rows), "2 running, 1 starting (fetching)");
         assert_eq!(summary(&[]), "no instance yet");
+        assert_eq!(summary(&[row("DOWN", "d", None)]), "1 about to be placed");
         assert_eq!(summary(&[row("DOWN", "d", Some("needs 64 MiB"))]), "1 waiting for room (needs 64 MiB)");
     }
 }

@@ -488,7 +488,8 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
         ("POST", "/v3/packages") => {
             json!({ "guid": "package-1", "type": "bits", "state": "AWAITING_UPLOAD", "data": {} })
         }
-        ("GET", "/v3/packages") => list(vec![json!({ "guid": "package-1", "state": "READY", "data": {} })]),
+        ("GET", "/v3/packages") => list(vec![json!({ "guid": "package-1", "state": "READY", "data": {},
+            "created_at": "2026-01-31T12:00:00Z" })]),
         ("GET", "/v3/packages/package-1") => json!({ "guid": "package-1", "state": "READY", "data": {} }),
         ("GET", "/v3/packages/package-1/droplets") => list(vec![json!({ "guid": "droplet-1" })]),
         ("POST", "/v3/builds") => {

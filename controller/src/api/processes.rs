@@ -435,6 +435,11 @@ fn instance_stats(
     };
     let Some(row) = state.row.filter(|_| state.state != "DOWN") else { return stats };
     let mebibytes = |value: i64| value.unsigned_abs().saturating_mul(1 << 20);
+    stats.crashes = row
+        .exit
+        .as_ref()
+        .and_then(|exit| exit.get("crashes")?.as_u64())
+        .filter(|crashes| *crashes > 0 && state.state != "RUNNING");
     stats.uptime = (Utc::now() - state.since).num_seconds().max(0).unsigned_abs();
     stats.instance_guid = Some(instance_guid(row.id, row.incarnation.unsigned_abs()).to_string());
     // Behind a port of its cell an instance's own address means nothing to anybody outside that cell.

@@ -225,6 +225,28 @@ async fn instances_that_are_wanted_have_a_row() {
     let down = rows().await;
     assert_eq!(down.iter().map(|row| row["index"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
     assert!(down.iter().all(|row| row["state"] == "DOWN" && row["type"] == "web"), "{down:?}");
+    // One that starts again says that it had crashed: the state between the two is too short to be seen.
+    sqlx::query(
+        "insert into cell (id, zone, memory_mb, disk_mb, slots) values (gen_random_uuid(), 'z1', 65536, 65536, 99)",
+    )
+    .execute(&controller.database.pool)
+    .await
+    .expect("a cell");
+    sqlx::query(
+        "insert into assignment (id, group_id, app_id, index, spec, kind, cell, slot, seq, observed, exit)
+         select gen_random_uuid(), p.guid, p.app_guid, i, p.spec, 'lrp', c.id, i, 1, 'starting',
+                case when i = 0 then '{\"crashes\": 2}'::jsonb end
+         from process p cross join generate_series(0, 1) i cross join cell c
+         where p.app_guid::text = $1 and p.type = 'web'",
+    )
+    .bind(&app)
+    .execute(&controller.database.pool)
+    .await
+    .expect("instances");
+    let starting = rows().await;
+    let of = |index: usize| (starting[index]["state"].as_str(), starting[index].get("crashes").cloned());
+    assert_eq!((of(0), of(1)), ((Some("STARTING"), Some(json!(2))), (Some("STARTING"), None)));
+    sqlx::query("delete from assignment").execute(&controller.database.pool).await.expect("gone");
     scale(0).await;
     assert!(rows().await.is_empty());
     scale(2).await;

@@ -29,7 +29,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildPlan, 
             }
             other => Problem::BadPackage(other.to_string()),
         })?;
-    runner.headline(&format!("Unpacked {} files, {} kB", unpacked.entries, unpacked.bytes >> 10));
+    runner.headline(&unpacked_words(unpacked.entries, unpacked.bytes));
     let mut ask = |index: usize| {
         let directory = foreign(request, index, runner)?;
         let app = staging_path(app);
@@ -44,6 +44,13 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildPlan, 
         runner.detail(note);
     }
     Ok(planned.plan)
+}
+
+/// What was unpacked, in words.
+fn unpacked_words(entries: u64, bytes: u64) -> String {
+    let files = if entries == 1 { "file" } else { "files" };
+    let size = if bytes < 1 << 10 { format!("{bytes} bytes") } else { format!("{} kB", bytes >> 10) };
+    format!("Unpacked {entries} {files}, {size}")
 }
 
 /// The path under which foreign buildpacks know the app while staging, where the cell shows it there too.
@@ -126,4 +133,15 @@ fn clone(url: &str, target: &Path, name: &str, runner: &Runner) -> Result<(), Pr
         buildpack: name.to_owned(),
         detail: format!("git could not fetch it ({}): {last}", slipway_buildpacks::run::ended(status)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unpacked_words;
+
+    #[test]
+    fn small_apps_have_a_size_too() {
+        assert_eq!(unpacked_words(1, 120), "Unpacked 1 file, 120 bytes");
+        assert_eq!(unpacked_words(3, 4096), "Unpacked 3 files, 4 kB");
+    }
 }

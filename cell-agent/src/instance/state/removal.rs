@@ -22,7 +22,11 @@ impl Life {
         match after {
             AfterRemoval::Stopped => {
                 self.phase = Phase::Stopped;
-                actions.extend([observe(InstanceState::Stopped), Action::Say("stopped".to_owned())]);
+                actions.push(observe(InstanceState::Stopped));
+                // A build has said how it ended; that nothing is left of its sandbox is no news to anybody.
+                if self.kind() != WorkloadKind::Build {
+                    actions.push(Action::Say("stopped".to_owned()));
+                }
             }
             AfterRemoval::Forgotten => {
                 self.phase = Phase::Stopped;
