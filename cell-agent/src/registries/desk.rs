@@ -99,7 +99,14 @@ impl Desk {
     ) -> Result<Response<Body>, Fault> {
         let order = npm.document(&package, long).ok_or_else(Fault::busy)?;
         let registry = Arc::clone(&order.registry);
-        let kept = self.fetcher.whole(order, guest).await?;
+        let kept = match self.fetcher.whole(order, guest).await {
+            // The other form says what an installation needs as well.
+            Err(fault) if fault.status == StatusCode::GATEWAY_TIMEOUT => {
+                let other = npm.document(&package, !long).and_then(|order| self.fetcher.kept(&order.key));
+                other.ok_or(fault)?
+            }
+            found => found?,
+        };
         let tag = tag_of(&kept, &npm.door);
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));

@@ -235,7 +235,7 @@ impl Fetcher {
         // Nothing may take the whole cache.
         let most = order.most.min(self.store.limit() / 2);
         let too_large = || {
-            let text = format!("sends more than {} MiB for {}", most >> 20, order.what);
+            let text = format!("sends more than {} MiB, the most that is taken, for {}", most >> 20, order.what);
             Fault::upstream(&order.registry, text)
         };
         let length = response.content_length();

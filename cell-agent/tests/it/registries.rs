@@ -79,10 +79,14 @@ impl Proxy {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "*/*").await
+    }
+
+    async fn get_as(&self, path: &str, accept: &str) -> (u16, String) {
         let response = reqwest::Client::builder().no_proxy().build().expect("a client");
         let path = path.strip_prefix(&self.base).unwrap_or(path);
         let response =
-            response.get(format!("{}{path}", self.base)).header("accept", "*/*").send().await.expect("an answer");
+            response.get(format!("{}{path}", self.base)).header("accept", accept).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.unwrap_or_else(|_| "BROKEN OFF".to_owned()))
     }
 
@@ -154,6 +158,8 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
     proxy.start(&format!("offline = true\n{}", npm(&upstream))).await;
     let _build = proxy.admit();
     assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
+    let short = proxy.get_as("/npm/left-pad", "application/vnd.npm.install-v1+json").await;
+    assert_eq!(short.0, 200, "in another form than it was asked for before: {}", short.1);
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, "archive".to_owned()));
     for _ in 0..2 {
         let (status, text) = proxy.get("/npm/@corp%2fnone").await;
