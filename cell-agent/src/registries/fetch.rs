@@ -92,6 +92,11 @@ impl Fetcher {
         self.store.get(key).map(Arc::new)
     }
 
+    /// Room for something that is made of what is kept.
+    pub(super) fn draft(&self) -> std::io::Result<Draft> {
+        self.store.draft()
+    }
+
     /// The whole thing, fetched or asked for again when that is due.
     pub(super) async fn whole(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Arc<Kept>, Fault> {
         match self.find(order, guest).await? {

@@ -203,6 +203,21 @@ async fn what_many_want_at_once_is_fetched_once() {
     upstream.put("/root/large/-/large-1.0.0.tgz", Answer::Content("\"a\"", large.clone()));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
+    // A document too large for the memory of many answers comes from the disk.
+    let versions = (0..4000).map(|number| {
+        (
+            format!("{number}.0.0"),
+            json!({ "dist": { "tarball": format!("https://files.example/a.tgz?{}", "x".repeat(300)) } }),
+        )
+    });
+    let versions: serde_json::Map<String, Value> = versions.collect();
+    let document = json!({ "name": "large", "versions": versions }).to_string().into_bytes();
+    assert!(document.len() > 1 << 20);
+    upstream.put("/root/large", Answer::Content("\"d\"", document));
+    let documents = join_all((0..8).map(|_| proxy.json("/npm/large"))).await;
+    assert!(documents.iter().all(|document| document["versions"].as_object().is_some_and(|all| all.len() == 4000)));
+    assert!(documents.iter().all(|document| !document.to_string().contains("xxx")), "and its addresses lead back");
+    assert_eq!(upstream.count("/root/large"), 1);
     let all = join_all((0..8).map(|_| proxy.get("/npm/large/-/large-1.0.0.tgz"))).await;
     assert!(all.iter().all(|(status, text)| *status == 200 && text.as_bytes() == large));
     assert_eq!(upstream.count("/root/large/-/large-1.0.0.tgz"), 1);
