@@ -14,6 +14,7 @@ mod isolation;
 mod neighbour;
 mod operator;
 mod python;
+mod registries;
 mod services;
 mod sidecars;
 mod warm;
@@ -75,6 +76,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     bad_builds::source_larger_than_the_staging_disk_is_told,
     operator::security_groups_hold_at_once,
     operator::uploaded_buildpacks_stage,
+    registries::private_packages_come_without_a_credential_in_the_build,
     hanging::a_cell_that_hangs_is_told_and_comes_back,
     chaos::one_instance_is_killed_under_load,
     chaos::the_agent_is_killed_under_load,

@@ -19,12 +19,14 @@ use super::guests::Guest;
 use super::npm::{self, Archive, Npm};
 use super::paths::{self, Package, Wanted, mark};
 use super::pypi::{self, Page, Pypi};
-use super::store::Kept;
+use super::store::{Draft, Kept};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Documents that are read at a time: each may take some tens of megabytes of memory.
 const READING: usize = 2;
+/// Answers that are sent from memory.
+const SMALL: usize = 1 << 20;
 /// Read from the disk at once.
 const PIECE: u64 = 256 << 10;
 /// So much of a file that is still coming is held back until it is known to be what it should be.
@@ -34,8 +36,8 @@ const HELD_BACK: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Desk {
     fetcher: Arc<Fetcher>,
-    npm: Option<Npm>,
-    pypi: Option<Pypi>,
+    npm: Option<Arc<Npm>>,
+    pypi: Option<Arc<Pypi>>,
     roots: Vec<String>,
     reading: Semaphore,
 }
@@ -43,6 +45,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(fetcher: Fetcher, npm: Option<Npm>, pypi: Option<Pypi>) -> Self {
         let roots = npm.as_ref().map(Npm::roots).unwrap_or_default();
+        let (npm, pypi) = (npm.map(Arc::new), pypi.map(Arc::new));
         Self { fetcher: Arc::new(fetcher), npm, pypi, roots, reading: Semaphore::new(READING) }
     }
 
@@ -91,7 +94,7 @@ impl Desk {
 
     async fn package(
         &self,
-        npm: &Npm,
+        npm: &Arc<Npm>,
         package: Package,
         long: bool,
         headers: &HeaderMap,
@@ -99,21 +102,31 @@ impl Desk {
     ) -> Result<Response<Body>, Fault> {
         let order = npm.document(&package, long).ok_or_else(Fault::busy)?;
         let registry = Arc::clone(&order.registry);
-        let kept = self.fetcher.whole(order, guest).await?;
+        let kept = match self.fetcher.whole(order, guest).await {
+            // The other form says what an installation needs as well.
+            Err(fault) if fault.status == StatusCode::GATEWAY_TIMEOUT => {
+                let other = npm.document(&package, !long).and_then(|order| self.fetcher.kept(&order.key));
+                other.ok_or(fault)?
+            }
+            found => found?,
+        };
         let tag = tag_of(&kept, &npm.door);
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
-        let content = self.read(&kept).await?;
-        let rewritten = npm.rewritten(&package, &content).map_err(|error| {
-            Fault::upstream(&registry, format!("sends no document of versions for {}: {error}", package.path()))
+        let (npm, fetcher, name) = (Arc::clone(npm), Arc::clone(&self.fetcher), package.path());
+        let made = self.read(&kept, move |content| {
+            npm.rewritten(&package, &content).map(|rewritten| Made::of(rewritten, &fetcher))
+        });
+        let made = made.await?.map_err(|error| {
+            Fault::upstream(&registry, format!("sends no document of versions for {name}: {error}"))
         })?;
-        Ok(document(rewritten, if long { "application/json" } else { npm::SHORT }, tag))
+        Ok(document(made?, if long { "application/json" } else { npm::SHORT }, tag))
     }
 
     async fn project(
         &self,
-        pypi: &Pypi,
+        pypi: &Arc<Pypi>,
         project: String,
         as_json: bool,
         headers: &HeaderMap,
@@ -125,23 +138,31 @@ impl Desk {
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
-        let page = self.page(pypi, &project, &kept).await?;
-        Ok(match as_json {
-            true => document(page.as_json(&pypi.door), pypi::JSON, tag),
-            false => document(page.as_html(&pypi.door), "text/html; charset=utf-8", tag),
-        })
+        let (door, fetcher) = (pypi.door.clone(), Arc::clone(&self.fetcher));
+        let made = self.page(pypi, &project, &kept, move |page| {
+            Made::of(if as_json { page.as_json(&door) } else { page.as_html(&door) }, &fetcher)
+        });
+        Ok(document(made.await??, if as_json { pypi::JSON } else { "text/html; charset=utf-8" }, tag))
     }
 
-    async fn page(&self, pypi: &Pypi, project: &str, kept: &Arc<Kept>) -> Result<Page, Fault> {
-        let content = self.read(kept).await?;
-        let label = &kept.label;
-        Page::read(project, &label.content_type, &label.from, &content)
+    /// What `work` makes of a project's page.
+    async fn page<T: Send + 'static>(
+        &self,
+        pypi: &Arc<Pypi>,
+        project: &str,
+        kept: &Arc<Kept>,
+        work: impl FnOnce(Page) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (name, label) = (project.to_owned(), kept.label.clone());
+        let done =
+            self.read(kept, move |content| Page::read(&name, &label.content_type, &label.from, &content).map(work));
+        done.await?
             .map_err(|error| Fault::upstream(&pypi.registry, format!("sends no page of files for {project}: {error}")))
     }
 
     /// The archive at its usual place, with its digest where the document of its package is here. A lock file names archives without
     /// asking for documents, and its digests are npm's to check.
-    async fn known(&self, npm: &Npm, package: &Package, address: String) -> Result<Archive, Fault> {
+    async fn known(&self, npm: &Arc<Npm>, package: &Package, address: String) -> Result<Archive, Fault> {
         let plain = Archive { address, expected: None };
         let order = npm.archive(package, plain.clone());
         if order.and_then(|order| self.fetcher.kept(&order.key)).is_some_and(|kept| kept.label.checked) {
@@ -150,8 +171,9 @@ impl Desk {
         for long in [false, true] {
             let kept = npm.document(package, long).and_then(|order| self.fetcher.kept(&order.key));
             let Some(kept) = kept else { continue };
-            let content = self.read(&kept).await?;
-            if let Some(archive) = npm::archive_of(&content, |address| address == plain.address) {
+            let wanted = plain.address.clone();
+            let found = self.read(&kept, move |content| npm::archive_of(&content, |address| address == wanted));
+            if let Some(archive) = found.await? {
                 return Ok(archive);
             }
         }
@@ -161,29 +183,29 @@ impl Desk {
     /// The archive that the document of its package names: of the one that is here, or else of the one that its registry has now.
     async fn named(
         &self,
-        npm: &Npm,
+        npm: &Arc<Npm>,
         package: &Package,
-        fits: impl Fn(&str) -> bool,
+        fits: impl Fn(&str) -> bool + Clone + Send + 'static,
         guest: &Guest,
     ) -> Result<Archive, Fault> {
         for long in [false, true] {
             let kept = npm.document(package, long).and_then(|order| self.fetcher.kept(&order.key));
             let Some(kept) = kept else { continue };
-            let content = self.read(&kept).await?;
-            if let Some(archive) = npm::archive_of(&content, &fits) {
+            let fits = fits.clone();
+            if let Some(archive) = self.read(&kept, move |content| npm::archive_of(&content, fits)).await? {
                 return Ok(archive);
             }
         }
         let order = npm.document(package, false).ok_or_else(Fault::busy)?;
         let kept = self.fetcher.whole(order, guest).await?;
-        let content = self.read(&kept).await?;
         let text = || format!("npm package {} has no archive of this address", package.path());
-        npm::archive_of(&content, fits).ok_or_else(|| Fault::not_found(text()))
+        let found = self.read(&kept, move |content| npm::archive_of(&content, fits)).await?;
+        found.ok_or_else(|| Fault::not_found(text()))
     }
 
     async fn project_file(
         &self,
-        pypi: &Pypi,
+        pypi: &Arc<Pypi>,
         project: &str,
         mark: &str,
         metadata: bool,
@@ -191,22 +213,29 @@ impl Desk {
     ) -> Result<Order, Fault> {
         let unknown = || Fault::not_found(format!("Python project {project} has no file of this address"));
         let order = pypi.page(project).ok_or_else(unknown)?;
-        if let Some(kept) = self.fetcher.kept(&order.key) {
-            let page = self.page(pypi, project, &kept).await?;
-            if let Some(file) = page.file(mark) {
-                return pypi.file(file, metadata).ok_or_else(unknown);
-            }
+        let named = async |kept: Arc<Kept>| {
+            let mark = mark.to_owned();
+            self.page(pypi, project, &kept, move |page| page.file(&mark).cloned()).await
+        };
+        if let Some(kept) = self.fetcher.kept(&order.key)
+            && let Some(file) = named(kept).await?
+        {
+            return pypi.file(&file, metadata).ok_or_else(unknown);
         }
         let kept = self.fetcher.whole(order, guest).await?;
-        let page = self.page(pypi, project, &kept).await?;
-        page.file(mark).and_then(|file| pypi.file(file, metadata)).ok_or_else(unknown)
+        named(kept).await?.and_then(|file| pypi.file(&file, metadata)).ok_or_else(unknown)
     }
 
-    async fn read(&self, kept: &Arc<Kept>) -> Result<Vec<u8>, Fault> {
+    /// What `work` makes of a document. It is in memory for as long as that takes, of few documents at a time.
+    async fn read<T: Send + 'static>(
+        &self,
+        kept: &Arc<Kept>,
+        work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
         let Ok(_turn) = self.reading.acquire().await else { return Err(Fault::busy()) };
         let kept = Arc::clone(kept);
-        let read = tokio::task::spawn_blocking(move || kept.read()).await;
-        read.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Fault::host(&error))
+        let done = tokio::task::spawn_blocking(move || kept.read().map(work)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Fault::host(&error))
     }
 
     async fn file(&self, order: Order, guest: &Guest) -> Result<Response<Body>, Fault> {
@@ -215,8 +244,7 @@ impl Desk {
             Found::Whole(kept) => Some(kept.label.length),
             Found::Growing { length, .. } => *length,
         };
-        let body = StreamBody::new(pieces(found).map_ok(Frame::data)).boxed_unsync();
-        let mut response = Response::new(body);
+        let mut response = Response::new(streamed(Source::Found(found)));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
@@ -227,13 +255,41 @@ impl Desk {
     }
 }
 
+/// What is sent to a build: in memory where it is small. A build may ask for many large documents and read none of them.
+enum Made {
+    Small(Vec<u8>),
+    Large(Draft),
+}
+
+impl Made {
+    fn of(content: Vec<u8>, fetcher: &Fetcher) -> Result<Self, Fault> {
+        if content.len() <= SMALL {
+            return Ok(Self::Small(content));
+        }
+        let written = fetcher.draft().and_then(|mut draft| draft.write(&content).map(|()| draft));
+        written.map(Self::Large).map_err(|error| Fault::host(&error))
+    }
+}
+
+/// Where the bytes of an answer are.
+enum Source {
+    Found(Found),
+    /// Gone with the answer.
+    Made(Draft),
+}
+
+fn streamed(source: Source) -> Body {
+    StreamBody::new(pieces(source).map_ok(Frame::data)).boxed_unsync()
+}
+
 /// The content of a file, as it comes.
-fn pieces(found: Found) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
-    stream::try_unfold((found, 0), |(mut found, at)| async move {
+fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold((source, 0), |(mut source, at)| async move {
         loop {
-            let (file, available, ended) = match &mut found {
-                Found::Whole(kept) => (Arc::clone(&kept.file), kept.label.length, true),
-                Found::Growing { file, progress, .. } => {
+            let (file, available, ended) = match &mut source {
+                Source::Made(draft) => (draft.shared(), draft.written(), true),
+                Source::Found(Found::Whole(kept)) => (Arc::clone(&kept.file), kept.label.length, true),
+                Source::Found(Found::Growing { file, progress, .. }) => {
                     let (available, ended) = available(progress)?;
                     (Arc::clone(file), available, ended)
                 }
@@ -246,12 +302,12 @@ fn pieces(found: Found) -> impl stream::Stream<Item = io::Result<Bytes>> + Send 
                     Ok::<_, io::Error>(piece)
                 });
                 let piece = read.await.map_err(io::Error::other)??;
-                return Ok(Some((Bytes::from(piece), (found, at + length as u64))));
+                return Ok(Some((Bytes::from(piece), (source, at + length as u64))));
             }
             if ended {
                 return Ok(None);
             }
-            if let Found::Growing { progress, .. } = &mut found {
+            if let Source::Found(Found::Growing { progress, .. }) = &mut source {
                 progress.changed().await.map_err(io::Error::other)?;
             }
         }
@@ -277,23 +333,32 @@ fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     headers.get(IF_NONE_MATCH).is_some_and(|known| known == tag)
 }
 
-fn whole(status: StatusCode, content: Vec<u8>, content_type: &'static str) -> Response<Body> {
-    let body = Full::new(Bytes::from(content)).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+fn whole(status: StatusCode, made: Made, content_type: &'static str) -> Response<Body> {
+    let mut response = match made {
+        Made::Small(content) => {
+            Response::new(Full::new(Bytes::from(content)).map_err(|never| match never {}).boxed_unsync())
+        }
+        Made::Large(draft) => {
+            let length = HeaderValue::from(draft.written());
+            let mut response = Response::new(streamed(Source::Made(draft)));
+            response.headers_mut().insert(CONTENT_LENGTH, length);
+            response
+        }
+    };
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-fn document(content: Vec<u8>, content_type: &'static str, tag: HeaderValue) -> Response<Body> {
-    let mut response = whole(StatusCode::OK, content, content_type);
+fn document(made: Made, content_type: &'static str, tag: HeaderValue) -> Response<Body> {
+    let mut response = whole(StatusCode::OK, made, content_type);
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
 fn unchanged(tag: HeaderValue) -> Response<Body> {
-    let mut response = document(Vec::new(), "text/plain", tag);
+    let mut response = document(Made::Small(Vec::new()), "text/plain", tag);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response
 }
@@ -301,5 +366,5 @@ fn unchanged(tag: HeaderValue) -> Response<Body> {
 /// What a build is told instead; npm shows the `error` of it.
 pub(super) fn refusal(fault: &Fault) -> Response<Body> {
     let text = serde_json::json!({ "error": fault.text }).to_string();
-    whole(fault.status, text.into_bytes(), "application/json")
+    whole(fault.status, Made::Small(text.into_bytes()), "application/json")
 }

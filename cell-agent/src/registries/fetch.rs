@@ -92,6 +92,11 @@ impl Fetcher {
         self.store.get(key).map(Arc::new)
     }
 
+    /// Room for something that is made of what is kept.
+    pub(super) fn draft(&self) -> std::io::Result<Draft> {
+        self.store.draft()
+    }
+
     /// The whole thing, fetched or asked for again when that is due.
     pub(super) async fn whole(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Arc<Kept>, Fault> {
         match self.find(order, guest).await? {
@@ -235,7 +240,7 @@ impl Fetcher {
         // Nothing may take the whole cache.
         let most = order.most.min(self.store.limit() / 2);
         let too_large = || {
-            let text = format!("sends more than {} MiB for {}", most >> 20, order.what);
+            let text = format!("sends more than {} MiB, the most that is taken, for {}", most >> 20, order.what);
             Fault::upstream(&order.registry, text)
         };
         let length = response.content_length();

@@ -46,23 +46,35 @@ impl Guest {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Guests(Mutex<HashMap<Ipv4Addr, Arc<Guest>>>);
+pub(super) struct Guests(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    present: HashMap<Ipv4Addr, Arc<Guest>>,
+    /// What builds were told that are not asked about yet.
+    told: HashMap<Uuid, BTreeSet<String>>,
+}
 
 impl Guests {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Arc<Guest>>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a build was told of faults while it was admitted; once.
+    pub(super) fn told(&self, build: Uuid) -> BTreeSet<String> {
+        self.lock().told.remove(&build).unwrap_or_default()
     }
 
     /// Whose address this is.
     pub(super) fn at(&self, address: IpAddr) -> Option<Arc<Guest>> {
         let IpAddr::V4(address) = address else { return None };
-        self.lock().get(&address).cloned()
+        self.lock().present.get(&address).cloned()
     }
 
     /// Lets a build ask until the value is dropped.
     pub(super) fn admit(self: &Arc<Self>, address: Ipv4Addr, build: Uuid) -> Admission {
         let guest = Arc::new(Guest::new(build));
-        if let Some(former) = self.lock().insert(address, Arc::clone(&guest)) {
+        if let Some(former) = self.lock().present.insert(address, Arc::clone(&guest)) {
             former.ended.cancel();
         }
         Admission { guests: Arc::clone(self), address, guest }
@@ -80,9 +92,13 @@ pub struct Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.guest.ended.cancel();
+        let told = std::mem::take(&mut *self.guest.told.lock().unwrap_or_else(PoisonError::into_inner));
         let mut guests = self.guests.lock();
-        if guests.get(&self.address).is_some_and(|guest| Arc::ptr_eq(guest, &self.guest)) {
-            guests.remove(&self.address);
+        if guests.present.get(&self.address).is_some_and(|guest| Arc::ptr_eq(guest, &self.guest)) {
+            guests.present.remove(&self.address);
+        }
+        if !told.is_empty() {
+            guests.told.entry(self.guest.build).or_default().extend(told);
         }
     }
 }
@@ -111,8 +127,15 @@ mod tests {
 
     #[test]
     fn a_build_is_told_once_and_not_without_end() {
-        let guest = Guest::new(Uuid::nil());
+        let guests = Arc::new(Guests::default());
+        let build = Uuid::from_u128(1);
+        let admission = guests.admit(Ipv4Addr::LOCALHOST, build);
+        let guest = &admission.guest;
         assert!(guest.is_news("x") && !guest.is_news("x"));
         assert_eq!((0..1000).filter(|number| guest.is_news(&number.to_string())).count(), LINES - 1);
+        drop(admission);
+        let told = guests.told(build);
+        assert!(told.len() == LINES && told.contains("x"), "{told:?}");
+        assert!(guests.told(build).is_empty());
     }
 }

@@ -21,6 +21,7 @@ mod server;
 mod store;
 mod upstream;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -173,6 +174,12 @@ impl Registries {
     #[must_use]
     pub fn admit(&self, address: Ipv4Addr, build: Uuid) -> Admission {
         self.guests.admit(address, build)
+    }
+
+    /// What a build was told of faults, for those who ask why it failed: package managers keep some of it to themselves. Once.
+    #[must_use]
+    pub fn told(&self, build: Uuid) -> BTreeSet<String> {
+        self.guests.told(build)
     }
 
     /// What builds are told of it.

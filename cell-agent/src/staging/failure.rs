@@ -1,5 +1,7 @@
 //! Why a build came to nothing, in Cloud Foundry's names and in words.
 
+use std::collections::BTreeSet;
+
 use slipway_buildpacks::contract::BuildError;
 use slipway_protocol::v1::BuildResult;
 
@@ -63,6 +65,16 @@ impl Failure {
         Self { told: true, ..Self::new(id, &error.text) }
     }
 
+    /// With what else may have been the cause, a line each.
+    pub(super) fn with(mut self, lines: BTreeSet<String>) -> Self {
+        if !lines.is_empty() {
+            let begin: String = self.text.chars().take(MOST_TEXT / 2).collect();
+            let lines: Vec<String> = lines.into_iter().collect();
+            self.text = shorten(&format!("{}\n{}", begin.trim_end(), lines.join("\n")));
+        }
+        self
+    }
+
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -92,6 +104,15 @@ pub(super) fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_else_may_be_the_cause_is_told_and_not_cut_off() {
+        let plain = Failure::staging("pip failed").with(BTreeSet::new());
+        assert_eq!(plain.text(), "pip failed");
+        let lines = BTreeSet::from(["registry proxy: offline".to_owned()]);
+        assert_eq!(plain.with(lines.clone()).text(), "pip failed\nregistry proxy: offline");
+        assert!(Failure::staging(&"x".repeat(100_000)).with(lines).text().ends_with("\nregistry proxy: offline"));
+    }
 
     #[test]
     fn a_hostile_report_is_tamed() {

@@ -80,7 +80,10 @@ pub async fn run(job: Job) -> BuildResult {
     };
     let ended = CancellationToken::new();
     let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id, ended.clone())));
-    let result = build(&job, id).await.unwrap_or_else(|failure| {
+    let built = build(&job, id).await;
+    let told = job.services.registries.as_ref().map(|registries| registries.told(id)).unwrap_or_default();
+    let result = built.unwrap_or_else(|failure| {
+        let failure = failure.with(told);
         // What the builder reports it has printed.
         if !failure.told {
             job.services.logs.say(id, &format!("staging failed: {}", failure.text()));

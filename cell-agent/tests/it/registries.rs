@@ -79,10 +79,14 @@ impl Proxy {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "*/*").await
+    }
+
+    async fn get_as(&self, path: &str, accept: &str) -> (u16, String) {
         let response = reqwest::Client::builder().no_proxy().build().expect("a client");
         let path = path.strip_prefix(&self.base).unwrap_or(path);
         let response =
-            response.get(format!("{}{path}", self.base)).header("accept", "*/*").send().await.expect("an answer");
+            response.get(format!("{}{path}", self.base)).header("accept", accept).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.unwrap_or_else(|_| "BROKEN OFF".to_owned()))
     }
 
@@ -154,6 +158,8 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
     proxy.start(&format!("offline = true\n{}", npm(&upstream))).await;
     let _build = proxy.admit();
     assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
+    let short = proxy.get_as("/npm/left-pad", "application/vnd.npm.install-v1+json").await;
+    assert_eq!(short.0, 200, "in another form than it was asked for before: {}", short.1);
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, "archive".to_owned()));
     for _ in 0..2 {
         let (status, text) = proxy.get("/npm/@corp%2fnone").await;
@@ -197,6 +203,21 @@ async fn what_many_want_at_once_is_fetched_once() {
     upstream.put("/root/large/-/large-1.0.0.tgz", Answer::Content("\"a\"", large.clone()));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
+    // A document too large for the memory of many answers comes from the disk.
+    let versions = (0..4000).map(|number| {
+        (
+            format!("{number}.0.0"),
+            json!({ "dist": { "tarball": format!("https://files.example/a.tgz?{}", "x".repeat(300)) } }),
+        )
+    });
+    let versions: serde_json::Map<String, Value> = versions.collect();
+    let document = json!({ "name": "large", "versions": versions }).to_string().into_bytes();
+    assert!(document.len() > 1 << 20);
+    upstream.put("/root/large", Answer::Content("\"d\"", document));
+    let documents = join_all((0..8).map(|_| proxy.json("/npm/large"))).await;
+    assert!(documents.iter().all(|document| document["versions"].as_object().is_some_and(|all| all.len() == 4000)));
+    assert!(documents.iter().all(|document| !document.to_string().contains("xxx")), "and its addresses lead back");
+    assert_eq!(upstream.count("/root/large"), 1);
     let all = join_all((0..8).map(|_| proxy.get("/npm/large/-/large-1.0.0.tgz"))).await;
     assert!(all.iter().all(|(status, text)| *status == 200 && text.as_bytes() == large));
     assert_eq!(upstream.count("/root/large/-/large-1.0.0.tgz"), 1);
