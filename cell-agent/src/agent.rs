@@ -193,7 +193,7 @@ pub async fn run_with(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { stop.requested().await });
     let server = shutdown.spawn(server);
     if let Some(path) = &services.config.ready_file {
-        let text = serde_json::json!({ "query": query_address.to_string() }).to_string();
+        let text = serde_json::json!({ "query": query_address.to_string(), "warnings": facts.warnings }).to_string();
         host::write_ready(path, &text).map_err(io("write", path.display()))?;
     }
     tracing::info!(cell.id = %services.config.id, query = %query_address, "serving");

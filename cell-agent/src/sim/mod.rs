@@ -191,7 +191,8 @@ impl SimRuntime {
 #[async_trait]
 impl SandboxRuntime for SimRuntime {
     async fn prepare(&self) -> Result<HostFacts, SandboxError> {
-        Ok(HostFacts { cgroup_mode: "v2", disk_quota_mode: "none", warnings: Vec::new() })
+        let warnings = vec!["nothing is contained: this host is simulated".to_owned()];
+        Ok(HostFacts { cgroup_mode: "v2", disk_quota_mode: "none", warnings })
     }
 
     async fn adopt(&self) -> Result<Vec<Adopted>, SandboxError> {

@@ -114,6 +114,19 @@ async fn a_stop_that_was_written_and_not_yet_followed_is_followed_by_the_next_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ready_file_says_what_the_host_cannot() {
+    let world = World::new(|_, _| Program::Serve).await;
+    let path = world.config.ready_file.clone().expect("a ready file");
+    let ready: serde_json::Value = eventually("ready", LIMIT, || async {
+        let text = std::fs::read(&path).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&text).map_err(|error| error.to_string())
+    })
+    .await;
+    assert_eq!(ready["warnings"], serde_json::json!(["nothing is contained: this host is simulated"]));
+    assert!(ready["query"].is_string(), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_are_known_after_a_start_without_a_controller() {
     let mut world = World::new(|_, _| Program::Serve).await;
     world.idle().await;

@@ -80,7 +80,7 @@ impl World {
             cache_mb: 1024,
             shares: Default::default(),
             registries: None,
-            ready_file: None,
+            ready_file: Some(directory.path().join("ready")),
         };
         let runtime = SimRuntime::new(&directory.path().join("volumes"), script);
         let mut world = Self { controller, runtime, config, _directory: directory, agent: None };
