@@ -12,7 +12,7 @@ pub mod meta;
 pub mod store;
 
 pub use archive::{
-    ArchiveError, Limits, LinkPolicy, MAX_DROPLET_ENTRIES, UnpackedTree, decompress, scan_tar, unpack_droplet,
+    ArchiveError, Limits, LinkPolicy, MAX_DROPLET_ENTRIES, UnpackedTree, decompress, on_disk, scan_tar, unpack_droplet,
     unpack_open, unpack_zip,
 };
 pub use canonical::{MakeError, Owners, PackOptions, Packed, Times, compressor, pack};

@@ -309,6 +309,6 @@ fn looking_refuses_what_unpacking_refuses() {
         files.push((path.to_owned(), size, text));
         Ok::<(), ArchiveError>(())
     });
-    assert_eq!(found.unwrap(), slipway_layers::UnpackedTree { bytes: 7, entries: 3 });
+    assert_eq!(found.unwrap(), slipway_layers::UnpackedTree { bytes: 7, entries: 3, disk: 3 * 4096 });
     assert_eq!(files, [(Path::new("a/x").to_owned(), 7, "content".to_owned())]);
 }

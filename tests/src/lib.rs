@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod bench;
+#[cfg(test)]
+mod documents;
 pub mod load;
 pub mod platform;
 pub mod script;

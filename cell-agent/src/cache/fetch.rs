@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use slipway_layers::{ArchiveError, Digest, Limits, unpack_droplet as unpack};
 
-use super::{CacheError, index};
+use super::CacheError;
 use crate::controllers::{CallError, Controllers};
 use crate::reserve::{self, Room};
 
@@ -163,5 +163,5 @@ pub(super) fn unpack_droplet(
         std::fs::remove_dir_all(&root).ok();
         return Err(io(target)(source));
     }
-    Ok(index::size_on_disk(tree.bytes, tree.entries))
+    Ok(tree.disk)
 }

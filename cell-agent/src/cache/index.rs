@@ -101,8 +101,9 @@ impl Index {
         for directory in [&temporary, &root.join("layers"), &root.join("droplets"), &root.join(SIZES)] {
             std::fs::create_dir_all(directory).map_err(io(directory))?;
         }
-        // Of a time when files cost nothing but their bytes.
-        std::fs::remove_dir_all(root.join("sizes")).ok();
+        for earlier in EARLIER_SIZES {
+            std::fs::remove_dir_all(root.join(earlier)).ok();
+        }
         for kind in [Kind::Layer, Kind::Droplet] {
             let directory = root.join(kind.directory());
             for entry in std::fs::read_dir(&directory).map_err(io(&directory))? {
@@ -221,15 +222,10 @@ impl Index {
     }
 }
 
-/// Where the sizes of items are noted.
-const SIZES: &str = "disk-sizes";
-/// What a file or directory takes at least: most file systems give out blocks of this size, and an inode is dearer than one.
-const LEAST_ENTRY: u64 = 4096;
-
-/// What a tree costs the disk. A million empty files have no bytes, and leave no disk that could hold another file.
-pub(super) fn size_on_disk(bytes: u64, entries: u64) -> u64 {
-    bytes.max(entries.saturating_mul(LEAST_ENTRY))
-}
+/// Where the sizes of items are noted, in blocks of the disk.
+const SIZES: &str = "block-sizes";
+/// Of times when files cost nothing but their bytes, and when many small ones cost half of what they take.
+const EARLIER_SIZES: [&str; 2] = ["sizes", "disk-sizes"];
 
 fn size_path(root: &Path, key: Key) -> PathBuf {
     root.join(SIZES).join(format!("{}-{}", key.kind.directory(), key.digest))
@@ -239,21 +235,24 @@ fn read_size(root: &Path, key: Key) -> Option<u64> {
     std::fs::read_to_string(size_path(root, key)).ok()?.trim().parse().ok()
 }
 
-/// Size on disk of what is below a directory; what cannot be read counts nothing.
+/// What takes place on a disk below a directory, as [`slipway_layers::on_disk`] counts it; what cannot be read counts nothing.
 pub(super) fn tree_size(path: &Path) -> u64 {
-    let (mut bytes, mut entries) = (0, 0);
+    let mut size: u64 = 0;
     let mut open = vec![path.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            entries += 1;
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
-                Ok(metadata) => bytes += metadata.len(),
-                Err(_) => {}
-            }
+            let bytes = match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => {
+                    open.push(entry.path());
+                    0
+                }
+                Ok(metadata) => metadata.len(),
+                Err(_) => continue,
+            };
+            size = size.saturating_add(slipway_layers::on_disk(bytes));
         }
     }
-    size_on_disk(bytes, entries)
+    size
 }
 
 #[cfg(test)]
@@ -290,15 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn files_without_bytes_take_room_too() {
-        assert_eq!(size_on_disk(0, 1_000_000), 4_096_000_000);
-        assert_eq!(size_on_disk(1 << 30, 10), 1 << 30);
+    fn small_files_take_the_room_of_whole_blocks() {
         let root = tempfile::tempdir().expect("directory");
         std::fs::create_dir(root.path().join("d")).expect("directory");
-        for number in 0..9 {
-            std::fs::write(root.path().join("d").join(number.to_string()), "").expect("file");
+        for (number, bytes) in [0, 0, 1, 4096, 4097].into_iter().enumerate() {
+            std::fs::write(root.path().join("d").join(number.to_string()), vec![0; bytes]).expect("file");
         }
-        assert_eq!(tree_size(root.path()), 10 * 4096);
+        assert_eq!(tree_size(root.path()), 7 * 4096);
     }
 
     #[test]
@@ -306,12 +303,14 @@ mod tests {
         let root = tempfile::tempdir().expect("directory");
         let digest = Digest::of(b"x");
         std::fs::create_dir_all(root.path().join("droplets").join(digest.to_string()).join("d")).expect("droplet");
-        std::fs::create_dir(root.path().join("sizes")).expect("sizes");
-        std::fs::write(root.path().join("sizes").join(format!("droplets-{digest}")), "0").expect("size");
+        for earlier in EARLIER_SIZES {
+            std::fs::create_dir(root.path().join(earlier)).expect("sizes");
+            std::fs::write(root.path().join(earlier).join(format!("droplets-{digest}")), "0").expect("size");
+        }
         let index = Index::open(root.path(), 100).expect("open");
         let lease = index.lease(Key { kind: Kind::Droplet, digest }).expect("kept");
         assert_eq!(lease.size(), 4096);
-        assert!(!root.path().join("sizes").exists());
+        assert!(EARLIER_SIZES.iter().all(|earlier| !root.path().join(earlier).exists()));
     }
 
     #[test]

@@ -14,12 +14,16 @@ use slipway_api_types::ErrorCode;
 
 use super::auth_extract::Caller;
 use super::error::{ApiError, ApiResult};
-use crate::auth::fair::{Standing, Turn};
+use crate::auth::fair::{Standing, Turn, Turns};
 use crate::context::Context;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Questions for logs of one user that are answered at a time, from the look at the app to the last line: a thousand lines
+/// are looked up, put in order and written out for each of them.
+const LOGS_AT_ONCE: usize = 4;
 
 /// Where the one who reads the token leaves what the answer shall tell.
 #[derive(Clone, Default)]
@@ -45,18 +49,17 @@ pub async fn tell(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Counts the request of this caller and waits for its turn. What takes long by its nature has none to wait for: uploads,
-/// which have a bound of their own, and reading logs, which asks the cells and not the database. Administrators are not
-/// counted, as on Cloud Foundry, but wait like everybody.
+/// Counts the request of this caller and waits for its turn. Uploads, which take long by their nature, have a bound of their
+/// own. Questions for logs are not counted, since whoever follows a log asks all the time, and have turns of their own, since
+/// they may wait for cells. Administrators are not counted, as on Cloud Foundry, but wait like everybody.
 ///
 /// # Errors
 /// 429.
 pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> ApiResult<Option<Arc<Turn>>> {
-    let path = parts.uri.path();
+    let (path, limits) = (parts.uri.path(), &context.config.limits);
     if path.starts_with("/api/v1/") {
-        return Ok(None);
+        return turn(&context.guard.log_turns, caller, LOGS_AT_ONCE).await;
     }
-    let limits = &context.config.limits;
     if limits.requests_per_user > 0 && !caller.is_admin && !caller.is_admin_read_only {
         let interval = Duration::from_secs(limits.requests_interval_s);
         let rates = &context.guard.rates;
@@ -72,7 +75,11 @@ pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> 
     if path.ends_with("/upload") {
         return Ok(None);
     }
-    match context.guard.turns.of(&caller.user_guid, limits.requests_at_once).await {
+    turn(&context.guard.turns, caller, limits.requests_at_once).await
+}
+
+async fn turn(turns: &Turns, caller: &Caller, at_once: usize) -> ApiResult<Option<Arc<Turn>>> {
+    match turns.of(&caller.user_guid, at_once).await {
         Some(turn) => Ok(Some(Arc::new(turn))),
         None => Err(ApiError::new(
             ErrorCode::RateLimitExceeded,

@@ -17,4 +17,6 @@ pub struct Guard {
     pub rates: Rates,
     /// Requests of each user that are worked on.
     pub turns: Turns,
+    /// Questions of each user for logs: they may wait for cells, which must not hold up the user's other requests.
+    pub log_turns: Turns,
 }

@@ -77,3 +77,30 @@ async fn a_user_with_many_requests_at_once_leaves_the_others_their_turn() {
     assert!(refused > 0, "{many:?}");
     drop(held);
 }
+
+#[tokio::test]
+async fn who_asks_for_logs_all_the_time_waits_for_nothing_but_his_own_questions() {
+    let limits = Limits { access_token_s: 86_400, ..Limits::default() };
+    let controller = TestController::with_limits(limits).await;
+    let (dora, other) = (controller.user("dora").await, controller.user("other").await);
+    let guid = controller.account("dora").await.guid;
+    let turns = &controller.context.guard.log_turns;
+    let held = futures::future::join_all((0..4).map(|_| turns.of(&guid, 4))).await;
+    assert!(held.iter().all(Option::is_some));
+    let logs = format!("/api/v1/read/{guid}");
+    let waits = tokio::spawn(dora.request(Method::GET, &logs).send());
+    // Nobody has an app of this name; what counts is that it was looked for.
+    assert_eq!(get(&other, &logs).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(get(&dora, "/v3/apps").await.status(), StatusCode::OK);
+    assert!(!waits.is_finished());
+    drop(held);
+    assert_eq!(waits.await.expect("joins").expect("an answer").status(), StatusCode::NOT_FOUND);
+    // A program that asks for hundreds at once is told.
+    let guid = controller.account("other").await.guid;
+    let held = futures::future::join_all((0..4).map(|_| turns.of(&guid, 4))).await;
+    let limit = std::time::Duration::from_secs(2);
+    let many = futures::future::join_all((0..200).map(|_| tokio::time::timeout(limit, get(&other, &logs)))).await;
+    let refused = many.iter().flatten().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS).count();
+    assert!(refused > 0, "{many:?}");
+    drop(held);
+}

@@ -14,7 +14,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use tarball::{TarOptions, unpack_tar};
-pub use tarball::{UnpackedTree, decompress, unpack_droplet, unpack_open};
+pub use tarball::{UnpackedTree, decompress, on_disk, unpack_droplet, unpack_open};
 pub use walk::scan_tar;
 pub use zipball::unpack_zip;
 

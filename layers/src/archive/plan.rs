@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::tarball::{UnpackedTree, on_disk};
 use super::{ArchiveError, Limits};
 
 /// Linux' own limit for a path.
@@ -60,18 +61,20 @@ pub(super) fn stays_inside(path: &Path, target: &Path) -> bool {
 #[derive(Debug)]
 pub(super) struct Budget {
     limits: Limits,
-    pub(super) bytes: u64,
-    pub(super) entries: u64,
+    bytes: u64,
+    entries: u64,
+    disk: u64,
 }
 
 impl Budget {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, bytes: 0, entries: 0 }
+        Self { limits, bytes: 0, entries: 0, disk: 0 }
     }
 
     /// One entry more.
     pub(super) fn entry(&mut self) -> Result<(), ArchiveError> {
         self.entries += 1;
+        self.disk = self.disk.saturating_add(on_disk(0));
         if self.entries > self.limits.max_entries {
             return Err(ArchiveError::TooLarge { limit: self.limits.max_entries, unit: "files" });
         }
@@ -83,14 +86,20 @@ impl Budget {
         self.limits.max_bytes - self.bytes
     }
 
-    /// So many bytes more.
+    /// The bytes of the last entry, a file.
     pub(super) fn take(&mut self, bytes: u64) -> Result<(), ArchiveError> {
         self.bytes = self.bytes.saturating_add(bytes);
+        self.disk = self.disk.saturating_add(on_disk(bytes) - on_disk(0));
         if self.bytes > self.limits.max_bytes {
             self.bytes = self.limits.max_bytes;
             return Err(ArchiveError::TooLarge { limit: self.limits.max_bytes, unit: "bytes" });
         }
         Ok(())
+    }
+
+    /// What it has become.
+    pub(super) fn tree(&self) -> UnpackedTree {
+        UnpackedTree { bytes: self.bytes, entries: self.entries, disk: self.disk }
     }
 }
 
@@ -124,6 +133,19 @@ impl<R: Read> Read for Bounded<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_on_a_disk_is_counted_in_blocks() {
+        let mut budget = Budget::new(Limits::default());
+        for bytes in [0, 1, 4096, 4097] {
+            budget.entry().expect("room");
+            budget.take(bytes).expect("room");
+        }
+        // A directory.
+        budget.entry().expect("room");
+        assert_eq!(budget.tree(), UnpackedTree { bytes: 8194, entries: 5, disk: 6 * 4096 });
+        assert_eq!(on_disk(u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn names() {

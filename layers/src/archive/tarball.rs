@@ -19,6 +19,18 @@ pub struct UnpackedTree {
     pub bytes: u64,
     /// Entries.
     pub entries: u64,
+    /// What they take on a disk at the most, see [`on_disk`].
+    pub disk: u64,
+}
+
+/// Most file systems give out blocks of this size; an inode is as dear as one.
+const BLOCK: u64 = 4096;
+
+/// What a file of so many bytes, or another entry of none, takes on a disk: whole blocks, and one at least. A million empty
+/// files have no bytes, and leave no disk that could hold another file.
+#[must_use]
+pub fn on_disk(bytes: u64) -> u64 {
+    bytes.max(1).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }
 
 /// How entries become files.

@@ -82,7 +82,7 @@ pub(super) fn walk<R: Read, E: From<ArchiveError>>(
     }
     // The digest is over the whole stream, and a cut behind the last entry is a cut too.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ArchiveError::damaged)?;
-    Ok(UnpackedTree { bytes: budget.bytes, entries: budget.entries })
+    Ok(budget.tree())
 }
 
 fn member(entry: &tar::Entry<'_, impl Read>, extension: Extension) -> Result<Member, ArchiveError> {

@@ -81,7 +81,7 @@ pub fn unpack_zip(
     for (name, target) in symlinks {
         tree.symlink(&name, &target, Attributes { mode: 0o777, owner: None, mtime: None })?;
     }
-    Ok(UnpackedTree { bytes: budget.bytes, entries: budget.entries })
+    Ok(budget.tree())
 }
 
 fn damaged(error: ZipError) -> ArchiveError {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod footprint;
+pub mod neighbours;
 pub mod push;
 pub mod router;
 mod table;
