@@ -120,6 +120,20 @@ guards! {
     HostPorts,
     /// Of the resolvers port 53 alone.
     ResolverPort,
+    /// Nobody but the agent's checks reaches an instance whose gate is closed.
+    Gate,
+    /// Connections that one instance has open.
+    Connections,
+    /// Connections that one instance begins in a second.
+    ConnectionRate,
+    /// What its interface carries.
+    Bandwidth,
+    /// The limit of memory cannot be passed by way of the disk.
+    NoSwap,
+    /// No huge pages.
+    NoHugePages,
+    /// All sandboxes together leave the host processes and memory.
+    Reserve,
 }
 
 /// The guards that hold for a sandbox: all of them, unless a test says otherwise.

@@ -10,6 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use slipway_helper::guards::{Guard, Guards};
+
 use super::{Limits, SandboxError, SandboxUsage, host};
 pub(super) use whole::Whole;
 
@@ -28,6 +30,7 @@ pub(super) struct Cgroups {
     mode: Mode,
     /// Directory of the cell's group in each hierarchy, with the controllers found there.
     hierarchies: Vec<(PathBuf, Vec<&'static str>)>,
+    guards: Guards,
 }
 
 /// Without these there are no limits and so no sandboxes.
@@ -37,13 +40,14 @@ const OPTIONAL: [(&str, &str); 2] = [("io", "blkio"), ("hugetlb", "hugetlb")];
 
 impl Cgroups {
     /// Finds out the layout below `root` (`/sys/fs/cgroup`).
-    pub(super) fn detect(root: &Path, name: &str) -> Result<Self, SandboxError> {
+    pub(super) fn detect(root: &Path, name: &str, guards: &Guards) -> Result<Self, SandboxError> {
         let group = format!("slipway-{name}");
         if root.join("cgroup.controllers").exists() {
             let offered = controllers(root);
             let optional = OPTIONAL.iter().map(|(name, _)| *name).filter(|name| offered.iter().any(|one| one == name));
             let controllers = CONTROLLERS.into_iter().chain(optional).collect();
-            return Ok(Self { mode: Mode::V2, hierarchies: vec![(root.join(group), controllers)] });
+            let hierarchies = vec![(root.join(group), controllers)];
+            return Ok(Self { mode: Mode::V2, hierarchies, guards: guards.clone() });
         }
         let mut hierarchies: Vec<(PathBuf, Vec<&'static str>)> = Vec::new();
         for controller in CONTROLLERS {
@@ -64,7 +68,7 @@ impl Cgroups {
                 hierarchies.push((root.join("unified").join(&group), vec![unified]));
             }
         }
-        Ok(Self { mode: Mode::Hybrid, hierarchies })
+        Ok(Self { mode: Mode::Hybrid, hierarchies, guards: guards.clone() })
     }
 
     /// Whether a controller is there under one of its names.
@@ -95,7 +99,7 @@ impl Cgroups {
                 enable(directory, &below).map_err(host(format!("enable controllers in {}", directory.display())))?;
             }
             for controller in controllers {
-                warnings.extend(whole.limit(controller, self.mode, directory));
+                warnings.extend(whole.limit(controller, self.mode, directory, &self.guards));
             }
         }
         Ok(warnings)
@@ -121,17 +125,23 @@ impl Cgroups {
 
     fn limit(&self, controller: &str, group: &Path, app: &Path, limits: &Limits) -> Result<(), SandboxError> {
         let memory = limits.memory_bytes.to_string();
+        let no_swap = self.guards.hold(Guard::NoSwap);
         match (controller, self.mode) {
             ("memory", Mode::V2) => {
                 set(app, "memory.max", &memory)?;
-                // Absent where the kernel has no swap.
-                set_if_present(app, "memory.swap.max", "0")?;
+                if no_swap {
+                    // Absent where the kernel has no swap.
+                    set_if_present(app, "memory.swap.max", "0")?;
+                }
                 set(app, "memory.oom.group", "1")
             }
             ("memory", Mode::Hybrid) => {
                 set(app, "memory.limit_in_bytes", &memory)?;
                 // Version 2 counts what lies in sockets as memory; here it has an account of its own, or none.
                 set_if_present(app, "memory.kmem.tcp.limit_in_bytes", &socket_memory(limits.memory_bytes).to_string())?;
+                if !no_swap {
+                    return Ok(());
+                }
                 if app.join("memory.memsw.limit_in_bytes").exists() {
                     return set(app, "memory.memsw.limit_in_bytes", &memory);
                 }

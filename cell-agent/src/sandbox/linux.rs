@@ -157,7 +157,7 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     let stage = config.run_directory.join("stage");
     std::fs::create_dir_all(&stage).map_err(host(format!("make {}", stage.display())))?;
     let helper = helper_file::put_out(&config.run_directory)?;
-    let cgroups = Cgroups::detect(std::path::Path::new("/sys/fs/cgroup"), &config.name)?;
+    let cgroups = Cgroups::detect(std::path::Path::new("/sys/fs/cgroup"), &config.name, &config.guards)?;
     warnings.extend(cgroups.prepare(&Whole::of_host(&config.state_directory, config.shares.disk_mib_per_s))?);
     if !cgroups.has(&["hugetlb"]) && shared::huge_pages() > 0 {
         warnings.push(

@@ -88,6 +88,43 @@ mod tests {
         assert!(both.is_empty(), "{both:?}");
     }
 
+    /// The names of calls in a list of a source.
+    fn named(source: &str, list: &str) -> std::collections::BTreeSet<String> {
+        let (_, text) = source.split_once(list).expect("the list");
+        let (text, _) = text.split_once("];").expect("its end");
+        let name =
+            |rest: &str| rest.split(|byte: char| !byte.is_alphanumeric() && byte != '_').next().map(str::to_owned);
+        text.split("libc::SYS_").skip(1).filter_map(name).collect()
+    }
+
+    #[test]
+    fn the_probe_tries_every_dangerous_call() {
+        let denied = named(include_str!("seccomp/calls.rs"), "const DENIED");
+        assert_eq!(denied.len(), DENIED.len());
+        assert_eq!(denied, named(include_str!("../../../helper/src/probe/calls.rs"), "const DANGEROUS"));
+    }
+
+    #[test]
+    fn each_dangerous_call_is_refused_by_its_own_entry() {
+        // Where its entry is missing it ends at the list of ordinary calls, so that none of them reaches the kernel.
+        let ordinary = || ALLOWED.iter().chain(ALLOWED_OLD).map(|call| (*call, Vec::new())).collect();
+        let ask = |missing: Option<i64>, call: i64| {
+            let mut rules = rules::forbidden(&Guards::default()).unwrap();
+            if let Some(missing) = missing {
+                assert!(rules.remove(&missing).is_some());
+            }
+            let list = program(ordinary(), refuse(libc::ENOSYS), SeccompAction::Allow).unwrap();
+            let forbidden = program(rules, SeccompAction::Allow, refuse(libc::EPERM)).unwrap();
+            // SAFETY: no address is passed.
+            answer_under(vec![list, forbidden], move || unsafe { libc::syscall(call, -1, -1, -1, -1, -1, -1) })
+        };
+        for call in DENIED {
+            assert_eq!(ask(None, *call), Err(libc::EPERM), "{call}");
+            assert_eq!(ask(Some(*call), *call), Err(libc::ENOSYS), "{call} without its entry");
+        }
+        assert_eq!(ask(Some(DENIED[0]), DENIED[1]), Err(libc::EPERM), "the others stay");
+    }
+
     #[test]
     fn the_programs_fit_the_kernels_bound() {
         for program in compile(&Guards::default()).unwrap() {
@@ -97,7 +134,13 @@ mod tests {
 
     /// What a call answers that a thread makes for which the filters hold: a value, or the error number.
     fn answer(call: impl FnOnce() -> libc::c_long + Send + 'static) -> Result<libc::c_long, i32> {
-        let filters = programs(&Guards::default()).unwrap();
+        answer_under(programs(&Guards::default()).unwrap(), call)
+    }
+
+    fn answer_under(
+        filters: Vec<BpfProgram>,
+        call: impl FnOnce() -> libc::c_long + Send + 'static,
+    ) -> Result<libc::c_long, i32> {
         let thread = std::thread::spawn(move || {
             for filter in &filters {
                 seccompiler::apply_filter(filter).unwrap();

@@ -111,7 +111,7 @@ impl RuntimeConfig {
     /// Bytes a second that an interface may carry in each direction, where that is limited.
     pub(super) fn bandwidth_bytes(&self) -> Option<u32> {
         let bytes = u64::from(self.shares.bandwidth_mbit) * 1_000_000 / 8;
-        (bytes > 0).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
+        (bytes > 0 && self.guards.hold(Guard::Bandwidth)).then(|| u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     /// Name of the bridge.

@@ -1,5 +1,6 @@
 //! What the probe answers with all guards, and which of its attempts misses which guard.
 
+pub(crate) mod host;
 pub(crate) mod outside;
 
 pub(crate) use outside::Outside;
@@ -16,6 +17,7 @@ pub(crate) const EXPECTED: &[(&str, &str)] = &[
     ("core-limit", "1 1"),
     ("core-limit-set", "ok, then 1"),
     ("crash", "SIGABRT"),
+    ("crowd:world", "bounded"),
     ("descriptors", "[]"),
     ("device-in-layer", "EACCES"),
     ("end", "yes"),
@@ -33,8 +35,14 @@ pub(crate) const EXPECTED: &[(&str, &str)] = &[
     ("foreign:x32", "ENOSYS"),
     ("groups", "[]"),
     ("host-name", "sandbox"),
-    ("host:isolated-port", "1"),
+    ("host:all-memory", "limited"),
+    ("host:all-processes", "limited"),
+    ("host:bandwidth", "limited inside and outside"),
     ("host:bridge-without-ipv6", "1"),
+    ("host:closed-gate", "refused"),
+    ("host:connection-rate", "limited"),
+    ("host:huge-pages", "0"),
+    ("host:isolated-port", "1"),
     ("host:look", "EACCES"),
     ("host:no-swap", "yes"),
     ("host:session", "own"),
@@ -166,6 +174,33 @@ pub(crate) const REMOVALS: &[Removal] = &[
     alone(Platform, &["tcp:platform"]),
     alone(HostPorts, &["tcp:host", "udp:host"]),
     alone(ResolverPort, &["tcp:host", "udp:host"]),
+    alone(Gate, &["host:closed-gate"]),
+    alone(Connections, &["crowd:world"]),
+    alone(ConnectionRate, &["host:connection-rate"]),
+    alone(Bandwidth, &["host:bandwidth"]),
+    alone(NoSwap, &["host:no-swap"]),
+    alone(NoHugePages, &["host:huge-pages"]),
+    alone(Reserve, &["host:all-memory", "host:all-processes"]),
     // In a test of its own: what it keeps in is the start, not the program.
     alone(ResolvedInside, &[]),
 ];
+
+/// What keeps a sandbox in and cannot be left out, and why; told below the table.
+pub(crate) const WITHOUT_REMOVAL: &[(&str, &str)] = &[
+    ("namespaces of mounts and processes", "without them process 1 would change the mounts of the host, and be none"),
+    ("namespace of users", "all that the helper does after it is done with the ids that it gives"),
+    ("namespace of the network", "without it the interface of a sandbox would be the host's own"),
+    ("private mounts", "the host would get every mount of the test"),
+    ("read-only layers", "that is how an overlay works; `privileged_containment` looks at the layer afterwards"),
+    ("no_new_privs", "filters cannot be installed without it, and it goes with them"),
+    ("limits of memory, processes, processor and disk of one", "`privileged_containment` goes to each of them"),
+    ("memory of TCP sockets", "counted by version 1 alone; `privileged_shares` reads it"),
+    ("source addresses at the bridge", "the second line; `privileged_network` gives up the first one"),
+    (
+        "a helper that nobody writes",
+        "its file system is read only for root of the host as well, who could mount it anew",
+    ),
+];
+
+/// What a host of tests need not have begins with this word instead of an answer; its removal cannot be seen there.
+pub(crate) const ABSENT: &str = "absent";

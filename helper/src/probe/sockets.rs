@@ -8,6 +8,7 @@ use super::{Line, call, line, result};
 
 /// More than an answer of this kernel takes.
 const PATIENCE: Duration = Duration::from_secs(5);
+const CROWD: usize = 64;
 
 /// Name, family, type, protocol.
 const SOCKETS: &[(&str, i32, i32, i32)] = &[
@@ -60,17 +61,25 @@ pub(super) fn all() -> Vec<Line> {
     let set = call(libc::SYS_setsockopt, [socket, libc::SOL_TCP.into(), 31, name, 3, 0]);
     lines.push(line("upper", result(set)));
     let _ = call(libc::SYS_close, [socket, 0, 0, 0, 0, 0]);
-    // What to reach is told as `tcp:name=address` or `udp:name=address`, with commas between.
+    // What to reach is told as `tcp:name=address`, `udp:name=address` or `crowd:name=address`, with commas between.
     let targets = std::env::var("PROBE_REACH").unwrap_or_default();
     for (name, address) in targets.split(',').filter_map(|target| target.split_once('=')) {
         let Ok(address) = address.parse::<SocketAddr>() else { continue };
-        let answer = match name.starts_with("udp") {
-            true => result(ask(address)),
-            false => result(TcpStream::connect_timeout(&address, PATIENCE)),
+        let answer = match name.split(':').next() {
+            Some("udp") => result(ask(address)),
+            Some("crowd") => crowd(address).to_owned(),
+            _ => result(TcpStream::connect_timeout(&address, PATIENCE)),
         };
         lines.push(line(name, answer));
     }
     lines
+}
+
+/// Whether more connections can be held open than the test's cell allows. The first refusal ends it: word of it comes once a
+/// second.
+fn crowd(address: SocketAddr) -> &'static str {
+    let opened: Result<Vec<_>, Error> = (0..CROWD).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect();
+    if opened.is_ok() { "as many as it likes" } else { "bounded" }
 }
 
 /// Sends a byte and waits for an answer, or for word of where it ended. The kernel does not give such word each time, so a

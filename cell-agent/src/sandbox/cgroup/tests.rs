@@ -12,7 +12,7 @@ fn limits() -> Limits {
 fn version_2_is_found_and_limited() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory hugetlb pids rdma").unwrap();
-    let cgroups = Cgroups::detect(root.path(), "t").unwrap();
+    let cgroups = Cgroups::detect(root.path(), "t", &Guards::default()).unwrap();
     std::fs::create_dir(root.path().join("slipway-t")).unwrap();
     for file in ["io.weight", "io.max", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "hugetlb.1GB.max"] {
         std::fs::write(root.path().join("slipway-t").join(file), "max").unwrap();
@@ -69,7 +69,7 @@ fn the_older_layout_is_found_and_shared_hierarchies_are_joined_once() {
             std::fs::write(at(group).join(file), "").unwrap();
         }
     }
-    let cgroups = Cgroups::detect(root.path(), "t").unwrap();
+    let cgroups = Cgroups::detect(root.path(), "t", &Guards::default()).unwrap();
     assert_eq!(cgroups.prepare(&WHOLE).unwrap(), Vec::<String>::new());
     cgroups.create("one", &limits()).unwrap();
     assert_eq!(cgroups.mode(), Mode::Hybrid);
@@ -97,7 +97,7 @@ fn the_older_layout_is_found_and_shared_hierarchies_are_joined_once() {
 #[test]
 fn a_missing_controller_is_named() {
     let root = tempfile::tempdir().unwrap();
-    let error = Cgroups::detect(root.path(), "t").unwrap_err();
+    let error = Cgroups::detect(root.path(), "t", &Guards::default()).unwrap_err();
     assert!(error.to_string().contains("memory"), "{error}");
 }
 

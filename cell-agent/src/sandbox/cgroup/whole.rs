@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use slipway_helper::guards::{Guard, Guards};
+
 use super::{Mode, set_if_present};
 
 /// The usual weight is 100: under load, whatever else runs on the host comes first.
@@ -42,8 +44,14 @@ impl Whole {
 
     /// Sets what one controller limits. A limit that cannot be set is told: each sandbox has its own all the same, and no app
     /// stands still for it.
-    pub(super) fn limit(&self, controller: &str, mode: Mode, group: &Path) -> Vec<String> {
-        let (memory, pids) = (self.memory_bytes.to_string(), self.pids.to_string());
+    pub(super) fn limit(&self, controller: &str, mode: Mode, group: &Path, guards: &Guards) -> Vec<String> {
+        // What an earlier agent has set is taken back where a guard is left out.
+        let none = if mode == Mode::V2 { "max" } else { "-1" };
+        let reserve = |amount: u64, none: &str| match guards.hold(Guard::Reserve) {
+            true => amount.to_string(),
+            false => none.to_owned(),
+        };
+        let (memory, pids) = (reserve(self.memory_bytes, none), reserve(self.pids, "max"));
         let mut wanted: Vec<(PathBuf, String)> = Vec::new();
         let mut want = |file: &str, value: &str| wanted.push((group.join(file), value.to_owned()));
         match (controller, mode) {
@@ -54,7 +62,7 @@ impl Whole {
                 want("memory.limit_in_bytes", &memory);
                 let sockets = group.join("memory.kmem.tcp.limit_in_bytes");
                 if sockets.exists() {
-                    wanted.push((sockets, (self.memory_bytes / 4).to_string()));
+                    wanted.push((sockets, reserve(self.memory_bytes / 4, none)));
                 }
             }
             ("io" | "blkio", _) => {
@@ -62,7 +70,15 @@ impl Whole {
                 wanted.extend(self.throttle(controller, group));
             }
             // Nobody asks for them in an app; the host's operator has set them aside for something else.
-            ("hugetlb", _) => wanted.extend(huge_pages(group).into_iter().map(|path| (path, "0".to_owned()))),
+            ("hugetlb", _) => {
+                // The hierarchy may be version 2's also beside those of version 1.
+                let most = |path: &Path| match path.extension().is_some_and(|kind| kind == "max") {
+                    _ if guards.hold(Guard::NoHugePages) => "0".to_owned(),
+                    true => "max".to_owned(),
+                    false => "-1".to_owned(),
+                };
+                wanted.extend(huge_pages(group).into_iter().map(|path| (path.clone(), most(&path))));
+            }
             _ => {}
         }
         let failed = |(path, value): (PathBuf, String)| {
@@ -144,7 +160,7 @@ mod tests {
     #[test]
     fn a_limit_that_is_refused_is_told_with_its_file() {
         let whole = Whole { pids: 1, memory_bytes: 2, disk: None, disk_bytes_per_s: 0 };
-        let told = whole.limit("pids", Mode::V2, Path::new("/no/such/group"));
+        let told = whole.limit("pids", Mode::V2, Path::new("/no/such/group"), &Guards::default());
         assert!(told.len() == 1 && told[0].contains("/no/such/group/pids.max"), "{told:?}");
     }
 }

@@ -88,6 +88,10 @@ pub(super) fn rules(
     let registries = config.registries_port.map_or_else(String::new, |port| {
         format!("    ip saddr @builds ip daddr {} tcp dport {port} accept\n", config.gateway())
     });
+    let gate = match hold(Guard::Gate) {
+        true => "    ip daddr @ready accept\n    meta l4proto tcp reject with tcp reset\n    reject\n",
+        false => "",
+    };
     let marked = |address: Ipv4Addr| format!("{address} : {:#x}", mark(address));
     let marks: Vec<String> = (0..config.slots).map(|slot| marked(config.address(slot))).collect();
     let (ports, translate) = if config.host_ports { host_ports(config, &bridge) } else { Default::default() };
@@ -110,10 +114,7 @@ table ip {table} {{
     ct state invalid drop
     ct state established,related accept
     jump aging
-    ip daddr @ready accept
-    meta l4proto tcp reject with tcp reset
-    reject
-  }}
+{gate}  }}
   chain from_instance {{
     ct state invalid drop
     ct state established,related accept
@@ -170,12 +171,12 @@ table ip {table} {{
 fn bounds(config: &RuntimeConfig) -> (String, String) {
     let (shares, size) = (config.shares, config.slots);
     let (mut sets, mut rules) = (String::new(), String::new());
-    if shares.connections > 0 {
+    if shares.connections > 0 && config.guards.hold(Guard::Connections) {
         _ = writeln!(sets, "  set open {{ type ipv4_addr; size {size}; flags dynamic; }}");
         let most = shares.connections;
         _ = writeln!(rules, "    add @open {{ ip saddr ct count over {most} }} reject with icmp type admin-prohibited");
     }
-    if shares.connections_per_s > 0 {
+    if shares.connections_per_s > 0 && config.guards.hold(Guard::ConnectionRate) {
         let (rate, burst) = (shares.connections_per_s, shares.connections_per_s.saturating_mul(4));
         _ = writeln!(sets, "  set begun {{ type ipv4_addr; size {size}; flags dynamic; }}");
         _ = writeln!(rules, "    add @begun {{ ip saddr limit rate over {rate}/second burst {burst} packets }} drop");
