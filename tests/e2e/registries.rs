@@ -164,14 +164,16 @@ struct World<'p> {
 }
 
 impl World<'_> {
-    fn app(&self, name: &str, files: &[(&str, String)]) -> anyhow::Result<PathBuf> {
+    fn app(&self, name: &str, buildpack: &str, files: &[(&str, String)]) -> anyhow::Result<PathBuf> {
         let directory = self.platform.path("apps").join(name);
         std::fs::create_dir_all(&directory)?;
         for (name, text) in files {
             std::fs::write(directory.join(name), text)?;
         }
+        // By name: a buildpack of an earlier scenario may still be going.
         let manifest = format!(
-            "applications:\n- name: {name}\n  memory: 128M\n  disk_quota: 256M\n  env:\n    GATEWAY: {}\n    REGISTRY: {}\n",
+            "applications:\n- name: {name}\n  buildpacks: [{buildpack}]\n  memory: 128M\n  disk_quota: 256M\n  env:\n    \
+             GATEWAY: {}\n    REGISTRY: {}\n",
             self.gateway, self.registry
         );
         std::fs::write(directory.join("manifest.yml"), manifest)?;
@@ -189,7 +191,7 @@ impl World<'_> {
             ("looks.sh", LOOKS.to_owned()),
         ];
         files.extend(lock.map(|lock| ("package-lock.json", lock)));
-        self.app(name, &files)
+        self.app(name, "nodejs_buildpack", &files)
     }
 
     fn python(&self, name: &str, package: &str) -> anyhow::Result<PathBuf> {
@@ -201,7 +203,7 @@ impl World<'_> {
             ("server.py", server.to_owned()),
             ("Procfile", "web: python server.py\n".to_owned()),
         ];
-        self.app(name, &files)
+        self.app(name, "python_buildpack", &files)
     }
 
     fn push(&self, directory: &Path) -> anyhow::Result<Outcome> {
