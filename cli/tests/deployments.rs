@@ -139,6 +139,7 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     let ran = platform.run(&["restart", "web", "--strategy", "rolling"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(body(&platform, "POST /v3/deployments").get("droplet").is_none(), "the droplet of now");
+    assert!(ran.err.contains("'web' runs with its settings of now."), "{}", ran.err);
 
     let platform = running().await;
     let ran = platform.run(&["restage", "web"]).await;
@@ -166,6 +167,7 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     let ran = platform.run(&["rollback", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "3 failed, 2 is gone");
+    assert!(ran.err.contains("'web' runs that version again."), "{}", ran.err);
     let ran = platform.run(&["rollback", "web", "--revision", "9"]).await;
     assert!(ran.exit == Exit::NotFound && ran.err.contains("'web' has no revision 9"), "{}", ran.err);
 }

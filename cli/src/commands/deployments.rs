@@ -146,7 +146,7 @@ pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(
     }
     let now: Deployment = client.get(&format!("/v3/deployments/{}", deployment.guid)).await?;
     let done = follow(session, &app, now, wanted, Patience::All).await?;
-    lifecycle::deployed(session, &app, done).await
+    lifecycle::deployed(session, &app, done, lifecycle::NEW_VERSION).await
 }
 
 /// Web instances that a canary that stands at a step ends with. Beside what it has replaced there is one more than are

@@ -97,15 +97,23 @@ pub(super) async fn replace(
     }
     let place = "instance by instance; the old version serves meanwhile";
     session.printer.say(&format!("Replacing '{}' {place} …", app.name));
+    let runs = match bring {
+        Bring::Current => "runs with its settings of now",
+        Bring::Droplet(_) => NEW_VERSION,
+        Bring::Revision(_) => "runs that version again",
+    };
     let done = deploy(session, app, bring, rollout).await?;
-    deployed(session, app, done).await
+    deployed(session, app, done, runs).await
 }
 
-/// Prints how a deployment went.
-pub(super) async fn deployed(session: &Session, app: &App, done: Deployed) -> Result<(), CliError> {
+/// What is said of an app to which something new was brought.
+pub(super) const NEW_VERSION: &str = "runs the new version";
+
+/// Prints how a deployment went; `runs` is said of an app that it has changed wholly.
+pub(super) async fn deployed(session: &Session, app: &App, done: Deployed, runs: &str) -> Result<(), CliError> {
     let urls = urls(session.client()?, app).await?;
     let (text, step) = match done {
-        Deployed::Wholly(_) => (format!("'{}' runs the new version.", app.name), None),
+        Deployed::Wholly(_) => (format!("'{}' {runs}.", app.name), None),
         Deployed::AtStep(step, steps) => (at_step(&app.name, step, steps), Some((step, steps))),
     };
     if session.printer.wants_json() {
