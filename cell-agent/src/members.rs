@@ -14,9 +14,16 @@ use crate::services::Services;
 /// Brings the kept list into force.
 pub(crate) async fn restore(services: &Services) {
     let Some(kept) = services.journal.members() else { return };
-    match Members::decode(kept) {
-        Ok(members) => _ = apply(services, &members).await,
-        Err(error) => tracing::warn!(%error, "the kept list of members cannot be read; a controller says it again"),
+    let restored = match Members::decode(kept) {
+        Ok(members) => apply(services, &members).await,
+        Err(error) => {
+            tracing::warn!(%error, "the kept list of members cannot be read; a controller says it again");
+            false
+        }
+    };
+    // What is kept counts as in force: the next session must not find it.
+    if !restored && let Err(error) = services.journal.forget_members() {
+        tracing::warn!(error = %chain(&error), "the kept list of members was not removed");
     }
 }
 

@@ -70,6 +70,7 @@ struct World {
     stuck: bool,
     kept: usize,
     broken_gates: bool,
+    broken_members: bool,
 }
 
 /// See the module.
@@ -173,6 +174,11 @@ impl SimRuntime {
     /// From now on no gate can be opened, or every one again.
     pub fn break_gates(&self, broken: bool) {
         self.world().broken_gates = broken;
+    }
+
+    /// From now on no list of members can be brought into force, or every one again.
+    pub fn break_members(&self, broken: bool) {
+        self.world().broken_members = broken;
     }
 
     /// The host loses everything, as in a power cut.
@@ -288,7 +294,11 @@ impl SandboxRuntime for SimRuntime {
     }
 
     async fn members(&self, members: Members) -> Result<(), SandboxError> {
-        self.world().members = Some(members);
+        let mut world = self.world();
+        if world.broken_members {
+            return Err(simulated("loading the members"));
+        }
+        world.members = Some(members);
         Ok(())
     }
 

@@ -235,6 +235,14 @@ impl Journal {
         sealed::write(&self.members, body, None)
     }
 
+    /// Removes the kept list of members.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_members(&self) -> Result<(), FileError> {
+        sealed::remove(&self.members)
+    }
+
     /// The kept list of members. A damaged one is as good as none: the next session brings it.
     #[must_use]
     pub fn members(&self) -> Option<Bytes> {

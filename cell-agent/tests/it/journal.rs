@@ -132,7 +132,7 @@ async fn members_are_known_after_a_start_without_a_controller() {
     world.idle().await;
     let closed = vec![PortRange { host: "10.0.0.1".into(), first: 7000, last: 7001 }];
     let members = Members { closed, routers: Some(Addresses { addresses: vec!["10.0.0.3".into()] }) };
-    world.controller.tell_members(members);
+    world.controller.tell_members(members.clone());
     let told =
         async |world: &World| eventually("told", LIMIT, || async { world.runtime.told_members().ok_or(()) }).await;
     let known = told(&world).await;
@@ -141,6 +141,16 @@ async fn members_are_known_after_a_start_without_a_controller() {
     world.runtime.forget_members();
     // This controller says it to nobody who comes later.
     world.start();
+    assert_eq!(told(&world).await, known);
+
+    // A start that could not bring it into force takes it from the next controller that says it.
+    world.kill().await;
+    world.runtime.forget_members();
+    world.runtime.break_members(true);
+    world.start();
+    world.idle().await;
+    world.runtime.break_members(false);
+    world.controller.tell_members(members);
     assert_eq!(told(&world).await, known);
 }
 
