@@ -8,16 +8,22 @@ use slipway_protocol::v1;
 use uuid::Uuid;
 
 use super::{Cases, expected, to_one, told, unprocessable};
-use crate::support::TestController;
 use crate::support::apps::{app_of, build, catalogue, package, ready_package, upload, zip_of};
+use crate::support::{TestClient, TestController};
 
-#[tokio::test]
-async fn what_is_not_the_time_for_it() {
-    let controller = TestController::start().await;
+/// The administrator, a space, and an app in it that can be built.
+async fn to_build(controller: &TestController) -> (TestClient, Uuid, String) {
     let admin = controller.admin().await;
     catalogue(&controller.database.pool).await;
     let (_, space) = controller.dev().await;
     let app = app_of(&admin, space, "a", "").await;
+    (admin, space, app)
+}
+
+#[tokio::test]
+async fn what_is_not_the_time_for_it() {
+    let controller = TestController::start().await;
+    let (admin, space, app) = to_build(&controller).await;
     let empty = package(&admin, &app).await;
     let ready = ready_package(&admin, &app).await;
     build(&admin, &ready).await;
@@ -78,10 +84,7 @@ async fn a_package_takes_its_bits_once() {
 #[tokio::test]
 async fn a_cancelled_build_makes_room_for_the_next_one() {
     let controller = TestController::start().await;
-    let admin = controller.admin().await;
-    catalogue(&controller.database.pool).await;
-    let (_, space) = controller.dev().await;
-    let app = app_of(&admin, space, "a", "").await;
+    let (admin, _, app) = to_build(&controller).await;
     let ready = ready_package(&admin, &app).await;
     let first = build(&admin, &ready).await;
     let cancel = format!("/v3/builds/{first}/actions/cancel");
