@@ -9,11 +9,13 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::cut::{Midway, Reset};
 use super::pieces::read_piece;
 
 /// See above.
-pub(super) struct Answering<T> {
+pub(super) struct Answering<T: Reset> {
     io: T,
+    midway: Midway,
     /// How a write failed.
     broken: Option<ErrorKind>,
     /// Nothing more comes.
@@ -22,9 +24,14 @@ pub(super) struct Answering<T> {
     writer: Option<Waker>,
 }
 
-impl<T> Answering<T> {
-    pub(super) fn new(io: T) -> Self {
-        Self { io, broken: None, ended: false, writer: None }
+impl<T: Reset> Answering<T> {
+    pub(super) fn new(io: T, midway: Midway) -> Self {
+        Self { io, midway, broken: None, ended: false, writer: None }
+    }
+
+    /// Whether the end now would be in the middle of an exchange. Where the endpoint has ended it, its port is free.
+    fn is_cut(&self) -> bool {
+        self.midway.is() && !self.ended
     }
 
     /// Ready with the failure of an earlier write once nothing more comes, pending before.
@@ -51,7 +58,15 @@ impl<T> Answering<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Answering<T> {
+impl<T: Reset> Drop for Answering<T> {
+    fn drop(&mut self) {
+        if self.is_cut() {
+            self.io.reset();
+        }
+    }
+}
+
+impl<T: AsyncRead + Reset + Unpin> AsyncRead for Answering<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let wanted = buf.remaining() > 0;
         let read = ready!(read_piece(&mut self.io, cx, buf));
@@ -65,7 +80,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Answering<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Answering<T> {
+impl<T: AsyncWrite + Reset + Unpin> AsyncWrite for Answering<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         if let Some(broken) = self.poll_broken(cx) {
             return broken.map(Err);
@@ -83,7 +98,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Answering<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.is_cut() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_shutdown(cx)
@@ -117,6 +132,10 @@ mod tests {
     /// Writes fail; what comes is the other end of a pipe.
     struct Half(tokio::io::DuplexStream);
 
+    impl Reset for Half {
+        fn reset(&self) {}
+    }
+
     impl AsyncRead for Half {
         fn poll_read(
             mut self: Pin<&mut Self>,
@@ -144,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_told_after_the_answer() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut io = Answering::new(Half(near));
+        let mut io = Answering::new(Half(near), Midway::default());
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"body"))).await;
         assert!(first.is_pending(), "{first:?}");
         far.write_all(b"401").await.expect("written");

@@ -15,7 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use slipway_chassis::chain;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::core::{Core, OnThisCore};
+use super::core::Core;
+use super::fair::{Flow, InFlow};
 use super::forwarding::Trust;
 use super::phase::{Phase, Watched};
 use super::service;
@@ -72,6 +73,11 @@ impl Client {
         }
     }
 
+    /// Whose turn its tasks wait for. `None` for a load balancer: its turn would be that of all who come through it.
+    pub(crate) fn flow(&self, core: &Core) -> Option<Rc<Flow>> {
+        (self.trust != Trust::Proxy).then(|| core.fair.flow(client_key(self.remote.ip())))
+    }
+
     /// A place for one more of the many requests that one connection may bring; each needs a connection to its endpoint.
     pub(crate) fn place(&self, all: &Descriptors) -> Option<Held> {
         let has = if self.trust == Trust::Proxy { !all.scarce() } else { all.has_share(&self.holder) };
@@ -113,6 +119,7 @@ where
     let phase = Arc::clone(&client.phase);
     let io = TokioIo::new(Watched::new(io, Arc::clone(&phase)));
     let remote = client.remote;
+    let flow = client.flow(&core);
     let limit = core.shared.max_header_bytes;
     let for_requests = Rc::clone(&core);
     let service = service_fn(move |request| service::handle(Rc::clone(&for_requests), Rc::clone(&client), request));
@@ -130,7 +137,7 @@ where
             phase.has_streams();
             // Without pings: an answer to one waits behind all that is on its way to a slow client. Clients that have
             // vanished are found as those by HTTP/1 are, by the kernel's.
-            let connection = http2::Builder::new(OnThisCore)
+            let connection = http2::Builder::new(InFlow(flow))
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MOST_STREAMS)
                 .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::EndpointState;
 use super::failure::LogQuota;
+use super::fair::FairQueue;
 use super::forwarding::Forwarding;
 use super::listener;
 use crate::access_log::{AccessLog, CoreLog};
@@ -66,16 +67,6 @@ pub(crate) struct Shared {
     pub(crate) drain_timeout: Duration,
 }
 
-/// Runs what a connection by HTTP/2 has to run beside itself on the core that has the connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OnThisCore;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnThisCore {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// A core's own state.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
@@ -86,6 +77,8 @@ pub(crate) struct Core {
     states: RefCell<HashMap<EndpointKey, Rc<EndpointState>>>,
     turns: RefCell<HashMap<u64, usize>>,
     seed: Cell<u64>,
+    /// Whose turn it is.
+    pub(crate) fair: FairQueue,
     /// Access lines.
     pub(crate) log: CoreLog,
     /// For lines about failures.
@@ -195,6 +188,7 @@ pub(crate) fn run_core(
             states: RefCell::default(),
             turns: RefCell::default(),
             seed: Cell::new(rand::random::<u64>() | 1),
+            fair: FairQueue::default(),
             log: shared.log.core(),
             log_quota: LogQuota::default(),
             refusals: Cell::new(0),

@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1;
-
-use super::body::RequestBody;
 use super::streams::Connections;
-use super::upstream::Sender;
+use super::upstream::{Http1, Sender};
 use crate::limits::{Descriptor, Descriptors, Holder};
 use crate::table::Endpoint;
 
@@ -29,7 +26,7 @@ pub(crate) struct EndpointState {
     failures: Cell<u32>,
     avoid_until: Cell<Option<Instant>>,
     /// By HTTP/1.1.
-    idle: RefCell<VecDeque<(Instant, http1::SendRequest<RequestBody>)>>,
+    idle: RefCell<VecDeque<(Instant, Http1)>>,
     /// By HTTP/2.
     pub(crate) streams: Connections,
     /// What its app holds; `None` for the platform's own.
@@ -133,6 +130,7 @@ impl Lease {
     pub(crate) fn give_back(&self, sender: Sender) {
         // By HTTP/2 it was there for others all the time.
         let Sender::Http1(sender) = sender else { return };
+        sender.is_over();
         let mut idle = self.0.idle.borrow_mut();
         if !self.0.gone.get() && !sender.is_closed() && idle.len() < MOST_IDLE {
             idle.push_back((Instant::now(), sender));

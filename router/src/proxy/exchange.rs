@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use super::body::Home;
 use super::connection::Client;
 use super::core::Core;
+use super::fair::Flow;
 use crate::access_log::Line;
 use crate::heads::{HeadRoom, SMALL};
 use crate::limits::{Held, Holder};
@@ -113,6 +114,11 @@ impl Exchange {
     /// On whose account its client's connection is.
     pub(crate) fn holder(&self) -> &Arc<Holder> {
         &self.client.holder
+    }
+
+    /// Whose turn its client's tasks wait for.
+    pub(super) fn flow(&self) -> Option<Rc<Flow>> {
+        self.client.flow(&self.core)
     }
 
     /// Whether the client is behind with its answer, by HTTP/1.1.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{Active, Client, Protocol, serve};
 use super::core::Core;
+use super::fair::Fair;
 use super::phase::HEAD_TIMEOUT;
 use crate::web_tls::HTTP2;
 
@@ -63,7 +64,8 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
     };
     let active = Active::new(core);
     let core = Rc::clone(core);
-    tokio::task::spawn_local(async move {
+    let flow = client.flow(&core);
+    tokio::task::spawn_local(Fair::new(flow, async move {
         let _guards = (active, descriptor);
         // Without it the last packet of a response could wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
@@ -82,7 +84,7 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
             Ok(Err(error)) => tracing::debug!(%remote, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%remote, "TLS handshake took too long"),
         }
-    });
+    }));
 }
 
 /// Says so, and reads what the client had sent: what is left unread would take the answer away.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::fair::turn_is_over;
 use super::linger::Linger;
 use super::pieces::read_piece;
 use crate::heads::{HeadRoom, Heads};
@@ -226,6 +227,10 @@ const NO_ROOM: &[u8] =
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
+        if turn_is_over() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let came = ready!(read_piece(&mut this.io, cx, buf));
         this.heard = true;
         this.phase.bytes_came();

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use super::answering::Answering;
 use super::body::RequestBody;
 use super::core::Core;
+use super::cut::Midway;
 use super::failure::Failure;
 use crate::heads::SMALL;
 use crate::limits::Descriptor;
@@ -264,7 +265,7 @@ impl Connections {
             .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(core.shared.max_header_bytes.max(SMALL)).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(Answering::new(stream)));
+            .handshake(TokioIo::new(Answering::new(stream, Midway::default())));
         let (sender, http) = handshake.await.map_err(|error| OpenError::Ended(Some(error)))?;
         let http = Rc::new(RefCell::new(Some(http)));
         tokio::task::spawn_local(drive(Rc::clone(&http), Rc::clone(&link)));

@@ -16,6 +16,7 @@ use super::connection::Active;
 use super::core::Core;
 use super::endpoint::Lease;
 use super::exchange::Exchange;
+use super::fair::Fair;
 use super::headers;
 
 /// Opens a tunnel between a client and the endpoint that has agreed.
@@ -34,8 +35,9 @@ pub(super) fn tunnel(
     let active = Active::new(core);
     let all = &core.shared.descriptors;
     let descriptors = (all.hold(exchange.holder()), lease.hold(all));
+    let flow = exchange.flow();
     let (drain, idle) = (core.drain.clone(), core.shared.tunnel_idle);
-    tokio::task::spawn_local(async move {
+    let task = async move {
         let _guards = (active, descriptors, lease);
         // The whole exchange moves in here: it ends with the tunnel.
         let exchange = &mut exchange;
@@ -56,7 +58,8 @@ pub(super) fn tunnel(
             () = drain.cancelled() => {}
             () = silent(&heard, idle) => tracing::debug!("a tunnel was silent for too long"),
         }
-    });
+    };
+    tokio::task::spawn_local(Fair::new(flow, task));
     Response::from_parts(head, ProxyBody::nothing())
 }
 

@@ -18,6 +18,7 @@ use super::answering::Answering;
 use super::body::RequestBody;
 use super::connection::MOST_FIELDS;
 use super::core::Core;
+use super::cut::{Midway, Reset};
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use super::streams::{OpenError, Place};
@@ -25,10 +26,31 @@ use crate::heads::SMALL;
 use crate::keepalive::keep_alive;
 use crate::limits::Descriptor;
 
+/// A connection by HTTP/1.1.
+pub(crate) struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    midway: Midway,
+}
+
+impl Http1 {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// The exchange has come to its end: what ends the connection from now on does not cut it.
+    pub(crate) fn is_over(&self) {
+        self.midway.set(false);
+    }
+}
+
 /// Sends requests on one connection.
 pub(crate) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// One request of several.
     Http2(Rc<Place>),
 }
@@ -39,7 +61,10 @@ impl Sender {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(one) => {
+                one.midway.set(true);
+                one.sender.try_send_request(request).await
+            }
             Self::Http2(place) => place.send(request).await,
         }
     }
@@ -161,9 +186,10 @@ pub(super) async fn handshake<T>(
     descriptor: Descriptor,
 ) -> Result<Sender, ConnectError>
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(Answering::new(io));
+    let midway = Midway::default();
+    let io = TokioIo::new(Answering::new(io, midway.clone()));
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(core.shared.max_header_bytes.max(SMALL))
         .max_headers(MOST_FIELDS)
@@ -176,5 +202,5 @@ where
             tracing::debug!(%address, error = %chain(&error), "connection to an endpoint ended");
         }
     });
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Http1 { sender, midway }))
 }

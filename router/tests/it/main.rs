@@ -1,6 +1,7 @@
 //! The router with real sockets: a fake controller, backends in the same process, and clients that misbehave.
 
 mod access_lines;
+mod cut;
 mod early;
 mod failures;
 mod heads;
