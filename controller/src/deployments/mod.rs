@@ -51,9 +51,13 @@ pub struct Canary {
 impl Canary {
     /// The counts for a weight in percent, as Cloud Foundry rounds them: at least one new instance, and one old one
     /// more than the weight leaves, until everything is new. Without a weight: one new instance beside all old ones.
+    /// Where nothing is wanted, there is no canary, but its steps stand.
     /// `wanted` and `before` are the instances of the new version at its end, and of the old one at the beginning.
     #[must_use]
     pub fn of(weight: Option<u32>, wanted: u32, before: u32) -> Self {
+        if wanted == 0 {
+            return Self { new: 0, old: before, enough: 0 };
+        }
         let Some(weight) = weight else { return Self { new: 1, old: before, enough: before.min(wanted) } };
         let whole = wanted.min(before);
         let share = (u64::from(whole) * u64::from(weight.min(100)) + 50) / 100;

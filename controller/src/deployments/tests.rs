@@ -100,7 +100,9 @@ fn a_canary_has_the_share_that_cloud_foundry_gives_it() {
         (Some(100), 3, 3, 3, 0),
         (Some(50), 4, 10, 2, 3),
         (Some(50), 10, 4, 2, 3),
-        (Some(100), 0, 0, 1, 0),
+        // There it would have one, of which nothing is wanted: an app of workers has no command for it.
+        (Some(100), 0, 0, 0, 0),
+        (None, 0, 3, 0, 3),
     ] {
         let step = Canary::of(weight, wanted, before);
         assert_eq!((step.new, step.old), (new, old), "{weight:?} of {wanted}, before {before}");

@@ -122,17 +122,18 @@ async fn settled(
 ) -> DomainResult<Vec<ProcessRow>> {
     let mut processes = processes.to_vec();
     for process in processes.iter_mut().filter(|process| process.kind == WEB) {
-        let instances = web_instances(
-            process.instances,
-            compose::command_of(process, droplet).is_some(),
-            droplet_of_others(droplet),
-        );
+        let instances = web_wanted(process, droplet);
         if instances != process.instances {
             process.instances = instances;
             process_update_tx(tx, process).await?;
         }
     }
     Ok(processes)
+}
+
+/// [`web_instances`] of this process with this droplet.
+pub(super) fn web_wanted(process: &ProcessRow, droplet: &DropletRow) -> i32 {
+    web_instances(process.instances, compose::command_of(process, droplet).is_some(), droplet_of_others(droplet))
 }
 
 /// How many instances of `web` there are to be. A droplet that brings other process types and no `web` is one of workers: the

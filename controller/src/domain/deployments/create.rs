@@ -11,7 +11,7 @@ use crate::config::Limits;
 use crate::context::Context;
 use crate::domain::audit::Party;
 use crate::domain::compose::{self, Phase, environment_place, seal_object};
-use crate::domain::lifecycle::{self, demands, finish, lock, make_process_types, record};
+use crate::domain::lifecycle::{self, demands, finish, lock, make_process_types, record, web_wanted};
 use crate::domain::revisions::{self, Commands, Content};
 use crate::domain::{DomainError, DomainResult, quota};
 use crate::store::apps::{AppRow, app_update_tx};
@@ -235,6 +235,7 @@ async fn begin(
         new.instances = before.map_or(own.instances, |lane| lane.wanted);
         let restore = before.map_or(own.instances, |lane| lane.restore);
         if own.kind == ROLLED {
+            new.instances = web_wanted(&new, &target.droplet);
             wish.options.scale.apply(&mut new)?;
         } else if new.instances == 0 && restore == 0 {
             // Nothing of it runs: it gets the new version when the deployment is done.
@@ -269,9 +270,10 @@ async fn begin(
         }
     };
     for mut new in new_ones {
+        let runs = new.instances > 0;
         // The other types wait for web.
         new.instances = if new.kind == ROLLED { first.min(in_flight) } else { 0 };
-        if compose(context, tx, app, &target.droplet, &mut new).await? {
+        if compose(context, tx, app, &target.droplet, &mut new, runs).await? {
             interim_insert_tx(tx, &new).await?;
             processes.push(new);
         } else {
@@ -305,14 +307,20 @@ async fn check_room(
 }
 
 /// Composes the spec of a new process. One of another type than `web` that cannot be composed must not hold the
-/// deployment: it goes on as it is until its next start, which tells the developer why. Gives whether it was composed.
+/// deployment: it goes on as it is until its next start, which tells the developer why. One that nobody `runs` may lack a
+/// command, as `web` of an app of workers does. Gives whether the deployment has it.
 async fn compose(
     context: &Context,
     tx: &mut PgConnection,
     app: &AppRow,
     droplet: &DropletRow,
     new: &mut ProcessRow,
+    runs: bool,
 ) -> DomainResult<bool> {
+    if !runs && compose::command_of(new, droplet).is_none() {
+        new.spec = None;
+        return Ok(true);
+    }
     let facts = compose::app_facts(context, tx, app, Phase::Running).await?;
     let catalogue = layers_tx(tx).await?;
     match compose::process_spec(context, tx, &facts, droplet, new, new.version, &catalogue).await {

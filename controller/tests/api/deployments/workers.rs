@@ -146,3 +146,48 @@ async fn a_new_instance_that_has_crashed_is_not_trusted_because_it_runs_again() 
     site.sql("update assignment set observed_since = now() - interval '1 hour'").await;
     assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
 }
+
+/// A droplet that brings workers alone leaves `web` without a command.
+#[tokio::test]
+async fn an_app_of_workers_alone_rolls() {
+    for strategy in ["rolling", "canary"] {
+        let site = Site::new().await;
+        site.add_worker(2).await;
+        site.sql("update droplet set process_types = '{\"worker\": \"./work\"}'").await;
+        let web = format!("/v3/apps/{}/processes/web/actions/scale", site.app);
+        assert_eq!(site.client.post(&web, json!({ "instances": 0 })).await.0, StatusCode::ACCEPTED);
+        site.start().await;
+        let sent = json!({ "droplet": { "guid": site.droplets[1] }, "strategy": strategy });
+        let (status, deployment) = site.deploy(sent).await;
+        assert_eq!(status, StatusCode::CREATED, "{strategy}: {deployment}");
+        if strategy == "canary" {
+            assert_eq!(site.finish(&deployment).await, is("ACTIVE", "PAUSED"));
+            assert_eq!(site.act(&deployment, "continue").await.0, StatusCode::OK);
+        }
+        assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"), "{strategy}");
+        assert_eq!((site.counts().await, site.counts_of("worker").await), (vec![0], vec![2]));
+        assert_eq!(site.droplet().await, site.droplets[1].to_string());
+    }
+}
+
+/// The one instance that every app begins with is not meant then; three are, and have no command.
+#[tokio::test]
+async fn a_web_that_the_new_droplet_does_not_bring_ends_if_nobody_asked_for_it() {
+    let site = Site::new().await;
+    site.add_worker(1).await;
+    site.start().await;
+    site.sql(&format!(
+        "update droplet set process_types = '{{\"worker\": \"./work\"}}' where guid = '{}'",
+        site.droplets[1]
+    ))
+    .await;
+    let sent = || json!({ "droplet": { "guid": site.droplets[1] } });
+    let (status, refused) = site.deploy(sent()).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    let web = format!("/v3/apps/{}/processes/web/actions/scale", site.app);
+    assert_eq!(site.client.post(&web, json!({ "instances": 1 })).await.0, StatusCode::ACCEPTED);
+    let (status, deployment) = site.deploy(sent()).await;
+    assert_eq!(status, StatusCode::CREATED, "{deployment}");
+    assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
+    assert_eq!((site.counts().await, site.counts_of("worker").await), (vec![0], vec![1]));
+}
