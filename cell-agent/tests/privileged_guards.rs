@@ -11,7 +11,7 @@ use std::net::SocketAddrV4;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::time::Duration;
 
-use guards::outside::{PLATFORM, PORT, WORLD};
+use guards::outside::{PLATFORM, PORT, REGISTRIES, WORLD};
 use guards::{ABSENT, EXPECTED, Outside, REMOVALS, Removal, WITHOUT_REMOVAL, host};
 use privileged::{Cell, LIMIT, everything};
 use slipway_cell_agent::sandbox::{Bind, LinuxRuntime, RuntimeConfig, SandboxRuntime as _, SandboxSpec};
@@ -27,6 +27,7 @@ fn reach(cell: &Cell) -> (String, String) {
         reach.push(format!("{protocol}:host={}:{PORT}", gateway(&cell.config)));
         reach.push(format!("{protocol}:neighbour={}:8080", cell.runtime.address(0)));
     }
+    reach.push(format!("tcp:registries={}:{REGISTRIES}", gateway(&cell.config)));
     // The last one: what it holds counts for all that follows.
     let world = WORLD.iter().filter(|(name, _)| *name == "world");
     reach.extend(world.map(|(name, address)| format!("crowd:{name}={address}:{PORT}")));
@@ -88,6 +89,7 @@ async fn guards_hold_and_each_is_missed_when_it_is_gone() {
     let cell = Cell::with(|config| {
         config.resolvers = vec![gateway(config)];
         config.platform = vec![SocketAddrV4::new(PLATFORM, PORT)];
+        config.registries_port = Some(REGISTRIES);
         // Half of what the probe tries to hold; more than its other attempts need.
         config.shares.connections = 32;
     })

@@ -118,6 +118,8 @@ guards! {
     Platform,
     /// The host's ports are out of reach.
     HostPorts,
+    /// Builds alone reach the cell's proxy for registries.
+    Registries,
     /// Of the resolvers port 53 alone.
     ResolverPort,
     /// Nobody but the agent's checks reaches an instance whose gate is closed.

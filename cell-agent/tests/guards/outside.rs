@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// The port that everything outside listens on.
 pub(crate) const PORT: u16 = 8123;
+/// Where the host has what builds alone may reach.
+pub(crate) const REGISTRIES: u16 = 8124;
 /// Addresses of a network behind the host. Names are those of the attempts.
 pub(crate) const WORLD: [(&str, Ipv4Addr); 6] = [
     ("metadata", Ipv4Addr::new(169, 254, 77, 7)),
@@ -28,7 +30,7 @@ pub(crate) struct Outside {
     namespace: String,
     link: String,
     server: Option<Child>,
-    _host: TcpListener,
+    _host: [TcpListener; 2],
     ended: Arc<AtomicBool>,
 }
 
@@ -55,7 +57,7 @@ impl Outside {
             namespace: format!("outside-{process}"),
             link: format!("out{process}"),
             server: None,
-            _host: TcpListener::bind(("0.0.0.0", PORT)).unwrap(),
+            _host: [PORT, REGISTRIES].map(|port| TcpListener::bind(("0.0.0.0", port)).unwrap()),
             ended: Arc::default(),
         };
         echo(made.ended.clone());

@@ -77,7 +77,7 @@ impl Runner {
                 self.signals.send(Signal { incarnation: Some(id.incarnation), event }).ok();
             }
         }
-        self.say(format!("starting (incarnation {})", id.incarnation)).await;
+        self.say(starting(id.incarnation)).await;
     }
 
     pub(super) fn build(&mut self, prepared: Prepared, assignment: Assignment) {
@@ -183,6 +183,11 @@ pub async fn permit(services: &Services, id: SandboxId, policy: &Bytes) {
             Err(_) => tokio::time::sleep(Duration::from_millis(pause)).await,
         }
     }
+}
+
+/// The start in the words of the app's log.
+fn starting(incarnation: u64) -> String {
+    if incarnation <= 1 { "starting".to_owned() } else { format!("starting again (start {incarnation})") }
 }
 
 fn lost(reason: &str) -> Exit {

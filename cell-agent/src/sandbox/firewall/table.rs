@@ -86,7 +86,8 @@ pub(super) fn rules(
     };
     // Builds alone are in the set, while they have their address.
     let registries = config.registries_port.map_or_else(String::new, |port| {
-        format!("    ip saddr @builds ip daddr {} tcp dport {port} accept\n", config.gateway())
+        let builds = if hold(Guard::Registries) { "ip saddr @builds " } else { "" };
+        format!("    {builds}ip daddr {} tcp dport {port} accept\n", config.gateway())
     });
     let gate = match hold(Guard::Gate) {
         true => "    ip daddr @ready accept\n    meta l4proto tcp reject with tcp reset\n    reject\n",
