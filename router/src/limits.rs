@@ -149,6 +149,9 @@ impl<K: Eq + Hash> Holders<K> {
         }
         if all.len() == all.capacity() {
             all.retain(|_, holder| holder.strong_count() > 0);
+            // Where most are still there, the next look is as far away.
+            let left = all.len();
+            all.reserve(left);
         }
         let holder = Arc::<Holder>::default();
         all.insert(key, Arc::downgrade(&holder));

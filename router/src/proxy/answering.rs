@@ -3,19 +3,22 @@
 //! An app may answer before it has read a request's body (401, 413), and close. What is sent to it then fails, while its
 //! answer is in the socket. So a failed write waits here until all that came has been read: the answer, or the end.
 
+use std::future::Future as _;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::cut::{Midway, Reset};
+use super::cut::{ACKNOWLEDGED, Cut, Reset};
 use super::pieces::read_piece;
 
 /// See above.
 pub(super) struct Answering<T: Reset> {
     io: T,
-    midway: Midway,
+    cut: Cut,
+    /// How long it waits, at its end, for an acknowledgement of what was sent before the cut.
+    wait: Option<Pin<Box<tokio::time::Sleep>>>,
     /// How a write failed.
     broken: Option<ErrorKind>,
     /// Nothing more comes.
@@ -25,13 +28,23 @@ pub(super) struct Answering<T: Reset> {
 }
 
 impl<T: Reset> Answering<T> {
-    pub(super) fn new(io: T, midway: Midway) -> Self {
-        Self { io, midway, broken: None, ended: false, writer: None }
+    pub(super) fn new(io: T, cut: Cut) -> Self {
+        Self { io, cut, wait: None, broken: None, ended: false, writer: None }
     }
 
-    /// Whether the end now would be in the middle of an exchange. Where the endpoint has ended it, its port is free.
+    /// Whether the connection ends in the middle of an exchange. Where the endpoint has ended it, the port is free.
     fn is_cut(&self) -> bool {
-        self.midway.is() && !self.ended
+        self.cut.is() && !self.ended
+    }
+
+    /// Makes the close a reset, once all that was sent has arrived; says whether it is one.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.io.reset() {
+            return Poll::Ready(true);
+        }
+        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(ACKNOWLEDGED)));
+        ready!(wait.as_mut().poll(cx));
+        Poll::Ready(self.io.reset())
     }
 
     /// Ready with the failure of an earlier write once nothing more comes, pending before.
@@ -98,7 +111,7 @@ impl<T: AsyncWrite + Reset + Unpin> AsyncWrite for Answering<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        if self.broken.is_some() || self.is_cut() {
+        if self.broken.is_some() || (self.is_cut() && ready!(self.poll_reset(cx))) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_shutdown(cx)
@@ -133,7 +146,9 @@ mod tests {
     struct Half(tokio::io::DuplexStream);
 
     impl Reset for Half {
-        fn reset(&self) {}
+        fn reset(&self) -> bool {
+            false
+        }
     }
 
     impl AsyncRead for Half {
@@ -163,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_told_after_the_answer() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut io = Answering::new(Half(near), Midway::default());
+        let mut io = Answering::new(Half(near), Cut::default());
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"body"))).await;
         assert!(first.is_pending(), "{first:?}");
         far.write_all(b"401").await.expect("written");

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::cut::Cut;
 use super::endpoint::Lease;
 use super::exchange::Exchange;
 use super::patience::{Patience, Word};
@@ -77,7 +78,7 @@ impl Home {
         }
         let body = self.body.borrow_mut().take()?;
         let patience = self.word.as_ref().filter(|_| !at_once).map(Patience::new);
-        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _place: None })
+        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _place: None, cut: None })
     }
 
     fn waits(&self, pending: bool) {
@@ -139,11 +140,18 @@ pub(crate) struct RequestBody {
     patience: Option<Patience>,
     /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
     _place: Option<Rc<Place>>,
+    /// By HTTP/1.1. What does not come to its end cuts the connection, even if the answer came long ago.
+    cut: Option<Cut>,
 }
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
-        Self { body: None, patience: None, _place: None }
+        Self { body: None, patience: None, _place: None, cut: None }
+    }
+
+    pub(super) fn cutting(mut self, cut: Cut) -> Self {
+        self.cut = Some(cut);
+        self
     }
 
     pub(crate) fn with_place(mut self, place: Rc<Place>) -> Self {
@@ -161,6 +169,7 @@ impl Body for RequestBody {
         let Some((body, home)) = &mut this.body else { return Poll::Ready(None) };
         if let Some(patience) = &mut this.patience {
             if !ready!(patience.poll(cx)) {
+                this.cut.iter().for_each(Cut::set);
                 // Less than was announced ends the connection to the app, which has answered.
                 return Poll::Ready(None);
             }
@@ -171,6 +180,9 @@ impl Body for RequestBody {
         home.waits(polled.is_pending());
         if let Poll::Ready(result) = &polled {
             home.touched.set(true);
+            if let Some(Err(_)) = result {
+                this.cut.iter().for_each(Cut::set);
+            }
             if let Some(Ok(frame)) = result
                 && let Some(data) = frame.data_ref()
             {
@@ -286,7 +298,9 @@ impl Streaming {
         if let Some(word) = self.exchange.home.as_ref().and_then(|home| home.word()) {
             word.refused();
         }
-        if let (Some(sender), Some(lease)) = (self.sender.take(), &mut self.lease) {
+        let Some(mut sender) = self.sender.take() else { return };
+        sender.is_over();
+        if let Some(lease) = &mut self.lease {
             lease.give_back(sender);
         }
     }

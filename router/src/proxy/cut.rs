@@ -15,25 +15,25 @@ use tokio::net::TcpStream;
 
 nix::ioctl_read_bad!(bytes_on_their_way, nix::libc::TIOCOUTQ, nix::libc::c_int);
 
+/// Until when what was sent should have been acknowledged: Linux puts an acknowledgement off by 40 ms as a rule.
+pub(super) const ACKNOWLEDGED: Duration = Duration::from_millis(100);
+
 /// A transport that can be reset.
 pub(super) trait Reset {
-    /// Its next close is a reset. Not if something that was sent has not arrived: it would be lost, and the endpoint may have
-    /// all that it needs of a request whose client did not wait.
-    fn reset(&self);
+    /// Makes its close a reset, and says whether it is. Not if something that was sent has not arrived: it would be lost, and
+    /// the endpoint may have all that it needs of a request whose client did not wait.
+    fn reset(&self) -> bool;
 }
 
 impl Reset for TcpStream {
-    fn reset(&self) {
-        if all_arrived(self) {
-            // At the worst the close is an orderly one.
-            let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
-        }
+    fn reset(&self) -> bool {
+        all_arrived(self) && SockRef::from(self).set_linger(Some(Duration::ZERO)).is_ok()
     }
 }
 
 impl Reset for tokio_rustls::client::TlsStream<TcpStream> {
-    fn reset(&self) {
-        self.get_ref().0.reset();
+    fn reset(&self) -> bool {
+        self.get_ref().0.reset()
     }
 }
 
@@ -44,13 +44,13 @@ fn all_arrived(socket: &impl AsFd) -> bool {
     asked.is_ok() && count == 0
 }
 
-/// Whether a connection is in the middle of an exchange; known to who sends on it and to its transport.
+/// Whether an exchange was cut; known to who sends on a connection, to the request's body and to the transport.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Midway(Arc<AtomicBool>);
+pub(super) struct Cut(Arc<AtomicBool>);
 
-impl Midway {
-    pub(super) fn set(&self, midway: bool) {
-        self.0.store(midway, Ordering::Relaxed);
+impl Cut {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is(&self) -> bool {

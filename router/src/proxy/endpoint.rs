@@ -28,7 +28,7 @@ pub(crate) struct EndpointState {
     /// By HTTP/1.1.
     idle: RefCell<VecDeque<(Instant, Http1)>>,
     /// By HTTP/2.
-    pub(crate) streams: Connections,
+    pub(crate) streams: Rc<Connections>,
     /// What its app holds; `None` for the platform's own.
     app: Option<Arc<Holder>>,
     /// The endpoint has left the table: nothing is kept for it.
@@ -44,7 +44,7 @@ impl EndpointState {
             failures: Cell::new(0),
             avoid_until: Cell::new(None),
             idle: RefCell::default(),
-            streams: Connections::default(),
+            streams: Rc::default(),
             gone: Cell::new(false),
         }
     }
@@ -130,7 +130,6 @@ impl Lease {
     pub(crate) fn give_back(&self, sender: Sender) {
         // By HTTP/2 it was there for others all the time.
         let Sender::Http1(sender) = sender else { return };
-        sender.is_over();
         let mut idle = self.0.idle.borrow_mut();
         if !self.0.gone.get() && !sender.is_closed() && idle.len() < MOST_IDLE {
             idle.push_back((Instant::now(), sender));

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Shorter keeps neighbours waiting less, longer costs fewer changes. A request takes some tens of microseconds.
 const QUANTUM: Duration = Duration::from_micros(500);
+/// Who is called has so much, also at the end of its flow's quantum: it would else come back with nothing done.
+const LEAST: Duration = Duration::from_micros(100);
 
 thread_local! {
     /// When the turn of the task that runs on this core ends.
@@ -63,6 +65,9 @@ impl FairQueue {
         }
         if flows.len() == flows.capacity() {
             flows.retain(|_, flow| flow.strong_count() > 0);
+            // Where most are still there, the next look is as far away.
+            let left = flows.len();
+            flows.reserve(left);
         }
         let flow = Rc::new(Flow { rounds: Rc::clone(&self.rounds), ..Flow::default() });
         flows.insert(client, Rc::downgrade(&flow));
@@ -102,7 +107,9 @@ impl Rounds {
                 return;
             };
             round -= 1;
-            flow.call();
+            if !flow.left().is_zero() {
+                flow.call();
+            }
             if flow.queue.borrow().is_empty() {
                 flow.listed.set(false);
             } else {
@@ -116,8 +123,9 @@ impl Rounds {
 #[derive(Default)]
 pub(crate) struct Flow {
     rounds: Rc<Rounds>,
-    /// The round of `used`.
+    /// The round in which `used` was looked at last.
     round: Cell<u64>,
+    /// What it has used of this round and of later ones.
     used: Cell<Duration>,
     queue: RefCell<VecDeque<Rc<Place>>>,
     /// One has been called and has not come yet. Nobody passes it.
@@ -127,12 +135,11 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// What it may still use in this round.
+    /// What it may still use in this round. What it used beyond a quantum in others counts: not every poll ends in time.
     fn left(&self) -> Duration {
-        if self.round.get() != self.rounds.number.get() {
-            self.round.set(self.rounds.number.get());
-            self.used.set(Duration::ZERO);
-        }
+        let now = self.rounds.number.get();
+        let passed = u32::try_from(now - self.round.replace(now)).unwrap_or(u32::MAX);
+        self.used.set(self.used.get().saturating_sub(QUANTUM.saturating_mul(passed)));
         QUANTUM.saturating_sub(self.used.get())
     }
 
@@ -222,12 +229,11 @@ impl<F: Future> Future for Fair<F> {
             return Poll::Pending;
         }
         let begun = Instant::now();
-        let turn = Turn::until(begun + left);
+        let turn = Turn::until(begun + left.max(LEAST));
         let polled = this.inner.as_mut().poll(cx);
         drop(turn);
-        let left = left.saturating_sub(begun.elapsed());
-        flow.used.set(QUANTUM - left);
-        if called && !left.is_zero() {
+        flow.used.set(flow.used.get() + begun.elapsed());
+        if called && !flow.left().is_zero() {
             flow.call();
         }
         polled

@@ -101,6 +101,35 @@ async fn tasks_of_a_client_come_in_turn_and_to_their_end() {
     .await;
 }
 
+/// Is busy for many quanta in each poll, whatever it is told.
+async fn stubborn(count: Rc<Cell<usize>>) {
+    loop {
+        count.set(count.get() + 1);
+        let begun = Instant::now();
+        while begun.elapsed() < 20 * QUANTUM {
+            std::hint::spin_loop();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_poll_takes_too_much_is_missing_afterwards() {
+    on_one_core(async {
+        let queue = FairQueue::default();
+        let (stubborn_turns, turns) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let long = Fair::new(Some(queue.flow(client(1))), stubborn(Rc::clone(&stubborn_turns)));
+        let long = tokio::task::spawn_local(long);
+        let busy = Busy { polls: 200, count: Rc::clone(&turns) };
+        tokio::task::spawn_local(Fair::new(Some(queue.flow(client(2))), busy)).await.expect("joined");
+        // A twentieth, were the clock exact and the machine alone.
+        let (long_turns, turns) = (stubborn_turns.get(), turns.get());
+        assert!(long_turns * 4 < turns, "{long_turns} long turns beside {turns}");
+        long.abort();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_task_that_leaves_holds_up_nobody() {
     on_one_core(async {

@@ -408,11 +408,9 @@ fn finish(
     mut exchange: Exchange,
     client_side: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ProxyBody> {
-    let Arrived { response, sender, lease, path } = arrived;
+    let Arrived { response, mut sender, lease, path } = arrived;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if let Sender::Http1(sender) = &sender {
-            sender.is_over();
-        }
+        sender.is_over();
         return match (client_side, lease) {
             (Some(client_side), Some(lease)) => tunnel(core, response, lease, exchange, client_side),
             _ => {

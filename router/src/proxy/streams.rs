@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::answering::Answering;
 use super::body::RequestBody;
 use super::core::Core;
-use super::cut::Midway;
+use super::cut::Cut;
 use super::failure::Failure;
 use crate::heads::SMALL;
 use crate::limits::Descriptor;
@@ -166,26 +166,33 @@ impl Drop for Place {
     }
 }
 
-/// The opening of a connection, which one request does for all that come meanwhile.
+/// The opening of a connection, for which all wait that come meanwhile.
 pub(crate) struct Opening {
     pub(crate) ended: Notify,
     pub(crate) failure: RefCell<Option<Failure>>,
+    /// For the first who comes: one that waited has a place, whatever the endpoint says of its room.
+    pub(crate) place: RefCell<Option<Rc<Place>>>,
 }
 
-/// Ends an [`Opening`], also when its request is given up.
-pub(crate) struct Opener<'a> {
-    connections: &'a Connections,
+/// Ends an [`Opening`].
+pub(crate) struct Opener {
+    connections: Rc<Connections>,
     opening: Rc<Opening>,
 }
 
-impl Opener<'_> {
+impl Opener {
+    /// For one of those who wait; the others look for room on the same connection.
+    pub(crate) fn opened(&self, place: Rc<Place>) {
+        *self.opening.place.borrow_mut() = Some(place);
+    }
+
     /// For those who wait.
     pub(crate) fn failed(&self, failure: Failure) {
         *self.opening.failure.borrow_mut() = Some(failure);
     }
 }
 
-impl Drop for Opener<'_> {
+impl Drop for Opener {
     fn drop(&mut self) {
         self.connections.opening.borrow_mut().take();
         self.opening.ended.notify_waiters();
@@ -240,10 +247,10 @@ impl Connections {
     }
 
     /// Begins one; there must be none.
-    pub(crate) fn begin(&self) -> Opener<'_> {
-        let opening = Rc::new(Opening { ended: Notify::new(), failure: RefCell::default() });
+    pub(crate) fn begin(self: &Rc<Self>) -> Opener {
+        let opening = Rc::new(Opening { ended: Notify::new(), failure: RefCell::default(), place: RefCell::default() });
         *self.opening.borrow_mut() = Some(Rc::clone(&opening));
-        Opener { connections: self, opening }
+        Opener { connections: Rc::clone(self), opening }
     }
 
     /// Begins HTTP/2 on an open connection, and keeps it for others once the endpoint has said how many requests it takes.
@@ -265,7 +272,7 @@ impl Connections {
             .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(core.shared.max_header_bytes.max(SMALL)).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(Answering::new(stream, Midway::default())));
+            .handshake(TokioIo::new(Answering::new(stream, Cut::default())));
         let (sender, http) = handshake.await.map_err(|error| OpenError::Ended(Some(error)))?;
         let http = Rc::new(RefCell::new(Some(http)));
         tokio::task::spawn_local(drive(Rc::clone(&http), Rc::clone(&link)));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ use super::answering::Answering;
 use super::body::RequestBody;
 use super::connection::MOST_FIELDS;
 use super::core::Core;
-use super::cut::{Midway, Reset};
+use super::cut::{Cut, Reset};
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
 use super::streams::{OpenError, Place};
@@ -29,7 +29,9 @@ use crate::limits::Descriptor;
 /// A connection by HTTP/1.1.
 pub(crate) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
-    midway: Midway,
+    /// An exchange is under way.
+    midway: bool,
+    cut: Cut,
 }
 
 impl Http1 {
@@ -42,8 +44,16 @@ impl Http1 {
     }
 
     /// The exchange has come to its end: what ends the connection from now on does not cut it.
-    pub(crate) fn is_over(&self) {
-        self.midway.set(false);
+    pub(crate) fn is_over(&mut self) {
+        self.midway = false;
+    }
+}
+
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        if self.midway {
+            self.cut.set();
+        }
     }
 }
 
@@ -62,10 +72,18 @@ impl Sender {
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Http1(one) => {
-                one.midway.set(true);
-                one.sender.try_send_request(request).await
+                one.midway = true;
+                let cut = one.cut.clone();
+                one.sender.try_send_request(request.map(|body| body.cutting(cut))).await
             }
             Self::Http2(place) => place.send(request).await,
+        }
+    }
+
+    /// The exchange has come to its end. By HTTP/2 its end is that of a stream.
+    pub(crate) fn is_over(&mut self) {
+        if let Self::Http1(one) = self {
+            one.is_over();
         }
     }
 
@@ -95,7 +113,7 @@ pub(crate) enum ConnectError {
     NoHttp2(SocketAddr, #[source] Option<hyper::Error>),
     #[error("{0} did not begin HTTP/2 in time")]
     LateHttp2(SocketAddr),
-    /// Another request was opening one for this one too.
+    /// The one that was opened for all who waited.
     #[error("no connection to {address}: {}", failure.detail)]
     Together { address: SocketAddr, failure: Failure },
     #[error("there are too many connections to open one to {0}")]
@@ -120,7 +138,7 @@ impl ConnectError {
 }
 
 /// Opens a connection and drives it in a task of its own, which ends with the connection. By HTTP/2 where `http2` says so.
-pub(crate) async fn connect(core: &Rc<Core>, state: &EndpointState, http2: bool) -> Result<Sender, ConnectError> {
+pub(crate) async fn connect(core: &Rc<Core>, state: &Rc<EndpointState>, http2: bool) -> Result<Sender, ConnectError> {
     let address = state.endpoint.address;
     let sender = if state.endpoint.tls {
         let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
@@ -148,8 +166,9 @@ async fn dial(core: &Core, address: SocketAddr) -> Result<TcpStream, ConnectErro
 }
 
 /// A place on a connection by HTTP/2. One connection is opened at a time: it will have room for most of those who come
-/// meanwhile, and what ails it would ail theirs.
-async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectError> {
+/// meanwhile, and what ails it would ail theirs. Its task is nobody's: as part of a client's, all would wait for the turns
+/// of that client.
+async fn place(core: &Rc<Core>, state: &Rc<EndpointState>) -> Result<Rc<Place>, ConnectError> {
     let (address, streams) = (state.endpoint.address, &state.streams);
     loop {
         if let Some(place) = streams.take() {
@@ -157,25 +176,41 @@ async fn place(core: &Core, state: &EndpointState) -> Result<Rc<Place>, ConnectE
         }
         if let Some(opening) = streams.opening() {
             opening.ended.notified().await;
-            match &*opening.failure.borrow() {
-                Some(failure) => return Err(ConnectError::Together { address, failure: failure.clone() }),
-                None => continue,
+            if let Some(failure) = &*opening.failure.borrow() {
+                return Err(ConnectError::Together { address, failure: failure.clone() });
             }
+            if let Some(place) = opening.place.take() {
+                return Ok(place);
+            }
+            continue;
         }
         if streams.are_many() {
             return Err(ConnectError::Full(address));
         }
         let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
-        let opener = streams.begin();
-        let opened = match dial(core, address).await {
-            Ok(stream) => streams.open(core, stream, descriptor).await.map_err(|error| match error {
-                OpenError::Ended(error) => ConnectError::NoHttp2(address, error),
-                OpenError::Late => ConnectError::LateHttp2(address),
-            }),
-            Err(error) => Err(error),
-        };
-        return opened.inspect_err(|error| opener.failed(error.failure()));
+        let (opener, core, state) = (streams.begin(), Rc::clone(core), Rc::clone(state));
+        tokio::task::spawn_local(async move {
+            match open(&core, &state, descriptor).await {
+                Ok(place) => opener.opened(place),
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "no connection by HTTP/2 to an endpoint");
+                    state.failed(Instant::now());
+                    opener.failed(error.failure());
+                }
+            }
+        });
     }
+}
+
+/// A place on a new connection by HTTP/2.
+async fn open(core: &Core, state: &EndpointState, descriptor: Descriptor) -> Result<Rc<Place>, ConnectError> {
+    let address = state.endpoint.address;
+    let stream = dial(core, address).await?;
+    let opened = state.streams.open(core, stream, descriptor).await;
+    opened.map_err(|error| match error {
+        OpenError::Ended(error) => ConnectError::NoHttp2(address, error),
+        OpenError::Late => ConnectError::LateHttp2(address),
+    })
 }
 
 /// Begins HTTP/1.1 on an open connection.
@@ -188,8 +223,8 @@ pub(super) async fn handshake<T>(
 where
     T: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
 {
-    let midway = Midway::default();
-    let io = TokioIo::new(Answering::new(io, midway.clone()));
+    let cut = Cut::default();
+    let io = TokioIo::new(Answering::new(io, cut.clone()));
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(core.shared.max_header_bytes.max(SMALL))
         .max_headers(MOST_FIELDS)
@@ -202,5 +237,5 @@ where
             tracing::debug!(%address, error = %chain(&error), "connection to an endpoint ended");
         }
     });
-    Ok(Sender::Http1(Http1 { sender, midway }))
+    Ok(Sender::Http1(Http1 { sender, midway: false, cut }))
 }

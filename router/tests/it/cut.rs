@@ -15,7 +15,7 @@ async fn answers(with: &'static str, tell: mpsc::UnboundedSender<String>) -> Raw
             while !read_head(&mut stream).await.is_empty() {
                 stream.write_all(with.as_bytes()).await.expect("written");
                 let _ = tell.send("asked".to_owned());
-                if !with.ends_with("whole") {
+                if !with.starts_with("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole") {
                     break;
                 }
             }
@@ -67,6 +67,78 @@ async fn a_connection_between_requests_ends_in_order() {
     // The app leaves: nothing is kept for it.
     cluster.controller.publish(Vec::new(), Vec::new()).await;
     assert_eq!(next(&mut told).await, "0 bytes");
+    router.stop().await;
+}
+
+/// The app says that it is the last one, and leaves the end to the router.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_answer_ends_in_order() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router().await;
+    for with in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nwhole",
+        "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n",
+    ] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let backend = answers(with, tell).await;
+        cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+        assert_eq!(router.get("app.test", "/").await, (200, "whole".to_owned()));
+        assert_eq!(next(&mut told).await, "asked");
+        assert_eq!(next(&mut told).await, "0 bytes", "after {with:?}");
+    }
+    router.stop().await;
+}
+
+/// On a connection that has served, the app's kernel is slow to acknowledge.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_taken_back_at_once_resets_a_connection_that_has_served() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router_with(|config| config.cores = 1).await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let backend = RawBackend::start(move |_, mut stream| {
+        let tell = tell.clone();
+        async move {
+            for _ in 0..3 {
+                assert!(!read_head(&mut stream).await.is_empty());
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole").await.expect("written");
+            }
+            assert!(!read_head(&mut stream).await.is_empty());
+            let _ = tell.send("asked".to_owned());
+            let end = stream.read(&mut [0; 16]).await;
+            let _ = tell.send(end.map_or_else(|error| error.kind().to_string(), |count| format!("{count} bytes")));
+        }
+    })
+    .await;
+    cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+    for _ in 0..3 {
+        assert_eq!(router.get("app.test", "/").await, (200, "whole".to_owned()));
+    }
+    let mut client = TcpStream::connect(router.http).await.expect("connect");
+    client.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.expect("written");
+    assert_eq!(next(&mut told).await, "asked");
+    drop(client);
+    assert_eq!(next(&mut told).await, "connection reset");
+    router.stop().await;
+}
+
+/// The answer is whole, the request is not and never will be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_not_sent_resets_its_connection() {
+    let cluster = Cluster::new().await;
+    let router = cluster.router().await;
+    for expect in ["Expect: 100-continue\r\n", ""] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let backend = answers("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly", tell).await;
+        cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
+        let mut client = TcpStream::connect(router.http).await.expect("connect");
+        let head = format!("POST / HTTP/1.1\r\nHost: app.test\r\n{expect}Content-Length: 100\r\n\r\n");
+        client.write_all(head.as_bytes()).await.expect("written");
+        assert_eq!(next(&mut told).await, "asked");
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200 "));
+        drop(client);
+        assert_eq!(next(&mut told).await, "connection reset", "{expect:?}");
+    }
     router.stop().await;
 }
 
