@@ -43,7 +43,7 @@ async fn many_and_large_fields_pass_both_ways() {
     .await;
     for by in [pool("p", &[plain.address]), http2_pool("q", &[streams.address])] {
         cluster.controller.publish(vec![route("app.test", &by.id)], vec![by.clone()]).await;
-        for (count, size) in [(900, 10), (10, 20_000), (3, 300_000)] {
+        for (count, size) in [(250, 10), (10, 20_000), (3, 300_000)] {
             let value = "x".repeat(size);
             let fields: String = (0..count).map(|at| format!("X-N{at}: {value}\r\n")).collect();
             let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{fields}\r\n");
@@ -53,7 +53,7 @@ async fn many_and_large_fields_pass_both_ways() {
             assert_eq!(answer.matches("x-n").count(), count);
         }
         let mut sender = client(router.http).await;
-        let request = (0..300).fold(Request::builder().uri("http://app.test/"), |request, at| {
+        let request = (0..200).fold(Request::builder().uri("http://app.test/"), |request, at| {
             request.header(format!("x-n{at}"), "x".repeat(1000))
         });
         let answer = sender.send_request(request.body(Empty::new().boxed_unsync()).expect("a request")).await;
@@ -61,7 +61,7 @@ async fn many_and_large_fields_pass_both_ways() {
         assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status() == StatusCode::OK));
     }
     // The bounds.
-    for fields in ["A: b\r\n".repeat(1100), format!("A: {}\r\n", "x".repeat(1100 << 10))] {
+    for fields in ["A: b\r\n".repeat(300), format!("A: {}\r\n", "x".repeat(1100 << 10))] {
         let answer = router.raw(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes()).await;
         assert_eq!(status(&answer), 431, "{:.300}", answer);
     }
