@@ -46,6 +46,8 @@ use_cargo() {
     if [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$root" ]; then
         cargo clean -q --workspace
         cargo clean -q --workspace --release
+        # What the cell agent embeds is built beside them.
+        cargo clean -q --workspace --profile helper --target-dir "$CARGO_TARGET_DIR/helper"
         printf '%s\n' "$root" >"$CARGO_TARGET_DIR/clone"
     fi
 }
