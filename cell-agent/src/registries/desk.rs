@@ -358,8 +358,10 @@ fn document(made: Made, content_type: &'static str, tag: HeaderValue) -> Respons
 }
 
 fn unchanged(tag: HeaderValue) -> Response<Body> {
-    let mut response = document(Made::Small(Vec::new()), "text/plain", tag);
+    let mut response = document(Made::Small(Vec::new()), "", tag);
     *response.status_mut() = StatusCode::NOT_MODIFIED;
+    // Caches put what is said here in the place of what they know: pip would not read its page any more.
+    response.headers_mut().remove(CONTENT_TYPE);
     response
 }
 

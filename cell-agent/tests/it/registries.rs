@@ -108,6 +108,10 @@ impl Proxy {
     }
 }
 
+fn header<'a>(response: &'a reqwest::Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
 fn document(base: &str, content: &[u8]) -> Vec<u8> {
     let dist = json!({
         "tarball": format!("{base}left-pad/-/left-pad-1.0.0.tgz"),
@@ -167,6 +171,30 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
     }
     let said = proxy.said.lock().expect("lines").clone();
     assert!(said.len() == 1 && said[0].starts_with("registry proxy: npm package @corp/none is not in"), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nothing_has_changed_says_nothing_else_of_the_document() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    let pypi = format!("[pypi]\nupstream = \"http://{}/simple/\"\n", upstream.address);
+    let proxy = Proxy::new(&format!("{}{pypi}", npm(&upstream))).await;
+    let _build = proxy.admit();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    for path in ["/npm/left-pad", "/pypi/simple/six/"] {
+        let request = || client.get(format!("{}{path}", proxy.base));
+        let first = request().send().await.expect("an answer");
+        let tag = header(&first, "etag").expect("a tag").to_owned();
+        assert!(first.status() == 200 && header(&first, "content-type").is_some(), "{first:?}");
+        let second = request().header("if-none-match", &tag).send().await.expect("an answer");
+        assert_eq!((second.status().as_u16(), header(&second, "etag")), (304, Some(&*tag)));
+        assert_eq!(header(&second, "cache-control"), Some("no-cache"));
+        for name in ["content-type", "content-length"] {
+            assert_eq!(header(&second, name), None, "{path}: {name} would replace the document's own");
+        }
+    }
 }
 
 #[tokio::test]
