@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use reqwest::Response;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use url::Url;
 
 use super::digests::{Expected, Hasher};
 use super::fault::Fault;
-use super::guests::Guest;
+use super::guests::{Guest, Share};
 use super::store::{Draft, Kept, Label, Store};
 use super::upstream::{Registry, Upstream, etag_of};
 
@@ -23,6 +23,9 @@ use super::upstream::{Registry, Upstream, etag_of};
 const FETCHES: usize = 32;
 /// How long one waits for its turn.
 const TURN: Duration = Duration::from_secs(60);
+/// All of one fetch. As long as two builds may take: enough for the largest file by a slow line, and an end for a registry that
+/// sends a byte a minute and has a turn all the while.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 /// For so long what a registry says is not asked for again: the questions of one installation.
 const FRESH: Duration = Duration::from_secs(10);
 /// Written to the disk at once.
@@ -71,6 +74,7 @@ pub(super) struct Fetcher {
     offline: bool,
     flights: Mutex<HashMap<String, watch::Receiver<Progress>>>,
     turns: Arc<Semaphore>,
+    longest: Duration,
     /// When what may change was asked for last.
     asked: Mutex<HashMap<String, Instant>>,
 }
@@ -83,6 +87,7 @@ impl Fetcher {
             offline,
             flights: Mutex::default(),
             turns: Arc::new(Semaphore::new(FETCHES)),
+            longest: LONGEST,
             asked: Mutex::default(),
         }
     }
@@ -120,7 +125,7 @@ impl Fetcher {
         if self.offline {
             return Err(Fault::offline(&order.what));
         }
-        let mut progress = self.join(order, guest);
+        let mut progress = self.join(order, guest).await?;
         // Beyond the first word nobody waits here.
         let now = progress.wait_for(|now| !matches!(now, Progress::Begun)).await.map(|now| now.clone());
         match now {
@@ -165,51 +170,57 @@ impl Fetcher {
         asked.insert(key.to_owned(), Instant::now());
     }
 
+    fn flight(&self, key: &str) -> Option<watch::Receiver<Progress>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
     /// Joins the fetch of the same thing, or begins one. It goes on when nobody waits for it any more: the next one will.
-    fn join(self: &Arc<Self>, order: Order, guest: &Guest) -> watch::Receiver<Progress> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&order.key) {
-            return flight.clone();
+    async fn join(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<watch::Receiver<Progress>, Fault> {
+        if let Some(flight) = self.flight(&order.key) {
+            return Ok(flight);
         }
+        // Who asks has the turns before there is anything to join: else one build would wait for the turns of another, and what
+        // nobody wants any more would still wait for its own.
+        let turn = self.turn(&guest.share).await?;
         let (send, receive) = watch::channel(Progress::Begun);
-        flights.insert(order.key.clone(), receive.clone());
-        let (fetcher, own_turns) = (Arc::clone(self), Arc::clone(&guest.fetches));
+        {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flight) = flights.get(&order.key) {
+                return Ok(flight.clone());
+            }
+            flights.insert(order.key.clone(), receive.clone());
+        }
+        let fetcher = Arc::clone(self);
         tokio::spawn(async move {
+            let _turn = turn;
             let landing = Landing { fetcher: &fetcher, key: &order.key };
-            let done = fetcher.fly(&order, own_turns, &send).await;
+            let done = fetcher.fly(&order, &send).await;
             // Whoever comes from here on finds what is kept, and begins anew what is not.
             drop(landing);
             send.send_replace(done.map_or_else(Progress::Failed, Progress::Done));
         });
-        receive
+        Ok(receive)
     }
 
-    async fn fly(
-        self: &Arc<Self>,
-        order: &Order,
-        own_turns: Arc<Semaphore>,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<Arc<Kept>, Fault> {
-        // First its own build's turn: one that asks for much waits for itself.
-        let turns = async { (own_turns.acquire_owned().await, Arc::clone(&self.turns).acquire_owned().await) };
-        let Ok((Ok(_own), Ok(_all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
+    /// First its own build's turn: one that asks for much waits for itself.
+    async fn turn(&self, share: &Arc<Share>) -> Result<Turn, Fault> {
+        let all = Arc::clone(&self.turns);
+        let turns = async { (Arc::clone(&share.fetches).acquire_owned().await, all.acquire_owned().await) };
+        let Ok((Ok(own), Ok(all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
+        Ok(Turn { _share: Arc::clone(share), _own: own, _all: all })
+    }
+
+    async fn fly(&self, order: &Order, progress: &watch::Sender<Progress>) -> Result<Arc<Kept>, Fault> {
         // Another one may have brought it between the look and the turn.
         if let Some(kept) = self.usable(order) {
             return Ok(kept);
         }
         let before = if order.changes { self.kept(&order.key) } else { None };
-        let etag = before.as_ref().and_then(|kept| kept.label.etag.clone());
-        let answer = self.upstream.get(&order.registry, &order.url, order.accept, etag.as_deref()).await;
-        let answer = answer.and_then(|response| match (response.status(), &before) {
-            (StatusCode::OK, _) => Ok(Some(response)),
-            (StatusCode::NOT_MODIFIED, Some(_)) => Ok(None),
-            (status, _) => Err(Fault::of_status(&order.registry, status, &order.what)),
+        let fetched = tokio::time::timeout(self.longest, self.fetch(order, before.as_ref(), progress)).await;
+        let fetched = fetched.unwrap_or_else(|_| {
+            let text = format!("did not send all of {} within {} minutes", order.what, self.longest.as_secs() / 60);
+            Err(Fault::away(&order.registry, text))
         });
-        let fetched = match answer {
-            Ok(Some(response)) => self.receive(order, response, progress).await.map(Arc::new),
-            Ok(None) => before.clone().ok_or_else(Fault::busy),
-            Err(fault) => Err(fault),
-        };
         match (fetched, before) {
             (Ok(kept), _) => {
                 if order.changes {
@@ -227,6 +238,21 @@ impl Fetcher {
                 Ok(before)
             }
             (Err(fault), _) => Err(fault),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        order: &Order,
+        before: Option<&Arc<Kept>>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Arc<Kept>, Fault> {
+        let etag = before.and_then(|kept| kept.label.etag.as_deref());
+        let response = self.upstream.get(&order.registry, &order.url, order.accept, etag).await?;
+        match (response.status(), before) {
+            (StatusCode::OK, _) => self.receive(order, response, progress).await.map(Arc::new),
+            (StatusCode::NOT_MODIFIED, Some(before)) => Ok(Arc::clone(before)),
+            (status, _) => Err(Fault::of_status(&order.registry, status, &order.what)),
         }
     }
 
@@ -298,6 +324,13 @@ impl Fetcher {
     }
 }
 
+/// Held while something is fetched. The build's share with it: its next phase has the turns that are left.
+struct Turn {
+    _share: Arc<Share>,
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
 /// Takes a fetch off the list, also when it panics.
 struct Landing<'a> {
     fetcher: &'a Fetcher,
@@ -326,3 +359,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
         Fault::host(&error)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,24 +15,36 @@ const FETCHES: usize = 16;
 /// Lines about faults in the log of one build.
 const LINES: usize = 20;
 
-/// One build, for as long as it may ask.
+/// What all phases of one build have together: what one of them began goes on when it has ended.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) fetches: Arc<Semaphore>,
+}
+
+impl Share {
+    pub(super) fn new() -> Self {
+        Self { fetches: Arc::new(Semaphore::new(FETCHES)) }
+    }
+}
+
+/// One phase of a build, for as long as it may ask.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) build: Uuid,
     /// Its connections end with it: the next one at its address is somebody else.
     pub(super) ended: CancellationToken,
     pub(super) connections: Arc<Semaphore>,
-    pub(super) fetches: Arc<Semaphore>,
+    pub(super) share: Arc<Share>,
     told: Mutex<BTreeSet<String>>,
 }
 
 impl Guest {
-    fn new(build: Uuid) -> Self {
+    pub(super) fn new(build: Uuid, share: Arc<Share>) -> Self {
         Self {
             build,
             ended: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
-            fetches: Arc::new(Semaphore::new(FETCHES)),
+            share,
             told: Mutex::default(),
         }
     }
@@ -53,6 +65,20 @@ struct Inner {
     present: HashMap<Ipv4Addr, Arc<Guest>>,
     /// What builds were told that are not asked about yet.
     told: HashMap<Uuid, BTreeSet<String>>,
+    /// For as long as a phase or a fetch has it.
+    shares: HashMap<Uuid, Weak<Share>>,
+}
+
+impl Inner {
+    fn share(&mut self, build: Uuid) -> Arc<Share> {
+        if let Some(share) = self.shares.get(&build).and_then(Weak::upgrade) {
+            return share;
+        }
+        self.shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share::new());
+        self.shares.insert(build, Arc::downgrade(&share));
+        share
+    }
 }
 
 impl Guests {
@@ -73,8 +99,11 @@ impl Guests {
 
     /// Lets a build ask until the value is dropped.
     pub(super) fn admit(self: &Arc<Self>, address: Ipv4Addr, build: Uuid) -> Admission {
-        let guest = Arc::new(Guest::new(build));
-        if let Some(former) = self.lock().present.insert(address, Arc::clone(&guest)) {
+        let mut inner = self.lock();
+        let guest = Arc::new(Guest::new(build, inner.share(build)));
+        let former = inner.present.insert(address, Arc::clone(&guest));
+        drop(inner);
+        if let Some(former) = former {
             former.ended.cancel();
         }
         Admission { guests: Arc::clone(self), address, guest }
@@ -123,6 +152,20 @@ mod tests {
         assert!(at(second), "the end of an earlier one takes nothing from the next");
         drop(two);
         assert!(guests.at(address.into()).is_none());
+    }
+
+    #[test]
+    fn the_phases_of_a_build_have_its_turns_together() {
+        let guests = Arc::new(Guests::default());
+        let phase = |build| guests.admit(Ipv4Addr::LOCALHOST, Uuid::from_u128(build)).guest.share.clone();
+        let detect = phase(1);
+        let going_on = Arc::clone(&detect.fetches).try_acquire_many_owned(10).expect("turns");
+        assert_eq!(phase(1).fetches.available_permits(), FETCHES - 10);
+        assert_eq!(phase(2).fetches.available_permits(), FETCHES, "another build");
+        drop((going_on, detect));
+        assert_eq!(phase(1).fetches.available_permits(), FETCHES);
+        drop(phase(3));
+        assert_eq!(guests.lock().shares.len(), 1, "nothing is left of builds that have ended");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The proxy for registries, over the wire: what builds get, and what nobody gets.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -249,6 +249,42 @@ async fn what_many_want_at_once_is_fetched_once() {
     let all = join_all((0..8).map(|_| proxy.get("/npm/large/-/large-1.0.0.tgz"))).await;
     assert!(all.iter().all(|(status, text)| *status == 200 && text.as_bytes() == large));
     assert_eq!(upstream.count("/root/large/-/large-1.0.0.tgz"), 1);
+}
+
+#[tokio::test]
+async fn one_build_s_packages_do_not_wait_for_another_s() {
+    let upstream = Upstream::plain(Some(TOKEN)).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _greedy = proxy.admit();
+    let modest = Ipv4Addr::new(127, 0, 0, 2);
+    let _modest = proxy.registries.as_ref().expect("a proxy").admit(modest, Uuid::from_u128(2));
+    let base = format!("http://{}/root/", upstream.address);
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    let slow = |number: usize| format!("slow-{number}");
+    for number in 0..20 {
+        upstream.put(&format!("/root/{}", slow(number)), Answer::Silence);
+    }
+    let address = proxy.base.strip_prefix("http://").expect("an address");
+    let ask = async |name: &str| {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(format!("GET /npm/{name} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.expect("sent");
+        stream
+    };
+    // It has all of its turns, and wants what others want, too.
+    let mut open = Vec::new();
+    for number in 0..20 {
+        open.push(ask(&slow(number)).await);
+    }
+    while upstream.asked().len() < 16 {
+        tokio::task::yield_now().await;
+    }
+    open.push(ask("left-pad").await);
+    assert_eq!(proxy.get("/npm/-/whoami").await.0, 404, "what came before has been read");
+    let client = reqwest::Client::builder().no_proxy().local_address(IpAddr::V4(modest)).build().expect("a client");
+    let answer = client.get(format!("{}/npm/left-pad", proxy.base)).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    assert_eq!(upstream.asked().len(), 17, "the greedy one waits for itself");
+    drop(open);
 }
 
 #[tokio::test]

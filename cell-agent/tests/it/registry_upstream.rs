@@ -28,6 +28,8 @@ pub(crate) enum Answer {
     Redirect(String),
     /// So many bytes are announced, and these are sent.
     CutOff(usize, Vec<u8>),
+    /// It never says a word.
+    Silence,
 }
 
 /// One request.
@@ -84,7 +86,10 @@ impl Upstream {
             while let Ok((stream, _)) = listener.accept().await {
                 let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 connections.spawn(async move {
-                    let service = service_fn(async |request| Ok::<_, Infallible>(shared.answer(&request)));
+                    let service = service_fn(async |request| match shared.answer(&request) {
+                        Some(response) => Ok::<_, Infallible>(response),
+                        None => std::future::pending().await,
+                    });
                     let mut http = hyper::server::conn::http1::Builder::new();
                     http.half_close(true);
                     match tls {
@@ -123,7 +128,7 @@ impl Upstream {
 }
 
 impl Inside {
-    fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
+    fn answer<T>(&self, request: &Request<T>) -> Option<Response<Full<Bytes>>> {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (path, authorization) = (request.uri().path().to_owned(), header(AUTHORIZATION));
         assert!(header(HOST).is_some());
@@ -136,9 +141,10 @@ impl Inside {
             response
         };
         if self.wanted.is_some() && self.wanted != authorization {
-            return plain(401, b"who are you?".to_vec());
+            return Some(plain(401, b"who are you?".to_vec()));
         }
-        match answer {
+        let response = match answer {
+            Some(Answer::Silence) => return None,
             None => plain(404, Vec::new()),
             Some(Answer::Content(..)) if known => plain(304, Vec::new()),
             Some(Answer::Content(tag, content)) => {
@@ -157,6 +163,7 @@ impl Inside {
                 response.headers_mut().insert("content-length", announced.into());
                 response
             }
-        }
+        };
+        Some(response)
     }
 }

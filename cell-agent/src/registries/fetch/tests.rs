@@ -1,0 +1,62 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::super::credential::Credential;
+use super::*;
+use crate::staging::host_settings::WayOut;
+
+/// A registry that writes these pieces, with a moment between them, to whoever connects; the last of them without end.
+async fn registry(pieces: &'static [&'static str]) -> (Arc<Registry>, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}/", listener.local_addr().expect("an address"));
+    let server = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.read(&mut [0; 4096]).await.expect("a request");
+            let last = std::iter::repeat(pieces.last().copied().unwrap_or_default());
+            for piece in pieces.iter().copied().chain(last) {
+                if stream.write_all(piece.as_bytes()).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+    let registry = Registry {
+        name: "npm".to_owned(),
+        base: Url::parse(&base).expect("an address"),
+        credential: Credential::None,
+        file_hosts: Vec::new(),
+    };
+    (Arc::new(registry), AbortOnDropHandle::new(server))
+}
+
+fn order(registry: &Arc<Registry>) -> Order {
+    Order {
+        key: "x".to_owned(),
+        what: "x".to_owned(),
+        registry: Arc::clone(registry),
+        url: registry.base.join("x").expect("an address"),
+        accept: "*/*",
+        most: 1 << 20,
+        expected: None,
+        changes: false,
+    }
+}
+
+#[tokio::test]
+async fn what_never_ends_is_given_up() {
+    let home = tempfile::tempdir().expect("directory");
+    let (registry, _server) = registry(&["HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "x"]).await;
+    let store = Arc::new(Store::open(home.path(), 64 << 20).expect("a store"));
+    let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(&registry)]).expect("a client");
+    let fetcher = Fetcher { longest: Duration::from_millis(300), ..Fetcher::new(store, upstream, false) };
+    let fetcher = Arc::new(fetcher);
+    let guest = Guest::new(Uuid::nil(), Arc::new(Share::new()));
+    let fault = fetcher.whole(order(&registry), &guest).await.expect_err("without an end");
+    assert!(fault.is_away && fault.text.contains("did not send all of x"), "{fault:?}");
+    assert!(fetcher.flights.lock().expect("flights").is_empty());
+    let own = Arc::clone(&guest.share.fetches).acquire_many_owned(1).await.expect("a turn");
+    drop(own);
+}
