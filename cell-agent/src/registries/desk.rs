@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::fault::Fault;
 use super::fetch::{Fetcher, Found, Order, Progress};
-use super::guests::Guest;
+use super::guests::{Guest, Share};
 use super::npm::{self, Archive, Npm};
 use super::paths::{self, Package, Wanted, mark};
 use super::pypi::{self, Page, Pypi};
@@ -115,8 +115,9 @@ impl Desk {
             return Ok(unchanged(tag));
         }
         let (npm, fetcher, name) = (Arc::clone(npm), Arc::clone(&self.fetcher), package.path());
+        let share = Arc::clone(&guest.share);
         let made = self.read(&kept, move |content| {
-            npm.rewritten(&package, &content).map(|rewritten| Made::of(rewritten, &fetcher))
+            npm.rewritten(&package, &content).map(|rewritten| Made::of(rewritten, &fetcher, &share))
         });
         let made = made.await?.map_err(|error| {
             Fault::upstream(&registry, format!("sends no document of versions for {name}: {error}"))
@@ -138,9 +139,9 @@ impl Desk {
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
-        let (door, fetcher) = (pypi.door.clone(), Arc::clone(&self.fetcher));
+        let (door, fetcher, share) = (pypi.door.clone(), Arc::clone(&self.fetcher), Arc::clone(&guest.share));
         let made = self.page(pypi, &project, &kept, move |page| {
-            Made::of(if as_json { page.as_json(&door) } else { page.as_html(&door) }, &fetcher)
+            Made::of(if as_json { page.as_json(&door) } else { page.as_html(&door) }, &fetcher, &share)
         });
         Ok(document(made.await??, if as_json { pypi::JSON } else { "text/html; charset=utf-8" }, tag))
     }
@@ -262,11 +263,11 @@ enum Made {
 }
 
 impl Made {
-    fn of(content: Vec<u8>, fetcher: &Fetcher) -> Result<Self, Fault> {
+    fn of(content: Vec<u8>, fetcher: &Fetcher, share: &Arc<Share>) -> Result<Self, Fault> {
         if content.len() <= SMALL {
             return Ok(Self::Small(content));
         }
-        let written = fetcher.draft().and_then(|mut draft| draft.write(&content).map(|()| draft));
+        let written = fetcher.answer(share).and_then(|mut draft| draft.write(&content).map(|()| draft));
         written.map(Self::Large).map_err(|error| Fault::host(&error))
     }
 }

@@ -97,9 +97,9 @@ impl Fetcher {
         self.store.get(key).map(Arc::new)
     }
 
-    /// Room for something that is made of what is kept.
-    pub(super) fn draft(&self) -> std::io::Result<Draft> {
-        self.store.draft()
+    /// Room for an answer that is made of what is kept.
+    pub(super) fn answer(&self, share: &Arc<Share>) -> std::io::Result<Draft> {
+        self.store.answer(share)
     }
 
     /// The whole thing, fetched or asked for again when that is due.
@@ -192,12 +192,12 @@ impl Fetcher {
         }
         let fetcher = Arc::clone(self);
         tokio::spawn(async move {
-            let _turn = turn;
             let landing = Landing { fetcher: &fetcher, key: &order.key };
-            let done = fetcher.fly(&order, &send).await;
+            let done = fetcher.fly(&order, &turn.share, &send).await;
             // Whoever comes from here on finds what is kept, and begins anew what is not.
             drop(landing);
             send.send_replace(done.map_or_else(Progress::Failed, Progress::Done));
+            drop(turn);
         });
         Ok(receive)
     }
@@ -207,16 +207,21 @@ impl Fetcher {
         let all = Arc::clone(&self.turns);
         let turns = async { (Arc::clone(&share.fetches).acquire_owned().await, all.acquire_owned().await) };
         let Ok((Ok(own), Ok(all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
-        Ok(Turn { _share: Arc::clone(share), _own: own, _all: all })
+        Ok(Turn { share: Arc::clone(share), _own: own, _all: all })
     }
 
-    async fn fly(&self, order: &Order, progress: &watch::Sender<Progress>) -> Result<Arc<Kept>, Fault> {
+    async fn fly(
+        &self,
+        order: &Order,
+        share: &Arc<Share>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Arc<Kept>, Fault> {
         // Another one may have brought it between the look and the turn.
         if let Some(kept) = self.usable(order) {
             return Ok(kept);
         }
         let before = if order.changes { self.kept(&order.key) } else { None };
-        let fetched = tokio::time::timeout(self.longest, self.fetch(order, before.as_ref(), progress)).await;
+        let fetched = tokio::time::timeout(self.longest, self.fetch(order, share, before.as_ref(), progress)).await;
         let fetched = fetched.unwrap_or_else(|_| {
             let text = format!("did not send all of {} within {} minutes", order.what, self.longest.as_secs() / 60);
             Err(Fault::away(&order.registry, text))
@@ -244,13 +249,14 @@ impl Fetcher {
     async fn fetch(
         &self,
         order: &Order,
+        share: &Arc<Share>,
         before: Option<&Arc<Kept>>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Arc<Kept>, Fault> {
         let etag = before.and_then(|kept| kept.label.etag.as_deref());
         let response = self.upstream.get(&order.registry, &order.url, order.accept, etag).await?;
         match (response.status(), before) {
-            (StatusCode::OK, _) => self.receive(order, response, progress).await.map(Arc::new),
+            (StatusCode::OK, _) => self.receive(order, share, response, progress).await.map(Arc::new),
             (StatusCode::NOT_MODIFIED, Some(before)) => Ok(Arc::clone(before)),
             (status, _) => Err(Fault::of_status(&order.registry, status, &order.what)),
         }
@@ -260,6 +266,7 @@ impl Fetcher {
     async fn receive(
         &self,
         order: &Order,
+        share: &Arc<Share>,
         mut response: Response,
         progress: &watch::Sender<Progress>,
     ) -> Result<Kept, Fault> {
@@ -283,7 +290,7 @@ impl Fetcher {
             digests: Default::default(),
             checked: order.expected.is_some(),
         };
-        let draft = self.store.draft().map_err(|error| Fault::host(&error))?;
+        let draft = self.store.draft(share).map_err(|error| Fault::host(&error))?;
         let file = draft.shared();
         let mut state = (draft, Hasher::default());
         let mut piece = Vec::with_capacity(PIECE);
@@ -324,9 +331,9 @@ impl Fetcher {
     }
 }
 
-/// Held while something is fetched. The build's share with it: its next phase has the turns that are left.
+/// Held while something is fetched. The build's share with it: its next phase has what is left.
 struct Turn {
-    _share: Arc<Share>,
+    share: Arc<Share>,
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }

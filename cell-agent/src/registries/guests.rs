@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
@@ -19,11 +20,14 @@ const LINES: usize = 20;
 #[derive(Debug)]
 pub(super) struct Share {
     pub(super) fetches: Arc<Semaphore>,
+    /// Bytes on the disk of what is being fetched for it, and of answers that it has not read.
+    pub(super) fetched: AtomicU64,
+    pub(super) answers: AtomicU64,
 }
 
 impl Share {
     pub(super) fn new() -> Self {
-        Self { fetches: Arc::new(Semaphore::new(FETCHES)) }
+        Self { fetches: Arc::new(Semaphore::new(FETCHES)), fetched: AtomicU64::new(0), answers: AtomicU64::new(0) }
     }
 }
 

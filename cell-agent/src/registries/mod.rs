@@ -137,7 +137,7 @@ impl Registries {
         }
         let root = setup.state.join(CACHE);
         let limit = file.cache_mb.map_or_else(|| usual_limit(setup.state), |mb| mb << 20);
-        let opened = Store::open(&root, limit);
+        let opened = Store::open(&root, limit, file.offline);
         let store = Arc::new(opened.map_err(|source| RegistriesError::Cache { path: root, source })?);
 
         let listener = TcpListener::bind(setup.address).await;

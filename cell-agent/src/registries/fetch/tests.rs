@@ -49,7 +49,7 @@ fn order(registry: &Arc<Registry>) -> Order {
 async fn what_never_ends_is_given_up() {
     let home = tempfile::tempdir().expect("directory");
     let (registry, _server) = registry(&["HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "x"]).await;
-    let store = Arc::new(Store::open(home.path(), 64 << 20).expect("a store"));
+    let store = Arc::new(Store::open(home.path(), 64 << 20, false).expect("a store"));
     let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(&registry)]).expect("a client");
     let fetcher = Fetcher { longest: Duration::from_millis(300), ..Fetcher::new(store, upstream, false) };
     let fetcher = Arc::new(fetcher);
@@ -57,6 +57,4 @@ async fn what_never_ends_is_given_up() {
     let fault = fetcher.whole(order(&registry), &guest).await.expect_err("without an end");
     assert!(fault.is_away && fault.text.contains("did not send all of x"), "{fault:?}");
     assert!(fetcher.flights.lock().expect("flights").is_empty());
-    let own = Arc::clone(&guest.share.fetches).acquire_many_owned(1).await.expect("a turn");
-    drop(own);
 }
