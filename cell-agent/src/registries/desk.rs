@@ -1,36 +1,23 @@
 //! Answers a build's request: from its path to what it gets.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::stream::{self, TryStreamExt as _};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::Frame;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
+use super::answers::{Body, Made, Source, document, is_known, streamed, tag_of, unchanged};
 use super::fault::Fault;
-use super::fetch::{Fetcher, Found, Order, Progress};
-use super::guests::{Guest, Share};
+use super::fetch::{Fetcher, Found, Order};
+use super::guests::Guest;
 use super::npm::{self, Archive, Npm};
 use super::paths::{self, Package, Wanted, mark};
 use super::pypi::{self, Page, Pypi};
-use super::store::{Draft, Kept};
-
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+use super::store::Kept;
 
 /// Documents that are read at a time: each may take some tens of megabytes of memory.
 const READING: usize = 2;
-/// Answers that are sent from memory.
-const SMALL: usize = 1 << 20;
-/// Read from the disk at once.
-const PIECE: u64 = 256 << 10;
-/// So much of a file that is still coming is held back until it is known to be what it should be.
-const HELD_BACK: u64 = 64 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -254,120 +241,4 @@ impl Desk {
         }
         Ok(response)
     }
-}
-
-/// What is sent to a build: in memory where it is small. A build may ask for many large documents and read none of them.
-enum Made {
-    Small(Vec<u8>),
-    Large(Draft),
-}
-
-impl Made {
-    fn of(content: Vec<u8>, fetcher: &Fetcher, share: &Arc<Share>) -> Result<Self, Fault> {
-        if content.len() <= SMALL {
-            return Ok(Self::Small(content));
-        }
-        let written = fetcher.answer(share).and_then(|mut draft| draft.write(&content).map(|()| draft));
-        written.map(Self::Large).map_err(|error| Fault::host(&error))
-    }
-}
-
-/// Where the bytes of an answer are.
-enum Source {
-    Found(Found),
-    /// Gone with the answer.
-    Made(Draft),
-}
-
-fn streamed(source: Source) -> Body {
-    StreamBody::new(pieces(source).map_ok(Frame::data)).boxed_unsync()
-}
-
-/// The content of a file, as it comes.
-fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
-    stream::try_unfold((source, 0), |(mut source, at)| async move {
-        loop {
-            let (file, available, ended) = match &mut source {
-                Source::Made(draft) => (draft.shared(), draft.written(), true),
-                Source::Found(Found::Whole(kept)) => (Arc::clone(&kept.file), kept.label.length, true),
-                Source::Found(Found::Growing { file, progress, .. }) => {
-                    let (available, ended) = available(progress)?;
-                    (Arc::clone(file), available, ended)
-                }
-            };
-            if at < available {
-                let length = usize::try_from((available - at).min(PIECE)).map_err(io::Error::other)?;
-                let read = tokio::task::spawn_blocking(move || {
-                    let mut piece = vec![0; length];
-                    file.read_exact_at(&mut piece, at)?;
-                    Ok::<_, io::Error>(piece)
-                });
-                let piece = read.await.map_err(io::Error::other)??;
-                return Ok(Some((Bytes::from(piece), (source, at + length as u64))));
-            }
-            if ended {
-                return Ok(None);
-            }
-            if let Source::Found(Found::Growing { progress, .. }) = &mut source {
-                progress.changed().await.map_err(io::Error::other)?;
-            }
-        }
-    })
-}
-
-fn available(progress: &mut watch::Receiver<Progress>) -> io::Result<(u64, bool)> {
-    match &*progress.borrow_and_update() {
-        Progress::Begun => Ok((0, false)),
-        Progress::Growing { written, .. } => Ok((written.saturating_sub(HELD_BACK), false)),
-        Progress::Done(kept) => Ok((kept.label.length, true)),
-        Progress::Failed(fault) => Err(io::Error::other(fault.text.clone())),
-    }
-}
-
-/// What an answer made of this is known by: `form` is what else it depends on.
-fn tag_of(kept: &Kept, form: &str) -> HeaderValue {
-    let tag = format!("\"{}\"", mark(&format!("{} {form}", kept.label.digests.sha256)));
-    HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-}
-
-fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
-    headers.get(IF_NONE_MATCH).is_some_and(|known| known == tag)
-}
-
-fn whole(status: StatusCode, made: Made, content_type: &'static str) -> Response<Body> {
-    let mut response = match made {
-        Made::Small(content) => {
-            Response::new(Full::new(Bytes::from(content)).map_err(|never| match never {}).boxed_unsync())
-        }
-        Made::Large(draft) => {
-            let length = HeaderValue::from(draft.written());
-            let mut response = Response::new(streamed(Source::Made(draft)));
-            response.headers_mut().insert(CONTENT_LENGTH, length);
-            response
-        }
-    };
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn document(made: Made, content_type: &'static str, tag: HeaderValue) -> Response<Body> {
-    let mut response = whole(StatusCode::OK, made, content_type);
-    response.headers_mut().insert(ETAG, tag);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
-}
-
-fn unchanged(tag: HeaderValue) -> Response<Body> {
-    let mut response = document(Made::Small(Vec::new()), "", tag);
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    // Caches put what is said here in the place of what they know: pip would not read its page any more.
-    response.headers_mut().remove(CONTENT_TYPE);
-    response
-}
-
-/// What a build is told instead; npm shows the `error` of it.
-pub(super) fn refusal(fault: &Fault) -> Response<Body> {
-    let text = serde_json::json!({ "error": fault.text }).to_string();
-    whole(fault.status, Made::Small(text.into_bytes()), "application/json")
 }

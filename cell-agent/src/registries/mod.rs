@@ -3,9 +3,10 @@
 //! what it fetched, checked, for all builds of the cell.
 //!
 //! From the outside in: `server` (who may connect), `guests` (the builds that may), `paths` (what can be asked for at all), `desk`
-//! (answers), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for all who ask), `store` (the disk),
+//! (what is answered) and `answers` (in which form), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for all who ask), `store` (the disk),
 //! `upstream` (registries, redirects, credentials). `file` is the operator's file.
 
+mod answers;
 mod credential;
 mod desk;
 mod digests;

@@ -12,7 +12,8 @@ use slipway_chassis::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::desk::{Desk, refusal};
+use super::answers::refusal;
+use super::desk::Desk;
 use super::guests::{Guest, Guests};
 
 /// Connections of all builds.
