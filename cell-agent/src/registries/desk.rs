@@ -1,23 +1,19 @@
 //! Answers a build's request: from its path to what it gets.
 
-use std::io;
 use std::sync::Arc;
 
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
 
 use super::answers::{Body, Made, Source, document, is_known, streamed, tag_of, unchanged};
 use super::fault::Fault;
-use super::fetch::{Fetcher, Found, Order};
+use super::fetch::{Fetcher, Found};
 use super::guests::Guest;
 use super::npm::{self, Archive, Npm};
+use super::order::Order;
 use super::paths::{self, Package, Wanted, mark};
 use super::pypi::{self, Page, Pypi};
 use super::store::Kept;
-
-/// Documents that are read at a time: each may take some tens of megabytes of memory.
-const READING: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,14 +22,13 @@ pub(super) struct Desk {
     npm: Option<Arc<Npm>>,
     pypi: Option<Arc<Pypi>>,
     roots: Vec<String>,
-    reading: Semaphore,
 }
 
 impl Desk {
     pub(super) fn new(fetcher: Fetcher, npm: Option<Npm>, pypi: Option<Pypi>) -> Self {
         let roots = npm.as_ref().map(Npm::roots).unwrap_or_default();
         let (npm, pypi) = (npm.map(Arc::new), pypi.map(Arc::new));
-        Self { fetcher: Arc::new(fetcher), npm, pypi, roots, reading: Semaphore::new(READING) }
+        Self { fetcher: Arc::new(fetcher), npm, pypi, roots }
     }
 
     /// The answer to one request of a build.
@@ -41,7 +36,6 @@ impl Desk {
         if request.method() != Method::GET {
             return Err(Fault::method());
         }
-        let unknown = || Fault::not_found("there is nothing of this name: only packages and their files are here");
         let uri = request.uri();
         // With a host in it, it is meant for a proxy that goes anywhere.
         if uri.authority().is_some() || uri.query().is_some() {
@@ -54,26 +48,52 @@ impl Desk {
             (Wanted::NpmPackage(package), Some(npm), _) => {
                 self.package(npm, package, !accept.contains(npm::SHORT), headers, guest).await
             }
-            (Wanted::NpmArchive { package, file }, Some(npm), _) => {
-                let address = npm.usual_place(&package, &file).ok_or_else(unknown)?.to_string();
-                let known = self.known(npm, &package, address).await?;
-                self.file(npm.archive(&package, known).ok_or_else(unknown)?, guest).await
-            }
-            (Wanted::NpmElsewhere { package, mark: wanted }, Some(npm), _) => {
-                let archive = self.named(npm, &package, move |address| mark(address) == wanted, guest).await?;
-                self.file(npm.archive(&package, archive).ok_or_else(unknown)?, guest).await
-            }
-            (Wanted::NpmLocked { package, path }, Some(npm), _) => {
-                let wanted = npm.registry(&package).base.join(&path).map_err(|_| unknown())?;
-                let archive = self.named(npm, &package, move |address| address == wanted.as_str(), guest).await?;
-                self.file(npm.archive(&package, archive).ok_or_else(unknown)?, guest).await
-            }
             (Wanted::PypiProject(project), _, Some(pypi)) => {
                 self.project(pypi, project, accept.contains(pypi::JSON), headers, guest).await
             }
+            (wanted, ..) => {
+                let order = self.order(&wanted, guest).await?;
+                let key = order.key.clone();
+                match self.file(order, guest).await {
+                    // The document was in doubt then. The registry's newest one may name another file.
+                    Err(fault) if fault.is_mismatch => {
+                        let order = self.order(&wanted, guest).await?;
+                        if order.key == key { Err(fault) } else { self.file(order, guest).await }
+                    }
+                    found => found,
+                }
+            }
+        }
+    }
+
+    /// Where a file is, and what it must be.
+    async fn order(&self, wanted: &Wanted, guest: &Guest) -> Result<Order, Fault> {
+        match (wanted, &self.npm, &self.pypi) {
+            (Wanted::NpmArchive { package, file }, Some(npm), _) => {
+                // A lock file names archives without asking for documents, and the document knows the digest.
+                let path = format!("{}/-/{file}", package.path());
+                let named = self.named(npm, package, move |address| npm::is_at(address, &path), guest).await;
+                let expected = match named {
+                    Ok(archive) => archive.expected,
+                    // Some registries have archives that no document names.
+                    Err(fault) if fault.status == StatusCode::NOT_FOUND => None,
+                    Err(fault) => return Err(fault),
+                };
+                let address = npm.usual_place(package, file).ok_or_else(unknown)?.to_string();
+                npm.archive(package, Archive { address, expected }).ok_or_else(unknown)
+            }
+            (Wanted::NpmElsewhere { package, mark: wanted }, Some(npm), _) => {
+                let wanted = wanted.clone();
+                let archive = self.named(npm, package, move |address| mark(address) == wanted, guest).await?;
+                npm.archive(package, archive).ok_or_else(unknown)
+            }
+            (Wanted::NpmLocked { package, path }, Some(npm), _) => {
+                let wanted = npm.registry(package).base.join(path).map_err(|_| unknown())?;
+                let archive = self.named(npm, package, move |address| address == wanted.as_str(), guest).await?;
+                npm.archive(package, archive).ok_or_else(unknown)
+            }
             (Wanted::PypiFile { project, mark, metadata }, _, Some(pypi)) => {
-                let order = self.project_file(pypi, &project, &mark, metadata, guest).await?;
-                self.file(order, guest).await
+                self.project_file(pypi, project, mark, *metadata, guest).await
             }
             _ => Err(unknown()),
         }
@@ -148,26 +168,6 @@ impl Desk {
             .map_err(|error| Fault::upstream(&pypi.registry, format!("sends no page of files for {project}: {error}")))
     }
 
-    /// The archive at its usual place, with its digest where the document of its package is here. A lock file names archives without
-    /// asking for documents, and its digests are npm's to check.
-    async fn known(&self, npm: &Arc<Npm>, package: &Package, address: String) -> Result<Archive, Fault> {
-        let plain = Archive { address, expected: None };
-        let order = npm.archive(package, plain.clone());
-        if order.and_then(|order| self.fetcher.kept(&order.key)).is_some_and(|kept| kept.label.checked) {
-            return Ok(plain);
-        }
-        for long in [false, true] {
-            let kept = npm.document(package, long).and_then(|order| self.fetcher.kept(&order.key));
-            let Some(kept) = kept else { continue };
-            let wanted = plain.address.clone();
-            let found = self.read(&kept, move |content| npm::archive_of(&content, |address| address == wanted));
-            if let Some(archive) = found.await? {
-                return Ok(archive);
-            }
-        }
-        Ok(plain)
-    }
-
     /// The archive that the document of its package names: of the one that is here, or else of the one that its registry has now.
     async fn named(
         &self,
@@ -176,9 +176,8 @@ impl Desk {
         fits: impl Fn(&str) -> bool + Clone + Send + 'static,
         guest: &Guest,
     ) -> Result<Archive, Fault> {
-        for long in [false, true] {
-            let kept = npm.document(package, long).and_then(|order| self.fetcher.kept(&order.key));
-            let Some(kept) = kept else { continue };
+        let forms = [false, true].into_iter().filter_map(|long| npm.document(package, long));
+        for kept in self.fetcher.newest(forms) {
             let fits = fits.clone();
             if let Some(archive) = self.read(&kept, move |content| npm::archive_of(&content, fits)).await? {
                 return Ok(archive);
@@ -205,25 +204,21 @@ impl Desk {
             let mark = mark.to_owned();
             self.page(pypi, project, &kept, move |page| page.file(&mark).cloned()).await
         };
-        if let Some(kept) = self.fetcher.kept(&order.key)
+        if let Some(kept) = self.fetcher.known(&order)
             && let Some(file) = named(kept).await?
         {
-            return pypi.file(&file, metadata).ok_or_else(unknown);
+            return pypi.file(&order, &file, metadata).ok_or_else(unknown);
         }
-        let kept = self.fetcher.whole(order, guest).await?;
-        named(kept).await?.and_then(|file| pypi.file(&file, metadata)).ok_or_else(unknown)
+        let kept = self.fetcher.whole(order.clone(), guest).await?;
+        named(kept).await?.and_then(|file| pypi.file(&order, &file, metadata)).ok_or_else(unknown)
     }
 
-    /// What `work` makes of a document. It is in memory for as long as that takes, of few documents at a time.
     async fn read<T: Send + 'static>(
         &self,
-        kept: &Arc<Kept>,
+        kept: &Kept,
         work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let Ok(_turn) = self.reading.acquire().await else { return Err(Fault::busy()) };
-        let kept = Arc::clone(kept);
-        let done = tokio::task::spawn_blocking(move || kept.read().map(work)).await;
-        done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Fault::host(&error))
+        self.fetcher.read(&kept.file, kept.label.length, work).await
     }
 
     async fn file(&self, order: Order, guest: &Guest) -> Result<Response<Body>, Fault> {
@@ -241,4 +236,8 @@ impl Desk {
         }
         Ok(response)
     }
+}
+
+fn unknown() -> Fault {
+    Fault::not_found("there is nothing of this name: only packages and their files are here")
 }

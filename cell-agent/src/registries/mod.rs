@@ -3,10 +3,11 @@
 //! what it fetched, checked, for all builds of the cell.
 //!
 //! From the outside in: `server` (who may connect), `guests` (the builds that may), `paths` (what can be asked for at all), `desk`
-//! (what is answered) and `answers` (in which form), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for all who ask), `store` (the disk),
-//! `upstream` (registries, redirects, credentials). `file` is the operator's file.
+//! (what is answered) and `answers` (in which form), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for
+//! all who ask), `store` (the disk), `upstream` (registries, redirects, credentials). `file` is the operator's file.
 
 mod answers;
+mod asked;
 mod credential;
 mod desk;
 mod digests;
@@ -16,6 +17,7 @@ mod file;
 mod guests;
 mod html;
 mod npm;
+mod order;
 mod paths;
 mod pypi;
 mod server;

@@ -44,8 +44,8 @@ pub(super) struct Label {
     /// Its registry's word on what it is.
     pub(super) content_type: String,
     pub(super) digests: Digests,
-    /// It had the digest that its registry names.
-    pub(super) checked: bool,
+    /// When, in milliseconds since 1970.
+    pub(super) fetched: u64,
 }
 
 /// A file that is held open: it can be read also when it is dropped meanwhile.
@@ -53,16 +53,15 @@ pub(super) struct Label {
 pub(super) struct Kept {
     pub(super) file: Arc<File>,
     pub(super) label: Label,
+    /// Of what is handed on and not kept: its room on the disk, for as long as somebody reads it.
+    _room: Option<Draft>,
 }
 
-impl Kept {
-    /// All of its content.
-    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.label.length).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
+/// The first bytes of a file.
+pub(super) fn content(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// See the module.
@@ -166,7 +165,7 @@ impl Store {
                 self.lock().touch(&name);
                 // For the order after a restart. That it was not noted costs a download later.
                 let _ = file.set_modified(SystemTime::now());
-                Some(Kept { file: Arc::new(file), label })
+                Some(Kept { file: Arc::new(file), label, _room: None })
             }
             other => {
                 let error = other.err().map_or_else(|| "another key".to_owned(), |error| error.to_string());
@@ -341,7 +340,12 @@ impl Draft {
         file.persist(self.store.path(&name)).map_err(|error| error.error)?;
         inner.put(name, size_on_disk(self.written + tail.len() as u64));
         drop(inner);
-        Ok(Kept { file: self.shared(), label })
+        Ok(Kept { file: self.shared(), label, _room: None })
+    }
+
+    /// Hands it on to those who wait for it, and to nobody who comes later.
+    pub(super) fn hand_on(self, label: Label) -> Kept {
+        Kept { file: self.shared(), label, _room: Some(self) }
     }
 }
 

@@ -113,11 +113,18 @@ fn header<'a>(response: &'a reqwest::Response, name: &str) -> Option<&'a str> {
 }
 
 fn document(base: &str, content: &[u8]) -> Vec<u8> {
-    let dist = json!({
-        "tarball": format!("{base}left-pad/-/left-pad-1.0.0.tgz"),
+    document_of(base, "left-pad", content)
+}
+
+fn document_of(base: &str, name: &str, content: &[u8]) -> Vec<u8> {
+    json!({ "name": name, "versions": { "1.0.0": { "dist": dist(base, name, content) } } }).to_string().into_bytes()
+}
+
+fn dist(base: &str, name: &str, content: &[u8]) -> Value {
+    json!({
+        "tarball": format!("{base}{name}/-/{name}-1.0.0.tgz"),
         "shasum": hex::encode(sha1::Sha1::digest(content)),
-    });
-    json!({ "name": "left-pad", "versions": { "1.0.0": { "dist": dist } } }).to_string().into_bytes()
+    })
 }
 
 fn npm(upstream: &Upstream) -> String {
@@ -208,10 +215,7 @@ async fn what_is_not_what_its_registry_says_reaches_no_build() {
     upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, &right)));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
-    // Nobody knew what it must be when it came, so it is kept until somebody does.
-    upstream.put(path, Answer::Content("\"a\"", wrong.clone()));
-    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.len(), wrong.len());
-    proxy.json("/npm/left-pad").await;
+    // Nobody has asked for the document, as with a lock file, and yet it says what the archive must be.
     for answer in [Answer::Content("\"a\"", wrong), Answer::CutOff(right.len(), right[..900_000].to_vec())] {
         upstream.put(path, answer);
         let (status, text) = proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await;
@@ -219,9 +223,97 @@ async fn what_is_not_what_its_registry_says_reaches_no_build() {
     }
     upstream.put(path, Answer::Content("\"a\"", right.clone()));
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.into_bytes(), right);
-    assert_eq!(upstream.count(path), 4);
+    assert_eq!(upstream.count(path), 3);
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
-    assert_eq!(upstream.count(path), 4, "what is right is kept");
+    assert_eq!(upstream.count(path), 3, "what is right is kept");
+}
+
+#[tokio::test]
+async fn a_page_to_log_in_at_takes_the_place_of_nothing() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    let login = b"<html><a href=\"/forgotten\">forgotten your password?</a></html>".to_vec();
+    upstream.put("/login", Answer::Content("\"l\"", login));
+    let expired = || {
+        for path in ["/root/left-pad", "/root/left-pad/-/left-pad-1.0.0.tgz", "/simple/six/"] {
+            upstream.put(path, Answer::Redirect("/login".to_owned()));
+        }
+    };
+    expired();
+    let pypi = format!("[pypi]\nupstream = \"http://{}/simple/\"\n", upstream.address);
+    let file = format!("{}{pypi}", npm(&upstream));
+    let mut proxy = Proxy::new(&file).await;
+    let _build = proxy.admit();
+    let paths = ["/npm/left-pad", "/npm/left-pad/-/left-pad-1.0.0.tgz", "/pypi/simple/six/"];
+    for path in paths {
+        let (status, text) = proxy.get(path).await;
+        assert!(status == 502 && text.contains("something else than a document"), "{path}: {status} {text}");
+    }
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", b"archive".to_vec()));
+    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    for path in paths {
+        assert_eq!(proxy.get(path).await.0, 200, "{path}");
+    }
+    expired();
+    proxy.start(&file).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.get("/npm/left-pad").await.0, 502, "it is told");
+    assert_eq!(proxy.get("/pypi/simple/six/").await.0, 502);
+    proxy.start(&format!("offline = true\n{file}")).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad", "the last good one is still there");
+    assert!(proxy.get("/pypi/simple/six/").await.1.contains("six-1.0.tar.gz"));
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, "archive".to_owned()));
+}
+
+#[tokio::test]
+async fn what_nobody_vouches_for_is_handed_on_and_not_kept() {
+    let upstream = Upstream::plain(None).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    for content in ["first", "second"] {
+        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", content.as_bytes().to_vec()));
+        assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, content.to_owned()));
+    }
+    assert_eq!(walk(&proxy.home.path().join("registries")), "");
+    let drafts = proxy.home.path().join("registries/drafts");
+    while std::fs::read_dir(&drafts).expect("drafts").count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_its_registry_has_replaced_is_fetched_anew() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    let path = "/npm/left-pad/-/left-pad-1.0.0.tgz";
+    let publish = |tag: &'static str, content: &[u8]| {
+        upstream.put("/root/left-pad", Answer::Content(tag, document(&base, content)));
+        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content(tag, content.to_vec()));
+    };
+    publish("\"1\"", b"first");
+    let mut proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    // The document that is kept says something else than what comes, and the registry's newest one does not.
+    publish("\"2\"", b"second");
+    assert_eq!(proxy.get(path).await, (200, "second".to_owned()));
+    publish("\"3\"", b"third");
+    assert_eq!(proxy.get(path).await, (200, "second".to_owned()), "which is what the document says");
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    assert_eq!(proxy.get(path).await, (200, "third".to_owned()), "what is kept has another digest");
+    // What stays wrong is no reason to ask without end.
+    upstream.put("/root/left-pad", Answer::Content("\"4\"", document(&base, b"fourth")));
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    let before = upstream.asked().len();
+    let (status, text) = proxy.get(path).await;
+    assert!(status == 502 && text.contains("another digest"), "{status} {text}");
+    assert_eq!(upstream.asked().len(), before + 2, "the archive, and the document once more");
 }
 
 #[tokio::test]
@@ -238,7 +330,9 @@ async fn what_many_want_at_once_is_fetched_once() {
             json!({ "dist": { "tarball": format!("https://files.example/a.tgz?{}", "x".repeat(300)) } }),
         )
     });
-    let versions: serde_json::Map<String, Value> = versions.collect();
+    let mut versions: serde_json::Map<String, Value> = versions.collect();
+    let base = format!("http://{}/root/", upstream.address);
+    versions.insert("1.0.0".to_owned(), json!({ "dist": dist(&base, "large", &large) }));
     let document = json!({ "name": "large", "versions": versions }).to_string().into_bytes();
     assert!(document.len() > 1 << 20);
     upstream.put("/root/large", Answer::Content("\"d\"", document));
@@ -344,6 +438,7 @@ async fn the_credential_goes_to_its_own_registry_alone() {
     let plain = Upstream::plain(None).await;
     let at = |upstream: &Upstream, path: &str| format!("https://localhost:{}{path}", upstream.address.port());
     named.put("/files/a.tgz", Answer::Content("\"1\"", b"elsewhere".to_vec()));
+    upstream.put("/a", Answer::Content("\"1\"", document_of(&at(&upstream, "/"), "a", b"elsewhere")));
     upstream.put("/a/-/a-1.0.0.tgz", Answer::Redirect(at(&named, "/files/a.tgz")));
     upstream.put("/b/-/b-1.0.0.tgz", Answer::Redirect(at(&unnamed, "/files/b.tgz")));
     upstream.put("/c/-/c-1.0.0.tgz", Answer::Redirect(format!("http://{}/files/c.tgz", plain.address)));

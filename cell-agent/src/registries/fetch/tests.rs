@@ -1,9 +1,11 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+use url::Url;
 use uuid::Uuid;
 
 use super::super::credential::Credential;
+use super::super::upstream::Registry;
 use super::*;
 use crate::staging::host_settings::WayOut;
 
@@ -41,7 +43,8 @@ fn order(registry: &Arc<Registry>) -> Order {
         accept: "*/*",
         most: 1 << 20,
         expected: None,
-        changes: false,
+        document: None,
+        check: None,
     }
 }
 
@@ -57,4 +60,12 @@ async fn what_never_ends_is_given_up() {
     let fault = fetcher.whole(order(&registry), &guest).await.expect_err("without an end");
     assert!(fault.is_away && fault.text.contains("did not send all of x"), "{fault:?}");
     assert!(fetcher.flights.lock().expect("flights").is_empty());
+}
+
+#[tokio::test]
+async fn nobody_waits_at_another_address_than_his_own() {
+    let (registry, _server) = registry(&[]).await;
+    let (one, other) =
+        (order(&registry), Order { url: registry.base.join("y").expect("an address"), ..order(&registry) });
+    assert!(one.key == other.key && one.flight() != other.flight());
 }

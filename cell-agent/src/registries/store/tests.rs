@@ -14,7 +14,7 @@ fn put(store: &Arc<Store>, key: &str, content: &[u8]) -> io::Result<Kept> {
         etag: Some("\"1\"".to_owned()),
         content_type: "text/plain".to_owned(),
         digests: Digests::default(),
-        checked: false,
+        fetched: 0,
     })
 }
 
@@ -35,11 +35,14 @@ fn what_is_kept_survives_and_what_is_half_is_gone() {
     let half = half.file.take().expect("a file").keep().expect("left behind");
     let again = opened(&root, 64 << 20);
     let kept = again.get("one").expect("kept");
-    assert_eq!((kept.read().expect("read"), kept.label.etag.as_deref()), (b"newer content".to_vec(), Some("\"1\"")));
+    assert_eq!(
+        (content(&kept.file, kept.label.length).expect("read"), kept.label.etag.as_deref()),
+        (b"newer content".to_vec(), Some("\"1\""))
+    );
     assert!(!half.1.exists(), "a draft of an agent that was killed");
     again.remove("one");
     assert!(again.get("one").is_none() && opened(&root, 64 << 20).get("one").is_none());
-    assert_eq!(kept.read().expect("held open"), b"newer content");
+    assert_eq!(content(&kept.file, 13).expect("held open"), b"newer content");
 }
 
 #[test]
@@ -133,4 +136,18 @@ fn what_nobody_could_bring_back_stays() {
     assert!(store.get("a").is_some());
     std::fs::write(store.path(&name_of("a")), "damaged").expect("written");
     assert!(store.get("a").is_none() && store.path(&name_of("a")).exists());
+}
+
+#[test]
+fn what_is_handed_on_has_its_room_until_it_is_read() {
+    let home = tempfile::tempdir().expect("directory");
+    let store = opened(home.path(), 8 << 20);
+    let label = put(&store, "a", b"content").expect("kept").label;
+    let mut draft = store.draft(&build()).expect("a draft");
+    draft.write(b"other").expect("written");
+    let handed = draft.hand_on(Label { length: 5, ..label });
+    assert_eq!((content(&handed.file, 5).expect("read"), store.lock().reserved), (b"other".to_vec(), PIECE));
+    drop(handed);
+    assert_eq!(store.lock().reserved, 0);
+    assert_eq!(content(&store.get("a").expect("kept").file, 7).expect("read"), b"content");
 }
