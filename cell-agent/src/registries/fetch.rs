@@ -17,7 +17,7 @@ use super::fault::Fault;
 use super::guests::{Guest, Share};
 use super::order::Order;
 use super::store::{Draft, Kept, Label, Store, content};
-use super::upstream::{Upstream, etag_of};
+use super::upstream::{Upstream, etag_of, is_coded};
 
 /// Fetches of all builds at a time.
 const FETCHES: usize = 32;
@@ -267,6 +267,10 @@ impl Fetcher {
         let length = response.content_length();
         if length.is_some_and(|length| length > most) {
             return Err(too_large());
+        }
+        if order.is_document() && is_coded(&response) {
+            let text = format!("sends {} in a coding that nobody has asked for", order.what);
+            return Err(Fault::upstream(&order.registry, text));
         }
         let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
         let mut label = Label {

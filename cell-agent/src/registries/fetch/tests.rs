@@ -15,7 +15,9 @@ async fn registry(pieces: &'static [&'static str]) -> (Arc<Registry>, AbortOnDro
     let base = format!("http://{}/", listener.local_addr().expect("an address"));
     let server = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            stream.read(&mut [0; 4096]).await.expect("a request");
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).await.expect("a request");
+            assert!(String::from_utf8_lossy(&head[..length]).contains("accept-encoding: identity\r\n"));
             let last = std::iter::repeat(pieces.last().copied().unwrap_or_default());
             for piece in pieces.iter().copied().chain(last) {
                 if stream.write_all(piece.as_bytes()).await.is_err() {
@@ -48,15 +50,24 @@ fn order(registry: &Arc<Registry>) -> Order {
     }
 }
 
+fn fetcher(home: &std::path::Path, registry: &Arc<Registry>) -> Fetcher {
+    let store = Arc::new(Store::open(home, 64 << 20, false).expect("a store"));
+    let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(registry)]).expect("clients");
+    Fetcher::new(store, upstream, false)
+}
+
+fn guest() -> Guest {
+    Guest::new(Uuid::nil(), Arc::new(Share::new()))
+}
+
 #[tokio::test]
 async fn what_never_ends_is_given_up() {
     let home = tempfile::tempdir().expect("directory");
     let (registry, _server) = registry(&["HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "x"]).await;
-    let store = Arc::new(Store::open(home.path(), 64 << 20, false).expect("a store"));
-    let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(&registry)]).expect("a client");
-    let fetcher = Fetcher { longest: Duration::from_millis(300), ..Fetcher::new(store, upstream, false) };
+    let fetcher = fetcher(home.path(), &registry);
+    let fetcher = Fetcher { longest: Duration::from_millis(300), ..fetcher };
     let fetcher = Arc::new(fetcher);
-    let guest = Guest::new(Uuid::nil(), Arc::new(Share::new()));
+    let guest = guest();
     let fault = fetcher.whole(order(&registry), &guest).await.expect_err("without an end");
     assert!(fault.is_away && fault.text.contains("did not send all of x"), "{fault:?}");
     assert!(fetcher.flights.lock().expect("flights").is_empty());
@@ -68,4 +79,14 @@ async fn nobody_waits_at_another_address_than_his_own() {
     let (one, other) =
         (order(&registry), Order { url: registry.base.join("y").expect("an address"), ..order(&registry) });
     assert!(one.key == other.key && one.flight() != other.flight());
+}
+
+#[tokio::test]
+async fn a_packed_document_is_none() {
+    let home = tempfile::tempdir().expect("directory");
+    let (registry, _server) =
+        registry(&["HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", ""]).await;
+    let order = Order { check: Some(|_, _| Ok(())), ..order(&registry) };
+    let fault = Arc::new(fetcher(home.path(), &registry)).whole(order, &guest()).await.expect_err("packed");
+    assert!(fault.text.contains("a coding that nobody has asked for"), "{fault:?}");
 }

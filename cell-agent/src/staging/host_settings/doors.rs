@@ -76,6 +76,8 @@ pub struct WayOut {
     pub bundle: Vec<u8>,
     /// The proxy of npm's or pip's settings, where the environment names none.
     pub configured_proxy: Option<String>,
+    /// Hosts that are asked past that one.
+    pub past_configured_proxy: String,
     /// All proxies, those of the environment included.
     pub proxies: Vec<String>,
 }
@@ -95,7 +97,9 @@ impl WayOut {
         let configured = || npm.value("https-proxy").or_else(|| npm.value("proxy")).or_else(|| pip.value("proxy"));
         let configured_proxy = if of_environment.is_empty() { configured().map(str::to_owned) } else { None };
         let proxies = of_environment.into_iter().chain(configured_proxy.clone()).collect();
-        Self { bundle, configured_proxy, proxies }
+        let past_configured_proxy =
+            npm.value("noproxy").or_else(|| host.either("no_proxy")).unwrap_or_default().to_owned();
+        Self { bundle, configured_proxy, past_configured_proxy, proxies }
     }
 }
 
