@@ -141,14 +141,18 @@ impl Desk {
         guest: &Guest,
     ) -> Result<Response<Body>, Fault> {
         let order = pypi.page(&project).ok_or_else(Fault::busy)?;
-        let kept = self.fetcher.whole(order, guest).await?;
-        let tag = tag_of(&kept, if as_json { "json" } else { "html" });
+        let kept = self.fetcher.whole(order.clone(), guest).await?;
+        let form = if as_json { "json" } else { "html" };
+        // Offline it depends on what else is kept.
+        let tag = tag_of(&kept, &if self.fetcher.is_offline() { format!("{form} offline") } else { form.to_owned() });
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
-        let (door, fetcher, share) = (pypi.door.clone(), Arc::clone(&self.fetcher), Arc::clone(&guest.share));
-        let made = self.page(pypi, &project, &kept, move |page| {
-            Made::of(if as_json { page.as_json(&door) } else { page.as_html(&door) }, &fetcher, &share)
+        let (index, fetcher, share) = (Arc::clone(pypi), Arc::clone(&self.fetcher), Arc::clone(&guest.share));
+        let made = self.page(pypi, &project, &kept, move |mut page| {
+            page.keep_metadata(|file| index.file(&order, file, true).is_some_and(|order| fetcher.can_have(&order)));
+            let (door, fetcher, share) = (&index.door, &fetcher, &share);
+            Made::of(if as_json { page.as_json(door) } else { page.as_html(door) }, fetcher, share)
         });
         Ok(document(made.await??, if as_json { pypi::JSON } else { "text/html; charset=utf-8" }, tag))
     }

@@ -79,6 +79,15 @@ impl Fetcher {
         self.store.get(key).map(Arc::new)
     }
 
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether this can be had: what is not kept can be fetched, but offline.
+    pub(super) fn can_have(&self, file: &Order) -> bool {
+        !self.offline || self.store.has(&file.key)
+    }
+
     /// The document that is kept, unless it is in doubt.
     pub(super) fn known(&self, document: &Order) -> Option<Arc<Kept>> {
         if !self.offline && self.asked.is_doubted(document) { None } else { self.kept(&document.key) }

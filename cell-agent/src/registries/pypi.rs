@@ -50,8 +50,11 @@ pub(super) struct ProjectFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     yanked: Option<Value>,
     /// Digests of the metadata beside the file, or whether there is some.
-    #[serde(default, alias = "dist-info-metadata", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     core_metadata: Option<Value>,
+    /// The same by its older name. Indexes say both (PEP 714).
+    #[serde(default, skip_serializing)]
+    dist_info_metadata: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,7 @@ impl Page {
             let mut url = from.join(&file.url).ok()?;
             url.set_fragment(None);
             file.url = url.into();
+            file.core_metadata = file.core_metadata.or(file.dist_info_metadata.take());
             is_plain(&file.filename).then_some(file)
         };
         Ok(Self { project: project.to_owned(), files: found.into_iter().filter_map(absolute).collect() })
@@ -100,6 +104,15 @@ impl Page {
 
     pub(super) fn file(&self, mark_of_file: &str) -> Option<&ProjectFile> {
         self.files.iter().find(|file| mark(&file.url) == mark_of_file)
+    }
+
+    /// Announces metadata of those files alone that this holds for: pip does not go on to a file whose metadata is not there.
+    pub(super) fn keep_metadata(&mut self, is_there: impl Fn(&ProjectFile) -> bool) {
+        for file in &mut self.files {
+            if file.core_metadata.is_some() && !is_there(file) {
+                file.core_metadata = None;
+            }
+        }
     }
 
     fn moved(&self, door: &str) -> impl Iterator<Item = ProjectFile> {
@@ -163,6 +176,7 @@ fn of_html(attributes: &BTreeMap<String, String>) -> Option<ProjectFile> {
         requires_python: attributes.get("data-requires-python").cloned(),
         yanked: attributes.get("data-yanked").cloned().map(Value::String),
         core_metadata,
+        dist_info_metadata: None,
         size: None,
         upload_time: None,
         url,
@@ -283,10 +297,15 @@ mod tests {
               "requires-python": null, "size": 7, "upload-time": "2020-01-01T00:00:00Z", "yanked": false, "core-metadata": false,
               "provenance": null },
             { "filename": 5 },
+            { "filename": "six-1.0-py3-none-any.whl", "url": "six-1.0-py3-none-any.whl",
+              "core-metadata": { "sha256": "d".repeat(64) }, "dist-info-metadata": true },
+            { "filename": "six-0.9-py3-none-any.whl", "url": "six-0.9-py3-none-any.whl", "dist-info-metadata": true },
         ] });
         let read = Page::read("six", "application/vnd.pypi.simple.v1+json", FROM, page.to_string().as_bytes())
             .expect("a page");
-        assert_eq!((read.files.len(), read.files[0].size), (1, Some(7)));
+        assert_eq!((read.files.len(), read.files[0].size), (3, Some(7)));
+        let metadata = |number: usize| read.files[number].core_metadata.clone().expect("metadata");
+        assert_eq!((metadata(1), metadata(2)), (json!({ "sha256": "d".repeat(64) }), Value::Bool(true)));
         assert!(
             Page::read("six", JSON, FROM, b"{}").is_err() && Page::read("six", "text/html", FROM, b"\xff").is_err()
         );

@@ -153,6 +153,11 @@ impl Store {
         self.root.join(hex::encode(name))
     }
 
+    /// Whether something is kept under this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lock().entries.contains_key(&name_of(key))
+    }
+
     /// What is kept under this key; it was used now.
     pub(super) fn get(&self, key: &str) -> Option<Kept> {
         let name = name_of(key);

@@ -488,14 +488,16 @@ fn walk(directory: &Path) -> String {
 async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     let mut upstream = Upstream::plain(Some(TOKEN)).await;
     let digest = hex::encode(sha2::Sha256::digest(b"wheel"));
+    let about = hex::encode(sha2::Sha256::digest(b"about"));
     let page = format!(
-        "<html><a href=\"../../files/six-1.0-py3-none-any.whl#sha256={digest}\">six-1.0-py3-none-any.whl</a>\
-         <a href=\"../../files/six-2.0-py3-none-any.whl#sha256={}\">six-2.0-py3-none-any.whl</a>\
+        "<html><a href=\"../../files/six-1.0-py3-none-any.whl#sha256={digest}\" data-core-metadata=\"sha256={about}\">1.0</a>\
+         <a href=\"../../files/six-2.0-py3-none-any.whl#sha256={}\" data-core-metadata=\"true\">six-2.0-py3-none-any.whl</a>\
          <a href=\"http://169.254.169.254/six-3.0-py3-none-any.whl\">six-3.0-py3-none-any.whl</a></html>",
         "0".repeat(64)
     );
     upstream.put("/simple/six/", Answer::Content("\"1\"", page.into_bytes()));
     upstream.put("/files/six-1.0-py3-none-any.whl", Answer::Content("\"a\"", b"wheel".to_vec()));
+    upstream.put("/files/six-1.0-py3-none-any.whl.metadata", Answer::Content("\"a\"", b"about".to_vec()));
     upstream.put("/files/six-2.0-py3-none-any.whl", Answer::Content("\"a\"", b"other".to_vec()));
     let file = format!("[pypi]\nupstream = \"http://{}/simple\"\ntoken_file = \"TOKEN\"\n", upstream.address);
     let mut proxy = Proxy::new(&file).await;
@@ -507,6 +509,8 @@ async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     let (address, fragment) = links[0].split_once('#').expect("a digest");
     assert_eq!(fragment, format!("sha256={digest}"));
     assert_eq!(proxy.get(address).await, (200, "wheel".to_owned()));
+    assert_eq!(proxy.get(&format!("{address}.metadata")).await, (200, "about".to_owned()));
+    assert_eq!(page.matches("data-core-metadata").count(), 2, "{page}");
     for (link, words) in [(links[1], "another digest"), (links[2], "169.254.169.254")] {
         let (status, text) = proxy.get(link.split('#').next().expect("an address")).await;
         assert!(status == 502 && text.contains(words), "{status} {text}");
@@ -517,7 +521,13 @@ async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     upstream.leave().await;
     proxy.start(&format!("offline = true\n{file}")).await;
     let _build = proxy.admit();
-    assert_eq!(proxy.get("/pypi/simple/six/").await.0, 200);
+    let (status, page) = proxy.get("/pypi/simple/six/").await;
+    assert_eq!(
+        (status, page.matches("data-core-metadata").count()),
+        (200, 1),
+        "what is not here is not announced: {page}"
+    );
     assert_eq!(proxy.get(&path).await, (200, "wheel".to_owned()));
+    assert_eq!(proxy.get(&format!("{path}.metadata")).await, (200, "about".to_owned()));
     assert_eq!(proxy.get("/pypi/simple/seven/").await.0, 504);
 }
