@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::fault::Fault;
 use super::fetch::{Fetcher, Found, Progress};
-use super::guests::Share;
+use super::guests::{Guest, Share};
 use super::paths::mark;
 use super::store::{Draft, Kept};
 
@@ -46,7 +46,8 @@ impl Made {
 
 /// Where the bytes of an answer are.
 pub(super) enum Source {
-    Found(Found),
+    /// For this build.
+    Found(Found, Arc<Guest>),
     /// Gone with the answer.
     Made(Draft),
 }
@@ -61,9 +62,9 @@ fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Sen
         loop {
             let (file, available, ended) = match &mut source {
                 Source::Made(draft) => (draft.shared(), draft.written(), true),
-                Source::Found(Found::Whole(kept)) => (Arc::clone(&kept.file), kept.label.length, true),
-                Source::Found(Found::Growing { file, progress, .. }) => {
-                    let (available, ended) = available(progress)?;
+                Source::Found(Found::Whole(kept), _) => (Arc::clone(&kept.file), kept.label.length, true),
+                Source::Found(Found::Growing { file, progress, .. }, guest) => {
+                    let (available, ended) = available(progress, guest)?;
                     (Arc::clone(file), available, ended)
                 }
             };
@@ -80,19 +81,23 @@ fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Sen
             if ended {
                 return Ok(None);
             }
-            if let Source::Found(Found::Growing { progress, .. }) = &mut source {
+            if let Source::Found(Found::Growing { progress, .. }, _) = &mut source {
                 progress.changed().await.map_err(io::Error::other)?;
             }
         }
     })
 }
 
-fn available(progress: &mut watch::Receiver<Progress>) -> io::Result<(u64, bool)> {
+fn available(progress: &mut watch::Receiver<Progress>, guest: &Guest) -> io::Result<(u64, bool)> {
     match &*progress.borrow_and_update() {
         Progress::Begun => Ok((0, false)),
         Progress::Growing { written, .. } => Ok((written.saturating_sub(HELD_BACK), false)),
         Progress::Done(kept) => Ok((kept.label.length, true)),
-        Progress::Failed(fault) => Err(io::Error::other(fault.text.clone())),
+        Progress::Failed(fault) => {
+            // The connection breaks off without a word.
+            guest.tell(fault);
+            Err(io::Error::other(fault.text.clone()))
+        }
     }
 }
 

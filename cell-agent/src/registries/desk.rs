@@ -32,7 +32,7 @@ impl Desk {
     }
 
     /// The answer to one request of a build.
-    pub(super) async fn answer<T>(&self, request: &Request<T>, guest: &Guest) -> Result<Response<Body>, Fault> {
+    pub(super) async fn answer<T>(&self, request: &Request<T>, guest: &Arc<Guest>) -> Result<Response<Body>, Fault> {
         if request.method() != Method::GET {
             return Err(Fault::method());
         }
@@ -225,13 +225,13 @@ impl Desk {
         self.fetcher.read(&kept.file, kept.label.length, work).await
     }
 
-    async fn file(&self, order: Order, guest: &Guest) -> Result<Response<Body>, Fault> {
+    async fn file(&self, order: Order, guest: &Arc<Guest>) -> Result<Response<Body>, Fault> {
         let found = self.fetcher.find(order, guest).await?;
         let length = match &found {
             Found::Whole(kept) => Some(kept.label.length),
             Found::Growing { length, .. } => *length,
         };
-        let mut response = Response::new(streamed(Source::Found(found)));
+        let mut response = Response::new(streamed(Source::Found(found, Arc::clone(guest))));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));

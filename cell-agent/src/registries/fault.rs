@@ -64,6 +64,11 @@ impl Fault {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is being fetched at the moment; try again")
     }
 
+    /// More connections than one build, or all of them, may have.
+    pub(super) fn crowded() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections at a time; some were closed without an answer")
+    }
+
     /// What a registry's answer means for who asked.
     pub(super) fn of_status(registry: &Registry, status: StatusCode, what: &str) -> Self {
         match status {

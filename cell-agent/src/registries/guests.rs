@@ -9,6 +9,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::fault::Fault;
+use super::server::Say;
+
 /// Connections of one build. npm opens fifteen.
 const CONNECTIONS: usize = 64;
 /// Fetches of one build that are under way at a time.
@@ -32,9 +35,9 @@ impl Share {
 }
 
 /// One phase of a build, for as long as it may ask.
-#[derive(Debug)]
 pub(super) struct Guest {
     pub(super) build: Uuid,
+    say: Say,
     /// Its connections end with it: the next one at its address is somebody else.
     pub(super) ended: CancellationToken,
     pub(super) connections: Arc<Semaphore>,
@@ -43,9 +46,10 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(build: Uuid, share: Arc<Share>) -> Self {
+    pub(super) fn new(build: Uuid, share: Arc<Share>, say: Say) -> Self {
         Self {
             build,
+            say,
             ended: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             share,
@@ -53,16 +57,31 @@ impl Guest {
         }
     }
 
-    /// Whether a line is to be said: once, and not without end.
-    pub(super) fn is_news(&self, line: &str) -> bool {
+    /// Tells the build of a fault in its log: package managers keep some of them to themselves. Each once, and not without end.
+    pub(super) fn tell(&self, fault: &Fault) {
+        let line = format!("registry proxy: {}", fault.text);
+        if fault.is_told() && self.is_news(&line) {
+            (self.say)(self.build, &line);
+        }
+    }
+
+    fn is_news(&self, line: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < LINES && told.insert(line.to_owned())
     }
 }
 
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("build", &self.build).finish_non_exhaustive()
+    }
+}
+
 /// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Guests(Mutex<Inner>);
+pub(super) struct Guests {
+    inner: Mutex<Inner>,
+    say: Say,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -85,9 +104,19 @@ impl Inner {
     }
 }
 
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guests").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
 impl Guests {
+    pub(super) fn new(say: Say) -> Self {
+        Self { inner: Mutex::default(), say }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a build was told of faults while it was admitted; once.
@@ -104,7 +133,7 @@ impl Guests {
     /// Lets a build ask until the value is dropped.
     pub(super) fn admit(self: &Arc<Self>, address: Ipv4Addr, build: Uuid) -> Admission {
         let mut inner = self.lock();
-        let guest = Arc::new(Guest::new(build, inner.share(build)));
+        let guest = Arc::new(Guest::new(build, inner.share(build), Arc::clone(&self.say)));
         let former = inner.present.insert(address, Arc::clone(&guest));
         drop(inner);
         if let Some(former) = former {
@@ -140,9 +169,13 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
+    fn guests() -> Arc<Guests> {
+        Arc::new(Guests::new(Arc::new(|_, _| ())))
+    }
+
     #[test]
     fn an_address_is_admitted_for_as_long_as_its_build_has_it() {
-        let guests = Arc::new(Guests::default());
+        let guests = guests();
         let address = Ipv4Addr::new(10, 62, 0, 2);
         let at = |build: Uuid| guests.at(address.into()).is_some_and(|guest| guest.build == build);
         let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -160,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_phases_of_a_build_have_its_turns_together() {
-        let guests = Arc::new(Guests::default());
+        let guests = guests();
         let phase = |build| guests.admit(Ipv4Addr::LOCALHOST, Uuid::from_u128(build)).guest.share.clone();
         let detect = phase(1);
         let going_on = Arc::clone(&detect.fetches).try_acquire_many_owned(10).expect("turns");
@@ -174,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_build_is_told_once_and_not_without_end() {
-        let guests = Arc::new(Guests::default());
+        let guests = guests();
         let build = Uuid::from_u128(1);
         let admission = guests.admit(Ipv4Addr::LOCALHOST, build);
         let guest = &admission.guest;

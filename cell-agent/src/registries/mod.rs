@@ -168,8 +168,8 @@ impl Registries {
             "builds reach registries by this cell"
         );
         let desk = Arc::new(Desk::new(Fetcher::new(store, upstream, file.offline), npm, pypi));
-        let guests = Arc::new(Guests::default());
-        shutdown.spawn(server::serve(listener, Arc::clone(&guests), desk, setup.say, shutdown.clone()));
+        let guests = Arc::new(Guests::new(setup.say));
+        shutdown.spawn(server::serve(listener, Arc::clone(&guests), desk, shutdown.clone()));
         Ok(Self { guests, doors })
     }
 

@@ -221,6 +221,8 @@ async fn what_is_not_what_its_registry_says_reaches_no_build() {
         let (status, text) = proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await;
         assert!(status != 200 || text == "BROKEN OFF", "{status} {}", text.len());
     }
+    let said = proxy.said.lock().expect("lines").join("\n");
+    assert!(said.contains("another digest") && said.contains("broke off"), "what broke off is told: {said}");
     upstream.put(path, Answer::Content("\"a\"", right.clone()));
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.into_bytes(), right);
     assert_eq!(upstream.count(path), 3);
@@ -379,6 +381,31 @@ async fn one_build_s_packages_do_not_wait_for_another_s() {
     assert_eq!(answer.status(), 200);
     assert_eq!(upstream.asked().len(), 17, "the greedy one waits for itself");
     drop(open);
+}
+
+#[tokio::test]
+async fn a_build_is_told_that_it_has_too_many_connections() {
+    let upstream = Upstream::plain(None).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    let address = proxy.base.strip_prefix("http://").expect("an address");
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    for _ in 0..2 {
+        assert_eq!(proxy.raw("GET /npm/left-pad HTTP/1.1\r\nhost: x\r\n\r\n").await, "");
+    }
+    let said = proxy.said.lock().expect("lines").clone();
+    assert!(said.len() == 1 && said[0].contains("too many connections"), "{said:?}");
+    drop(open.pop());
+    while !proxy
+        .raw("GET /npm/left-pad HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .starts_with("HTTP/1.1 404")
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

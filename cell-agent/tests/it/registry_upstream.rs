@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures::stream::{self, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::header::{AUTHORIZATION, ETAG, HOST, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -18,6 +21,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_util::task::AbortOnDropHandle;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What it answers at one path.
 #[derive(Clone)]
@@ -128,7 +133,7 @@ impl Upstream {
 }
 
 impl Inside {
-    fn answer<T>(&self, request: &Request<T>) -> Option<Response<Full<Bytes>>> {
+    fn answer<T>(&self, request: &Request<T>) -> Option<Response<Body>> {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (path, authorization) = (request.uri().path().to_owned(), header(AUTHORIZATION));
         assert!(header(HOST).is_some());
@@ -136,7 +141,8 @@ impl Inside {
         let known = matches!(&answer, Some(Answer::Content(tag, _)) if header(IF_NONE_MATCH).as_deref() == Some(tag));
         self.asked.lock().expect("asked").push(Asked { path, authorization: authorization.clone(), known });
         let plain = |status: u16, body: Vec<u8>| {
-            let mut response = Response::new(Full::new(Bytes::from(body)));
+            let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
+            let mut response = Response::new(body.boxed_unsync());
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
             response
         };
@@ -159,7 +165,13 @@ impl Inside {
                 response
             }
             Some(Answer::CutOff(announced, content)) => {
-                let mut response = plain(200, content);
+                let end = async {
+                    // What came before is on its way then.
+                    tokio::task::yield_now().await;
+                    Err(std::io::Error::other("cut off"))
+                };
+                let content = stream::iter([Ok(Frame::data(Bytes::from(content)))]).chain(stream::once(end));
+                let mut response = Response::new(StreamBody::new(content).boxed_unsync());
                 response.headers_mut().insert("content-length", announced.into());
                 response
             }

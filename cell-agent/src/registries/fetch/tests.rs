@@ -57,7 +57,7 @@ fn fetcher(home: &std::path::Path, registry: &Arc<Registry>) -> Fetcher {
 }
 
 fn guest() -> Guest {
-    Guest::new(Uuid::nil(), Arc::new(Share::new()))
+    Guest::new(Uuid::nil(), Arc::new(Share::new()), Arc::new(|_, _| ()))
 }
 
 #[tokio::test]
