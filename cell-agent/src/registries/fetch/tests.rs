@@ -90,3 +90,22 @@ async fn a_packed_document_is_none() {
     let fault = Arc::new(fetcher(home.path(), &registry)).whole(order, &guest()).await.expect_err("packed");
     assert!(fault.text.contains("a coding that nobody has asked for"), "{fault:?}");
 }
+
+#[tokio::test]
+async fn what_one_build_has_no_room_for_another_one_gets() {
+    let home = tempfile::tempdir().expect("directory");
+    let (registry, _server) =
+        registry(&["HTTP/1.1 200 OK\r\ncontent-length: 20\r\nconnection: close\r\n\r\n", "x"]).await;
+    let fetcher = Arc::new(fetcher(home.path(), &registry));
+    let order = Order { check: Some(|_, _| Ok(())), ..order(&registry) };
+    let full = guest();
+    full.share.fetched.store(32 << 20, std::sync::atomic::Ordering::Relaxed);
+    let (first, ordered) = (Arc::clone(&fetcher), order.clone());
+    let first = tokio::spawn(async move { first.whole(ordered, &full).await });
+    while fetcher.flights.lock().expect("flights").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fetcher.whole(order, &guest()).await.expect("a document").label.length, 20);
+    let fault = first.await.expect("an end").expect_err("no room");
+    assert!(fault.text.contains("of this build are under way"), "{fault:?}");
+}
