@@ -11,11 +11,13 @@ pub(super) struct Fault {
     pub(super) text: String,
     /// The registry is not there at the moment: what was kept before is still good.
     pub(super) is_away: bool,
+    /// A file is not what the document says that is kept: the registry may say something else by now.
+    pub(super) is_mismatch: bool,
 }
 
 impl Fault {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), is_away: false }
+        Self { status, text: text.into(), is_away: false, is_mismatch: false }
     }
 
     /// The path is none, or the registry has no such thing.
@@ -46,6 +48,12 @@ impl Fault {
         Self { status: StatusCode::GATEWAY_TIMEOUT, is_away: true, ..Self::upstream(registry, what) }
     }
 
+    /// What came has not the digest that it should have.
+    pub(super) fn mismatch(registry: &Registry, what: &str, expected: &str) -> Self {
+        let text = format!("sends {what} with another digest than it names: {expected}");
+        Self { is_mismatch: true, ..Self::upstream(registry, text) }
+    }
+
     /// This host cannot.
     pub(super) fn host(error: &std::io::Error) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("the platform cannot keep it: {error}"))
@@ -54,6 +62,11 @@ impl Fault {
     /// More than is worked on at once.
     pub(super) fn busy() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is being fetched at the moment; try again")
+    }
+
+    /// More connections than one build, or all of them, may have.
+    pub(super) fn crowded() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections at a time; some were closed without an answer")
     }
 
     /// What a registry's answer means for who asked.

@@ -1,6 +1,6 @@
 //! Gets things from the cache, or from their registries into the cache. Who asks for what is being fetched joins in: each is
 //! fetched once, and a large file reaches a build while it comes. What is not what its registry says it is gets no build in
-//! full and is not kept.
+//! full and is not kept; of what nobody says what it is nothing is kept either.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,43 +9,27 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use reqwest::Response;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
-use url::Url;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::digests::{Expected, Hasher};
+use super::asked::Asked;
+use super::digests::Hasher;
 use super::fault::Fault;
-use super::guests::Guest;
-use super::store::{Draft, Kept, Label, Store};
-use super::upstream::{Registry, Upstream, etag_of};
+use super::guests::{Guest, Share};
+use super::order::Order;
+use super::store::{Draft, Kept, Label, Store, content};
+use super::upstream::{Upstream, etag_of, is_coded};
 
 /// Fetches of all builds at a time.
 const FETCHES: usize = 32;
 /// How long one waits for its turn.
 const TURN: Duration = Duration::from_secs(60);
-/// For so long what a registry says is not asked for again: the questions of one installation.
-const FRESH: Duration = Duration::from_secs(10);
+/// All of one fetch. As long as two builds may take: enough for the largest file by a slow line, and an end for a registry that
+/// sends a byte a minute and has a turn all the while.
+const LONGEST: Duration = Duration::from_secs(30 * 60);
 /// Written to the disk at once.
 const PIECE: usize = 256 << 10;
-/// Of things whose last question is noted; they are forgotten all together, which costs a question each.
-const MOST_NOTED: usize = 16 << 10;
-
-/// What to get.
-#[derive(Clone, Debug)]
-pub(super) struct Order {
-    /// What it is kept as.
-    pub(super) key: String,
-    /// For people.
-    pub(super) what: String,
-    pub(super) registry: Arc<Registry>,
-    pub(super) url: Url,
-    pub(super) accept: &'static str,
-    /// Bytes that it may have.
-    pub(super) most: u64,
-    pub(super) expected: Option<Expected>,
-    /// Whether it may change, so that its registry is asked again.
-    pub(super) changes: bool,
-}
+/// Documents that are read at a time: each may take some tens of megabytes of memory.
+const READING: usize = 2;
 
 /// How far a fetch is.
 #[derive(Clone, Debug)]
@@ -71,8 +55,9 @@ pub(super) struct Fetcher {
     offline: bool,
     flights: Mutex<HashMap<String, watch::Receiver<Progress>>>,
     turns: Arc<Semaphore>,
-    /// When what may change was asked for last.
-    asked: Mutex<HashMap<String, Instant>>,
+    longest: Duration,
+    asked: Asked,
+    reading: Semaphore,
 }
 
 impl Fetcher {
@@ -83,7 +68,9 @@ impl Fetcher {
             offline,
             flights: Mutex::default(),
             turns: Arc::new(Semaphore::new(FETCHES)),
-            asked: Mutex::default(),
+            longest: LONGEST,
+            asked: Asked::default(),
+            reading: Semaphore::new(READING),
         }
     }
 
@@ -92,9 +79,42 @@ impl Fetcher {
         self.store.get(key).map(Arc::new)
     }
 
-    /// Room for something that is made of what is kept.
-    pub(super) fn draft(&self) -> std::io::Result<Draft> {
-        self.store.draft()
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether this can be had: what is not kept can be fetched, but offline.
+    pub(super) fn can_have(&self, file: &Order) -> bool {
+        !self.offline || self.store.has(&file.key)
+    }
+
+    /// The document that is kept, unless it is in doubt.
+    pub(super) fn known(&self, document: &Order) -> Option<Arc<Kept>> {
+        if !self.offline && self.asked.is_doubted(document) { None } else { self.kept(&document.key) }
+    }
+
+    /// Those of a document's forms that are known, with the registry's last word first.
+    pub(super) fn newest(&self, forms: impl Iterator<Item = Order>) -> Vec<Arc<Kept>> {
+        let mut known: Vec<_> = forms.filter_map(|form| Some((self.known(&form)?, form))).collect();
+        known.sort_by_key(|(kept, form)| std::cmp::Reverse((self.asked.last(form), kept.label.fetched)));
+        known.into_iter().map(|(kept, _)| kept).collect()
+    }
+
+    /// What `work` makes of a document. It is in memory for as long as that takes, of few documents at a time.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        file: &Arc<File>,
+        length: u64,
+        work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let Ok(_turn) = self.reading.acquire().await else { return Err(Fault::busy()) };
+        let file = Arc::clone(file);
+        blocking(move || content(&file, length).map(work)).await
+    }
+
+    /// Room for an answer that is made of what is kept.
+    pub(super) fn answer(&self, share: &Arc<Share>) -> std::io::Result<Draft> {
+        self.store.answer(share)
     }
 
     /// The whole thing, fetched or asked for again when that is due.
@@ -120,9 +140,14 @@ impl Fetcher {
         if self.offline {
             return Err(Fault::offline(&order.what));
         }
-        let mut progress = self.join(order, guest);
+        let (mut progress, is_own) = self.join(&order, guest).await?;
         // Beyond the first word nobody waits here.
-        let now = progress.wait_for(|now| !matches!(now, Progress::Begun)).await.map(|now| now.clone());
+        let mut now = begun(&mut progress).await;
+        if !is_own && matches!(&now, Ok(Progress::Failed(fault)) if fault.status == StatusCode::SERVICE_UNAVAILABLE) {
+            // What another build has no room for this one may have.
+            (progress, _) = self.join(&order, guest).await?;
+            now = begun(&mut progress).await;
+        }
         match now {
             Ok(Progress::Done(kept)) => Ok(Found::Whole(kept)),
             Ok(Progress::Growing { file, length, .. }) => Ok(Found::Growing { file, length, progress }),
@@ -133,87 +158,75 @@ impl Fetcher {
 
     /// What is kept and need not be asked for again.
     fn usable(&self, order: &Order) -> Option<Arc<Kept>> {
-        let kept = self.store.get(&order.key)?;
-        if order.changes {
-            return (self.offline || self.is_fresh(&order.key)).then(|| Arc::new(kept));
-        }
-        match &order.expected {
-            // It was fetched when nobody knew yet what it must be.
-            Some(expected) if !expected.is_of(&kept.label.digests) => {
-                tracing::error!(
-                    order.key,
-                    expected = expected.text(),
-                    "a kept file is not what its registry says: dropped"
-                );
-                self.store.remove(&order.key);
-                None
-            }
-            _ => Some(Arc::new(kept)),
-        }
+        let is_good = |kept: &Kept| match &order.expected {
+            Some(expected) => expected.is_of(&kept.label.digests),
+            None => order.is_document() && (self.offline || self.asked.is_fresh(order)),
+        };
+        self.kept(&order.key).filter(|kept| is_good(kept))
     }
 
-    fn is_fresh(&self, key: &str) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.get(key).is_some_and(|then| then.elapsed() < FRESH)
+    fn flight(&self, name: &str) -> Option<watch::Receiver<Progress>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    fn note(&self, key: &str) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() >= MOST_NOTED {
-            asked.clear();
+    /// Joins the fetch of the same thing, or begins one, which is told. It goes on when nobody waits for it any more: the next one
+    /// will.
+    async fn join(self: &Arc<Self>, order: &Order, guest: &Guest) -> Result<(watch::Receiver<Progress>, bool), Fault> {
+        let name = order.flight();
+        if let Some(flight) = self.flight(&name) {
+            return Ok((flight, false));
         }
-        asked.insert(key.to_owned(), Instant::now());
-    }
-
-    /// Joins the fetch of the same thing, or begins one. It goes on when nobody waits for it any more: the next one will.
-    fn join(self: &Arc<Self>, order: Order, guest: &Guest) -> watch::Receiver<Progress> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&order.key) {
-            return flight.clone();
-        }
+        // Who asks has the turns before there is anything to join: else one build would wait for the turns of another, and what
+        // nobody wants any more would still wait for its own.
+        let turn = self.turn(&guest.share).await?;
         let (send, receive) = watch::channel(Progress::Begun);
-        flights.insert(order.key.clone(), receive.clone());
-        let (fetcher, own_turns) = (Arc::clone(self), Arc::clone(&guest.fetches));
+        {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flight) = flights.get(&name) {
+                return Ok((flight.clone(), false));
+            }
+            flights.insert(name.clone(), receive.clone());
+        }
+        let (fetcher, order) = (Arc::clone(self), order.clone());
         tokio::spawn(async move {
-            let landing = Landing { fetcher: &fetcher, key: &order.key };
-            let done = fetcher.fly(&order, own_turns, &send).await;
+            let landing = Landing { fetcher: &fetcher, name: &name };
+            let done = fetcher.fly(&order, &turn.share, &send).await;
             // Whoever comes from here on finds what is kept, and begins anew what is not.
             drop(landing);
             send.send_replace(done.map_or_else(Progress::Failed, Progress::Done));
+            drop(turn);
         });
-        receive
+        Ok((receive, true))
+    }
+
+    /// First its own build's turn: one that asks for much waits for itself.
+    async fn turn(&self, share: &Arc<Share>) -> Result<Turn, Fault> {
+        let all = Arc::clone(&self.turns);
+        let turns = async { (Arc::clone(&share.fetches).acquire_owned().await, all.acquire_owned().await) };
+        let Ok((Ok(own), Ok(all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
+        Ok(Turn { share: Arc::clone(share), _own: own, _all: all })
     }
 
     async fn fly(
-        self: &Arc<Self>,
+        &self,
         order: &Order,
-        own_turns: Arc<Semaphore>,
+        share: &Arc<Share>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Arc<Kept>, Fault> {
-        // First its own build's turn: one that asks for much waits for itself.
-        let turns = async { (own_turns.acquire_owned().await, Arc::clone(&self.turns).acquire_owned().await) };
-        let Ok((Ok(_own), Ok(_all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
         // Another one may have brought it between the look and the turn.
         if let Some(kept) = self.usable(order) {
             return Ok(kept);
         }
-        let before = if order.changes { self.kept(&order.key) } else { None };
-        let etag = before.as_ref().and_then(|kept| kept.label.etag.clone());
-        let answer = self.upstream.get(&order.registry, &order.url, order.accept, etag.as_deref()).await;
-        let answer = answer.and_then(|response| match (response.status(), &before) {
-            (StatusCode::OK, _) => Ok(Some(response)),
-            (StatusCode::NOT_MODIFIED, Some(_)) => Ok(None),
-            (status, _) => Err(Fault::of_status(&order.registry, status, &order.what)),
+        let before = if order.is_document() { self.kept(&order.key) } else { None };
+        let fetched = tokio::time::timeout(self.longest, self.fetch(order, share, before.as_ref(), progress)).await;
+        let fetched = fetched.unwrap_or_else(|_| {
+            let text = format!("did not send all of {} within {} minutes", order.what, self.longest.as_secs() / 60);
+            Err(Fault::away(&order.registry, text))
         });
-        let fetched = match answer {
-            Ok(Some(response)) => self.receive(order, response, progress).await.map(Arc::new),
-            Ok(None) => before.clone().ok_or_else(Fault::busy),
-            Err(fault) => Err(fault),
-        };
         match (fetched, before) {
             (Ok(kept), _) => {
-                if order.changes {
-                    self.note(&order.key);
+                if order.is_document() {
+                    self.asked.note(order);
                 }
                 Ok(kept)
             }
@@ -223,10 +236,26 @@ impl Fetcher {
                     fault = fault.text,
                     "builds get what was known before: its registry is away"
                 );
-                self.note(&order.key);
+                self.asked.note(order);
                 Ok(before)
             }
             (Err(fault), _) => Err(fault),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        order: &Order,
+        share: &Arc<Share>,
+        before: Option<&Arc<Kept>>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Arc<Kept>, Fault> {
+        let etag = before.and_then(|kept| kept.label.etag.as_deref());
+        let response = self.upstream.get(&order.registry, &order.url, order.accept, etag).await?;
+        match (response.status(), before) {
+            (StatusCode::OK, _) => self.receive(order, share, response, progress).await.map(Arc::new),
+            (StatusCode::NOT_MODIFIED, Some(before)) => Ok(Arc::clone(before)),
+            (status, _) => Err(Fault::of_status(&order.registry, status, &order.what)),
         }
     }
 
@@ -234,6 +263,7 @@ impl Fetcher {
     async fn receive(
         &self,
         order: &Order,
+        share: &Arc<Share>,
         mut response: Response,
         progress: &watch::Sender<Progress>,
     ) -> Result<Kept, Fault> {
@@ -247,6 +277,10 @@ impl Fetcher {
         if length.is_some_and(|length| length > most) {
             return Err(too_large());
         }
+        if order.is_document() && is_coded(&response) {
+            let text = format!("sends {} in a coding that nobody has asked for", order.what);
+            return Err(Fault::upstream(&order.registry, text));
+        }
         let content_type = response.headers().get(reqwest::header::CONTENT_TYPE);
         let mut label = Label {
             key: order.key.clone(),
@@ -255,9 +289,9 @@ impl Fetcher {
             etag: etag_of(&response),
             content_type: content_type.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned(),
             digests: Default::default(),
-            checked: order.expected.is_some(),
+            fetched: now(),
         };
-        let draft = self.store.draft().map_err(|error| Fault::host(&error))?;
+        let draft = self.store.draft(share).map_err(|error| Fault::host(&error))?;
         let file = draft.shared();
         let mut state = (draft, Hasher::default());
         let mut piece = Vec::with_capacity(PIECE);
@@ -274,8 +308,8 @@ impl Fetcher {
             if piece.len() >= PIECE || ended {
                 state = append(state, std::mem::replace(&mut piece, Vec::with_capacity(PIECE))).await?;
                 let written = state.0.written();
-                // What may change is of use only when it is whole.
-                if !order.changes && !ended {
+                // A document is of use only when it is whole.
+                if !order.is_document() && !ended {
                     progress.send_replace(Progress::Growing { file: Arc::clone(&file), written, length });
                 }
             }
@@ -291,23 +325,50 @@ impl Fetcher {
         }
         if let Some(expected) = order.expected.as_ref().filter(|expected| !expected.is_of(&label.digests)) {
             tracing::error!(order.url = %order.url, expected = expected.text(), "a registry sent something else than it says");
-            let text = format!("sends {} with another digest than it names: {}", order.what, expected.text());
-            return Err(Fault::upstream(&order.registry, text));
+            self.asked.doubt(order);
+            return Err(Fault::mismatch(&order.registry, &order.what, &expected.text()));
+        }
+        if let Some(check) = order.check {
+            let about = label.clone();
+            let checked = self.read(&file, label.length, move |content| check(&about, &content)).await?;
+            let told = |error| format!("sends something else than a document of {}: {error}", order.what);
+            checked.map_err(|error| Fault::upstream(&order.registry, told(error)))?;
+        } else if order.expected.is_none() {
+            // A page for people would stay in the place of a file for ever.
+            return Ok(draft.hand_on(label));
         }
         blocking(move || draft.keep(label)).await
     }
 }
 
+/// The first word of a fetch.
+async fn begun(progress: &mut watch::Receiver<Progress>) -> Result<Progress, watch::error::RecvError> {
+    progress.wait_for(|now| !matches!(now, Progress::Begun)).await.map(|now| now.clone())
+}
+
+/// Held while something is fetched. The build's share with it: its next phase has what is left.
+struct Turn {
+    share: Arc<Share>,
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
 /// Takes a fetch off the list, also when it panics.
 struct Landing<'a> {
     fetcher: &'a Fetcher,
-    key: &'a str,
+    name: &'a str,
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        self.fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
+        self.fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
     }
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 async fn append((mut draft, mut hasher): (Draft, Hasher), piece: Vec<u8>) -> Result<(Draft, Hasher), Fault> {
@@ -326,3 +387,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
         Fault::host(&error)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,8 @@ impl Place {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether it is on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),

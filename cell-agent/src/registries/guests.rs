@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use super::fault::Fault;
+use super::server::Say;
 
 /// Connections of one build. npm opens fifteen.
 const CONNECTIONS: usize = 64;
@@ -15,49 +19,104 @@ const FETCHES: usize = 16;
 /// Lines about faults in the log of one build.
 const LINES: usize = 20;
 
-/// One build, for as long as it may ask.
+/// What all phases of one build have together: what one of them began goes on when it has ended.
 #[derive(Debug)]
+pub(super) struct Share {
+    pub(super) fetches: Arc<Semaphore>,
+    /// Bytes on the disk of what is being fetched for it, and of answers that it has not read.
+    pub(super) fetched: AtomicU64,
+    pub(super) answers: AtomicU64,
+}
+
+impl Share {
+    pub(super) fn new() -> Self {
+        Self { fetches: Arc::new(Semaphore::new(FETCHES)), fetched: AtomicU64::new(0), answers: AtomicU64::new(0) }
+    }
+}
+
+/// One phase of a build, for as long as it may ask.
 pub(super) struct Guest {
     pub(super) build: Uuid,
+    say: Say,
     /// Its connections end with it: the next one at its address is somebody else.
     pub(super) ended: CancellationToken,
     pub(super) connections: Arc<Semaphore>,
-    pub(super) fetches: Arc<Semaphore>,
+    pub(super) share: Arc<Share>,
     told: Mutex<BTreeSet<String>>,
 }
 
 impl Guest {
-    fn new(build: Uuid) -> Self {
+    pub(super) fn new(build: Uuid, share: Arc<Share>, say: Say) -> Self {
         Self {
             build,
+            say,
             ended: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
-            fetches: Arc::new(Semaphore::new(FETCHES)),
+            share,
             told: Mutex::default(),
         }
     }
 
-    /// Whether a line is to be said: once, and not without end.
-    pub(super) fn is_news(&self, line: &str) -> bool {
+    /// Tells the build of a fault in its log: package managers keep some of them to themselves. Each once, and not without end.
+    pub(super) fn tell(&self, fault: &Fault) {
+        let line = format!("registry proxy: {}", fault.text);
+        if fault.is_told() && self.is_news(&line) {
+            (self.say)(self.build, &line);
+        }
+    }
+
+    fn is_news(&self, line: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.len() < LINES && told.insert(line.to_owned())
     }
 }
 
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").field("build", &self.build).finish_non_exhaustive()
+    }
+}
+
 /// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Guests(Mutex<Inner>);
+pub(super) struct Guests {
+    inner: Mutex<Inner>,
+    say: Say,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     present: HashMap<Ipv4Addr, Arc<Guest>>,
     /// What builds were told that are not asked about yet.
     told: HashMap<Uuid, BTreeSet<String>>,
+    /// For as long as a phase or a fetch has it.
+    shares: HashMap<Uuid, Weak<Share>>,
+}
+
+impl Inner {
+    fn share(&mut self, build: Uuid) -> Arc<Share> {
+        if let Some(share) = self.shares.get(&build).and_then(Weak::upgrade) {
+            return share;
+        }
+        self.shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share::new());
+        self.shares.insert(build, Arc::downgrade(&share));
+        share
+    }
+}
+
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guests").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl Guests {
+    pub(super) fn new(say: Say) -> Self {
+        Self { inner: Mutex::default(), say }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a build was told of faults while it was admitted; once.
@@ -73,8 +132,11 @@ impl Guests {
 
     /// Lets a build ask until the value is dropped.
     pub(super) fn admit(self: &Arc<Self>, address: Ipv4Addr, build: Uuid) -> Admission {
-        let guest = Arc::new(Guest::new(build));
-        if let Some(former) = self.lock().present.insert(address, Arc::clone(&guest)) {
+        let mut inner = self.lock();
+        let guest = Arc::new(Guest::new(build, inner.share(build), Arc::clone(&self.say)));
+        let former = inner.present.insert(address, Arc::clone(&guest));
+        drop(inner);
+        if let Some(former) = former {
             former.ended.cancel();
         }
         Admission { guests: Arc::clone(self), address, guest }
@@ -107,9 +169,13 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
+    fn guests() -> Arc<Guests> {
+        Arc::new(Guests::new(Arc::new(|_, _| ())))
+    }
+
     #[test]
     fn an_address_is_admitted_for_as_long_as_its_build_has_it() {
-        let guests = Arc::new(Guests::default());
+        let guests = guests();
         let address = Ipv4Addr::new(10, 62, 0, 2);
         let at = |build: Uuid| guests.at(address.into()).is_some_and(|guest| guest.build == build);
         let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -126,8 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn the_phases_of_a_build_have_its_turns_together() {
+        let guests = guests();
+        let phase = |build| guests.admit(Ipv4Addr::LOCALHOST, Uuid::from_u128(build)).guest.share.clone();
+        let detect = phase(1);
+        let going_on = Arc::clone(&detect.fetches).try_acquire_many_owned(10).expect("turns");
+        assert_eq!(phase(1).fetches.available_permits(), FETCHES - 10);
+        assert_eq!(phase(2).fetches.available_permits(), FETCHES, "another build");
+        drop((going_on, detect));
+        assert_eq!(phase(1).fetches.available_permits(), FETCHES);
+        drop(phase(3));
+        assert_eq!(guests.lock().shares.len(), 1, "nothing is left of builds that have ended");
+    }
+
+    #[test]
     fn a_build_is_told_once_and_not_without_end() {
-        let guests = Arc::new(Guests::default());
+        let guests = guests();
         let build = Uuid::from_u128(1);
         let admission = guests.admit(Ipv4Addr::LOCALHOST, build);
         let guest = &admission.guest;

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// Bytes of an escape between `&` and `;`.
+const LONGEST_ESCAPE: usize = 8;
+
 /// An element `a`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Anchor {
@@ -62,7 +65,9 @@ fn plain(text: &str) -> String {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('&') {
         out += before;
-        let escape = after.split_once(';').filter(|(name, _)| name.len() <= 8);
+        // No further: a page of nothing but `&` would be read to its end at each of them.
+        let end = after.bytes().take(LONGEST_ESCAPE + 1).position(|byte| byte == b';');
+        let escape = end.map(|end| (&after[..end], &after[end + 1..]));
         let character = escape.and_then(|(name, _)| match name {
             "amp" => Some('&'),
             "lt" => Some('<'),
@@ -127,6 +132,13 @@ mod tests {
         assert_eq!((value(1, "href"), value(1, "data-yanked")), (Some("two.whl?a=1&b=2"), Some("")));
         assert_eq!((value(2, "href"), value(2, "data-yanked")), (Some("three.whl"), Some("it's bad &nothing; & more")));
         assert_eq!(value(3, "href"), None);
+    }
+
+    #[test]
+    fn a_page_of_ampersands_is_read_once() {
+        // Whoever looks for an end at each of them is not done within an hour.
+        let page = format!("<a href=\"{}\">", "&".repeat(8 << 20));
+        assert_eq!(anchors(&page)[0].attributes["href"].len(), 8 << 20);
     }
 
     proptest::proptest! {

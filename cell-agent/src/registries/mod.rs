@@ -3,9 +3,11 @@
 //! what it fetched, checked, for all builds of the cell.
 //!
 //! From the outside in: `server` (who may connect), `guests` (the builds that may), `paths` (what can be asked for at all), `desk`
-//! (answers), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for all who ask), `store` (the disk),
-//! `upstream` (registries, redirects, credentials). `file` is the operator's file.
+//! (what is answered) and `answers` (in which form), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for
+//! all who ask), `store` (the disk), `upstream` (registries, redirects, credentials). `file` is the operator's file.
 
+mod answers;
+mod asked;
 mod credential;
 mod desk;
 mod digests;
@@ -15,6 +17,7 @@ mod file;
 mod guests;
 mod html;
 mod npm;
+mod order;
 mod paths;
 mod pypi;
 mod server;
@@ -137,7 +140,7 @@ impl Registries {
         }
         let root = setup.state.join(CACHE);
         let limit = file.cache_mb.map_or_else(|| usual_limit(setup.state), |mb| mb << 20);
-        let opened = Store::open(&root, limit);
+        let opened = Store::open(&root, limit, file.offline);
         let store = Arc::new(opened.map_err(|source| RegistriesError::Cache { path: root, source })?);
 
         let listener = TcpListener::bind(setup.address).await;
@@ -165,8 +168,8 @@ impl Registries {
             "builds reach registries by this cell"
         );
         let desk = Arc::new(Desk::new(Fetcher::new(store, upstream, file.offline), npm, pypi));
-        let guests = Arc::new(Guests::default());
-        shutdown.spawn(server::serve(listener, Arc::clone(&guests), desk, setup.say, shutdown.clone()));
+        let guests = Arc::new(Guests::new(setup.say));
+        shutdown.spawn(server::serve(listener, Arc::clone(&guests), desk, shutdown.clone()));
         Ok(Self { guests, doors })
     }
 

@@ -9,8 +9,9 @@ use serde::de::IgnoredAny;
 use url::Url;
 
 use super::digests::Expected;
-use super::fetch::Order;
+use super::order::Order;
 use super::paths::{Package, is_plain, mark};
+use super::store::Label;
 use super::upstream::Registry;
 
 /// The document that an installation needs.
@@ -64,22 +65,26 @@ impl Npm {
             accept: if long { LONG } else { SHORT },
             most: MOST_DOCUMENT,
             expected: None,
-            changes: true,
+            document: None,
+            check: Some(check),
         })
     }
 
     /// An archive at an address that comes from a document, or follows from plain names.
     pub(super) fn archive(&self, package: &Package, archive: Archive) -> Option<Order> {
         let url = Url::parse(&archive.address).ok()?;
+        let name = archive.expected.as_ref().map_or_else(|| url.to_string(), Expected::text);
         Some(Order {
-            key: format!("npm archive {url}"),
+            // A version that its registry has replaced is another file.
+            key: format!("npm archive {} {name}", self.registry(package).base),
             what: format!("an archive of npm package {}", package.path()),
             registry: Arc::clone(self.registry(package)),
             url,
             accept: "*/*",
             most: MOST_ARCHIVE,
             expected: archive.expected,
-            changes: false,
+            document: Some(self.document(package, false)?.url),
+            check: None,
         })
     }
 
@@ -128,6 +133,27 @@ struct Dist {
     tarball: Option<String>,
     integrity: Option<String>,
     shasum: Option<String>,
+}
+
+/// Whether this is a document of a package. A page to log in at is none, nor is a document that ends in the middle.
+fn check(_: &Label, document: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Outline {
+        name: Option<IgnoredAny>,
+        versions: Option<IgnoredAny>,
+    }
+    match serde_json::from_slice(document) {
+        Ok(Outline { name: None, versions: None }) => Err("it names neither a package nor versions".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether an address of a document is that of a usual place, `path` below its registry. The hosts may differ: not all registries know
+/// by which name they are reached.
+pub(super) fn is_at(address: &str, path: &str) -> bool {
+    let address = address.split(['?', '#']).next().unwrap_or_default().replace("%2f", "/").replace("%2F", "/");
+    address.strip_suffix(path).is_some_and(|before| before.ends_with('/'))
 }
 
 /// The archive of a document whose address fits.
@@ -260,6 +286,62 @@ mod tests {
         for broken in ["", "{", "{\"versions\": {\"1\": {\"dist\": {\"tarball\": \"\\", "not json"] {
             assert!(npm.rewritten(&package(None, "six"), broken.as_bytes()).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_document_is_of_a_package_and_whole() {
+        let label = Label {
+            key: String::new(),
+            length: 0,
+            from: String::new(),
+            etag: None,
+            content_type: "application/json".to_owned(),
+            digests: Default::default(),
+            fetched: 0,
+        };
+        for (text, is_one) in [
+            (r#"{"name": "six", "versions": {"1.0.0": {"dist": 5}}}"#, true),
+            (r#"{"name": "six", "time": {"unpublished": {}}}"#, true),
+            (r#"{"versions": {}}"#, true),
+            (r#"{"error": "log in"}"#, false),
+            (r#"{"name": "six", "versions": {"1.0.0": {"#, false),
+            ("<!DOCTYPE html><a href=\"/login\">log in</a>", false),
+            ("", false),
+        ] {
+            assert_eq!(check(&label, text.as_bytes()).is_ok(), is_one, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_usual_place_is_found_by_whatever_name_its_registry_has() {
+        let path = "@corp/six/-/six-1.0.0.tgz";
+        for (address, is_there) in [
+            ("https://npm.example/@corp/six/-/six-1.0.0.tgz", true),
+            ("http://10.0.0.7:8081/root/@corp%2fsix/-/six-1.0.0.tgz?x=1", true),
+            ("https://npm.example/x@corp/six/-/six-1.0.0.tgz", false),
+            ("https://npm.example/six/-/six-1.0.0.tgz", false),
+            ("https://npm.example/x?/@corp/six/-/six-1.0.0.tgz", false),
+        ] {
+            assert_eq!(is_at(address, path), is_there, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_archive_is_kept_by_its_registry_and_digest() {
+        let npm = npm();
+        let order = |scope: Option<&str>, expected| {
+            let archive = Archive { address: "https://files.example/six.tgz".to_owned(), expected };
+            npm.archive(&package(scope, "six"), archive).expect("an order")
+        };
+        let sha1 = |digit: &str| Some(Expected::Sha1(digit.repeat(40)));
+        let key = order(None, sha1("1")).key;
+        assert!(
+            key.contains("https://npm.example/root/") && key.ends_with(&format!("sha1:{}", "1".repeat(40))),
+            "{key}"
+        );
+        assert_ne!(key, order(None, sha1("2")).key);
+        assert_ne!(key, order(Some("@corp"), sha1("1")).key);
+        assert_eq!(order(None, None).document.map(String::from).as_deref(), Some("https://npm.example/root/six"));
     }
 
     #[test]

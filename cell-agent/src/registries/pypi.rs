@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::digests::Expected;
-use super::fetch::Order;
 use super::html::{anchors, escaped};
+use super::order::Order;
 use super::paths::{is_plain, mark};
+use super::store::Label;
 use super::upstream::Registry;
 
 pub(super) const JSON: &str = "application/vnd.pypi.simple.v1+json";
@@ -49,12 +50,29 @@ pub(super) struct ProjectFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     yanked: Option<Value>,
     /// Digests of the metadata beside the file, or whether there is some.
-    #[serde(default, alias = "dist-info-metadata", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     core_metadata: Option<Value>,
+    /// The same by its older name. Indexes say both (PEP 714).
+    #[serde(default, skip_serializing)]
+    dist_info_metadata: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upload_time: Option<String>,
+}
+
+/// Names of packages' files, as pip and older programs know them.
+const PACKAGES: [&str; 8] = [".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".egg", ".exe"];
+
+/// Whether this is a page of a project. A page to log in at has links, too, but none to a package.
+fn check(label: &Label, content: &[u8]) -> Result<(), String> {
+    let page = Page::read("", &label.content_type, &label.from, content)?;
+    let is_package = |file: &ProjectFile| PACKAGES.iter().any(|end| file.filename.ends_with(end));
+    let says_so = || String::from_utf8_lossy(content).contains("pypi:repository-version");
+    if label.content_type.contains("json") || page.files.iter().any(is_package) || says_so() {
+        return Ok(());
+    }
+    Err("it has no link to a package".to_owned())
 }
 
 #[derive(Deserialize)]
@@ -78,6 +96,7 @@ impl Page {
             let mut url = from.join(&file.url).ok()?;
             url.set_fragment(None);
             file.url = url.into();
+            file.core_metadata = file.core_metadata.or(file.dist_info_metadata.take());
             is_plain(&file.filename).then_some(file)
         };
         Ok(Self { project: project.to_owned(), files: found.into_iter().filter_map(absolute).collect() })
@@ -85,6 +104,15 @@ impl Page {
 
     pub(super) fn file(&self, mark_of_file: &str) -> Option<&ProjectFile> {
         self.files.iter().find(|file| mark(&file.url) == mark_of_file)
+    }
+
+    /// Announces metadata of those files alone that this holds for: pip does not go on to a file whose metadata is not there.
+    pub(super) fn keep_metadata(&mut self, is_there: impl Fn(&ProjectFile) -> bool) {
+        for file in &mut self.files {
+            if file.core_metadata.is_some() && !is_there(file) {
+                file.core_metadata = None;
+            }
+        }
     }
 
     fn moved(&self, door: &str) -> impl Iterator<Item = ProjectFile> {
@@ -148,6 +176,7 @@ fn of_html(attributes: &BTreeMap<String, String>) -> Option<ProjectFile> {
         requires_python: attributes.get("data-requires-python").cloned(),
         yanked: attributes.get("data-yanked").cloned().map(Value::String),
         core_metadata,
+        dist_info_metadata: None,
         size: None,
         upload_time: None,
         url,
@@ -182,12 +211,13 @@ impl Pypi {
             accept: ACCEPT,
             most: MOST_PAGE,
             expected: None,
-            changes: true,
+            document: None,
+            check: Some(check),
         })
     }
 
     /// A file of a project, or what its index says of it.
-    pub(super) fn file(&self, file: &ProjectFile, metadata: bool) -> Option<Order> {
+    pub(super) fn file(&self, page: &Order, file: &ProjectFile, metadata: bool) -> Option<Order> {
         let mut url = Url::parse(&file.url).ok()?;
         let mut expected = file.expected();
         if metadata {
@@ -205,7 +235,8 @@ impl Pypi {
             accept: "*/*",
             most: if metadata { MOST_METADATA } else { MOST_FILE },
             expected,
-            changes: false,
+            document: Some(page.url.clone()),
+            check: None,
         })
     }
 }
@@ -266,28 +297,54 @@ mod tests {
               "requires-python": null, "size": 7, "upload-time": "2020-01-01T00:00:00Z", "yanked": false, "core-metadata": false,
               "provenance": null },
             { "filename": 5 },
+            { "filename": "six-1.0-py3-none-any.whl", "url": "six-1.0-py3-none-any.whl",
+              "core-metadata": { "sha256": "d".repeat(64) }, "dist-info-metadata": true },
+            { "filename": "six-0.9-py3-none-any.whl", "url": "six-0.9-py3-none-any.whl", "dist-info-metadata": true },
         ] });
         let read = Page::read("six", "application/vnd.pypi.simple.v1+json", FROM, page.to_string().as_bytes())
             .expect("a page");
-        assert_eq!((read.files.len(), read.files[0].size), (1, Some(7)));
+        assert_eq!((read.files.len(), read.files[0].size), (3, Some(7)));
+        let metadata = |number: usize| read.files[number].core_metadata.clone().expect("metadata");
+        assert_eq!((metadata(1), metadata(2)), (json!({ "sha256": "d".repeat(64) }), Value::Bool(true)));
         assert!(
             Page::read("six", JSON, FROM, b"{}").is_err() && Page::read("six", "text/html", FROM, b"\xff").is_err()
         );
     }
 
     #[test]
+    fn a_page_names_packages_or_says_that_it_is_one() {
+        let is_one = |content_type: &str, content: &str| {
+            let label = Label {
+                key: String::new(),
+                length: 0,
+                from: FROM.to_owned(),
+                etag: None,
+                content_type: content_type.to_owned(),
+                digests: Default::default(),
+                fetched: 0,
+            };
+            check(&label, content.as_bytes()).is_ok()
+        };
+        assert!(is_one("text/html", &html()) && is_one("", &html()) && is_one(JSON, "{\"files\": []}"));
+        assert!(is_one("text/html", "<meta name=\"pypi:repository-version\" content=\"1.0\">"));
+        assert!(!is_one("text/html", "<form><a href=\"/forgotten\">forgotten</a></form>"));
+        assert!(!is_one(JSON, &html()) && !is_one(JSON, "{\"message\": \"log in\"}"));
+    }
+
+    #[test]
     fn files_are_kept_by_their_digest_and_found_by_their_address() {
         let page = Page::read("six", "text/html", FROM, html().as_bytes()).expect("a page");
         let pypi = pypi();
+        let page_order = pypi.page("six").expect("an order");
         let wheel = page.file(&mark("https://files.example/six-1.0-py3-none-any.whl")).expect("a file");
-        let order = pypi.file(wheel, false).expect("an order");
+        let order = pypi.file(&page_order, wheel, false).expect("an order");
         assert!(order.key.ends_with(&format!(" sha256:{}", "a".repeat(64))), "{}", order.key);
-        let metadata = pypi.file(wheel, true).expect("an order");
+        let metadata = pypi.file(&page_order, wheel, true).expect("an order");
         assert_eq!(metadata.url.as_str(), "https://files.example/six-1.0-py3-none-any.whl.metadata");
         assert_eq!(metadata.expected, Some(Expected::Sha256("b".repeat(64))));
         let archive = page.file(&mark("https://pypi.example/files/six-2.0%2Blocal.tar.gz")).expect("a file");
-        assert!(pypi.file(archive, true).is_none(), "no metadata was named");
-        assert_eq!(pypi.file(archive, false).expect("an order").expected, None);
+        assert!(pypi.file(&page_order, archive, true).is_none(), "no metadata was named");
+        assert_eq!(pypi.file(&page_order, archive, false).expect("an order").expected, None);
         assert!(page.file(&mark("https://files.example/other.whl")).is_none());
     }
 }

@@ -12,7 +12,9 @@ use slipway_chassis::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::desk::{Desk, refusal};
+use super::answers::refusal;
+use super::desk::Desk;
+use super::fault::Fault;
 use super::guests::{Guest, Guests};
 
 /// Connections of all builds.
@@ -23,16 +25,8 @@ const HEAD: Duration = Duration::from_secs(60);
 /// Says a line to a build.
 pub type Say = Arc<dyn Fn(uuid::Uuid, &str) + Send + Sync>;
 
-/// What one connection needs.
-#[derive(Clone)]
-struct Counter {
-    desk: Arc<Desk>,
-    say: Say,
-}
-
 /// Serves builds until shutdown.
-pub(super) async fn serve(listener: TcpListener, guests: Arc<Guests>, desk: Arc<Desk>, say: Say, shutdown: Shutdown) {
-    let counter = Counter { desk, say };
+pub(super) async fn serve(listener: TcpListener, guests: Arc<Guests>, desk: Arc<Desk>, shutdown: Shutdown) {
     let all = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -51,14 +45,14 @@ pub(super) async fn serve(listener: TcpListener, guests: Arc<Guests>, desk: Arc<
         let Some(guest) = admitted(&guests, peer) else { continue };
         let own = Arc::clone(&guest.connections).try_acquire_owned();
         let (Ok(own), Ok(one)) = (own, Arc::clone(&all).try_acquire_owned()) else {
-            tracing::debug!(%peer, "a build has too many connections to the registries");
+            guest.tell(&Fault::crowded());
             continue;
         };
-        let (counter, stop) = (counter.clone(), shutdown.clone());
+        let (desk, stop) = (Arc::clone(&desk), shutdown.clone());
         shutdown.spawn(async move {
             let _held = (own, one);
             tokio::select! {
-                () = converse(stream, &guest, &counter) => {}
+                () = converse(stream, &guest, &desk) => {}
                 () = guest.ended.cancelled() => {}
                 () = stop.requested() => {}
             }
@@ -75,13 +69,10 @@ fn admitted(guests: &Guests, peer: SocketAddr) -> Option<Arc<Guest>> {
     guest
 }
 
-async fn converse(stream: TcpStream, guest: &Arc<Guest>, counter: &Counter) {
+async fn converse(stream: TcpStream, guest: &Arc<Guest>, desk: &Desk) {
     let service = service_fn(async |request| {
-        let answer = counter.desk.answer(&request, guest).await.unwrap_or_else(|fault| {
-            let line = format!("registry proxy: {}", fault.text);
-            if fault.is_told() && guest.is_news(&line) {
-                (counter.say)(guest.build, &line);
-            }
+        let answer = desk.answer(&request, guest).await.unwrap_or_else(|fault| {
+            guest.tell(&fault);
             refusal(&fault)
         });
         Ok::<_, Infallible>(answer)

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::digests::Digests;
+use super::guests::Share;
 
 const MAGIC: &[u8; 4] = b"SWR1";
 /// Length and magic, behind the label.
@@ -23,6 +25,10 @@ const MOST_LABEL: u64 = 64 << 10;
 const PIECE: u64 = 1 << 20;
 /// What a file takes at least.
 const BLOCK: u64 = 4096;
+/// Answers that wait to be read, beside the cache: nothing that is kept goes for them.
+const ANSWERS: u64 = 1 << 30;
+/// Of them one build's: the largest document, with room for others.
+const ANSWERS_OF_ONE: u64 = ANSWERS / 4;
 
 /// What one file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +44,8 @@ pub(super) struct Label {
     /// Its registry's word on what it is.
     pub(super) content_type: String,
     pub(super) digests: Digests,
-    /// It had the digest that its registry names.
-    pub(super) checked: bool,
+    /// When, in milliseconds since 1970.
+    pub(super) fetched: u64,
 }
 
 /// A file that is held open: it can be read also when it is dropped meanwhile.
@@ -47,16 +53,15 @@ pub(super) struct Label {
 pub(super) struct Kept {
     pub(super) file: Arc<File>,
     pub(super) label: Label,
+    /// Of what is handed on and not kept: its room on the disk, for as long as somebody reads it.
+    _room: Option<Draft>,
 }
 
-impl Kept {
-    /// All of its content.
-    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.label.length).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    }
+/// The first bytes of a file.
+pub(super) fn content(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// See the module.
@@ -64,6 +69,8 @@ impl Kept {
 pub(super) struct Store {
     root: PathBuf,
     limit: u64,
+    /// Nobody would bring back what goes, so nothing goes.
+    lasting: bool,
     inner: Mutex<Inner>,
 }
 
@@ -78,6 +85,8 @@ struct Inner {
     bytes: u64,
     /// For what is being fetched.
     reserved: u64,
+    /// For answers.
+    answers: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +120,7 @@ impl Inner {
 
 impl Store {
     /// Opens what an earlier agent has kept.
-    pub(super) fn open(root: &Path, limit: u64) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, limit: u64, lasting: bool) -> io::Result<Self> {
         let drafts = root.join("drafts");
         match std::fs::remove_dir_all(&drafts) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -130,7 +139,7 @@ impl Store {
         for (_, name, size) in found {
             inner.put(name, size);
         }
-        let store = Self { root: root.to_owned(), limit, inner: Mutex::new(inner) };
+        let store = Self { root: root.to_owned(), limit, lasting, inner: Mutex::new(inner) };
         // The bound may have become smaller.
         store.room(&mut store.lock(), 0).ok();
         Ok(store)
@@ -142,6 +151,11 @@ impl Store {
 
     fn path(&self, name: &Name) -> PathBuf {
         self.root.join(hex::encode(name))
+    }
+
+    /// Whether something is kept under this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lock().entries.contains_key(&name_of(key))
     }
 
     /// What is kept under this key; it was used now.
@@ -156,7 +170,7 @@ impl Store {
                 self.lock().touch(&name);
                 // For the order after a restart. That it was not noted costs a download later.
                 let _ = file.set_modified(SystemTime::now());
-                Some(Kept { file: Arc::new(file), label })
+                Some(Kept { file: Arc::new(file), label, _room: None })
             }
             other => {
                 let error = other.err().map_or_else(|| "another key".to_owned(), |error| error.to_string());
@@ -169,6 +183,9 @@ impl Store {
 
     /// Drops what is kept under this key.
     pub(super) fn remove(&self, key: &str) {
+        if self.lasting {
+            return;
+        }
         let name = name_of(key);
         let mut inner = self.lock();
         if inner.take(&name).is_some() {
@@ -183,27 +200,33 @@ impl Store {
         }
     }
 
-    /// Makes room for so many bytes more, of the bound and on the disk.
+    /// Makes room for so many bytes more, of the bound and on the disk. Where an empty cache would have none, nothing goes.
     fn room(&self, inner: &mut Inner, bytes: u64) -> io::Result<()> {
-        loop {
-            let free = crate::reserve::room(&self.root)?.bytes;
-            if inner.bytes + inner.reserved + bytes <= self.limit && bytes <= free {
-                return Ok(());
-            }
-            let Some(oldest) = inner.by_use.first_key_value().map(|(_, name)| *name) else {
-                return Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    format!(
-                        "the cache of registries has no room for it: {} MiB of {} are being fetched, {} MiB are free on the disk",
-                        inner.reserved >> 20,
-                        self.limit >> 20,
-                        free >> 20
-                    ),
-                ));
+        let mut free = crate::reserve::room(&self.root)?.bytes;
+        let may_go = if self.lasting { 0 } else { inner.bytes };
+        let is_vain = inner.bytes - may_go + inner.reserved + bytes > self.limit || bytes > free.saturating_add(may_go);
+        while is_vain || inner.bytes + inner.reserved + bytes > self.limit || bytes > free {
+            let oldest = inner.by_use.first_key_value().map(|(_, name)| *name);
+            let Some(oldest) = oldest.filter(|_| !is_vain) else {
+                return Err(full(format!(
+                    "{} MiB of {} are being fetched, {} MiB are free on the disk",
+                    inner.reserved >> 20,
+                    self.limit >> 20,
+                    free >> 20
+                )));
             };
             inner.take(&oldest);
             self.unlink(&oldest);
+            free = crate::reserve::room(&self.root)?.bytes;
         }
+        Ok(())
+    }
+
+    fn room_for_answer(&self, inner: &Inner, bytes: u64) -> io::Result<()> {
+        if inner.answers + bytes <= ANSWERS && bytes <= crate::reserve::room(&self.root)?.bytes {
+            return Ok(());
+        }
+        Err(full(format!("{} MiB of answers wait to be read", inner.answers >> 20)))
     }
 
     /// Most bytes that are kept.
@@ -211,17 +234,34 @@ impl Store {
         self.limit
     }
 
-    /// A file that is not complete yet.
-    pub(super) fn draft(self: &Arc<Self>) -> io::Result<Draft> {
+    /// A file that is not complete yet, for a build.
+    pub(super) fn draft(self: &Arc<Self>, share: &Arc<Share>) -> io::Result<Draft> {
+        self.file_of(Purpose::Keep, share)
+    }
+
+    /// A file that is nothing but an answer to a build.
+    pub(super) fn answer(self: &Arc<Self>, share: &Arc<Share>) -> io::Result<Draft> {
+        self.file_of(Purpose::Answer, share)
+    }
+
+    fn file_of(self: &Arc<Self>, purpose: Purpose, share: &Arc<Share>) -> io::Result<Draft> {
         let file = tempfile::NamedTempFile::new_in(self.root.join("drafts"))?;
         Ok(Draft {
             shared: Arc::new(file.reopen()?),
             file: Some(file),
             store: Arc::clone(self),
+            share: Arc::clone(share),
+            purpose,
             written: 0,
             reserved: 0,
         })
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Keep,
+    Answer,
 }
 
 /// A file that is not complete yet; gone when it is dropped.
@@ -230,6 +270,8 @@ pub(super) struct Draft {
     store: Arc<Store>,
     file: Option<tempfile::NamedTempFile>,
     shared: Arc<File>,
+    share: Arc<Share>,
+    purpose: Purpose,
     written: u64,
     reserved: u64,
 }
@@ -245,14 +287,38 @@ impl Draft {
         self.written
     }
 
-    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
-        if bytes > self.reserved {
-            let more = (bytes - self.reserved).max(PIECE);
-            let mut inner = self.store.lock();
-            self.store.room(&mut inner, more)?;
-            inner.reserved += more;
-            self.reserved += more;
+    /// What its build has reserved, and may have. A single file may have all that a file may have.
+    fn of_build(&self) -> (&AtomicU64, u64) {
+        match self.purpose {
+            Purpose::Keep => (&self.share.fetched, self.store.limit / 2),
+            Purpose::Answer => (&self.share.answers, ANSWERS_OF_ONE),
         }
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        if bytes <= self.reserved {
+            return Ok(());
+        }
+        let more = (bytes - self.reserved).max(PIECE);
+        let (own, most) = self.of_build();
+        let mut inner = self.store.lock();
+        let before = own.load(Ordering::Relaxed);
+        if before > self.reserved && before + more > most {
+            return Err(full(format!("{} MiB of this build are under way", before >> 20)));
+        }
+        match self.purpose {
+            Purpose::Keep => {
+                self.store.room(&mut inner, more)?;
+                inner.reserved += more;
+            }
+            Purpose::Answer => {
+                self.store.room_for_answer(&inner, more)?;
+                inner.answers += more;
+            }
+        }
+        own.fetch_add(more, Ordering::Relaxed);
+        drop(inner);
+        self.reserved += more;
         Ok(())
     }
 
@@ -279,14 +345,28 @@ impl Draft {
         file.persist(self.store.path(&name)).map_err(|error| error.error)?;
         inner.put(name, size_on_disk(self.written + tail.len() as u64));
         drop(inner);
-        Ok(Kept { file: self.shared(), label })
+        Ok(Kept { file: self.shared(), label, _room: None })
+    }
+
+    /// Hands it on to those who wait for it, and to nobody who comes later.
+    pub(super) fn hand_on(self, label: Label) -> Kept {
+        Kept { file: self.shared(), label, _room: Some(self) }
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        self.store.lock().reserved -= self.reserved;
+        let mut inner = self.store.lock();
+        match self.purpose {
+            Purpose::Keep => inner.reserved -= self.reserved,
+            Purpose::Answer => inner.answers -= self.reserved,
+        }
+        self.of_build().0.fetch_sub(self.reserved, Ordering::Relaxed);
     }
+}
+
+fn full(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, format!("the cache of registries has no room for it: {why}"))
 }
 
 fn name_of(key: &str) -> Name {
@@ -319,86 +399,4 @@ fn label(file: &File) -> io::Result<Label> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(store: &Arc<Store>, key: &str, content: &[u8]) -> io::Result<Kept> {
-        let mut draft = store.draft()?;
-        draft.write(content)?;
-        draft.keep(Label {
-            key: key.to_owned(),
-            length: content.len() as u64,
-            from: "https://npm.example/x".to_owned(),
-            etag: Some("\"1\"".to_owned()),
-            content_type: "text/plain".to_owned(),
-            digests: Digests::default(),
-            checked: false,
-        })
-    }
-
-    fn opened(root: &Path, limit: u64) -> Arc<Store> {
-        Arc::new(Store::open(root, limit).expect("a store"))
-    }
-
-    #[test]
-    fn what_is_kept_survives_and_what_is_half_is_gone() {
-        let home = tempfile::tempdir().expect("directory");
-        let root = home.path().join("registries");
-        let store = opened(&root, 64 << 20);
-        assert!(store.get("one").is_none());
-        put(&store, "one", b"content").expect("kept");
-        put(&store, "one", b"newer content").expect("kept");
-        let mut half = store.draft().expect("a draft");
-        half.write(b"half").expect("written");
-        let half = half.file.take().expect("a file").keep().expect("left behind");
-        let again = opened(&root, 64 << 20);
-        let kept = again.get("one").expect("kept");
-        assert_eq!(
-            (kept.read().expect("read"), kept.label.etag.as_deref()),
-            (b"newer content".to_vec(), Some("\"1\""))
-        );
-        assert!(!half.1.exists(), "a draft of an agent that was killed");
-        again.remove("one");
-        assert!(again.get("one").is_none() && opened(&root, 64 << 20).get("one").is_none());
-        assert_eq!(kept.read().expect("held open"), b"newer content");
-    }
-
-    #[test]
-    fn what_was_not_used_for_longest_goes_first() {
-        let home = tempfile::tempdir().expect("directory");
-        let store = opened(home.path(), 8 << 20);
-        let large = vec![7; 3 << 20];
-        put(&store, "a", &large).expect("kept");
-        put(&store, "b", &large).expect("kept");
-        assert!(store.get("a").is_some());
-        put(&store, "c", &large).expect("kept");
-        assert!(store.get("b").is_none(), "a was used later");
-        assert!(store.get("a").is_some() && store.get("c").is_some());
-        let error = put(&store, "d", &vec![7; 9 << 20]).expect_err("larger than everything");
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert_eq!(store.lock().reserved, 0);
-        put(&store, "e", &large).expect("there is room again");
-        assert!(store.lock().bytes <= store.limit());
-        drop(store);
-        assert!(opened(home.path(), 0).get("e").is_none(), "a smaller bound holds at once");
-    }
-
-    #[test]
-    fn a_damaged_file_is_dropped() {
-        let home = tempfile::tempdir().expect("directory");
-        let store = opened(home.path(), 64 << 20);
-        put(&store, "one", b"content").expect("kept");
-        let path = store.path(&name_of("one"));
-        let whole = std::fs::read(&path).expect("read");
-        for damaged in [&whole[..whole.len() - 1], &whole[1..], b"", b"SWR1", b"\xff\xff\xff\xffSWR1"] {
-            put(&store, "one", b"content").expect("kept");
-            std::fs::write(&path, damaged).expect("written");
-            assert!(store.get("one").is_none());
-            assert!(!path.exists());
-        }
-        put(&store, "two", b"content").expect("kept");
-        put(&store, "one", b"content").expect("kept");
-        std::fs::copy(store.path(&name_of("two")), &path).expect("copied");
-        assert!(store.get("one").is_none(), "what lies under another's name is not it");
-    }
-}
+mod tests;

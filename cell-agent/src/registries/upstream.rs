@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, IF_NONE_MATCH, LOCATION};
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION};
+use reqwest::{Certificate, Client, NoProxy, Proxy, Response, StatusCode, redirect};
 use slipway_protocol::reach::Reach;
 use url::{Host, Url};
 
 use super::credential::Credential;
 use super::fault::Fault;
+use super::file::is_loopback;
 use crate::staging::host_settings::WayOut;
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -43,19 +44,24 @@ impl Registry {
         self.is_own(url) || {
             let host = url.host_str().unwrap_or_default();
             let with_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
-            url.scheme() == "https" && self.file_hosts.iter().any(|named| *named == host || *named == with_port)
+            // Without a port the usual one is meant: another one may be another program's.
+            let is_it = |named: &String| *named == with_port || (*named == host && url.port().is_none());
+            url.scheme() == "https" && self.file_hosts.iter().any(is_it)
         }
     }
 }
 
-/// The one client for all of them.
+/// The clients for all of them.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    client: Client,
+    /// For hosts that the operator has named, whose addresses may be private.
+    named: Client,
+    public: Client,
+    /// For this machine itself. By a proxy of another machine the credential would go over the network without TLS.
+    direct: Client,
 }
 
 impl Upstream {
-    /// `named`: hosts whose addresses may be private.
     pub(super) fn new(way_out: &WayOut, registries: &[Arc<Registry>]) -> Result<Self, reqwest::Error> {
         // Another part of the same program may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -63,19 +69,38 @@ impl Upstream {
             let files = registry.file_hosts.iter().map(|host| format!("https://{host}/"));
             std::iter::once(registry.base.to_string()).chain(files)
         });
-        let named = hosts.chain(way_out.proxies.iter().cloned()).filter_map(|text| host_of(&text)).collect();
-        let mut client = Client::builder()
-            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .read_timeout(PATIENCE)
-            .dns_resolver(Resolver { named: Arc::new(named) })
-            // Each step is looked at here: a credential is for its own registry.
-            .redirect(redirect::Policy::none())
-            .tls_certs_merge(Certificate::from_pem_bundle(&way_out.bundle)?);
-        if let Some(proxy) = &way_out.configured_proxy {
-            client = client.proxy(reqwest::Proxy::all(proxy)?);
+        let named: BTreeSet<String> = hosts.filter_map(|text| host_of(&text)).collect();
+        let proxies: BTreeSet<String> = way_out.proxies.iter().filter_map(|text| host_of(text)).collect();
+        let client = |named: BTreeSet<String>| {
+            let client = Client::builder()
+                .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .read_timeout(PATIENCE)
+                .dns_resolver(Resolver { named: Arc::new(named) })
+                // Each step is looked at here: a credential is for its own registry.
+                .redirect(redirect::Policy::none());
+            Ok::<_, reqwest::Error>(client.tls_certs_merge(Certificate::from_pem_bundle(&way_out.bundle)?))
+        };
+        let by_proxy = |named: BTreeSet<String>| {
+            let client = client(named.union(&proxies).cloned().collect())?;
+            let Some(proxy) = &way_out.configured_proxy else { return client.build() };
+            let past = NoProxy::from_string(&way_out.past_configured_proxy);
+            client.proxy(Proxy::all(proxy)?.no_proxy(past)).build()
+        };
+        Ok(Self {
+            named: by_proxy(named.clone())?,
+            public: by_proxy(BTreeSet::new())?,
+            direct: client(named)?.no_proxy().build()?,
+        })
+    }
+
+    /// A host that is named for one port or registry is none that others, or its other ports, may lead to at a private address.
+    fn client(&self, registry: &Registry, url: &Url) -> &Client {
+        match registry.is_named(url) {
+            true if is_loopback(url) => &self.direct,
+            true => &self.named,
+            false => &self.public,
         }
-        Ok(Self { client: client.build()? })
     }
 
     /// The answer to a request, after redirects; any status but a redirect's.
@@ -114,7 +139,9 @@ impl Upstream {
     async fn send(&self, registry: &Registry, url: &Url, accept: &str, etag: Option<&str>) -> Result<Response, Fault> {
         let mut tries = 0;
         loop {
-            let mut request = self.client.get(url.clone()).header(ACCEPT, accept);
+            let request = self.client(registry, url).get(url.clone());
+            // What is kept is read and has a digest as it is.
+            let mut request = request.header(ACCEPT, accept).header(ACCEPT_ENCODING, "identity");
             if let Some(etag) = etag {
                 request = request.header(IF_NONE_MATCH, etag);
             }
@@ -150,6 +177,11 @@ impl Upstream {
 pub(super) fn etag_of(response: &Response) -> Option<String> {
     let etag = response.headers().get(ETAG)?.to_str().ok()?;
     (etag.len() < 1024).then(|| etag.to_owned())
+}
+
+/// Whether it is packed, although nobody has asked for that.
+pub(super) fn is_coded(response: &Response) -> bool {
+    response.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
 }
 
 /// Whether this may be asked at all. What a registry names beside itself is in public and speaks TLS, or the operator has named it:
@@ -251,6 +283,46 @@ mod tests {
             let url = Url::parse(url).expect(url);
             assert_eq!(admit(&own, &url).is_ok(), admitted, "{url}");
         }
+    }
+
+    #[test]
+    fn a_named_host_is_trusted_at_its_own_ports_and_by_its_own_registry() {
+        let corp = Arc::new(registry("https://corp.example:8443/npm/", &["files.corp.example"]));
+        let other = Arc::new(registry("https://other.example/", &[]));
+        let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(&corp), Arc::clone(&other)]).expect("clients");
+        for (registry, url, named) in [
+            (&corp, "https://corp.example:8443/x", true),
+            (&corp, "https://corp.example/x", false),
+            (&corp, "https://files.corp.example/x", true),
+            (&corp, "https://files.corp.example:9200/x", false),
+            (&other, "https://corp.example:8443/x", false),
+            (&other, "https://files.corp.example/x", false),
+        ] {
+            let client = upstream.client(registry, &Url::parse(url).expect("an address"));
+            assert_eq!(std::ptr::eq(client, &upstream.named), named, "{url}");
+            assert_eq!(std::ptr::eq(client, &upstream.public), !named, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_asked_past_its_proxy() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (server, nobody) = (listen().await, listen().await);
+        let own = registry(&format!("http://{}/", server.local_addr().expect("an address")), &[]);
+        let proxy = format!("http://{}", nobody.local_addr().expect("an address"));
+        drop(nobody);
+        let _server = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                assert_ne!(stream.read(&mut [0; 4096]).await.expect("a request"), 0);
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("an answer");
+            }
+        }));
+        let way_out = WayOut { configured_proxy: Some(proxy.clone()), proxies: vec![proxy], ..WayOut::default() };
+        let own = Arc::new(own);
+        let upstream = Upstream::new(&way_out, &[Arc::clone(&own)]).expect("clients");
+        let answer = upstream.get(&own, &own.base, "*/*", None).await.expect("past a proxy that is not there");
+        assert_eq!(answer.status(), 204);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The proxy for registries, over the wire: what builds get, and what nobody gets.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -108,12 +108,23 @@ impl Proxy {
     }
 }
 
+fn header<'a>(response: &'a reqwest::Response, name: &str) -> Option<&'a str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
 fn document(base: &str, content: &[u8]) -> Vec<u8> {
-    let dist = json!({
-        "tarball": format!("{base}left-pad/-/left-pad-1.0.0.tgz"),
+    document_of(base, "left-pad", content)
+}
+
+fn document_of(base: &str, name: &str, content: &[u8]) -> Vec<u8> {
+    json!({ "name": name, "versions": { "1.0.0": { "dist": dist(base, name, content) } } }).to_string().into_bytes()
+}
+
+fn dist(base: &str, name: &str, content: &[u8]) -> Value {
+    json!({
+        "tarball": format!("{base}{name}/-/{name}-1.0.0.tgz"),
         "shasum": hex::encode(sha1::Sha1::digest(content)),
-    });
-    json!({ "name": "left-pad", "versions": { "1.0.0": { "dist": dist } } }).to_string().into_bytes()
+    })
 }
 
 fn npm(upstream: &Upstream) -> String {
@@ -170,6 +181,30 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nothing_has_changed_says_nothing_else_of_the_document() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    let pypi = format!("[pypi]\nupstream = \"http://{}/simple/\"\n", upstream.address);
+    let proxy = Proxy::new(&format!("{}{pypi}", npm(&upstream))).await;
+    let _build = proxy.admit();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    for path in ["/npm/left-pad", "/pypi/simple/six/"] {
+        let request = || client.get(format!("{}{path}", proxy.base));
+        let first = request().send().await.expect("an answer");
+        let tag = header(&first, "etag").expect("a tag").to_owned();
+        assert!(first.status() == 200 && header(&first, "content-type").is_some(), "{first:?}");
+        let second = request().header("if-none-match", &tag).send().await.expect("an answer");
+        assert_eq!((second.status().as_u16(), header(&second, "etag")), (304, Some(&*tag)));
+        assert_eq!(header(&second, "cache-control"), Some("no-cache"));
+        for name in ["content-type", "content-length"] {
+            assert_eq!(header(&second, name), None, "{path}: {name} would replace the document's own");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_what_its_registry_says_reaches_no_build() {
     let upstream = Upstream::plain(Some(TOKEN)).await;
     let base = format!("http://{}/root/", upstream.address);
@@ -180,20 +215,107 @@ async fn what_is_not_what_its_registry_says_reaches_no_build() {
     upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, &right)));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
-    // Nobody knew what it must be when it came, so it is kept until somebody does.
-    upstream.put(path, Answer::Content("\"a\"", wrong.clone()));
-    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.len(), wrong.len());
-    proxy.json("/npm/left-pad").await;
+    // Nobody has asked for the document, as with a lock file, and yet it says what the archive must be.
     for answer in [Answer::Content("\"a\"", wrong), Answer::CutOff(right.len(), right[..900_000].to_vec())] {
         upstream.put(path, answer);
         let (status, text) = proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await;
         assert!(status != 200 || text == "BROKEN OFF", "{status} {}", text.len());
     }
+    let said = proxy.said.lock().expect("lines").join("\n");
+    assert!(said.contains("another digest") && said.contains("broke off"), "what broke off is told: {said}");
     upstream.put(path, Answer::Content("\"a\"", right.clone()));
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.into_bytes(), right);
-    assert_eq!(upstream.count(path), 4);
+    assert_eq!(upstream.count(path), 3);
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
-    assert_eq!(upstream.count(path), 4, "what is right is kept");
+    assert_eq!(upstream.count(path), 3, "what is right is kept");
+}
+
+#[tokio::test]
+async fn a_page_to_log_in_at_takes_the_place_of_nothing() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    let login = b"<html><a href=\"/forgotten\">forgotten your password?</a></html>".to_vec();
+    upstream.put("/login", Answer::Content("\"l\"", login));
+    let expired = || {
+        for path in ["/root/left-pad", "/root/left-pad/-/left-pad-1.0.0.tgz", "/simple/six/"] {
+            upstream.put(path, Answer::Redirect("/login".to_owned()));
+        }
+    };
+    expired();
+    let pypi = format!("[pypi]\nupstream = \"http://{}/simple/\"\n", upstream.address);
+    let file = format!("{}{pypi}", npm(&upstream));
+    let mut proxy = Proxy::new(&file).await;
+    let _build = proxy.admit();
+    let paths = ["/npm/left-pad", "/npm/left-pad/-/left-pad-1.0.0.tgz", "/pypi/simple/six/"];
+    for path in paths {
+        let (status, text) = proxy.get(path).await;
+        assert!(status == 502 && text.contains("something else than a document"), "{path}: {status} {text}");
+    }
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", b"archive".to_vec()));
+    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    for path in paths {
+        assert_eq!(proxy.get(path).await.0, 200, "{path}");
+    }
+    expired();
+    proxy.start(&file).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.get("/npm/left-pad").await.0, 502, "it is told");
+    assert_eq!(proxy.get("/pypi/simple/six/").await.0, 502);
+    proxy.start(&format!("offline = true\n{file}")).await;
+    let _build = proxy.admit();
+    assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad", "the last good one is still there");
+    assert!(proxy.get("/pypi/simple/six/").await.1.contains("six-1.0.tar.gz"));
+    assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, "archive".to_owned()));
+}
+
+#[tokio::test]
+async fn what_nobody_vouches_for_is_handed_on_and_not_kept() {
+    let upstream = Upstream::plain(None).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    for content in ["first", "second"] {
+        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", content.as_bytes().to_vec()));
+        assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, content.to_owned()));
+    }
+    assert_eq!(walk(&proxy.home.path().join("registries")), "");
+    let drafts = proxy.home.path().join("registries/drafts");
+    while std::fs::read_dir(&drafts).expect("drafts").count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_its_registry_has_replaced_is_fetched_anew() {
+    let upstream = Upstream::plain(None).await;
+    let base = format!("http://{}/root/", upstream.address);
+    let path = "/npm/left-pad/-/left-pad-1.0.0.tgz";
+    let publish = |tag: &'static str, content: &[u8]| {
+        upstream.put("/root/left-pad", Answer::Content(tag, document(&base, content)));
+        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content(tag, content.to_vec()));
+    };
+    publish("\"1\"", b"first");
+    let mut proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    // The document that is kept says something else than what comes, and the registry's newest one does not.
+    publish("\"2\"", b"second");
+    assert_eq!(proxy.get(path).await, (200, "second".to_owned()));
+    publish("\"3\"", b"third");
+    assert_eq!(proxy.get(path).await, (200, "second".to_owned()), "which is what the document says");
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    assert_eq!(proxy.get(path).await, (200, "third".to_owned()), "what is kept has another digest");
+    // What stays wrong is no reason to ask without end.
+    upstream.put("/root/left-pad", Answer::Content("\"4\"", document(&base, b"fourth")));
+    proxy.start(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    proxy.json("/npm/left-pad").await;
+    let before = upstream.asked().len();
+    let (status, text) = proxy.get(path).await;
+    assert!(status == 502 && text.contains("another digest"), "{status} {text}");
+    assert_eq!(upstream.asked().len(), before + 2, "the archive, and the document once more");
 }
 
 #[tokio::test]
@@ -210,7 +332,9 @@ async fn what_many_want_at_once_is_fetched_once() {
             json!({ "dist": { "tarball": format!("https://files.example/a.tgz?{}", "x".repeat(300)) } }),
         )
     });
-    let versions: serde_json::Map<String, Value> = versions.collect();
+    let mut versions: serde_json::Map<String, Value> = versions.collect();
+    let base = format!("http://{}/root/", upstream.address);
+    versions.insert("1.0.0".to_owned(), json!({ "dist": dist(&base, "large", &large) }));
     let document = json!({ "name": "large", "versions": versions }).to_string().into_bytes();
     assert!(document.len() > 1 << 20);
     upstream.put("/root/large", Answer::Content("\"d\"", document));
@@ -221,6 +345,67 @@ async fn what_many_want_at_once_is_fetched_once() {
     let all = join_all((0..8).map(|_| proxy.get("/npm/large/-/large-1.0.0.tgz"))).await;
     assert!(all.iter().all(|(status, text)| *status == 200 && text.as_bytes() == large));
     assert_eq!(upstream.count("/root/large/-/large-1.0.0.tgz"), 1);
+}
+
+#[tokio::test]
+async fn one_build_s_packages_do_not_wait_for_another_s() {
+    let upstream = Upstream::plain(Some(TOKEN)).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _greedy = proxy.admit();
+    let modest = Ipv4Addr::new(127, 0, 0, 2);
+    let _modest = proxy.registries.as_ref().expect("a proxy").admit(modest, Uuid::from_u128(2));
+    let base = format!("http://{}/root/", upstream.address);
+    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    let slow = |number: usize| format!("slow-{number}");
+    for number in 0..20 {
+        upstream.put(&format!("/root/{}", slow(number)), Answer::Silence);
+    }
+    let address = proxy.base.strip_prefix("http://").expect("an address");
+    let ask = async |name: &str| {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(format!("GET /npm/{name} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.expect("sent");
+        stream
+    };
+    // It has all of its turns, and wants what others want, too.
+    let mut open = Vec::new();
+    for number in 0..20 {
+        open.push(ask(&slow(number)).await);
+    }
+    while upstream.asked().len() < 16 {
+        tokio::task::yield_now().await;
+    }
+    open.push(ask("left-pad").await);
+    assert_eq!(proxy.get("/npm/-/whoami").await.0, 404, "what came before has been read");
+    let client = reqwest::Client::builder().no_proxy().local_address(IpAddr::V4(modest)).build().expect("a client");
+    let answer = client.get(format!("{}/npm/left-pad", proxy.base)).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    assert_eq!(upstream.asked().len(), 17, "the greedy one waits for itself");
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_build_is_told_that_it_has_too_many_connections() {
+    let upstream = Upstream::plain(None).await;
+    let proxy = Proxy::new(&npm(&upstream)).await;
+    let _build = proxy.admit();
+    let address = proxy.base.strip_prefix("http://").expect("an address");
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    for _ in 0..2 {
+        assert_eq!(proxy.raw("GET /npm/left-pad HTTP/1.1\r\nhost: x\r\n\r\n").await, "");
+    }
+    let said = proxy.said.lock().expect("lines").clone();
+    assert!(said.len() == 1 && said[0].contains("too many connections"), "{said:?}");
+    drop(open.pop());
+    while !proxy
+        .raw("GET /npm/left-pad HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .starts_with("HTTP/1.1 404")
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -280,6 +465,7 @@ async fn the_credential_goes_to_its_own_registry_alone() {
     let plain = Upstream::plain(None).await;
     let at = |upstream: &Upstream, path: &str| format!("https://localhost:{}{path}", upstream.address.port());
     named.put("/files/a.tgz", Answer::Content("\"1\"", b"elsewhere".to_vec()));
+    upstream.put("/a", Answer::Content("\"1\"", document_of(&at(&upstream, "/"), "a", b"elsewhere")));
     upstream.put("/a/-/a-1.0.0.tgz", Answer::Redirect(at(&named, "/files/a.tgz")));
     upstream.put("/b/-/b-1.0.0.tgz", Answer::Redirect(at(&unnamed, "/files/b.tgz")));
     upstream.put("/c/-/c-1.0.0.tgz", Answer::Redirect(format!("http://{}/files/c.tgz", plain.address)));
@@ -329,14 +515,16 @@ fn walk(directory: &Path) -> String {
 async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     let mut upstream = Upstream::plain(Some(TOKEN)).await;
     let digest = hex::encode(sha2::Sha256::digest(b"wheel"));
+    let about = hex::encode(sha2::Sha256::digest(b"about"));
     let page = format!(
-        "<html><a href=\"../../files/six-1.0-py3-none-any.whl#sha256={digest}\">six-1.0-py3-none-any.whl</a>\
-         <a href=\"../../files/six-2.0-py3-none-any.whl#sha256={}\">six-2.0-py3-none-any.whl</a>\
+        "<html><a href=\"../../files/six-1.0-py3-none-any.whl#sha256={digest}\" data-core-metadata=\"sha256={about}\">1.0</a>\
+         <a href=\"../../files/six-2.0-py3-none-any.whl#sha256={}\" data-core-metadata=\"true\">six-2.0-py3-none-any.whl</a>\
          <a href=\"http://169.254.169.254/six-3.0-py3-none-any.whl\">six-3.0-py3-none-any.whl</a></html>",
         "0".repeat(64)
     );
     upstream.put("/simple/six/", Answer::Content("\"1\"", page.into_bytes()));
     upstream.put("/files/six-1.0-py3-none-any.whl", Answer::Content("\"a\"", b"wheel".to_vec()));
+    upstream.put("/files/six-1.0-py3-none-any.whl.metadata", Answer::Content("\"a\"", b"about".to_vec()));
     upstream.put("/files/six-2.0-py3-none-any.whl", Answer::Content("\"a\"", b"other".to_vec()));
     let file = format!("[pypi]\nupstream = \"http://{}/simple\"\ntoken_file = \"TOKEN\"\n", upstream.address);
     let mut proxy = Proxy::new(&file).await;
@@ -348,6 +536,8 @@ async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     let (address, fragment) = links[0].split_once('#').expect("a digest");
     assert_eq!(fragment, format!("sha256={digest}"));
     assert_eq!(proxy.get(address).await, (200, "wheel".to_owned()));
+    assert_eq!(proxy.get(&format!("{address}.metadata")).await, (200, "about".to_owned()));
+    assert_eq!(page.matches("data-core-metadata").count(), 2, "{page}");
     for (link, words) in [(links[1], "another digest"), (links[2], "169.254.169.254")] {
         let (status, text) = proxy.get(link.split('#').next().expect("an address")).await;
         assert!(status == 502 && text.contains(words), "{status} {text}");
@@ -358,7 +548,13 @@ async fn python_projects_come_by_their_index_and_files_by_their_digest() {
     upstream.leave().await;
     proxy.start(&format!("offline = true\n{file}")).await;
     let _build = proxy.admit();
-    assert_eq!(proxy.get("/pypi/simple/six/").await.0, 200);
+    let (status, page) = proxy.get("/pypi/simple/six/").await;
+    assert_eq!(
+        (status, page.matches("data-core-metadata").count()),
+        (200, 1),
+        "what is not here is not announced: {page}"
+    );
     assert_eq!(proxy.get(&path).await, (200, "wheel".to_owned()));
+    assert_eq!(proxy.get(&format!("{path}.metadata")).await, (200, "about".to_owned()));
     assert_eq!(proxy.get("/pypi/simple/seven/").await.0, 504);
 }

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures::stream::{self, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::header::{AUTHORIZATION, ETAG, HOST, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -19,6 +22,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, crypto};
 use tokio_util::task::AbortOnDropHandle;
 
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
 /// What it answers at one path.
 #[derive(Clone)]
 pub(crate) enum Answer {
@@ -28,6 +33,8 @@ pub(crate) enum Answer {
     Redirect(String),
     /// So many bytes are announced, and these are sent.
     CutOff(usize, Vec<u8>),
+    /// It never says a word.
+    Silence,
 }
 
 /// One request.
@@ -84,7 +91,10 @@ impl Upstream {
             while let Ok((stream, _)) = listener.accept().await {
                 let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 connections.spawn(async move {
-                    let service = service_fn(async |request| Ok::<_, Infallible>(shared.answer(&request)));
+                    let service = service_fn(async |request| match shared.answer(&request) {
+                        Some(response) => Ok::<_, Infallible>(response),
+                        None => std::future::pending().await,
+                    });
                     let mut http = hyper::server::conn::http1::Builder::new();
                     http.half_close(true);
                     match tls {
@@ -123,7 +133,7 @@ impl Upstream {
 }
 
 impl Inside {
-    fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
+    fn answer<T>(&self, request: &Request<T>) -> Option<Response<Body>> {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (path, authorization) = (request.uri().path().to_owned(), header(AUTHORIZATION));
         assert!(header(HOST).is_some());
@@ -131,14 +141,16 @@ impl Inside {
         let known = matches!(&answer, Some(Answer::Content(tag, _)) if header(IF_NONE_MATCH).as_deref() == Some(tag));
         self.asked.lock().expect("asked").push(Asked { path, authorization: authorization.clone(), known });
         let plain = |status: u16, body: Vec<u8>| {
-            let mut response = Response::new(Full::new(Bytes::from(body)));
+            let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
+            let mut response = Response::new(body.boxed_unsync());
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
             response
         };
         if self.wanted.is_some() && self.wanted != authorization {
-            return plain(401, b"who are you?".to_vec());
+            return Some(plain(401, b"who are you?".to_vec()));
         }
-        match answer {
+        let response = match answer {
+            Some(Answer::Silence) => return None,
             None => plain(404, Vec::new()),
             Some(Answer::Content(..)) if known => plain(304, Vec::new()),
             Some(Answer::Content(tag, content)) => {
@@ -153,10 +165,17 @@ impl Inside {
                 response
             }
             Some(Answer::CutOff(announced, content)) => {
-                let mut response = plain(200, content);
+                let end = async {
+                    // What came before is on its way then.
+                    tokio::task::yield_now().await;
+                    Err(std::io::Error::other("cut off"))
+                };
+                let content = stream::iter([Ok(Frame::data(Bytes::from(content)))]).chain(stream::once(end));
+                let mut response = Response::new(StreamBody::new(content).boxed_unsync());
                 response.headers_mut().insert("content-length", announced.into());
                 response
             }
-        }
+        };
+        Some(response)
     }
 }

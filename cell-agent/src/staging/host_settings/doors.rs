@@ -76,6 +76,8 @@ pub struct WayOut {
     pub bundle: Vec<u8>,
     /// The proxy of npm's or pip's settings, where the environment names none.
     pub configured_proxy: Option<String>,
+    /// Hosts that are asked past that one.
+    pub past_configured_proxy: String,
     /// All proxies, those of the environment included.
     pub proxies: Vec<String>,
 }
@@ -92,10 +94,12 @@ impl WayOut {
         let bundle = super::bundle(host, &pip, &npm);
         let of_environment = ["http_proxy", "https_proxy", "all_proxy"].map(|name| host.either(name));
         let of_environment: Vec<String> = of_environment.into_iter().flatten().map(str::to_owned).collect();
-        let configured = || npm.value("https-proxy").or_else(|| npm.value("proxy")).or_else(|| pip.value("proxy"));
-        let configured_proxy = if of_environment.is_empty() { configured().map(str::to_owned) } else { None };
+        let configured = || npm.proxy().or(pip.proxy.as_deref()).map(str::to_owned);
+        let configured_proxy = if of_environment.is_empty() { configured() } else { None };
         let proxies = of_environment.into_iter().chain(configured_proxy.clone()).collect();
-        Self { bundle, configured_proxy, proxies }
+        let past_configured_proxy =
+            npm.value("noproxy").or_else(|| host.either("no_proxy")).unwrap_or_default().to_owned();
+        Self { bundle, configured_proxy, past_configured_proxy, proxies }
     }
 }
 
@@ -190,5 +194,26 @@ mod tests {
         assert_eq!(proxy(&[pip]).as_deref(), Some("http://pip.example:2"));
         assert_eq!(proxy(&[pip, ("HTTPS_PROXY", "http://env.example:3")]), None);
         assert_eq!(proxy(&[]), None);
+        assert_eq!(proxy(&[("npm_config_proxy", "null"), pip]).as_deref(), Some("http://pip.example:2"));
+    }
+
+    #[test]
+    fn the_agent_logs_in_at_the_proxy_of_a_package_manager_and_no_build_does() {
+        let root = tempfile::tempdir().expect("directory");
+        let of = |env: &[(&str, &str)]| {
+            let host = host(root.path(), env);
+            let settings = HostSettings::from_host(&host, None);
+            assert!(!settings.files.values().any(|text| String::from_utf8_lossy(text).contains("MARK")));
+            let way_out = WayOut::from_host(&host);
+            (way_out.configured_proxy.unwrap_or_default(), way_out.past_configured_proxy)
+        };
+        let npm = [
+            ("npm_config_https_proxy", "http://u:${PASSWORD}@npm.example:1"),
+            ("npm_config_noproxy", "a.example"),
+            ("PASSWORD", "MARK"),
+        ];
+        assert_eq!(of(&npm), ("http://u:MARK@npm.example:1".to_owned(), "a.example".to_owned()));
+        let pip = [("PIP_PROXY", "http://u:MARK@pip.example:2"), ("NO_PROXY", "b.example")];
+        assert_eq!(of(&pip), ("http://u:MARK@pip.example:2".to_owned(), "b.example".to_owned()));
     }
 }

@@ -10,10 +10,12 @@ use super::Host;
 const ADDRESSES: [&str; 4] = ["registry", "proxy", "https-proxy", "http-proxy"];
 const KEYS: [&str; 7] = ["registry", "proxy", "https-proxy", "http-proxy", "noproxy", "strict-ssl", "fetch-timeout"];
 
-/// What npm is told on this host.
-#[derive(Debug, Default)]
+/// What npm is told on this host. Not to be printed: the proxies are whole.
+#[derive(Default)]
 pub(super) struct Npm {
     values: BTreeMap<String, String>,
+    /// Proxies with their user and password, for the agent and no build.
+    proxies: BTreeMap<String, String>,
     /// Its own bundle.
     pub(super) cafile: Option<String>,
     /// See [`super::HostSettings::withheld`].
@@ -58,6 +60,9 @@ impl Npm {
             // `//host/:_authToken` and its like.
             self.withheld.push(key.to_owned());
         } else if address {
+            if key.ends_with("proxy") {
+                self.proxies.insert(key.to_owned(), expand(value, host));
+            }
             let told = super::address::told(value);
             if told.as_deref() != Some(value) {
                 self.withheld.push(key.to_owned());
@@ -74,6 +79,12 @@ impl Npm {
 
     pub(super) fn value(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)
+    }
+
+    /// The proxy, as the agent itself uses it. `null` and `false` are npm's words for none.
+    pub(super) fn proxy(&self) -> Option<&str> {
+        let proxies = ["https-proxy", "proxy", "http-proxy"].iter().filter_map(|key| self.proxies.get(*key));
+        proxies.map(String::as_str).find(|proxy| !["", "null", "false"].contains(proxy))
     }
 
     /// The cell's own word, which stands above this host's.

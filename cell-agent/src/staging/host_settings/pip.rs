@@ -11,10 +11,12 @@ const KEYS: [&str; 5] = ["index-url", "extra-index-url", "trusted-host", "proxy"
 const ADDRESSES: [&str; 3] = ["index-url", "extra-index-url", "proxy"];
 const SECTIONS: [&str; 3] = ["global", "install", "download"];
 
-/// What pip is told on this host.
-#[derive(Debug, Default)]
+/// What pip is told on this host. Not to be printed: the proxy is whole.
+#[derive(Default)]
 pub(super) struct Pip {
     values: BTreeMap<String, Vec<String>>,
+    /// With its user and password, for the agent and no build.
+    pub(super) proxy: Option<String>,
     /// Its own bundle.
     pub(super) cert: Option<String>,
     /// See [`super::HostSettings::withheld`].
@@ -46,6 +48,9 @@ impl Pip {
         if key == "cert" {
             self.cert = values.first().cloned();
         } else if KEYS.contains(&key) && !values.is_empty() {
+            if key == "proxy" {
+                self.proxy = values.first().cloned();
+            }
             let told: Vec<String> = if ADDRESSES.contains(&key) {
                 values.iter().filter_map(|value| super::address::told(value)).collect()
             } else {
