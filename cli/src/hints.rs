@@ -165,7 +165,7 @@ fn of_client(error: &ClientError) -> String {
 /// Of a refusal for which there is no better advice.
 fn refused(errors: &[ApiErrorEntry]) -> &'static str {
     if errors.iter().any(|entry| !entry.detail.is_empty()) {
-        "Change what the message speaks of and try again; with --verbose each request and its answer are shown."
+        "With --verbose the request and the whole answer are shown."
     } else {
         "Try again with --verbose, which shows each request and its answer."
     }

@@ -77,23 +77,28 @@ impl UnderWay {
     }
 }
 
+/// The rest of a sentence about an app that runs what it ran. One that is being pushed for the first time was nothing.
+fn as_it_was(app: &App, first: bool) -> String {
+    if first { ".".to_owned() } else { format!(", '{}' is as it was.", app.name) }
+}
+
 /// Ends what an interrupted command has begun, or says that it goes on and how to look.
 pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Result<(), CliError> {
     let client = session.client()?;
     let printer = &session.printer;
     match unfinished {
         Unfinished::Uploading { app, first } => {
-            printer.say(&format!("Interrupted: nothing of the upload is used, '{}' is as it was.", app.name));
+            printer.say(&format!("Interrupted: nothing of the upload is used{}", as_it_was(&app, first)));
             if first {
-                left_behind(session, &app).await;
+                left_behind(session, &app, "to go on").await;
             }
         }
         Unfinished::Building { app, package, first } => {
             let what =
                 if cancel_build(client, &package).await? { "the build is cancelled" } else { "no build is under way" };
-            printer.say(&format!("Interrupted: {what}, '{}' is as it was.", app.name));
+            printer.say(&format!("Interrupted: {what}{}", as_it_was(&app, first)));
             if first {
-                left_behind(session, &app).await;
+                left_behind(session, &app, "to go on").await;
             }
         }
         Unfinished::Deploying { app, begun } => match asked_for(client, &app, begun).await? {
@@ -118,7 +123,7 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                 app.name
             ));
             if first {
-                left_behind(session, &app).await;
+                left_behind(session, &app, "to go on").await;
             }
         }
         Unfinished::Task { app, guid, sequence } => {

@@ -146,6 +146,7 @@ async fn mistakes_are_told_before_anything_is_sent() {
     for (args, part) in [
         (vec!["push", "web", "-m", "512Q"], "'512Q' is not a size"),
         (vec!["push", "web", "-p", "nowhere"], "There is nothing at WORK/nowhere"),
+        (vec!["push", "-p", "nowhere"], "There is nothing at WORK/nowhere"),
         (vec!["push", "web", "-p", "index.js"], "neither a directory nor a zip"),
         (vec!["push", "web", "-f", "other.yml"], "There is no manifest at WORK/other.yml"),
         (vec!["push", "web", "--var", "novalue"], "'novalue' is not of the form"),

@@ -1,5 +1,6 @@
 //! The commands of whoever runs a platform: the embedded default, its parts, its layers.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -182,7 +183,7 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
     }
     let running = slipway_up::start::up(options, !globals.quiet && !globals.no_progress)?;
     if globals.json {
-        println!("{}", serde_json::to_string_pretty(&running)?);
+        show(&format!("{}\n", serde_json::to_string_pretty(&running)?));
         return Ok(());
     }
     let layout = options.layout();
@@ -226,7 +227,7 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
         for line in all.as_array_mut().into_iter().flatten() {
             line["url"] = line["part"].as_str().and_then(url).into();
         }
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        show(&format!("{}\n", serde_json::to_string_pretty(&all)?));
     } else {
         for line in &lines {
             let mut facts = Vec::new();
@@ -240,14 +241,19 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
             if line.part == "router" && line.state == "ready" {
                 facts.extend(running.as_ref().map(|running| format!("HTTPS on port {}", running.https_port)));
             }
-            println!("{:<11} {:<12} {}", line.part, line.state, facts.join(", "));
+            show(&format!("{:<11} {:<12} {}\n", line.part, line.state, facts.join(", ")));
             for note in &line.notes {
-                println!("            {note}");
+                show(&format!("            {note}\n"));
             }
         }
     }
     let all = lines.iter().all(|line| line.state == "ready");
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On standard output. Who closes it has seen enough, as `head` does.
+fn show(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// Where a part is reached.

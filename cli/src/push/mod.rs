@@ -188,6 +188,9 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let mut named = flags.clone();
     let manifest = match manifest::prepare(flags, directory) {
         Err(manifest::ManifestError::NoName) => {
+            if let Some(path) = &flags.path {
+                files::check_path(&directory.join(path))?;
+            }
             named.name = Some(manifest::directory_name(&session.environment, flags.path.as_deref())?);
             manifest::prepare(&named, directory)?
         }
@@ -228,7 +231,7 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
         session.under_way.end();
         if result.is_err() && first {
-            left_behind(session, &app).await;
+            left_behind(session, &app, "when it is mended").await;
         }
         let mut pushed = result?;
         pushed.timings.prepare_ms += applied;
@@ -243,8 +246,8 @@ async fn find(client: &Client, space: &str, name: &str) -> Result<Option<App>, C
     Ok(found.into_iter().next())
 }
 
-/// Says what a first push that did not end well has made, and how to be rid of it.
-pub(crate) async fn left_behind(session: &Session, app: &App) {
+/// Says what a first push that did not end well has made, when to push `again`, and how to be rid of it.
+pub(crate) async fn left_behind(session: &Session, app: &App, again: &str) {
     let Ok(client) = session.client() else { return };
     // What cannot be looked up now is not worth another error.
     let urls = urls(client, app).await.unwrap_or_default();
@@ -253,7 +256,7 @@ pub(crate) async fn left_behind(session: &Session, app: &App) {
         urls => format!(" with {}", urls.join(", ")),
     };
     session.printer.say(&format!(
-        "The app '{0}'{routes} was made by this push and stays. Push again when it is mended, or remove it: \
+        "The app '{0}'{routes} was made by this push and stays. Push again {again}, or remove it: \
          `slipway delete {0} -r -f`",
         app.name
     ));
