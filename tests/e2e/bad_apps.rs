@@ -23,6 +23,12 @@ pub(crate) async fn apps_that_misbehave_are_named(platform: &mut Platform) -> an
             "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen=>5,LocalPort=>3000) or die; sleep'",
             "did not listen on port 8080 within 5 s: it listens on port 3000; listen on the port in $PORT",
         ),
+        // As a master process does whose workers cannot load the program.
+        (
+            "opens-and-fails",
+            "exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen=>5,LocalPort=>$ENV{PORT}) or die; sleep 2; exit 3'",
+            "'opens-and-fails' crashed: exited with status 3",
+        ),
         (
             "too-much-memory",
             "perl -e '$x = \"a\" x (200*1024*1024); sleep 100'",

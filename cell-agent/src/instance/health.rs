@@ -25,6 +25,8 @@ const FAILURES: u32 = 3;
 const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
 /// How often it is looked where a starting app listens: a walk through a table of the kernel, made away from the tasks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// A program that is there takes a connection within this time.
+const TAKEN: Duration = Duration::from_millis(2);
 /// An app that answers its check with an error is told after this time, since one that warms up answers so for a moment.
 const ANSWER_TOLD_AFTER: Duration = Duration::from_secs(5);
 
@@ -77,7 +79,7 @@ impl Check {
 /// What a check saw instead of health, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
-    /// The app answered, and not with success.
+    /// The app is there, and not with success.
     Answer(String),
     /// Nobody answered.
     Silence(String),
@@ -117,15 +119,44 @@ impl Watched {
         }
     }
 
+    /// Asks a starting app. That its port is open says nothing where a master process opens it before the program behind it is
+    /// loaded, as gunicorn does: the connection must have been taken. One that is not, which `waits`, is not made again.
+    async fn ask_first(&self, check: &Check, waits: &mut bool) -> Result<(), Seen> {
+        if check.kind != CheckKind::Port {
+            return self.ask(check).await;
+        }
+        let port = self.port();
+        let made = !*waits;
+        if made {
+            self.ask(check).await?;
+        }
+        let mut waiting = self.runtime.unaccepted(self.id, port).await;
+        if made && waiting > Some(0) {
+            tokio::time::sleep(TAKEN).await;
+            waiting = self.runtime.unaccepted(self.id, port).await;
+        }
+        *waits = waiting > Some(0);
+        match waiting {
+            Some(0) => Ok(()),
+            // How it is cannot be seen.
+            None if made => Ok(()),
+            None => Err(Seen::Silence(format!("nothing listens on port {port} any more"))),
+            Some(_) => {
+                Err(Seen::Answer(format!("a program listens on port {port}, and none takes connections there yet")))
+            }
+        }
+    }
+
     /// Asks until the check passes, the start timeout is over, or it is seen that waiting is in vain. What is wrong is told
     /// as soon as it is seen.
     async fn start(&self, check: &Check, send: &mpsc::UnboundedSender<Signal>) -> Result<(), String> {
         let begun = Instant::now();
         let mut pause = FIRST_POLL;
         let (mut watch, mut next_look, mut told) = (Watch::default(), BETWEEN_LOOKS, false);
+        let mut waits = false;
         let tell = |text| send.send(self.signal(Event::Trouble(text))).ok();
         loop {
-            let answer = self.ask(check).await;
+            let answer = self.ask_first(check, &mut waits).await;
             let Err(seen) = answer else { return Ok(()) };
             let at = begun.elapsed();
             if at >= check.start_timeout {

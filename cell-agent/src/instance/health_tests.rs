@@ -39,8 +39,13 @@ fn sandbox(id: SandboxId) -> SandboxSpec {
 
 /// What is told of a program that listens there and nowhere else, with the second at which it is told.
 async fn told(elsewhere: Vec<SocketAddr>, timeout_s: u32) -> Vec<(u64, Event)> {
+    told_of(Program::Deaf(elsewhere), timeout_s, usize::MAX).await
+}
+
+/// The first things that are told of a program.
+async fn told_of(program: Program, timeout_s: u32, most: usize) -> Vec<(u64, Event)> {
     let id = SandboxId { assignment: Uuid::from_u128(1), incarnation: 1 };
-    let runtime = SimRuntime::new(std::path::Path::new("/"), move |_, _| Program::Deaf(elsewhere.clone()));
+    let runtime = SimRuntime::new(std::path::Path::new("/"), move |_, _| program.clone());
     runtime.start(sandbox(id)).await.expect("start");
     let health =
         HealthCheck { kind: CheckKind::Port.into(), start_timeout_ms: timeout_s * 1000, ..HealthCheck::default() };
@@ -57,9 +62,29 @@ async fn told(elsewhere: Vec<SocketAddr>, timeout_s: u32) -> Vec<(u64, Event)> {
     let mut told = Vec::new();
     while let Some(signal) = heard.recv().await {
         told.push((begun.elapsed().as_secs(), signal.event));
+        if told.len() == most {
+            running.abort();
+            return told;
+        }
     }
     running.await.expect("checks");
     told
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_port_is_not_enough_while_nobody_takes_connections() {
+    let seconds = |seconds| Program::Late(std::time::Duration::from_secs(seconds));
+    let quick = told_of(seconds(0), 60, 1).await;
+    assert!(matches!(&quick[..], [(0, Event::Healthy { ready: true })]), "{quick:?}");
+    let late = told_of(seconds(30), 60, 2).await;
+    let [(early, Event::Trouble(trouble)), (end, Event::Healthy { ready: true })] = &late[..] else {
+        panic!("{late:?}")
+    };
+    assert!(*early < 10 && (30..35).contains(end), "{late:?}");
+    assert!(trouble.contains("listens on port 8080, and none takes connections there yet"), "{trouble}");
+    let never = told_of(seconds(1000), 60, 2).await;
+    let [_, (60.., Event::Unhealthy(reason))] = &never[..] else { panic!("{never:?}") };
+    assert!(reason.starts_with("was not healthy within 60 s: a program listens on port 8080"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

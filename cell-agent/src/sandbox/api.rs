@@ -274,4 +274,10 @@ pub trait SandboxRuntime: Send + Sync + 'static {
     async fn listeners(&self, _id: SandboxId) -> Vec<SocketAddr> {
         Vec::new()
     }
+
+    /// Connections to a port of the sandbox that no program has taken yet. `None` when nobody listens there, or when that
+    /// cannot be found out.
+    async fn unaccepted(&self, _id: SandboxId, _port: u16) -> Option<u32> {
+        None
+    }
 }

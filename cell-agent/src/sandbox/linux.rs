@@ -407,4 +407,9 @@ impl SandboxRuntime for LinuxRuntime {
             },
         )
     }
+
+    async fn unaccepted(&self, id: SandboxId, port: u16) -> Option<u32> {
+        let on = self.host().ok()?;
+        blocking(move || Ok(on.records.running(id)?.and_then(|pid| listeners::unaccepted(pid, port)))).await.ok()?
+    }
 }

@@ -8,14 +8,24 @@ use procfs::process::Process;
 
 /// Addresses as the sandbox sees them, without repetition; what cannot be read is left out.
 pub(super) fn of(pid: i32) -> Vec<SocketAddr> {
-    let read = || -> ProcResult<Vec<TcpNetEntry>> {
-        let process = Process::new(pid)?;
-        let mut entries = process.tcp()?;
-        // Absent where the kernel has no IPv6.
-        entries.extend(process.tcp6().unwrap_or_default());
-        Ok(entries)
-    };
-    listening(&read().unwrap_or_default())
+    listening(&read(pid).unwrap_or_default())
+}
+
+/// Connections to this port that the kernel has made and no program has taken yet. `None` when nobody listens there, or
+/// nothing can be read.
+pub(super) fn unaccepted(pid: i32, port: u16) -> Option<u32> {
+    let entries = read(pid).ok()?;
+    let listens = |entry: &&TcpNetEntry| entry.state == TcpState::Listen && entry.local_address.port() == port;
+    // Of a listener the kernel shows the length of that queue here. Workers may have a listener each.
+    entries.iter().filter(listens).map(|entry| entry.rx_queue).reduce(u32::saturating_add)
+}
+
+fn read(pid: i32) -> ProcResult<Vec<TcpNetEntry>> {
+    let process = Process::new(pid)?;
+    let mut entries = process.tcp()?;
+    // Absent where the kernel has no IPv6.
+    entries.extend(process.tcp6().unwrap_or_default());
+    Ok(entries)
 }
 
 fn listening(entries: &[TcpNetEntry]) -> Vec<SocketAddr> {
@@ -43,5 +53,22 @@ mod tests {
         assert!(found.contains(&address), "{found:?}");
         assert!(!found.contains(&client.local_addr().unwrap()));
         assert_eq!(of(-1), []);
+    }
+
+    #[test]
+    fn connections_count_until_they_are_taken() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(unaccepted(pid, address.port()), Some(0));
+        let clients: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        assert_eq!(unaccepted(pid, address.port()), Some(2));
+        drop(clients);
+        assert_eq!(unaccepted(pid, address.port()), Some(2), "they are there also when the other end has left");
+        listener.accept().unwrap();
+        assert_eq!(unaccepted(pid, address.port()), Some(1));
+        drop(listener);
+        assert_eq!(unaccepted(pid, address.port()), None);
+        assert_eq!(unaccepted(-1, address.port()), None);
     }
 }

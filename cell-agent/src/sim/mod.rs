@@ -21,6 +21,8 @@ use crate::services::now_ms;
 pub enum Program {
     /// Listens at once and runs until it is stopped.
     Serve,
+    /// Listens at once and takes no connection for this time.
+    Late(Duration),
     /// Runs and never listens on its port; it may listen elsewhere.
     Deaf(Vec<SocketAddr>),
     /// Ends at once.
@@ -54,6 +56,8 @@ pub type Script = dyn Fn(&SandboxSpec, Option<&Path>) -> Program + Send + Sync;
 struct Sandbox {
     slot: u32,
     listening: bool,
+    /// When it takes connections.
+    accepts: tokio::time::Instant,
     healthy: bool,
     elsewhere: Vec<SocketAddr>,
     exit: watch::Sender<Option<Exit>>,
@@ -214,8 +218,13 @@ impl SandboxRuntime for SimRuntime {
     async fn start(&self, spec: SandboxSpec) -> Result<(), SandboxError> {
         let volume = spec.volume.as_ref().and_then(|(id, _)| self.world().volumes.get(id).cloned());
         let program = (self.script)(&spec, volume.as_deref());
+        let mut accepts = tokio::time::Instant::now();
         let (listening, elsewhere, exit) = match program {
             Program::Serve => (true, Vec::new(), None),
+            Program::Late(time) => {
+                accepts += time;
+                (true, vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8080)], None)
+            }
             Program::Deaf(elsewhere) => (false, elsewhere, None),
             Program::Exit(exit) => (false, Vec::new(), Some(exit)),
             Program::Unstartable => {
@@ -225,7 +234,8 @@ impl SandboxRuntime for SimRuntime {
                 return Err(SandboxError::Exhausted { what: "disk", detail: "0 MiB free".to_owned() });
             }
         };
-        let sandbox = Sandbox { slot: spec.slot, listening, healthy: true, elsewhere, exit: watch::Sender::new(exit) };
+        let exit = watch::Sender::new(exit);
+        let sandbox = Sandbox { slot: spec.slot, listening, accepts, healthy: true, elsewhere, exit };
         let mut world = self.world();
         world.sandboxes.insert(spec.id, sandbox);
         world.started.push(spec);
@@ -324,6 +334,12 @@ impl SandboxRuntime for SimRuntime {
 
     async fn listeners(&self, id: SandboxId) -> Vec<SocketAddr> {
         self.world().sandboxes.get(&id).map(|sandbox| sandbox.elsewhere.clone()).unwrap_or_default()
+    }
+
+    async fn unaccepted(&self, id: SandboxId, _port: u16) -> Option<u32> {
+        let world = self.world();
+        let sandbox = world.sandboxes.get(&id).filter(|sandbox| sandbox.listening)?;
+        Some(u32::from(sandbox.accepts > tokio::time::Instant::now()))
     }
 }
 
