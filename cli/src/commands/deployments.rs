@@ -96,6 +96,16 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     lifecycle::settle(session, &session.app(&app.name).await?, &before).await
 }
 
+/// The version that one is a copy of, if a rollback made it: what lies between the two was left, and is not gone back to.
+fn origin(list: &[Revision], version: u64) -> u64 {
+    let of = list.iter().find(|one| one.version == version).and_then(|one| {
+        let (_, number) = one.description.split_once("Rolled back to revision ")?;
+        let digits = number.find(|c: char| !c.is_ascii_digit()).map_or(number, |end| &number[..end]);
+        digits.parse().ok().filter(|earlier| *earlier < version)
+    });
+    of.map_or(version, |earlier| origin(list, earlier))
+}
+
 /// The revision that is meant: the one with this number, else the newest one before those that run of which nobody knows
 /// that it failed.
 fn find<'a>(app: &App, list: &'a [Revision], fate: &Fate, wanted: Option<u64>) -> Result<&'a Revision, PushError> {
@@ -104,6 +114,7 @@ fn find<'a>(app: &App, list: &'a [Revision], fate: &Fate, wanted: Option<u64>) -
         let newest = list.iter().filter(|one| fate.running.contains(&one.guid)).map(|one| one.version).max();
         // Of an app that never ran, the newest one is what the next start brings.
         let newest = newest.or_else(|| list.iter().map(|one| one.version).max()).unwrap_or_default();
+        let newest = origin(list, newest);
         let earlier = list.iter().filter(|one| one.version < newest && one.deployable);
         return earlier
             .filter(|one| !fate.failed.contains(&one.guid))
@@ -181,6 +192,16 @@ mod tests {
             |guids: &[&str]| Fate { failed: guids.iter().map(|guid| (*guid).to_owned()).collect(), ..running("r-5") };
         assert_eq!(version(&failed(&["r-4"]), None).expect("found"), 2, "4 never served");
         assert_eq!(version(&failed(&["r-4"]), Some(4)).expect("found"), 4, "it is asked for");
+        let back = |version, to| Revision {
+            description: format!("New environment variables deployed. Rolled back to revision {to}."),
+            ..revision(version, true)
+        };
+        let twice =
+            [back(8, 5), revision(7, true), back(6, 4), revision(5, true), revision(4, true), revision(3, true)];
+        let from = |guid| find(&app, &twice, &running(guid), None).map(|found| found.version);
+        assert_eq!(from("r-8").expect("found"), 4, "7 was fled");
+        assert_eq!(from("r-7").expect("found"), 6);
+        assert_eq!(from("r-6").expect("found"), 3, "5 was fled");
         for (running, wanted, part) in [
             (running("r-1"), None, "no earlier version"),
             (failed(&["r-4", "r-2", "r-1"]), None, "no earlier version that served"),
