@@ -50,7 +50,7 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::Push(error) => of_push(error),
         CliError::Size(_) => "Write a whole number and a unit: 256M, 1G.".to_owned(),
         CliError::Usage { hint, .. } => hint.clone(),
-        CliError::NotLoggedIn => "Log in with `slipway login`.".to_owned(),
+        CliError::NotLoggedIn => "Log in with `slipway login`; on the machine of the platform with `slipway up`, if it does not run yet, and `slipway login --local`.".to_owned(),
         CliError::NoTarget(Target::Org) => {
             "Choose one with `slipway target ORG`; `slipway orgs` lists them.".to_owned()
         }

@@ -87,7 +87,10 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     let strategy = how.strategy.filter(|strategy| *strategy != Strategy::Recreate).unwrap_or(Strategy::Rolling);
     how.strategy = Some(strategy);
     let what = if revision.description.is_empty() { String::new() } else { format!(" ({})", revision.description) };
-    session.printer.say(&format!("Bringing revision {} of '{}' back{what}.", revision.version, app.name));
+    session.printer.say(&format!(
+        "Bringing revision {} of '{}' back{what}, with the environment variables that it had.",
+        revision.version, app.name
+    ));
     let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All };
     if app.is_started() {
         return lifecycle::replace(session, &app, Bring::Revision(&revision.guid), &before, &rollout).await;
