@@ -299,7 +299,7 @@ impl Streaming {
             word.refused();
         }
         let Some(mut sender) = self.sender.take() else { return };
-        sender.is_over();
+        sender.exchange_ended();
         if let Some(lease) = &mut self.lease {
             lease.give_back(sender);
         }

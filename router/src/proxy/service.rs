@@ -410,7 +410,7 @@ fn finish(
 ) -> Response<ProxyBody> {
     let Arrived { response, mut sender, lease, path } = arrived;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        sender.is_over();
+        sender.exchange_ended();
         return match (client_side, lease) {
             (Some(client_side), Some(lease)) => tunnel(core, response, lease, exchange, client_side),
             _ => {

@@ -42,11 +42,6 @@ impl Http1 {
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
-
-    /// The exchange has come to its end: what ends the connection from now on does not cut it.
-    pub(crate) fn is_over(&mut self) {
-        self.midway = false;
-    }
 }
 
 impl Drop for Http1 {
@@ -80,10 +75,10 @@ impl Sender {
         }
     }
 
-    /// The exchange has come to its end. By HTTP/2 its end is that of a stream.
-    pub(crate) fn is_over(&mut self) {
+    /// The exchange has come to its end: what ends the connection from now on does not cut it. By HTTP/2 a stream has ended.
+    pub(crate) fn exchange_ended(&mut self) {
         if let Self::Http1(one) = self {
-            one.is_over();
+            one.midway = false;
         }
     }
 
