@@ -28,6 +28,8 @@ pub(crate) struct Home {
     /// Bytes taken from it so far.
     pub(crate) received: Cell<u64>,
     touched: Cell<bool>,
+    /// The client has broken off.
+    pub(crate) broken: Cell<bool>,
     /// Since when the client has owed the next piece.
     unsent: Cell<Option<Instant>>,
     /// How long the client was waited for since `mark` bytes had come.
@@ -47,6 +49,7 @@ impl Home {
             body,
             received: Cell::new(0),
             touched: Cell::new(false),
+            broken: Cell::new(false),
             unsent,
             waited: Cell::default(),
             mark: Cell::new(0),
@@ -181,6 +184,7 @@ impl Body for RequestBody {
         if let Poll::Ready(result) = &polled {
             home.touched.set(true);
             if let Some(Err(_)) = result {
+                home.broken.set(true);
                 this.cut.iter().for_each(Cut::set);
             }
             if let Some(Ok(frame)) = result

@@ -149,6 +149,10 @@ pub(crate) struct Noted<'a> {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        // Whichever is noticed first, its end or that of its body.
+        if self.by_http2() && self.home.as_ref().is_some_and(|home| home.broken.get()) {
+            (self.status, self.router_error) = (CLIENT_GONE, None);
+        }
         let now = Instant::now();
         let elapsed = now.duration_since(self.started).as_secs_f64();
         self.client.phase.request_ended(now);

@@ -363,7 +363,11 @@ impl Trip<'_> {
             Err(_) => Err(SendFailure::Final(Answer::Timeout)),
             Ok(Err(mut error)) => {
                 let unseen = is_unseen(error.error());
-                let failure = Failure::of(error.error());
+                let mut failure = Failure::of(error.error());
+                // By HTTP/2 the endpoint's side only says that the request was given up.
+                if exchange.home.as_ref().is_some_and(|home| home.broken.get()) {
+                    failure.cause = Cause::Client;
+                }
                 tracing::debug!(error = %chain(error.error()), "an endpoint did not answer");
                 // Taking the message apart sends its body home.
                 let unsent = error.take_message().map(|request| request.into_parts().0);
