@@ -46,6 +46,28 @@ async fn a_push_goes_all_the_way() {
 }
 
 #[tokio::test]
+async fn what_a_manifest_undoes_is_said_before_it_does() {
+    let platform = Platform::logged_in().await;
+    platform.write("app.js", "1\n");
+    platform.write("manifest.yml", "applications:\n- name: web\n  instances: 1\n  env: {TOKEN: secret-value}\n");
+    let ran = platform.run(&["push", "--no-start"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(!ran.err.contains("changes"), "nothing was there: {}", ran.err);
+    let diff = json!({ "diff": [
+        { "op": "replace", "path": "/applications/0/instances", "was": 3, "value": 1 },
+        { "op": "replace", "path": "/applications/0/env/TOKEN", "was": "other", "value": "secret-value" },
+    ] });
+    platform.lock().answers.insert("POST /v3/spaces/space-1/manifest_diff".to_owned(), diff);
+    let ran = platform.run(&["push", "--no-start"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("This push changes 'web': instances 3 → 1, env TOKEN.\n"), "{}", ran.err);
+    assert!(!ran.err.contains("secret-value"), "{}", ran.err);
+    let world = platform.lock();
+    let place = |path: &str| world.calls.iter().rposition(|call| call.contains(path));
+    assert!(place("manifest_diff") < place("apply_manifest"), "{:?}", world.calls);
+}
+
+#[tokio::test]
 async fn json_gives_the_times() {
     let platform = Platform::logged_in().await;
     app(&platform);

@@ -1,9 +1,10 @@
 //! From files on this machine to an app that answers: what `push`, `start`, `restart` and `restage` share.
 //!
-//! `files` finds what belongs to the app, `archive` packs what the platform lacks, `upload` sends it, `stage` builds it
-//! and shows how, `start` waits until it runs.
+//! `changes` says what the manifest changes, `files` finds what belongs to the app, `archive` packs what the platform lacks,
+//! `upload` sends it, `stage` builds it and shows how, `start` waits until it runs.
 
 mod archive;
+mod changes;
 mod checkout;
 mod deploy;
 mod files;
@@ -217,6 +218,9 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let mut there = HashSet::new();
     for entry in &manifest.apps {
         there.extend(find(client, &space.guid, &entry.name).await?.map(|app| app.name));
+    }
+    if !there.is_empty() {
+        changes::tell(session, &space.guid, &manifest.yaml, &there).await;
     }
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;

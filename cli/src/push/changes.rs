@@ -1,0 +1,138 @@
+//! Says what a push changes about apps that exist: a manifest undoes what `scale` and `set-env` did since, and nobody
+//! should find that out later.
+
+use std::collections::HashSet;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_norway::Value as Yaml;
+
+use crate::client::Body;
+use crate::commands::Session;
+use crate::error::printable;
+
+/// Longest value that is shown whole.
+const LONGEST: usize = 60;
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    diff: Vec<Change>,
+}
+
+/// One entry of `manifest_diff`.
+#[derive(Deserialize)]
+struct Change {
+    /// `/applications/0/processes/1/memory`.
+    path: String,
+    #[serde(default)]
+    was: serde_json::Value,
+    #[serde(default)]
+    value: serde_json::Value,
+}
+
+/// Tells what applying `manifest` changes about the apps `there`. A platform that cannot say it is no reason not to push.
+pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: &HashSet<String>) {
+    let Ok(client) = session.client() else { return };
+    let path = format!("/v3/spaces/{space}/manifest_diff");
+    let Ok(answer) = client.send(Method::POST, &path, Body::Yaml(manifest.to_owned())).await else { return };
+    let (Ok(Answer { diff }), Ok(document)) = (answer.json::<Answer>(), serde_norway::from_str::<Yaml>(manifest))
+    else {
+        return;
+    };
+    let apps = document.get("applications").and_then(Yaml::as_sequence);
+    for (place, app) in apps.into_iter().flatten().enumerate() {
+        let Some(name) = app.get("name").and_then(Yaml::as_str).filter(|name| there.contains(*name)) else { continue };
+        let start = format!("/applications/{place}/");
+        let changes: Vec<String> =
+            diff.iter().filter_map(|change| Some(described(app, change.path.strip_prefix(&start)?, change))).collect();
+        if !changes.is_empty() {
+            session.printer.say(&format!("This push changes '{name}': {}.", changes.join(", ")));
+        }
+    }
+}
+
+/// `worker memory 64M → 128M`. Values of variables are secrets: they are left out.
+fn described(app: &Yaml, path: &str, change: &Change) -> String {
+    let mut words = Vec::new();
+    let mut at = app;
+    for part in path.split('/') {
+        let in_list = at.as_sequence().and_then(|list| list.get(part.parse::<usize>().ok()?));
+        match in_list {
+            // A member of a list has a name or is one.
+            Some(item) => {
+                let named = ["type", "name", "route"].iter().find_map(|key| item.get(*key)).unwrap_or(item);
+                words.extend(named.as_str().map(str::to_owned));
+                at = item;
+            }
+            None => {
+                words.push(part.replace('_', "-"));
+                at = at.get(part).unwrap_or(&Yaml::Null);
+            }
+        }
+    }
+    // `processes worker memory` says no more than `worker memory`.
+    if words.len() > 1 && words[0] == "processes" {
+        words.remove(0);
+    }
+    let place = printable(&words.join(" ")).replace("routes ", "route ").replace("services ", "service ");
+    let is_list = change.value.is_array() || change.value.is_object();
+    match (&change.was, &change.value) {
+        _ if path.starts_with("env/") || is_list => place,
+        // It is named by its place already.
+        (serde_json::Value::Null, serde_json::Value::String(text)) if words.last() == Some(text) => place,
+        (serde_json::Value::Null, value) => format!("{place} {}", shown(value)),
+        (was, value) => format!("{place} {} → {}", shown(was), shown(value)),
+    }
+}
+
+fn shown(value: &serde_json::Value) -> String {
+    let text = match value {
+        serde_json::Value::Null => "default".to_owned(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let text = printable(&text);
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    let short: String = text.chars().take(LONGEST).collect();
+    format!("{short}…")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_said_in_the_words_of_the_manifest() {
+        let app: Yaml = serde_norway::from_str(
+            "
+name: shop
+processes: [{type: web}, {type: worker, memory: 128M}]
+routes: [{route: a.example.org, protocol: http2}, {route: b.example.org}]
+services: [cache]
+",
+        )
+        .expect("YAML");
+        for (path, was, value, expected) in [
+            ("instances", json!(3), json!(1), "instances 3 → 1"),
+            ("disk_quota", json!("1024M"), json!("512M"), "disk-quota 1024M → 512M"),
+            ("env/TOKEN", json!("old"), json!("secret"), "env TOKEN"),
+            ("env/NEW", json!(null), json!("secret"), "env NEW"),
+            ("command", json!("node a.js"), json!(null), "command node a.js → default"),
+            ("processes/1/memory", json!("64M"), json!("128M"), "worker memory 64M → 128M"),
+            ("routes/0/protocol", json!("http1"), json!("http2"), "route a.example.org protocol http1 → http2"),
+            ("routes/1", json!(null), json!({ "route": "b.example.org" }), "route b.example.org"),
+            ("services/0", json!(null), json!("cache"), "service cache"),
+            ("no-route", json!(null), json!(true), "no-route true"),
+            ("command", json!(null), json!("x".repeat(70)), &format!("command {}…", "x".repeat(60))),
+            ("nowhere/7/else", json!(null), json!("v"), "nowhere 7 else v"),
+        ] {
+            let change = Change { path: String::new(), was, value };
+            assert_eq!(described(&app, path, &change), expected, "{path}");
+        }
+    }
+}
