@@ -130,6 +130,11 @@ impl Printer {
         self.line(&format!("Warning: {}", printable(text)));
     }
 
+    /// Whether everything is to be told.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.options.verbose
+    }
+
     /// Talk with `--verbose` only.
     pub(crate) fn detail(&self, text: impl FnOnce() -> String) {
         if self.options.verbose {

@@ -102,7 +102,7 @@ pub(crate) async fn environment_logs_events_and_routes(platform: &mut Platform) 
     })
     .await?;
     let events = platform.ok(&["events", app])?;
-    ensure!(events.stdout.contains("audit.app."), "events: {}", events.all());
+    ensure!(events.stdout.contains("droplet mapped"), "events: {}", events.all());
     platform.ok(&["map-route", app, "slipway.localhost", "--hostname", "second-name"])?;
     let (status, _) = platform.get("second-name", "/").await?;
     ensure!(status == 200, "a mapped route answers at once: {status}");

@@ -45,7 +45,7 @@ pub(crate) async fn a_sidecar_shares_the_instance_and_its_end(platform: &mut Pla
     ensure!(status == 200, "{status} {body}");
     Platform::eventually("the end of the sidecar is the instance's", LIMIT, || async {
         let events = platform.ok(&["events", "beside"])?.stdout;
-        ensure!(events.contains("app.crash"), "{events}");
+        ensure!(events.contains("  crash"), "{events}");
         let logs = platform.ok(&["logs", "beside", "--recent"])?.stdout;
         ensure!(logs.matches("command runs").count() > 1, "it starts again: {logs}");
         Ok(())

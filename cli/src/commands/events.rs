@@ -37,9 +37,15 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Cl
         });
     }
     let row = |event: &Value| {
-        vec![text(event, "/created_at"), text(event, "/type"), text(event, "/actor/name"), description(event)]
+        vec![text(event, "/created_at"), words(&text(event, "/type")), text(event, "/actor/name"), description(event)]
     };
     session.show(list, &["time", "event", "actor", "what changed"], row, "There are no events.")
+}
+
+/// `audit.app.process.scale` in words: `process scale`. Programs find the type itself with --json.
+fn words(kind: &str) -> String {
+    let kind = kind.strip_prefix("audit.").unwrap_or(kind);
+    kind.strip_prefix("app.").unwrap_or(kind).replace(['.', '_'], " ")
 }
 
 /// Whether somebody only looked.
@@ -54,7 +60,7 @@ fn description(event: &Value) -> String {
     for key in SHOWN {
         let value = text(data.unwrap_or(&Value::Null), &format!("/{key}"));
         if !value.is_empty() {
-            parts.push(format!("{key}: {value}"));
+            parts.push(format!("{}: {value}", key.replace('_', " ")));
         }
     }
     if let Some(request) = data.and_then(|data| data.get("request")) {
@@ -66,12 +72,13 @@ fn description(event: &Value) -> String {
     parts.join(", ")
 }
 
-/// The members of a request, `health_check.type: http`.
+/// The members of a request, `health check type: http`.
 fn flatten(place: &str, value: &Value, parts: &mut Vec<String>) {
     match value {
         Value::Null => {}
         Value::Object(members) => {
-            for (key, value) in members {
+            // A guid tells a person nothing.
+            for (key, value) in members.iter().filter(|(key, _)| !key.ends_with("guid")) {
                 let inner = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
                 flatten(&inner, value, parts);
             }
@@ -83,7 +90,7 @@ fn flatten(place: &str, value: &Value, parts: &mut Vec<String>) {
             };
             let short: String = shown.chars().take(LONGEST).collect();
             let dots = if short.len() < shown.len() { "…" } else { "" };
-            let what = format!("{place}: {short}{dots}");
+            let what = format!("{}: {short}{dots}", place.replace(['.', '_'], " "));
             if !place.is_empty() && !parts.contains(&what) {
                 parts.push(what);
             }
@@ -102,13 +109,14 @@ mod tests {
         for (data, shown) in [
             (
                 json!({ "index": 0, "reason": "CRASHED", "exit_description": "exit 3" }),
-                "index: 0, reason: CRASHED, exit_description: exit 3",
+                "index: 0, reason: CRASHED, exit description: exit 3",
             ),
             (
                 json!({ "process_type": "web", "request": { "instances": 3, "memory_in_mb": null } }),
-                "process_type: web, instances: 3",
+                "process type: web, instances: 3",
             ),
-            (json!({ "request": { "health_check": { "type": "http" } } }), "health_check.type: http"),
+            (json!({ "request": { "health_check": { "type": "http" } } }), "health check type: http"),
+            (json!({ "request": { "relationships": { "app": { "data": { "guid": "a-1" } } } } }), ""),
             (json!({ "strategy": "rolling", "request": { "strategy": "rolling" } }), "strategy: rolling"),
             (json!({ "manifest_triggered": true, "request": { "name": "web" } }), "name: web, by a manifest"),
             (json!({}), ""),
@@ -118,6 +126,9 @@ mod tests {
         }
         let long = description(&json!({ "data": { "request": { "command": "x".repeat(100) } } }));
         assert_eq!(long, format!("command: {}…", "x".repeat(60)));
+        assert_eq!(words("audit.app.process.scale"), "process scale");
+        assert_eq!(words("audit.service_binding.create"), "service binding create");
+        assert_eq!(words("app.crash"), "crash");
         assert!(is_a_look("audit.app.environment.show") && !is_a_look("audit.app.update"));
     }
 }

@@ -125,7 +125,11 @@ fn print(session: &Session, line: &Line) -> Result<(), CliError> {
     let time = DateTime::from_timestamp_nanos(line.timestamp).with_timezone(&Local);
     if session.printer.has_screen() {
         let colours = session.environment.variable("NO_COLOR").is_none();
-        return session.printer.data(&on_screen(line, &time.format("%H:%M:%S%.3f").to_string(), colours));
+        let mut line = line.clone();
+        if line.source.starts_with("RTR") && !session.printer.is_verbose() {
+            line.text = super::access_line::short(&line.text).unwrap_or(line.text);
+        }
+        return session.printer.data(&on_screen(&line, &time.format("%H:%M:%S%.3f").to_string(), colours));
     }
     // Stable, for programs: a line that has one form today has it tomorrow.
     let time = time.format("%Y-%m-%dT%H:%M:%S%.3f%z");

@@ -1,5 +1,6 @@
 //! One function for each command. They look things up by name, ask the API, and print.
 
+mod access_line;
 mod account;
 mod app_settings;
 mod apps;
