@@ -147,6 +147,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("auth", "login"),
     ("bash", "run"),
     ("config", "env"),
+    ("create-app", "push"),
     ("create-private-domain", "create-domain"),
     ("create-service", "create-user-provided-service"),
     ("create-shared-domain", "create-domain --shared"),
@@ -234,7 +235,12 @@ fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsSt
             here = below;
         }
     }
+    let after_dashes = here.get_arguments().any(|one| one.is_last_set());
     let meant = match error.get(ContextKind::SuggestedArg) {
+        // `slipway run app node -v`: the flag is the command's.
+        _ if after_dashes && args.iter().all(|word| word != "--") => {
+            format!(" Put `--` before the command that it belongs to: `{path} APP -- COMMAND …`.")
+        }
         Some(ContextValue::String(meant)) => format!(" Did you mean {meant}?"),
         _ => String::new(),
     };

@@ -139,7 +139,7 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     let ran = platform.run(&["restart", "web", "--strategy", "rolling"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(body(&platform, "POST /v3/deployments").get("droplet").is_none(), "the droplet of now");
-    assert!(ran.err.contains("'web' runs with its settings of now."), "{}", ran.err);
+    assert!(ran.err.contains("'web' runs with its current settings."), "{}", ran.err);
 
     let platform = running().await;
     let ran = platform.run(&["restage", "web"]).await;

@@ -246,6 +246,9 @@ fn status(layout: &Layout, globals: &GlobalOptions) -> anyhow::Result<ExitCode> 
                 show(&format!("            {note}\n"));
             }
         }
+        if running.is_some() {
+            show("apps        `slipway apps` lists those of a space\n");
+        }
     }
     let all = lines.iter().all(|line| line.state == "ready");
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -19,6 +19,14 @@ use crate::settings::{AllowNetwork, DnsPort, Settings, write_atomically};
 use crate::status::SupervisorStatus;
 use crate::{closed, environment, secrets, supervisor};
 
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write `on` or `off`".to_owned()),
+    }
+}
+
 /// What `slipway up` can be told.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct UpOptions {
@@ -54,7 +62,7 @@ pub struct UpOptions {
     #[arg(long, env = "SLIPWAY_STACK_DIR")]
     pub stacks: Option<PathBuf>,
     /// Whether builds use this machine's settings of npm, pip and proxies, in any case without credentials [default: on]
-    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, value_name = "on|off", value_parser = on_off)]
     pub host_settings: Option<bool>,
     /// File of registries that builds reach by this machine, with credentials that they do not see; stays until it is given again
     /// [`none` ends it]

@@ -33,8 +33,7 @@ pub(super) async fn apps(session: &Session, args: AppsArgs) -> Result<(), CliErr
             );
             for process in client.list_as::<Process>(&path).await? {
                 if let Some(app) = process.app().filter(|_| process.instances > 0 || process.kind == "web") {
-                    let running = process.process_instances.iter().filter(|row| row.state == "RUNNING").count();
-                    let count = format!("{}:{running}/{}", process.kind, process.instances);
+                    let count = format!("{}:{}", process.kind, count_of_running(&process));
                     counts.entry(app.to_owned()).or_default().push(count);
                 }
             }
@@ -67,6 +66,14 @@ pub(super) async fn apps(session: &Session, args: AppsArgs) -> Result<(), CliErr
     });
     let empty = "There are no apps in this space. Push one: `slipway push NAME`";
     session.printer.table(&["name", "state", "processes", "routes"], rows.collect(), empty)
+}
+
+/// `2/3`; of instances that crashed it is said: the app is started, and does not run.
+fn count_of_running(process: &Process) -> String {
+    let of = |holds: fn(&Stats) -> bool| process.process_instances.iter().filter(|row| holds(row)).count();
+    let (running, crashed) = (of(|row| row.state == "RUNNING"), of(Stats::has_crashed));
+    let crashed = if crashed > 0 { format!(" ({crashed} crashed)") } else { String::new() };
+    format!("{running}/{}{crashed}", process.instances)
 }
 
 /// One app with its processes, instances, routes and droplet.
@@ -129,6 +136,7 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         session.printer.data(&format!("\n{}", under_way(&found.name, deployment)))?;
     }
     let kinds: Vec<String> = shown.iter().map(|(process, _)| text(process, "/type")).collect();
+    let mut crashes = false;
     for (process, rows) in &shown {
         let decoded: Process = decode(process.clone(), "processes")?;
         let stats: Vec<Stats> = decode(rows.clone(), "stats")?;
@@ -144,6 +152,14 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
             let header = ["", "state", "uptime", "cpu", "memory", "disk", "details"];
             session.printer.table(&header, stats.iter().map(instance_row).collect(), "")?;
         }
+        crashes |= stats.iter().any(Stats::has_crashed);
+    }
+    if crashes {
+        session.printer.say(&format!(
+            "\nWhat crashes is started again: three times at once, then after 30 s, twice as long each time up to 16 min. \
+             `slipway logs {} -n 50` shows its last lines.",
+            found.name
+        ));
     }
     Ok(())
 }
@@ -186,8 +202,15 @@ fn instance_row(row: &Stats) -> Vec<String> {
         format!("{:.1}%", usage.cpu * 100.0),
         of(usage.mem, row.mem_quota),
         of(usage.disk, row.disk_quota),
-        row.details.clone().unwrap_or_default(),
+        details(row),
     ]
+}
+
+/// What is to be said of an instance; of one that crashed also how often in a row.
+fn details(row: &Stats) -> String {
+    let crashes = if row.crashes > 0 { format!("crash {} in a row", row.crashes) } else { String::new() };
+    let parts = [crashes, row.details.clone().unwrap_or_default()];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 fn duration(seconds: u64) -> String {
@@ -306,4 +329,28 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
     };
     session.printer.say(&format!("'{}' is deleted{with}.{stay}", app.name));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_crashed_is_counted_beside_what_runs() {
+        let rows = |states: &[&str]| -> Process {
+            let rows: Vec<Value> = states.iter().map(|state| json!({ "index": 0, "state": state })).collect();
+            serde_json::from_value(json!({ "guid": "p", "type": "web", "instances": 3, "process_instances": rows }))
+                .expect("a process")
+        };
+        assert_eq!(count_of_running(&rows(&["RUNNING", "STARTING"])), "1/3");
+        assert_eq!(count_of_running(&rows(&["RUNNING", "CRASHED", "CRASHED"])), "1/3 (2 crashed)");
+    }
+
+    #[test]
+    fn an_instance_says_how_often_it_crashed() {
+        let row = |value: Value| -> Stats { serde_json::from_value(value).expect("a row") };
+        assert_eq!(details(&row(json!({ "crashes": 4, "details": "exit 3" }))), "crash 4 in a row: exit 3");
+        assert_eq!(details(&row(json!({ "details": "fetching" }))), "fetching");
+        assert_eq!(details(&row(json!({}))), "");
+    }
 }

@@ -59,7 +59,7 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
     let row = |revision: &Value| {
         let guid = text(revision, "/guid");
         let state = match () {
-            () if text(revision, "/deployable") == "false" => "gone",
+            () if text(revision, "/deployable") == "false" => "files deleted",
             () if fate.running.contains(&guid) => "runs",
             () if fate.failed.contains(&guid) => "failed",
             () => "",

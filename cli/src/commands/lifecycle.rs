@@ -98,7 +98,7 @@ pub(super) async fn replace(
     let place = "instance by instance; the old version serves meanwhile";
     session.printer.say(&format!("Replacing '{}' {place} …", app.name));
     let runs = match bring {
-        Bring::Current => "runs with its settings of now",
+        Bring::Current => "runs with its current settings",
         Bring::Droplet(_) => NEW_VERSION,
         Bring::Revision(_) => "runs that version again",
     };

@@ -25,6 +25,9 @@ const WAITING: Duration = Duration::from_secs(3);
 pub(super) async fn run(session: &Session, args: RunArgs) -> Result<Exit, CliError> {
     let body = body(&command_line(&args.command), None, args.memory.as_deref(), args.disk.as_deref())?;
     let app = session.app_or_default(args.name).await?;
+    if is_bare_shell(&args.command) {
+        session.printer.say("A task has no input, so a shell alone ends at once; give it a command: `-- bash -c '…'`.");
+    }
     match follow(session, &app, body).await {
         // The command has said itself what was wrong.
         Err(CliError::TaskFailed { code: Some(code), .. }) => Ok(Exit::Task(code)),
@@ -118,6 +121,12 @@ fn print(session: &Session, line: &Line) -> Result<(), CliError> {
     printer.data(&text)
 }
 
+/// Whether the command is a shell that would ask for commands.
+fn is_bare_shell(words: &[String]) -> bool {
+    let [word] = words else { return false };
+    matches!(word.rsplit('/').next(), Some("bash" | "sh"))
+}
+
 /// A command for the shell that starts tasks: one word is a whole command line, several are a command and its arguments as
 /// they are.
 fn command_line(words: &[String]) -> String {
@@ -145,6 +154,13 @@ mod tests {
         assert_eq!(line(&["node -v | cat"]), "node -v | cat");
         assert_eq!(line(&["node", "-v"]), "node -v");
         assert_eq!(line(&["echo", "a b", "", "it's", "$HOME"]), r"echo 'a b' '' 'it'\''s' '$HOME'");
+    }
+
+    #[test]
+    fn a_shell_without_a_command_is_known() {
+        let bare = |words: &[&str]| is_bare_shell(&words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        assert!(bare(&["bash"]) && bare(&["/bin/sh"]));
+        assert!(!bare(&["bash", "-c", "ls"]) && !bare(&["bash -c ls"]) && !bare(&["node"]));
     }
 
     #[test]

@@ -69,7 +69,13 @@ fn assignments(words: &[String]) -> Result<(Option<String>, Map<String, Value>),
                     .split_once('=')
                     .filter(|(name, _)| !name.is_empty())
                     // The value may be a secret that slipped into the wrong place.
-                    .ok_or_else(|| usage("One of the words is not of the form NAME=VALUE.".to_owned()))?;
+                    .ok_or_else(|| match pair.as_str() {
+                        // All words may be values, so the global flags come first.
+                        "-v" | "-q" | "--verbose" | "--quiet" | "--json" => {
+                            usage(format!("'{pair}' is taken for a variable here; write it before `set-env`."))
+                        }
+                        _ => usage("One of the words is not of the form NAME=VALUE.".to_owned()),
+                    })?;
                 var.insert(name.to_owned(), value.into());
             }
         }

@@ -209,7 +209,14 @@ impl Check<'_> {
             if let Some((_, instead)) = OLD_KEYS.iter().find(|(old, _)| *old == key) {
                 self.warnings.push(format!("{}: the key '{key}' has no effect any more; use {instead}", self.place));
             } else if !known.iter().any(|keys| keys.contains(&key.as_str())) {
-                self.warnings.push(format!("{}: the key '{key}' is unknown and ignored", self.place));
+                let meant = known
+                    .iter()
+                    .flat_map(|keys| *keys)
+                    .filter(|one| strsim::damerau_levenshtein(one, &key) <= (key.chars().count() / 3).clamp(1, 3))
+                    .min_by_key(|one| strsim::damerau_levenshtein(one, &key))
+                    .map(|one| format!("; did you mean '{one}'?"))
+                    .unwrap_or_default();
+                self.warnings.push(format!("{}: the key '{key}' is unknown and ignored{meant}", self.place));
             }
         }
     }

@@ -94,7 +94,7 @@ pub enum ManifestError {
         names: Vec<String>,
     },
     /// Neither a name nor a manifest.
-    #[error("No app is named: there is no name, no manifest.yml, and the directory's name is none for an app")]
+    #[error("No app is named: there is no name, no manifest.yml, and the directory's name cannot be an app's name")]
     NoName,
     /// Flags for one app, several apps.
     #[error("The flags can be meant for one app only, but the manifest has several")]
@@ -149,7 +149,7 @@ pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, Ma
     }
     let problems = check::apps(&apps, &mut warnings);
     if !problems.is_empty() {
-        return Err(ManifestError::Invalid { file: label, problems });
+        return Err(invalid(label, problems, warnings));
     }
     let base = file.as_deref().and_then(Path::parent).unwrap_or(directory);
     let entries = apps.iter().map(|app| entry(app, flags, base, directory)).collect();
@@ -161,6 +161,12 @@ pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, Ma
         return Err(ManifestError::TooLarge { file: label, bytes: yaml.len() });
     }
     Ok(Manifest { yaml, apps: entries, warnings })
+}
+
+/// What is only odd, such as a key with a typing error, is told with the mistakes: it is most often one as well.
+fn invalid(file: String, mut problems: Vec<String>, warnings: Vec<String>) -> ManifestError {
+    problems.extend(warnings);
+    ManifestError::Invalid { file, problems }
 }
 
 /// The app that a command without a name means: the only one of the manifest, else the one named as the directory is.
@@ -231,7 +237,7 @@ fn read(path: &Path, values: &variables::Variables) -> Result<(Vec<Mapping>, Vec
     let mut warnings = Vec::new();
     let (apps, problems) = check::root(&mut root, &text, &mut warnings);
     if !problems.is_empty() {
-        return Err(ManifestError::Invalid { file: label, problems });
+        return Err(invalid(label, problems, warnings));
     }
     // Only what is sent needs values: a template that no app uses may stay open.
     let mut apps = Value::Sequence(apps.into_iter().map(Value::Mapping).collect());

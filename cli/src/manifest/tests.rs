@@ -158,7 +158,7 @@ fn unknown_keys_pass_through_and_are_named() {
     insta::assert_debug_snapshot!(manifest.warnings, @r#"
     [
         "the manifest's key 'colour' is unknown and ignored",
-        "app 'a': the key 'memroy' is unknown and ignored",
+        "app 'a': the key 'memroy' is unknown and ignored; did you mean 'memory'?",
         "app 'a': the key 'host' has no effect any more; use routes",
     ]
     "#);

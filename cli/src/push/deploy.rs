@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::start::{Before, NO_ROOM, Patience, StartTimings, show_last_lines, stats_of, summary};
+use super::start::{
+    Before, NO_ROOM, Patience, SILENCE, StartTimings, show_last_lines, stats_of, still_waiting, summary,
+};
 use super::{PushError, elapsed, limit};
 use crate::args::{Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Stats};
@@ -30,7 +32,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
 /// What takes over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bring<'a> {
-    /// The app's droplet with its settings of now.
+    /// The app's droplet with its current settings.
     Current,
     /// A droplet.
     Droplet(&'a str),
@@ -138,7 +140,7 @@ pub(crate) async fn follow(
     let begun = Instant::now();
     let mut watch = Watch::new(limit(session, "CF_STARTUP_TIMEOUT", 5));
     let mut timings = StartTimings::default();
-    let mut told = String::new();
+    let (mut told, mut spoke) = (String::new(), Instant::now());
     loop {
         match (deployment.status.value.as_str(), deployment.status.reason.as_str()) {
             ("FINALIZED", "DEPLOYED") => {
@@ -172,7 +174,11 @@ pub(crate) async fn follow(
         let state = progress(&rows, wanted);
         if state != told && (begun.elapsed() > Duration::from_secs(1) || rows.iter().any(|row| row.state == "DOWN")) {
             session.printer.say(&format!("   {state}"));
-            told = state;
+            (told, spoke) = (state, Instant::now());
+        }
+        if spoke.elapsed() > SILENCE {
+            session.printer.say(&still_waiting(app, begun));
+            spoke = Instant::now();
         }
         if let Some(reason) = watch.verdict(&rows, Instant::now()) {
             show_last_lines(session, app).await;

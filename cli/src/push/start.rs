@@ -22,6 +22,8 @@ const EAGER: Duration = Duration::from_secs(3);
 pub(super) const NO_ROOM: Duration = Duration::from_secs(30);
 /// Lines shown of an app that crashed.
 const CRASH_LINES: usize = 30;
+/// After so long without a word the start is said to go on.
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +194,7 @@ pub(crate) async fn wait_until_running(
     let limit = limit(session, "CF_STARTUP_TIMEOUT", 5);
     let mut slowest = StartTimings::default();
     let mut nowhere_since: Option<Instant> = None;
-    let mut told = String::new();
+    let (mut told, mut spoke) = (String::new(), Instant::now());
     while !waiting.is_empty() {
         let mut nowhere = None;
         let mut states = Vec::new();
@@ -234,6 +236,11 @@ pub(crate) async fn wait_until_running(
         if !state.is_empty() && state != told && (waits || begun.elapsed() > Duration::from_secs(1)) {
             session.printer.say(&format!("   {state}"));
             told.clone_from(&state);
+            spoke = Instant::now();
+        }
+        if spoke.elapsed() > SILENCE {
+            session.printer.say(&still_waiting(app, begun));
+            spoke = Instant::now();
         }
         if !waiting.is_empty() && begun.elapsed() > limit {
             show_last_lines(session, app).await;
@@ -245,6 +252,15 @@ pub(crate) async fn wait_until_running(
         }
     }
     Ok(slowest)
+}
+
+/// Said after a while in which nothing changed.
+pub(super) fn still_waiting(app: &App, begun: Instant) -> String {
+    format!(
+        "   still waiting after {} s; `slipway logs {} -n 20` shows what it says",
+        begun.elapsed().as_secs(),
+        app.name
+    )
 }
 
 /// Of an instance that no cell has.
@@ -261,7 +277,7 @@ pub(crate) fn summary(rows: &[Stats]) -> String {
             let word = match (state, details.is_empty()) {
                 ("DOWN", false) => WAITS.to_owned(),
                 // Without a reason it has none: it is a moment old.
-                ("DOWN", true) => "about to be placed".to_owned(),
+                ("DOWN", true) => "waiting for a place".to_owned(),
                 _ => state.to_lowercase(),
             };
             parts.push(format!("{} {word}{details}", of_state.len()));
@@ -381,7 +397,7 @@ mod tests {
         let rows = [row("RUNNING", "a", None), row("STARTING", "b", Some("fetching")), row("RUNNING", "c", None)];
         assert_eq!(summary(&rows), "2 running, 1 starting (fetching)");
         assert_eq!(summary(&[]), "no instance yet");
-        assert_eq!(summary(&[row("DOWN", "d", None)]), "1 about to be placed");
+        assert_eq!(summary(&[row("DOWN", "d", None)]), "1 waiting for a place");
         assert_eq!(summary(&[row("DOWN", "d", Some("needs 64 MiB"))]), "1 waiting for room (needs 64 MiB)");
     }
 }
