@@ -71,6 +71,36 @@ pub(crate) async fn a_static_site_is_pushed_served_and_scaled(platform: &mut Pla
     .await
 }
 
+/// What a visitor is being sent comes to its end, whatever the server does at SIGTERM by itself.
+pub(crate) async fn a_download_outlives_the_instance_it_comes_from(platform: &mut Platform) -> anyhow::Result<()> {
+    const MIB: usize = 1 << 20;
+    /// More than all buffers between the server and the visitor hold, by far.
+    const SIZE: usize = 64 * MIB;
+    let site = tempfile::tempdir()?;
+    std::fs::write(site.path().join("Staticfile"), "")?;
+    std::fs::write(site.path().join("index.html"), "a site")?;
+    std::fs::write(site.path().join("large.bin"), vec![7; SIZE])?;
+    platform.ok(&["push", "downloads", "-p", &site.path().to_string_lossy(), "-m", "64M", "-k", "256M"])?;
+    let client = platform.client(&Platform::host("downloads"))?;
+    let mut answer = client.get(format!("{}/large.bin", platform.url("downloads"))).send().await?;
+    ensure!(answer.status() == 200, "{}", answer.status());
+    let mut restart = platform.spawn(&["restart", "downloads", "--strategy", "rolling"])?;
+    // The visitor takes some seconds, longer than the replacement and shorter than what an app has to end.
+    let (mut come, mut clock) = (0, tokio::time::interval(Duration::from_millis(100)));
+    while let Some(chunk) = answer.chunk().await.with_context(|| format!("the download was cut after {come} bytes"))? {
+        if come / MIB != (come + chunk.len()) / MIB {
+            clock.tick().await;
+        }
+        come += chunk.len();
+    }
+    ensure!(come == SIZE, "{come} of {SIZE} bytes came");
+    ensure!(restart.wait()?.success(), "the restart failed");
+    let (status, _) = platform.get("downloads", "/").await?;
+    ensure!(status == 200, "the new instance serves: {status}");
+    platform.ok(&["delete", "downloads", "-f", "-r"])?;
+    Ok(())
+}
+
 pub(crate) async fn a_binary_is_pushed_served_and_scaled(platform: &mut Platform) -> anyhow::Result<()> {
     push_serve_scale(platform, "binary", "binary").await
 }

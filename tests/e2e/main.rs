@@ -48,6 +48,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     examples::node_is_pushed_served_and_scaled,
     examples::python_is_pushed_served_and_scaled,
     examples::a_static_site_is_pushed_served_and_scaled,
+    examples::a_download_outlives_the_instance_it_comes_from,
     examples::a_binary_is_pushed_served_and_scaled,
     examples::the_same_push_again_uploads_nothing,
     examples::environment_logs_events_and_routes,

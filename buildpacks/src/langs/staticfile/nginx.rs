@@ -102,7 +102,9 @@ pub(super) fn configuration(options: &Options, root: &str, passwords: Option<&st
     text + "}\n"
 }
 
-/// The script that completes the configuration and becomes nginx.
+/// The script that completes the configuration and runs nginx. The platform stops an app with SIGTERM, at which nginx cuts
+/// off what it is sending; at SIGQUIT it sends that to its end. So the script stays and hands one on as the other. A signal
+/// ends the shell's `wait`, which is begun again for as long as nginx is there.
 pub(super) fn boot(http2: bool) -> String {
     let listen = if http2 { "\"$PORT http2\"" } else { "\"$PORT${ENABLE_HTTP2:+ http2}\"" };
     format!(
@@ -117,7 +119,14 @@ case "${{FORCE_HTTPS:-false}}" in
   *) redirect='' ;;
 esac
 sed -i -e "s|@LISTEN@|$listen|g" -e "s|@TMP@|$directory|g" -e "s|#FORCE_HTTPS#|$redirect|" "$configuration"
-exec /usr/sbin/nginx -e stderr -p "$HOME/nginx" -c "$configuration"
+/usr/sbin/nginx -e stderr -p "$HOME/nginx" -c "$configuration" &
+nginx=$!
+trap 'kill -QUIT "$nginx"' TERM
+while :; do
+  status=0
+  wait "$nginx" || status=$?
+  kill -0 "$nginx" 2>/dev/null || exit "$status"
+done
 "#
     )
 }

@@ -47,12 +47,39 @@ fn options_become_configuration() {
     assert!(none.contains("    #FORCE_HTTPS#if"), "the variable turns it on at the start");
 }
 
+/// What stands in for nginx writes down the signal that it gets, takes its time and ends with a status of its own.
+#[test]
+fn a_stop_lets_nginx_end_what_it_is_sending() {
+    let builds = Builds::new(Builtin::Staticfile, &[("Staticfile", ""), ("index.html", "hello")], &[]);
+    builds.stage().unwrap();
+    let home = builds.at("home/app");
+    let text = fs::read_to_string(home.join("boot.sh")).unwrap();
+    let nginx = home.join("nginx-stand-in");
+    fs::write(
+        &nginx,
+        // A shell cannot do it: those that a shell runs in the background ignore SIGQUIT until they say otherwise.
+        "#!/usr/bin/perl\n$| = 1; $SIG{QUIT} = sub { print qq(QUIT\\n); sleep 1; exit 7 };\n\
+         $SIG{TERM} = sub { print qq(TERM\\n); exit 1 }; print qq(ready\\n); sleep 1 while getppid() > 1; exit 9\n",
+    )
+    .unwrap();
+    fs::set_permissions(&nginx, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(home.join("boot.sh"), text.replace("/usr/sbin/nginx", nginx.to_str().unwrap())).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.arg(home.join("boot.sh")).env("HOME", &home).env("TMPDIR", builds.at("home/tmp")).env("PORT", "8080");
+    let mut shell = shell.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(shell.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    std::process::Command::new("kill").arg(shell.id().to_string()).status().unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "QUIT");
+    assert_eq!(shell.wait().unwrap().code(), Some(7), "the script waits and ends as nginx does");
+}
+
 /// Runs the start script of a site with an nginx that shows its configuration.
 fn started(builds: &Builds, variables: &[(&str, &str)]) -> String {
     let home = builds.at("home/app");
     let text = fs::read_to_string(home.join("boot.sh")).unwrap();
-    assert!(text.contains("exec /usr/sbin/nginx "));
-    fs::write(home.join("boot.sh"), text.replace("exec /usr/sbin/nginx ", "exec echo ")).unwrap();
+    assert!(text.contains("\n/usr/sbin/nginx "));
+    fs::write(home.join("boot.sh"), text.replace("\n/usr/sbin/nginx ", "\necho ")).unwrap();
     let mut shell = std::process::Command::new("sh");
     shell.arg(home.join("boot.sh")).env("HOME", &home).env("TMPDIR", builds.at("home/tmp")).env("PORT", "8080");
     shell.env_remove("FORCE_HTTPS").env_remove("ENABLE_HTTP2").envs(variables.iter().copied());
