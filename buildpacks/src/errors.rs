@@ -1,6 +1,7 @@
 //! All that can go wrong with somebody's app, and the words for it: what happened and what to do.
 
 use crate::contract::BuildError;
+use crate::reason;
 
 /// A build came to nothing, by who must change what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +61,8 @@ pub enum Problem {
         step: String,
         /// How it ended.
         status: String,
-        /// What it printed last.
-        last: String,
+        /// What it printed about it, see [`crate::reason`].
+        reason: String,
     },
     /// A foreign buildpack's script failed.
     ScriptFailed {
@@ -71,8 +72,8 @@ pub enum Problem {
         script: &'static str,
         /// How it ended.
         status: String,
-        /// What it printed last.
-        last: String,
+        /// What it printed about it, see [`crate::reason`].
+        reason: String,
     },
     /// A foreign buildpack that is none.
     NotABuildpack {
@@ -182,13 +183,20 @@ impl Problem {
             Self::UnsupportedDependencies { file, advice } => {
                 format!("The dependencies are listed in {file}, which this buildpack does not install. {advice}")
             }
-            Self::StepFailed { buildpack, step, status, last } => format!(
-                "{buildpack}: `{step}` failed ({status}). {}\nTry the same command in a clean copy of the app's directory.",
-                last_words(last)
+            Self::StepFailed { buildpack, step, status, reason } => format!(
+                "The command `{step}` failed: {status} ({buildpack}).\n{}",
+                with_remedy(
+                    reason,
+                    "Correct what it names, or try the same command in a clean copy of the app's directory."
+                )
             ),
-            Self::ScriptFailed { buildpack, script, status, last } => {
-                format!("The buildpack {buildpack} failed in bin/{script} ({status}). {}", last_words(last))
-            }
+            Self::ScriptFailed { buildpack, script, status, reason } => format!(
+                "The script bin/{script} of the buildpack {buildpack} failed: {status}.\n{}",
+                with_remedy(
+                    reason,
+                    "Correct what it names; whoever keeps this buildpack knows what it expects of an app."
+                )
+            ),
             Self::NotABuildpack { buildpack, detail } => format!(
                 "{buildpack} is not a usable buildpack: {detail}. A buildpack has bin/detect, and bin/supply, bin/finalize or \
                  bin/compile at its top, all executable."
@@ -228,10 +236,11 @@ impl Problem {
     }
 }
 
-fn last_words(last: &str) -> String {
-    match last {
-        "" => "It printed nothing.".to_owned(),
-        last => format!("The last that it printed:\n{last}"),
+/// What a program said, and what to do about it.
+fn with_remedy(reason: &str, otherwise: &str) -> String {
+    match reason {
+        "" => format!("It printed nothing. {otherwise}"),
+        reason => format!("{reason}\n{}", reason::remedy(reason, otherwise)),
     }
 }
 
@@ -274,5 +283,35 @@ mod tests {
         .to_error()
         .text;
         assert!(text.contains("\"18\"") && text.contains("22.11.0") && text.contains("package.json"), "{text}");
+    }
+
+    #[test]
+    fn a_command_that_failed_is_named_with_its_end_and_what_to_do() {
+        let text = |reason: &str| {
+            let (buildpack, step) = ("nodejs_buildpack".into(), "npm ci".into());
+            Problem::StepFailed { buildpack, step, status: "exit status 1".into(), reason: reason.into() }
+                .to_error()
+                .text
+        };
+        let known = text("npm error code E404");
+        let lines: Vec<&str> = known.lines().collect();
+        assert_eq!(lines[0], "The command `npm ci` failed: exit status 1 (nodejs_buildpack).");
+        assert_eq!(lines[1], "npm error code E404");
+        assert!(lines[2].starts_with("Correct the package's name"), "{known}");
+        assert!(text("strange").ends_with(
+            "\nstrange\nCorrect what it names, or try the same command in a clean copy of the app's directory."
+        ));
+        assert!(text("").contains("\nIt printed nothing. "));
+        let script = Problem::ScriptFailed {
+            buildpack: "theirs".into(),
+            script: "compile",
+            status: "exit status 3".into(),
+            reason: "why".into(),
+        };
+        let text = script.to_error().text;
+        assert!(
+            text.starts_with("The script bin/compile of the buildpack theirs failed: exit status 3.\nwhy\n"),
+            "{text}"
+        );
     }
 }

@@ -12,6 +12,7 @@ pub mod langs;
 pub mod launch;
 pub mod plan;
 pub mod procfile;
+mod reason;
 pub mod run;
 pub mod source;
 pub mod third_party;

@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::errors::Problem;
+use crate::reason;
 
 /// How often the end of a program is looked for: short beside any build step.
 const POLL: Duration = Duration::from_millis(20);
@@ -22,10 +23,6 @@ const BUSY_TRIES: u32 = 100;
 const LINGER: Duration = Duration::from_secs(2);
 /// Text that is kept when output is captured (`bin/detect`, `bin/release`).
 const CAPTURE: u64 = 1 << 20;
-/// Of what a failed program printed last, lines and bytes that its error repeats: enough for a reason. Clients that follow a
-/// build stop a moment before its end, so that these are the very lines that their users miss.
-const LAST_LINES: usize = 5;
-const LAST_BYTES: usize = 1000;
 
 /// Runs the steps of one phase.
 #[derive(Debug)]
@@ -52,7 +49,8 @@ impl Runner {
         say(&format!("       {text}"));
     }
 
-    /// Runs a program to its end; its output streams to this program's. Gives back its last lines as well.
+    /// Runs a program to its end; its output streams to this program's. Gives back the lines of it that say why it failed as
+    /// well: clients that follow a build stop a moment before its end, so that these are the very lines that their users miss.
     ///
     /// # Errors
     /// [`Problem::TimedOut`], or [`Problem::Platform`] when it cannot be started.
@@ -65,11 +63,11 @@ impl Runner {
             // The receiver may have stopped waiting.
             let _ = sent.send(end);
         })?;
-        Ok((status, last_lines(&end)))
+        Ok((status, reason::of(&end)))
     }
 
     /// Runs a program and gives back what it printed to standard output, at most 1 MiB; its errors stream through, and the
-    /// last lines of them are given back as well.
+    /// lines of them that say why it failed are given back as well.
     ///
     /// # Errors
     /// As [`Runner::run`].
@@ -92,7 +90,7 @@ impl Runner {
             let _ = sent.send(bytes);
         })?;
         let end = end.recv_timeout(LINGER).unwrap_or_default();
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned(), last_lines(&end)))
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned(), reason::of(&end)))
     }
 
     fn supervise(
@@ -144,12 +142,28 @@ impl Runner {
     /// [`Problem::StepFailed`] beside those of [`Runner::run`].
     pub fn step(&self, buildpack: &str, command: &mut Command) -> Result<(), Problem> {
         let step = shown(command);
-        self.detail(&step);
-        let (status, last) = self.run(command)?;
+        self.step_as(buildpack, &step, command)
+    }
+
+    /// As [`Runner::step`], with a name for the command: one with all the options that a build needs is read by nobody.
+    ///
+    /// # Errors
+    /// As [`Runner::step`].
+    pub fn step_as(&self, buildpack: &str, step: &str, command: &mut Command) -> Result<(), Problem> {
+        self.detail(step);
+        let (status, reason) = self.run(command).map_err(|problem| match problem {
+            Problem::TimedOut { limit, .. } => Problem::TimedOut { limit, step: step.to_owned() },
+            other => other,
+        })?;
         if status.success() {
             return Ok(());
         }
-        Err(Problem::StepFailed { buildpack: buildpack.to_owned(), step, status: ended(status), last })
+        Err(Problem::StepFailed {
+            buildpack: buildpack.to_owned(),
+            step: step.to_owned(),
+            status: ended(status),
+            reason,
+        })
     }
 }
 
@@ -203,20 +217,6 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// The last lines that say something, without what would play with a terminal.
-fn last_lines(end: &[u8]) -> String {
-    let text = String::from_utf8_lossy(end);
-    let plain = |line: &str| {
-        // What a progress bar wrote over is gone.
-        let line = line.trim_end().rsplit('\r').next().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).collect::<String>()
-    };
-    let mut lines: Vec<String> =
-        text.lines().rev().map(plain).filter(|line| !line.trim().is_empty()).take(LAST_LINES).collect();
-    lines.reverse();
-    lines.join("\n")
-}
-
 /// Said once, where the output of a build ends before the build does.
 const CUT: &str = "\n-----> The output of this build is cut here: it is larger than is kept. The build goes on.\n";
 
@@ -229,7 +229,10 @@ fn copy(mut reader: impl Read, left: &AtomicU64, show: impl Fn(&[u8])) -> Vec<u8
             break;
         }
         end.extend_from_slice(&buffer[..read]);
-        end.drain(..end.len().saturating_sub(LAST_BYTES));
+        // Not with every piece: what is kept would be moved each time.
+        if end.len() > 2 * reason::LOOKED_AT {
+            end.drain(..end.len() - reason::LOOKED_AT);
+        }
         let before = left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(read as u64)))
             .unwrap_or(0);
@@ -289,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_repeats_the_last_words() {
+    fn a_failure_repeats_what_was_said() {
         let runner = Runner::new(Duration::from_secs(60), 1 << 20);
         let script = "seq 1 500; echo 10%; printf '50%%\\r\\033[31m100%%\\n\\n'; echo no such package >&2; exit 1";
         let Err(problem) = runner.step("x", &mut sh(script)) else { panic!() };
         let text = problem.to_error().text;
-        assert!(text.contains("\n499\n500\n10%\n[31m100%\nno such package\n"), "{text}");
-        assert!(!text.contains("\n498"), "{text}");
+        assert!(text.contains("\n496\n497\n498\n499\n500\n10%\n[31m100%\nno such package\n"), "{text}");
+        assert!(!text.contains("\n495"), "{text}");
         // However long, and also when nothing of it is shown any more.
         let silent = Runner::new(Duration::from_secs(60), 1);
         let Err(problem) = silent.step("x", &mut sh("head -c 100000 /dev/zero | tr '\\0' x; echo; echo why; exit 1"))
@@ -311,7 +314,8 @@ mod tests {
     #[test]
     fn a_loop_is_ended_with_its_children() {
         let runner = Runner::new(Duration::ZERO, 1 << 20);
-        assert!(matches!(runner.run(&mut sh("sleep 1000")), Err(Problem::TimedOut { .. })));
+        let ended = runner.step_as("x", "its name", &mut sh("sleep 1000"));
+        assert_eq!(ended, Err(Problem::TimedOut { limit: 0, step: "its name".into() }));
 
         // The time is over when the child is there, however long that takes.
         let directory = tempfile::tempdir().unwrap();

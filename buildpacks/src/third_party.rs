@@ -71,11 +71,11 @@ impl Foreign<'_> {
     }
 
     fn run(&self, script: &'static str, arguments: &[&Path]) -> Result<(), Problem> {
-        let (status, last) = self
+        let (status, reason) = self
             .runner
             .run(&mut self.command(script, arguments))
             .map_err(|problem| self.unrunnable(script, problem))?;
-        if status.success() { Ok(()) } else { Err(self.failed(script, status, last)) }
+        if status.success() { Ok(()) } else { Err(self.failed(script, status, reason)) }
     }
 
     fn capture(&self, script: &str) -> Result<(std::process::ExitStatus, String, String), Problem> {
@@ -86,8 +86,8 @@ impl Foreign<'_> {
         Problem::NotABuildpack { buildpack: self.name.to_owned(), detail: detail.to_owned() }
     }
 
-    fn failed(&self, script: &'static str, status: std::process::ExitStatus, last: String) -> Problem {
-        Problem::ScriptFailed { buildpack: self.name.to_owned(), script, status: ended(status), last }
+    fn failed(&self, script: &'static str, status: std::process::ExitStatus, reason: String) -> Problem {
+        Problem::ScriptFailed { buildpack: self.name.to_owned(), script, status: ended(status), reason }
     }
 
     /// What `bin/detect` says, when it accepts the app.
@@ -140,9 +140,9 @@ impl Foreign<'_> {
     pub fn release(&self, deps: &Path, index: usize) -> Result<Vec<ProcessType>, Problem> {
         let mut types = Vec::new();
         if self.has("release") {
-            let (status, text, last) = self.capture("release")?;
+            let (status, text, reason) = self.capture("release")?;
             if !status.success() {
-                return Err(self.failed("release", status, last));
+                return Err(self.failed("release", status, reason));
             }
             let release: Option<Release> = serde_norway::from_str(&text).map_err(|error| Problem::BadFile {
                 file: format!("the output of bin/release of {}", self.name),

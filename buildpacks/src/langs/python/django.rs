@@ -32,20 +32,20 @@ pub(super) fn collect(work: &Workspace<'_>, environment: &Path) -> Result<(), Pr
     python.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUNBUFFERED", "1");
     let step = format!("python {} collectstatic --noinput --traceback", manage.display());
     work.runner.detail(&step);
-    let (status, last) = work.runner.run(&mut python)?;
+    let (status, reason) = work.runner.run(&mut python)?;
     if status.success() {
         return Ok(());
     }
-    if NOT_MEANT.iter().any(|words| last.contains(words)) {
+    if NOT_MEANT.iter().any(|words| reason.contains(words)) {
         work.runner.detail("The project has no place for static files (STATIC_ROOT), so there are none to collect");
         return Ok(());
     }
-    let last = format!("{last}\nTo push without collecting, set {OFF}=1 in the app's environment.");
+    let reason = format!("{reason}\nTo push without collecting, set {OFF}=1 in the app's environment.");
     Err(Problem::StepFailed {
         buildpack: NAME.to_owned(),
         step,
         status: ended(status),
-        last: last.trim_start().to_owned(),
+        reason: reason.trim_start().to_owned(),
     })
 }
 

@@ -133,13 +133,16 @@ fn install(work: &Workspace<'_>, environment: &Path, what: &[&str]) -> Result<()
     let mut pip = work.command("python3");
     pip.args(["-m", "pip", "--python"]).arg(environment.join("bin/python"));
     pip.args(INSTALL).arg("--cache-dir").arg(work.cache.join("pip"));
+    let mut own: Vec<&str> = Vec::new();
     if work.app.join(VENDOR).is_dir() {
         work.runner.detail("Taking packages from the app's vendor directory only");
-        pip.args(["--no-index", "--find-links", VENDOR]);
+        own.extend(["--no-index", "--find-links", VENDOR]);
     }
-    pip.args(what);
+    own.extend(what);
+    pip.args(&own);
     pip.env("SOURCE_DATE_EPOCH", EPOCH).env("PYTHONHASHSEED", "0").env("PIP_ROOT_USER_ACTION", "ignore");
-    work.runner.step(NAME, &mut pip)
+    // As somebody would type it: the other options are about this place, its cache and its screen.
+    work.runner.step_as(NAME, &format!("pip install {}", own.join(" ")), &mut pip)
 }
 
 /// Makes the environment with what is wanted in it, or takes that of the last build.

@@ -176,6 +176,19 @@ fn a_project_that_cannot_collect_is_told_how_to_go_on() {
     assert!(text.contains("no such table") && text.contains("DISABLE_COLLECTSTATIC=1"), "{text}");
 }
 
+#[test]
+fn a_failure_of_pip_is_told_without_the_options_of_this_place() {
+    let mut builds = builds("flask==99\n");
+    builds.file("effect", "echo 'ERROR: No matching distribution found for flask==99' >&2; exit 1");
+    let text = builds.stage().unwrap_err().to_error().text;
+    let first =
+        "The command `pip install -r requirements.txt` failed: exit status 1 (python_buildpack).\nERROR: No matching";
+    assert!(text.starts_with(first) && text.contains("flask==99") && !text.contains("--use-pep517"), "{text}");
+    builds.file("vendor/flask.whl", "");
+    let text = builds.stage().unwrap_err().to_error().text;
+    assert!(text.contains("`pip install --no-index --find-links vendor -r requirements.txt`"), "{text}");
+}
+
 /// What planning says, and the version that it takes.
 fn planned(files: &[(&str, &str)]) -> (Vec<String>, String) {
     let request = request("python");
