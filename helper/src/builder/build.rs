@@ -205,7 +205,10 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
                 .map_err(|error| platform(&format!("{} could not be made", path.display()), error))?;
         }
         let last = index + 1 == count;
-        runner.headline(&planned.name);
+        // A single one was named by detection, which ended just before.
+        if count > 1 {
+            runner.headline(&planned.name);
+        }
         let (types, name, version) = match &buildpack.builtin {
             Some(key) => {
                 let builtin = Builtin::named(key).ok_or_else(|| Problem::UnknownBuildpack(key.clone()))?;

@@ -67,10 +67,10 @@ fn with_request(path: &Path, phase: impl FnOnce(&BuildRequest, &Runner) -> io::R
 }
 
 /// Prints a failure among the build's output, and gives it its place in the answer. Whoever pushes sees the answer below the
-/// output: that it is the end is told here, and in one line why.
+/// output: that it is the end is told here, and in one line why. Cloud Foundry's name for it comes last: it says the least.
 fn told(problem: &Problem) -> slipway_buildpacks::contract::BuildError {
     let error = problem.to_error();
-    println!("-----> {}: {}", error.id, error.text.lines().next().unwrap_or_default());
+    println!("-----> Staging failed: {} [{}]", error.text.lines().next().unwrap_or_default(), error.id);
     error
 }
 
