@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::start::StartHint;
+
 /// Name of the request inside the input directory.
 pub const REQUEST_FILE: &str = "request.json";
 /// Name of the app's package inside the input directory.
@@ -165,6 +167,9 @@ pub struct BuildPlan {
     pub buildpacks: Vec<PlannedBuildpack>,
     /// To be mounted over the stack, lowest first.
     pub layers: Vec<PlannedLayer>,
+    /// What seems to start the app, when nobody says it.
+    #[serde(default)]
+    pub start: Option<StartHint>,
     /// Set when there is nothing to go on with; the build has failed.
     #[serde(default)]
     pub error: Option<BuildError>,

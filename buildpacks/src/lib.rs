@@ -15,6 +15,7 @@ pub mod procfile;
 mod reason;
 pub mod run;
 pub mod source;
+pub mod start;
 pub mod third_party;
 pub mod versions;
 

@@ -74,6 +74,7 @@ pub fn plan(request: &BuildRequest, source: &dyn Source, foreign: Foreign<'_>) -
     }
     let mut notes = broken;
     let mut layers: Vec<PlannedLayer> = Vec::new();
+    let mut start = None;
     for planned in &mut chosen {
         let needs = match &request.buildpacks[planned.index].builtin {
             Some(name) => {
@@ -86,11 +87,13 @@ pub fn plan(request: &BuildRequest, source: &dyn Source, foreign: Foreign<'_>) -
             planned.detect_output.clone_from(&needs.says);
         }
         notes.extend(needs.notes);
+        // The last one's process types are the app's.
+        start = needs.start;
         for (layer, build_only) in needs.layers {
             add(&mut layers, layer, build_only);
         }
     }
-    Ok(Planned { plan: BuildPlan { buildpacks: chosen, layers, error: None }, notes })
+    Ok(Planned { plan: BuildPlan { buildpacks: chosen, layers, start, error: None }, notes })
 }
 
 /// A directory with a page that nobody knows is a site: its page would be no reason to take an app from the others.
@@ -116,6 +119,7 @@ mod tests {
     use super::*;
     use crate::contract::{BuildLimits, BuildPaths, BuildpackRequest};
     use crate::source::Listing;
+    use crate::start::StartHint;
 
     fn layer(kind: &str, name: &str, line: &str, version: &str) -> CatalogueLayer {
         CatalogueLayer {
@@ -210,6 +214,19 @@ mod tests {
             let text = lines(&request(&ALL, false), files).unwrap_err().to_error().text;
             assert!(text.contains(words), "{words}: {text}");
         }
+    }
+
+    #[test]
+    fn what_seems_to_start_an_app_is_planned_when_nobody_says_it() {
+        let files = [("requirements.txt", "flask"), ("app.py", "app = Flask(__name__)"), ("package.json", "{}")];
+        let source = Listing::of(&files);
+        let start = |request: &BuildRequest| plan(request, &source, &mut |_| Ok(None)).unwrap().plan.start;
+        let hint = StartHint { command: "gunicorn app:app".into(), missing: Some("gunicorn".into()) };
+        let mut asked = request(&["python"], false);
+        assert_eq!(start(&asked), Some(hint));
+        assert_eq!(start(&request(&["python", "nodejs"], true)), None, "the last one starts the app");
+        asked.command = Some("python app.py".into());
+        assert_eq!(start(&asked), None);
     }
 
     #[test]

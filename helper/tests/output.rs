@@ -19,6 +19,11 @@ fn zip(path: &Path, files: &[(&str, &str)]) {
 
 /// What both phases print, as long as they succeed.
 fn output(app: &[(&str, &str)], buildpack: &[(&str, &str)], request: Value) -> String {
+    output_of(app, buildpack, request, |_| ())
+}
+
+/// As [`output`], with the plan changed between the phases.
+fn output_of(app: &[(&str, &str)], buildpack: &[(&str, &str)], request: Value, change: fn(&mut Value)) -> String {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     for name in ["in/buildpacks", "out"] {
@@ -40,6 +45,11 @@ fn output(app: &[(&str, &str)], buildpack: &[(&str, &str)], request: Value) -> S
         printed += &String::from_utf8(done.stdout).unwrap();
         if !done.status.success() {
             break;
+        }
+        if phase == "detect" {
+            let mut plan = serde_json::from_slice(&std::fs::read(at("out/plan.json")).unwrap()).unwrap();
+            change(&mut plan);
+            std::fs::write(at("out/plan.json"), plan.to_string()).unwrap();
         }
     }
     printed
@@ -68,4 +78,21 @@ fn the_end_of_a_failed_build_says_first_what_failed() {
     let last = printed.lines().last().unwrap_or_default();
     let said = "-----> Staging failed: The script bin/compile of the buildpack mine failed: exit status 4. [BuildpackCompileFailed]";
     assert_eq!(last, said, "{printed}");
+}
+
+#[test]
+fn what_seems_to_start_an_app_is_said_before_and_after_the_build() {
+    let begins = "  echo 'web: gunicorn app:app' > Procfile\n       or push with -c 'gunicorn app:app'";
+    let app = [("requirements.txt", "flask\n"), ("app.py", "app = Flask(__name__)\n"), ("runtime.txt", "python-3.11")];
+    let layer =
+        json!({ "digest": "ab", "kind": "runtime", "name": "python", "line": "cpython-3.11", "version": "3.11.2" });
+    // Without its buildpack the build installs nothing.
+    let planned = output_of(&app, &[], json!({ "buildpacks": [builtin("python")], "catalogue": [layer] }), |plan| {
+        assert_eq!(plan["start"], json!({ "command": "gunicorn app:app", "missing": "gunicorn" }));
+        plan["buildpacks"] = json!([]);
+    });
+    let at = planned.find(begins).unwrap_or_else(|| panic!("{planned}"));
+    let again = planned.rfind(begins).unwrap_or_default();
+    let end = planned.find("No start command was found").unwrap_or_else(|| panic!("{planned}"));
+    assert!(at < end && end < again, "{planned}");
 }

@@ -17,6 +17,7 @@ use crate::errors::Problem;
 use crate::kept::{Facts, Kept, Seen, Trace, Variables};
 use crate::run::Runner;
 use crate::source::Source;
+use crate::start::StartHint;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Needs<'c> {
     pub layers: Vec<(&'c CatalogueLayer, bool)>,
     /// For the developer.
     pub notes: Vec<String>,
+    /// What seems to start the app, when nobody says it.
+    pub start: Option<StartHint>,
     /// Detection's words, e.g. `nodejs 22.11.0`.
     pub says: String,
 }

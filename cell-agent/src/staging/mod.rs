@@ -254,6 +254,7 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
     }
     let staged = begun.elapsed();
     let mut result = build.collect(answer).await?;
+    result.start_hint = outcome::start_hint(plan.start, &result);
     result.fetch_ms = millis(fetched);
     result.stage_ms = millis(staged.saturating_sub(fetched));
     result.upload_ms = millis(begun.elapsed().saturating_sub(staged));

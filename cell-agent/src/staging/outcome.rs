@@ -1,7 +1,8 @@
 //! From the builder's claims to a result: only layers of the catalogue, only bounded texts.
 
 use slipway_buildpacks::contract::{BuildOutcome, BuildPlan};
-use slipway_protocol::v1::{BuildResult, BuildSpec, DetectedBuildpack, Layer, ProcessType};
+use slipway_buildpacks::start::StartHint as Planned;
+use slipway_protocol::v1::{BuildResult, BuildSpec, DetectedBuildpack, Layer, ProcessType, StartHint};
 
 use super::failure::{Failure, shorten};
 use super::from_catalogue;
@@ -9,6 +10,7 @@ use super::from_catalogue;
 const MOST_PROCESS_TYPES: usize = 100;
 const MOST_BUILDPACKS: usize = 100;
 const MOST_COMMAND: usize = 65_536;
+const MOST_HINT: usize = 200;
 
 /// The layers of a plan, lowest first.
 pub(super) fn planned_layers<'a>(plan: &BuildPlan, spec: &'a BuildSpec) -> Result<Vec<&'a Layer>, Failure> {
@@ -67,6 +69,20 @@ pub(super) fn result(answer: BuildOutcome, spec: &BuildSpec, stack: &str) -> Res
     })
 }
 
+/// What seems to start an app that has no process `web`. People are shown it as something to type into their shell, so it is
+/// of plain characters or it is none; the plan is older than all foreign code but `bin/detect`.
+pub(super) fn start_hint(planned: Option<Planned>, result: &BuildResult) -> Option<StartHint> {
+    let plain = |text: &str, more: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    if result.process_types.iter().any(|process| process.r#type == "web") {
+        return None;
+    }
+    let hint = planned.filter(|hint| plain(&hint.command, " ._/:$-", MOST_HINT))?;
+    let missing = hint.missing.filter(|package| plain(package, "._-", MOST_HINT)).unwrap_or_default();
+    Some(StartHint { command: hint.command, missing })
+}
+
 #[cfg(test)]
 mod tests {
     use slipway_buildpacks::contract::PlannedLayer;
@@ -89,5 +105,25 @@ mod tests {
         let answer = |byte: u8| BuildOutcome { layers: vec![hex::encode([byte; 32])], ..BuildOutcome::default() };
         assert_eq!(result(answer(1), &spec(), "debian12").expect("runtime").layers.len(), 1);
         assert!(result(answer(2), &spec(), "debian12").is_err(), "a build layer is absent at run time");
+    }
+
+    #[test]
+    fn what_people_are_told_to_type_is_harmless() {
+        let hint = |command: &str, missing: &str| {
+            let planned = Planned { command: command.into(), missing: Some(missing.into()) };
+            start_hint(Some(planned), &BuildResult::default()).map(|hint| (hint.command, hint.missing))
+        };
+        let known = "uvicorn main:app --host 0.0.0.0 --port $PORT";
+        assert_eq!(hint(known, "uvicorn"), Some((known.into(), "uvicorn".into())));
+        assert_eq!(hint(known, "x; y"), Some((known.into(), String::new())));
+        for bad in ["", "x'; rm -rf ~; '", "a\nb", "$(id)", "`id`", "\u{1b}[2J", &"x".repeat(201)] {
+            assert_eq!(hint(bad, ""), None, "{bad:?}");
+        }
+        let web = ProcessType { r#type: "web".into(), command: "npm start".into() };
+        let planned = Planned { command: known.into(), missing: None };
+        assert_eq!(
+            start_hint(Some(planned), &BuildResult { process_types: vec![web], ..BuildResult::default() }),
+            None
+        );
     }
 }

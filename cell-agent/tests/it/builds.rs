@@ -100,6 +100,24 @@ async fn a_build_runs_both_phases_and_its_droplet_is_kept_here_and_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_seems_to_start_an_app_goes_from_its_plan_into_the_result() {
+    let script = |_: &SandboxSpec, volume: &Path, phase: &str| {
+        if phase == "detect" {
+            let start = json!({ "command": "gunicorn app:app", "missing": "gunicorn" });
+            write(volume, "plan.json", &json!({ "buildpacks": [], "layers": [], "start": start }));
+        } else {
+            std::fs::write(volume.join("out/droplet.tar.zst"), archive(&[("app/app.py", "")]).0).expect("droplet");
+            write(volume, "result.json", &json!({ "ok": true }));
+        }
+        Program::Exit(exit(0))
+    };
+    let (_, result) = build(script, |_, _| {}).await;
+    assert!(result.ok, "{}", result.error_text);
+    let hint = result.start_hint.expect("a hint");
+    assert_eq!((hint.command.as_str(), hint.missing.as_str()), ("gunicorn app:app", "gunicorn"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_waits_for_its_package_can_be_cancelled() {
     let world = World::new(|_, _| Program::Exit(exit(0))).await;
     let spec = build_spec(&world);

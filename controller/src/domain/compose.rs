@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::services::bindings;
 use super::services::vcap::{BoundService, Delivery};
 use super::specs::{self, AppFacts, Composed, DropletFacts, LayerRef, LayerRow, ProcessFacts, SpecError};
-use super::{DomainError, DomainResult};
+use super::{DomainError, DomainResult, start_hint};
 use crate::context::Context;
 use crate::store::apps::AppRow;
 use crate::store::droplets::DropletRow;
@@ -188,12 +188,8 @@ pub async fn process_spec(
     version: Uuid,
     catalogue: &[LayerRow],
 ) -> DomainResult<[u8; 32]> {
-    let command = command_of(process, droplet).ok_or_else(|| {
-        DomainError::invalid(format!(
-            "The process {:?} has no start command: its buildpack gave none; set one in the manifest (command) or in a Procfile.",
-            process.kind
-        ))
-    })?;
+    let command = command_of(process, droplet)
+        .ok_or_else(|| DomainError::invalid(start_hint::no_command(&process.kind, &droplet.execution_metadata)))?;
     let ports = route_ports_tx(tx, app.guid, &process.kind).await?;
     let facts = ProcessFacts {
         guid: process.guid,

@@ -92,6 +92,7 @@ pub async fn create(
         process_types: source.as_ref().map_or(empty, |source| source.process_types.clone()),
         layers: source.as_ref().map_or_else(|| json!([]), |source| source.layers.clone()),
         sonames: source.as_ref().and_then(|source| source.sonames.clone()),
+        execution_metadata: source.as_ref().map_or_else(String::new, |source| source.execution_metadata.clone()),
     };
     if let Some(size) = new.blob_size {
         stored::check_tx(&mut tx, &context.config.limits, app.guid, size).await?;
@@ -147,6 +148,7 @@ pub async fn receive(
         process_types,
         layers: json!(found.layers),
         sonames: None,
+        execution_metadata: String::new(),
     };
     let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;

@@ -28,6 +28,7 @@ pub mod services;
 pub mod sidecars;
 pub mod specs;
 pub mod stacks;
+pub mod start_hint;
 pub mod stats;
 pub mod stored;
 pub mod tasks;

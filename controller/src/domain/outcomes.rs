@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::audit::Party;
 use super::lifecycle::record;
 use super::specs::LayerRef;
-use super::{DomainError, DomainResult, stored};
+use super::{DomainError, DomainResult, start_hint, stored};
 use crate::blobs::BlobDigest;
 use crate::config::Limits;
 use crate::context::Context;
@@ -186,6 +186,7 @@ fn made(build: &BuildRow, result: &v1::BuildResult) -> Result<Made, String> {
             process_types: Value::Object(process_types),
             layers: json!(layers),
             sonames: serde_json::from_str(&result.sonames_json).ok(),
+            execution_metadata: start_hint::metadata(result.start_hint.as_ref()),
         },
         built_with: result.buildpacks.last().map(|pack| pack.name.clone()),
         cache: result.cache.clone().filter(|cache| cache.digest.len() == 32),

@@ -54,6 +54,7 @@ pub struct NewDroplet {
     pub process_types: Value,
     pub layers: Value,
     pub sonames: Option<Value>,
+    pub execution_metadata: String,
 }
 
 /// Inserts a droplet.
@@ -64,8 +65,8 @@ pub async fn droplet_insert_tx(tx: &mut PgConnection, droplet: &NewDroplet) -> s
     sqlx::query_as!(
         DropletRow,
         "insert into droplet (guid, app_guid, package_guid, build_guid, state, blob, blob_size, unpacked_size, format,
-                              stack, buildpacks, process_types, layers, sonames)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) returning *",
+                              stack, buildpacks, process_types, layers, sonames, execution_metadata)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning *",
         droplet.guid,
         droplet.app_guid,
         droplet.package_guid,
@@ -80,6 +81,7 @@ pub async fn droplet_insert_tx(tx: &mut PgConnection, droplet: &NewDroplet) -> s
         droplet.process_types,
         droplet.layers,
         droplet.sonames,
+        droplet.execution_metadata,
     )
     .fetch_one(tx)
     .await

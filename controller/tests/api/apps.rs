@@ -9,7 +9,7 @@ use slipway_controller::domain::outcomes;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use crate::support::apps::{app_of, build, build_result, catalogue, ready_package, refused};
+use crate::support::apps::{app_of, build, build_result, catalogue, droplet, ready_package, refused, use_droplet};
 use crate::support::{TestController, error};
 
 #[tokio::test]
@@ -308,7 +308,35 @@ async fn a_droplet_of_workers_alone_starts_without_a_web_process() {
     let package = ready_package(&client, &app).await;
     let build = build(&client, &package).await;
     controller.stage(&build).await;
-    crate::support::apps::use_droplet(&client, &app, &build).await;
+    use_droplet(&client, &app, &build).await;
     assert_eq!(web().await["instances"], 1);
+    assert_eq!(restart().await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_starts_an_app_without_a_command_is_told_the_line_that_its_build_guessed() {
+    let controller = TestController::start().await;
+    let client = controller.admin().await;
+    let app = controller.pushed(&client, "web").await;
+    let guid = build(&client, &ready_package(&client, &app).await).await;
+    let hint = v1::StartHint { command: "gunicorn app:app".to_owned(), missing: "gunicorn".to_owned() };
+    let result = v1::BuildResult { process_types: Vec::new(), start_hint: Some(hint), ..build_result(&droplet()) };
+    let id = guid.parse().expect("guid");
+    outcomes::build_completed(&controller.context, AssignmentId::new(), id, 1, Some(result), None).await.expect("ends");
+    // Such a build is a good one: its app may be there for its tasks.
+    use_droplet(&client, &app, &guid).await;
+    let restart = async || client.act(&format!("/v3/apps/{app}/actions/restart")).await;
+    let told = ["no start command", "echo 'web: gunicorn app:app' > Procfile", "Add gunicorn to requirements.txt"];
+    refused(&restart().await, 422, &told);
+    // So is who starts a copy of it, and nobody once there is a command.
+    let (_, done) = client.get(&format!("/v3/builds/{guid}")).await;
+    let source = done["droplet"]["guid"].as_str().expect("a droplet");
+    let relationships = json!({ "relationships": { "app": { "data": { "guid": app } } } });
+    let (_, copy) = client.post(&format!("/v3/droplets?source_guid={source}"), relationships).await;
+    let chosen = json!({ "data": { "guid": copy["guid"] } });
+    client.patch(&format!("/v3/apps/{app}/relationships/current_droplet"), chosen).await;
+    refused(&restart().await, 422, &told);
+    let web = client.get(&format!("/v3/apps/{app}/processes/web")).await.1["guid"].as_str().expect("guid").to_owned();
+    client.patch(&format!("/v3/processes/{web}"), json!({ "command": "python app.py" })).await;
     assert_eq!(restart().await.0, StatusCode::OK);
 }

@@ -15,6 +15,7 @@ use slipway_buildpacks::kept::{self, Trace};
 use slipway_buildpacks::langs::{Builtin, Workspace};
 use slipway_buildpacks::run::Runner;
 use slipway_buildpacks::source::Directory;
+use slipway_buildpacks::start::StartHint;
 use slipway_buildpacks::third_party::Foreign;
 use slipway_buildpacks::{launch, procfile};
 use slipway_layers::{Digest, Limits, unpack_droplet};
@@ -64,7 +65,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
     timings.compile_ms = milliseconds(since);
 
     let process_types = procfile::merge(compiled.types, procfile::read(&Directory(request.paths.app.clone()))?);
-    tell_types(request, &process_types, runner);
+    tell_types(request, plan.start.as_ref(), &process_types, runner);
 
     let since = Instant::now();
     let commands = process_types.iter().map(|process| process.command.as_str()).chain(request.command.as_deref());
@@ -107,11 +108,14 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildOutcom
 }
 
 /// What the developer may expect of the process types and would not get.
-fn tell_types(request: &BuildRequest, types: &[ProcessType], runner: &Runner) {
+fn tell_types(request: &BuildRequest, start: Option<&StartHint>, types: &[ProcessType], runner: &Runner) {
     let has = |kind: &str| types.iter().any(|process| process.kind == kind);
     if types.is_empty() && request.command.is_none() {
-        runner.headline("No start command was found for the web process");
-        runner.detail("The app will not start unless a Procfile (web: …) or `command` in the manifest gives one.");
+        runner.headline("No start command was found for the web process: the app will not start without one");
+        match start {
+            Some(hint) => hint.remedies().iter().for_each(|line| runner.detail(line)),
+            None => runner.detail("Add a Procfile (web: …), push with -c, or set `command` in the manifest."),
+        }
     } else if !has("web") && request.command.is_none() {
         let kinds: Vec<&str> = types.iter().map(|process| process.kind.as_str()).collect();
         runner.headline(&format!("There is no web process: this app has {}", kinds.join(", ")));

@@ -15,6 +15,7 @@ use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
 use crate::errors::Problem;
 use crate::kept::{self, Found};
 use crate::source::Source;
+use crate::start::StartHint;
 use crate::versions;
 
 use self::development::Development;
@@ -109,16 +110,26 @@ fn unread(source: &dyn Source, package: &Value) -> Vec<String> {
     notes
 }
 
-/// What is said before anything is installed when nobody says how the app starts.
-fn without_start(source: &dyn Source, builds: bool) -> String {
+/// What seems to start a server whose package does not say it.
+fn start_hint(source: &dyn Source) -> Option<StartHint> {
     let entry = ["app.js", "main.js", "src/server.js", "src/index.js", "src/app.js"];
-    let entry = entry.into_iter().find(|file| source.has(file)).unwrap_or("dist/server.js");
+    let entry = entry.into_iter().find(|file| source.has(file))?;
+    Some(StartHint { command: format!("node {entry}"), missing: None })
+}
+
+/// What is said before anything is installed when nobody says how the app starts.
+fn without_start(hint: Option<&StartHint>, builds: bool) -> Vec<String> {
     let pages =
         if builds { " Unless its build leaves pages (dist, build or out with an index.html), the" } else { " The" };
-    format!(
-        "No start command: package.json has no start script, and there is no server.js.{pages} app will not start. For a \
-         server, add a file Procfile with the line `web: node {entry}`."
-    )
+    let begin = format!(
+        "No start command: package.json has no start script, and there is no server.js.{pages} app will not start."
+    );
+    match hint {
+        Some(hint) => [format!("{begin} For a server:")].into_iter().chain(hint.remedies()).collect(),
+        None => {
+            vec![format!("{begin} For a server, add a file Procfile with a line such as `web: node dist/server.js`.")]
+        }
+    }
 }
 
 pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
@@ -129,11 +140,13 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
     let mut needs = Needs {
         layers: vec![(node, false)],
         notes: note.into_iter().chain(unread(source, &package)).collect(),
+        start: None,
         says: format!("nodejs {}", node.version),
     };
     // A Procfile without `web` means none.
     if start == Start::Nothing && !source.has("Procfile") {
-        needs.notes.push(without_start(source, builds));
+        needs.start = start_hint(source);
+        needs.notes.extend(without_start(needs.start.as_ref(), builds));
     }
     if may_serve_pages(request, source, &package) {
         // For the pages that it may leave. Without such a layer they are not served.

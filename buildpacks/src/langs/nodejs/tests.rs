@@ -179,7 +179,8 @@ fn what_is_not_read_is_named_before_anything_is_installed() {
 #[test]
 fn that_nothing_starts_the_app_is_said_before_anything_is_installed() {
     let (notes, layers) = planned(&[("package.json", "{}"), ("src/index.js", "")]);
-    assert!(notes[0].contains("No start command") && notes[0].contains("`web: node src/index.js`"), "{notes:?}");
+    assert!(notes[0].contains("No start command"), "{notes:?}");
+    assert_eq!(notes[1], "  echo 'web: node src/index.js' > Procfile");
     assert!(!layers.contains(&"nginx-1.22".to_owned()));
     let (notes, layers) = planned(&[("package.json", r#"{"scripts":{"build":"vite build"}}"#)]);
     assert!(notes[0].contains("dist, build or out"), "{notes:?}");

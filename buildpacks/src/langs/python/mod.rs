@@ -98,10 +98,12 @@ pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Resul
     let mut needs = Needs {
         layers: vec![(python, false)],
         notes: note.into_iter().chain(unread(source)).collect(),
+        start: None,
         says: format!("python {}", python.version),
     };
     if request.command.is_none() && !source.has("Procfile") {
-        needs.notes.push(start::advice(source));
+        needs.start = start::hint(source);
+        needs.notes.extend(start::advice(needs.start.as_ref()));
     }
     // Whether a wheel exists is known only after asking the index, so the tools come along.
     if dependencies.is_some() {

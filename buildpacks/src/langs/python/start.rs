@@ -3,6 +3,7 @@
 
 use super::REQUIREMENTS;
 use crate::source::Source;
+use crate::start::StartHint;
 
 /// Modules at the top that are looked into.
 const MOST_FILES: usize = 30;
@@ -18,19 +19,22 @@ const FRAMEWORKS: [(&str, &str, &str); 5] = [
 const USUAL: [&str; 5] = ["app.py", "main.py", "wsgi.py", "server.py", "application.py"];
 
 /// What is said before anything is installed.
-pub(super) fn advice(source: &dyn Source) -> String {
-    let begin = "No start command: the app will not start unless";
-    let Some((command, server)) = suggestion(source) else {
-        return format!("{begin} a Procfile gives one, for example with the line `web: python app.py`.");
-    };
+pub(super) fn advice(hint: Option<&StartHint>) -> Vec<String> {
+    let begin = "No start command: the app will be built, but it will not start.";
+    match hint {
+        Some(hint) => [format!("{begin} This seems to be the one:")].into_iter().chain(hint.remedies()).collect(),
+        None => vec![format!(
+            "{begin} Add a file Procfile with a line such as `web: python app.py`, push with -c, or set `command` in the manifest."
+        )],
+    }
+}
+
+/// What seems to start the app.
+pub(super) fn hint(source: &dyn Source) -> Option<StartHint> {
+    let (command, server) = suggestion(source)?;
     let wanted = source.read(REQUIREMENTS).unwrap_or_default().to_lowercase();
-    let also = match server {
-        Some(server) if source.has(REQUIREMENTS) && !wanted.contains(server) => {
-            format!(" Add {server} to {REQUIREMENTS} as well.")
-        }
-        _ => String::new(),
-    };
-    format!("{begin} a Procfile gives one. It seems to be:  web: {command}{also}")
+    let missing = server.filter(|server| source.has(REQUIREMENTS) && !wanted.contains(server));
+    Some(StartHint { command, missing: missing.map(str::to_owned) })
 }
 
 fn suggestion(source: &dyn Source) -> Option<(String, Option<&'static str>)> {
@@ -92,10 +96,18 @@ mod tests {
     #[test]
     fn a_server_that_is_not_installed_is_named() {
         let app = ("app.py", "app = Flask(__name__)");
-        let without = advice(&Listing::of(&[app, ("requirements.txt", "flask\n")]));
-        assert!(without.contains("web: gunicorn app:app") && without.contains("Add gunicorn"), "{without}");
-        let with = advice(&Listing::of(&[app, ("requirements.txt", "flask\nGunicorn==23\n")]));
-        assert!(!with.contains("Add"), "{with}");
-        assert!(advice(&Listing::default()).contains("web: python app.py"));
+        let told = |files: &[(&str, &str)]| advice(hint(&Listing::of(files)).as_ref());
+        let without = told(&[app, ("requirements.txt", "flask\n")]);
+        assert_eq!(
+            without[1..],
+            [
+                "  echo 'web: gunicorn app:app' > Procfile",
+                "or push with -c 'gunicorn app:app', or set `command` in the manifest.",
+                "Add gunicorn to requirements.txt as well.",
+            ]
+        );
+        let with = told(&[app, ("requirements.txt", "flask\nGunicorn==23\n")]);
+        assert_eq!(with, without[..3]);
+        assert!(told(&[])[0].contains("`web: python app.py`"));
     }
 }
