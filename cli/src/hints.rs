@@ -123,6 +123,9 @@ fn of_client(error: &ClientError) -> String {
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
             "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
         }
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("no start command")) => {
+            "Give it a start command as the lines above say, then push again.".to_owned()
+        }
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
         }
@@ -180,9 +183,7 @@ fn of_push(error: &PushError) -> String {
                 "Check that -p points at the app's files (package.json, requirements.txt, index.html, Procfile …), or name a buildpack with -b."
                     .to_owned()
             }
-            "BuildpackCompileFailed" | "BuildpackReleaseFailed" => {
-                "The lines above say what the buildpack missed; correct the app and push again.".to_owned()
-            }
+            "BuildpackCompileFailed" | "BuildpackReleaseFailed" => "Correct the app as the lines above say, then push again.".to_owned(),
             "BuildCancelled" => {
                 format!("Another push of '{app}' has taken its place, or somebody has ended it; push again if neither was meant.")
             }
