@@ -76,6 +76,63 @@ async fn a_request_under_way_is_answered_while_its_server_ends() {
     assert_eq!(cell.leftovers(), Vec::<String>::new());
 }
 
+/// A program that has written the whole of its answer is done; its visitor has only begun to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_arrives_though_its_program_has_ended() {
+    use std::io::{Read as _, Write as _};
+    /// Fits into the kernel's buffer of the program, and not into the visitor's.
+    const SIZE: usize = 24 << 10;
+    let cell = Cell::new().await;
+    let server = format!(
+        "busybox printf '#!/bin/sh\\nread line; exec busybox dd if=/dev/zero bs={SIZE} count=1\\n' >/tmp/worker; \
+         chmod +x /tmp/worker; echo up; nc -l -p 8080 -e /tmp/worker; echo sent; "
+    );
+    let stays = format!("{server} trap 'exit 5' TERM; while true; do sleep 0.1; done");
+    let ends = format!("{server} exit 5");
+    for (slot, script, stop, reads) in
+        [(0, &stays, Some(LIMIT), true), (1, &ends, None, true), (2, &stays, Some(Duration::from_millis(300)), false)]
+    {
+        let spec = cell.script(slot, script);
+        cell.runtime.start(spec.clone()).await.unwrap();
+        cell.until_output(spec.id, "up").await;
+        cell.runtime.gate(slot, true).await.unwrap();
+        let address = std::net::SocketAddr::new(cell.runtime.address(slot).into(), 8080);
+        let connected = std::sync::Mutex::new(None);
+        let connected = &connected;
+        privileged::eventually("the server listens", LIMIT, || async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4 << 10).unwrap();
+            let stream = socket.connect(address).await?;
+            *connected.lock().unwrap() = Some(stream);
+            std::io::Result::Ok(())
+        })
+        .await;
+        let mut visitor = connected.lock().unwrap().take().unwrap().into_std().unwrap();
+        visitor.set_nonblocking(false).unwrap();
+        visitor.write_all(b"GET / HTTP/1.0\n").unwrap();
+        cell.until_output(spec.id, "sent").await;
+        let reader = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            let mut answer = Vec::new();
+            if reads {
+                visitor.set_read_timeout(Some(LIMIT)).unwrap();
+                visitor.read_to_end(&mut answer).unwrap();
+            }
+            (answer.len(), visitor)
+        });
+        let exit = match stop {
+            Some(grace) => cell.runtime.stop(spec.id, grace).await,
+            None => cell.runtime.wait(spec.id).await,
+        };
+        let exit = exit.unwrap();
+        assert_eq!((exit.code, exit.signal, exit.platform_fault), (5, None, false), "{script}");
+        cell.runtime.destroy(spec.id).await.unwrap();
+        let (come, _visitor) = reader.await.unwrap();
+        assert_eq!(come, if reads { SIZE } else { 0 }, "{script}");
+    }
+    assert_eq!(cell.leftovers(), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_are_not_asked_to_end_and_go_with_their_master() {
     let cell = Cell::new().await;

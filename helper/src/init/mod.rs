@@ -13,6 +13,7 @@ mod network;
 mod output;
 mod root;
 mod supervise;
+mod unsent;
 mod users;
 
 use std::fs::File;

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use caps::{CapSet, Capability};
 use nix::fcntl::OFlag;
@@ -22,6 +22,7 @@ use super::app::Pipes;
 use super::at;
 use super::leave::{End, Leave, Reaped};
 use super::output::{Log, Stream};
+use super::unsent;
 
 const EVERYBODY: Pid = Pid::from_raw(-1);
 
@@ -110,8 +111,29 @@ impl Supervisor {
             }
             log.close();
         }
+        self.let_the_kernel_send();
         self.record(status, &names);
         std::process::exit(0)
+    }
+
+    /// Waits for what the programs have written and the kernel has not sent yet, not beyond the grace of a stop.
+    fn let_the_kernel_send(&mut self) {
+        let begun = Instant::now();
+        loop {
+            while let Ok(Some(event)) = self.signals.read_signal() {
+                match i32::try_from(event.ssi_signo).unwrap_or_default() {
+                    KILL_SIGNAL => self.leave.killed = true,
+                    libc::SIGCHLD => {}
+                    _ => self.ending = true,
+                }
+            }
+            let most = if self.ending { unsent::IN_A_STOP } else { unsent::AFTER_AN_END };
+            if self.leave.killed || begun.elapsed() > most || !unsent::is_there() {
+                return;
+            }
+            // A signal ends the pause.
+            let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], unsent::PAUSE);
+        }
     }
 
     /// Waits for something and deals with it. Returns which program ended the sandbox and how, once one has.
