@@ -79,7 +79,7 @@ async fn a_request_under_way_is_answered_while_its_server_ends() {
 /// A program that has written the whole of its answer is done; its visitor has only begun to read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_written_arrives_though_its_program_has_ended() {
-    use std::io::{Read as _, Write as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     /// Fits into the kernel's buffer of the program, and not into the visitor's.
     const SIZE: usize = 24 << 10;
     let cell = Cell::new().await;
@@ -107,16 +107,15 @@ async fn what_was_written_arrives_though_its_program_has_ended() {
             std::io::Result::Ok(())
         })
         .await;
-        let mut visitor = connected.lock().unwrap().take().unwrap().into_std().unwrap();
-        visitor.set_nonblocking(false).unwrap();
-        visitor.write_all(b"GET / HTTP/1.0\n").unwrap();
+        let mut visitor = connected.lock().unwrap().take().unwrap();
+        visitor.write_all(b"GET / HTTP/1.0\n").await.unwrap();
         cell.until_output(spec.id, "sent").await;
-        let reader = tokio::task::spawn_blocking(move || {
-            std::thread::sleep(Duration::from_millis(300));
+        let reader = tokio::spawn(async move {
+            // So that the end comes first.
+            tokio::time::sleep(Duration::from_millis(300)).await;
             let mut answer = Vec::new();
             if reads {
-                visitor.set_read_timeout(Some(LIMIT)).unwrap();
-                visitor.read_to_end(&mut answer).unwrap();
+                tokio::time::timeout(LIMIT, visitor.read_to_end(&mut answer)).await.expect("in time").unwrap();
             }
             (answer.len(), visitor)
         });
