@@ -146,7 +146,7 @@ fn of_client(error: &ClientError) -> String {
         ClientError::Address { .. } => "Write it as https://api.example.com".to_owned(),
         ClientError::Authority { .. } => "Set SLIPWAY_CA to a PEM file with the certificate of the cluster's authority.".to_owned(),
         ClientError::Unreachable { .. } => {
-            "Check the address with `slipway target` and that the platform runs (`slipway status` on its machine).".to_owned()
+            "Check the address with `slipway target` and that the platform runs: on its machine `slipway status` says so and `slipway up` starts it.".to_owned()
         }
         ClientError::Untrusted { .. } => {
             "Set SLIPWAY_CA to the file with the cluster's authority and log in again, or use --skip-ssl-validation."
@@ -167,6 +167,20 @@ fn of_client(error: &ClientError) -> String {
 
 /// Of a refusal for which there is no better advice.
 fn refused(errors: &[ApiErrorEntry]) -> &'static str {
+    let says = |word: &str| errors.iter().any(|entry| entry.detail.to_lowercase().contains(word));
+    for (word, advice) in [
+        ("buildpack", "`slipway buildpacks` lists the buildpacks."),
+        (
+            "quota",
+            "Ask for less, or ask whoever manages the org for a larger quota; `slipway quotas` shows what they allow.",
+        ),
+        ("domain", "`slipway domains` lists the domains of the org."),
+        ("service instance", "`slipway services` lists the services of the space."),
+    ] {
+        if says(word) {
+            return advice;
+        }
+    }
     if errors.iter().any(|entry| !entry.detail.is_empty()) {
         "With --verbose the request and the whole answer are shown."
     } else {

@@ -44,6 +44,8 @@ impl Output {
 pub(crate) struct Printer {
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,
+    /// What is said behind a failure.
+    last: Mutex<Option<String>>,
     terminal: bool,
     screen: bool,
     options: GlobalOptions,
@@ -54,6 +56,7 @@ impl Printer {
         Self {
             out: Mutex::new(output.out),
             err: Mutex::new(output.err),
+            last: Mutex::default(),
             terminal: output.terminal,
             screen: output.screen,
             options,
@@ -125,6 +128,13 @@ impl Printer {
         self.line(text);
     }
 
+    /// Talk that belongs behind the error and the hint of a command that fails.
+    pub(crate) fn say_last(&self, text: String) {
+        if !self.options.quiet {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        }
+    }
+
     /// Talk that a script wants to see as well.
     pub(crate) fn warn(&self, text: &str) {
         self.line(&format!("Warning: {}", printable(text)));
@@ -152,6 +162,9 @@ impl Printer {
             self.line(&body.to_string());
         } else {
             self.line(&format!("Error: {}\nHint: {hint}", printable(&text)));
+        }
+        if let Some(text) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.line(&text);
         }
     }
 

@@ -90,7 +90,7 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
         Unfinished::Uploading { app, first } => {
             printer.say(&format!("Interrupted: nothing of the upload is used{}", as_it_was(&app, first)));
             if first {
-                left_behind(session, &app, "to go on").await;
+                left_behind(session, &app).await;
             }
         }
         Unfinished::Building { app, package, first } => {
@@ -98,7 +98,7 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                 if cancel_build(client, &package).await? { "the build is cancelled" } else { "no build is under way" };
             printer.say(&format!("Interrupted: {what}{}", as_it_was(&app, first)));
             if first {
-                left_behind(session, &app, "to go on").await;
+                left_behind(session, &app).await;
             }
         }
         Unfinished::Deploying { app, begun } => match asked_for(client, &app, begun).await? {
@@ -123,7 +123,7 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                 app.name
             ));
             if first {
-                left_behind(session, &app, "to go on").await;
+                left_behind(session, &app).await;
             }
         }
         Unfinished::Task { app, guid, sequence } => {

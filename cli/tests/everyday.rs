@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use slipway_cli::Exit;
-use support::{Platform, envelope, row};
+use support::{Instead, Platform, envelope, row};
 
 fn page(items: &[Value]) -> Value {
     json!({ "pagination": { "next": null }, "resources": items })
@@ -373,6 +373,15 @@ async fn what_stays_and_what_is_there_is_named() {
     assert!(ran.out.contains("process crash"), "{}", ran.out);
     let ran = platform.run(&["run", "web", "node", "-v"]).await;
     assert_eq!(ran.exit, Exit::Usage);
+    let answer = |list: &[Value]| Instead::Status(200, "application/json", page(list).to_string());
+    let shop = [json!({ "guid": "app-9", "name": "shop", "state": "STARTED" })];
+    platform.instead("/v3/apps", [answer(&[]), answer(&shop), answer(&[]), answer(&shop)]);
+    let ran = platform.run(&["logs", "shpo"]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("App 'shpo' not found in space 'dev'; did you mean 'shop'?"), "{}", ran.err);
+    platform.write("manifest.yml", "applications:\n- name: shpo\n");
+    let ran = platform.run(&["logs"]).await;
+    assert!(ran.err.contains("as none was given"), "{}", ran.err);
     let ran = platform.run(&["delete", "web", "-f"]).await;
     assert!(ran.err.contains("Its route stays: 'web.slipway.localhost'"), "{}", ran.err);
 }

@@ -121,7 +121,7 @@ async fn a_failed_build_says_why_and_what_to_do() {
     assert_eq!(ran.exit, Exit::Staging);
     assert_eq!(ran.out, "");
     assert!(ran.err.contains("   no buildpack wants it\n"), "{}", ran.err);
-    let end: Vec<&str> = ran.err.lines().rev().take(2).collect();
+    let end: Vec<&str> = ran.err.lines().rev().take(3).collect();
     insta::assert_snapshot!(end.into_iter().rev().collect::<Vec<_>>().join("\n"));
 }
 

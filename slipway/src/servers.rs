@@ -181,6 +181,7 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
         eprintln!("There are no layers in {} yet: they are built now, once.", stacks.display());
         build_layers(&stacks, Vec::new(), false, globals)?;
     }
+    let has_run = options.layout().state("settings.json").exists();
     let running = slipway_up::start::up(options, !globals.quiet && !globals.no_progress)?;
     if globals.json {
         show(&format!("{}\n", serde_json::to_string_pretty(&running)?));
@@ -189,6 +190,9 @@ fn up(options: &UpOptions, globals: &GlobalOptions) -> anyhow::Result<()> {
     let layout = options.layout();
     let state = &layout.state;
     eprintln!("{}", if running.started { "The platform is up." } else { "The platform is running already." });
+    if running.started && has_run {
+        eprintln!("  apps   what ran before is started again now; `slipway apps` shows how far it is");
+    }
     eprintln!("  API    {}", running.api);
     match slipway_up::secrets::password_advice(&layout) {
         None => {

@@ -45,7 +45,7 @@ pub(crate) async fn apps_that_misbehave_are_named(platform: &mut Platform) -> an
     std::fs::create_dir_all(&no_app)?;
     std::fs::write(no_app.join("notes.txt"), "no app here")?;
     let pushed = platform.run(&["push", "nothing", "-p", &no_app.to_string_lossy(), "--no-manifest"])?;
-    let sentence = "NoAppDetectedError: An app was not successfully detected by any available buildpack";
+    let sentence = "Staging failed: An app was not successfully detected by any available buildpack";
     ensure!(pushed.code == STAGING && pushed.all().contains(sentence), "{}", pushed.all());
     ensure!(pushed.all().contains("The app directory holds notes.txt."), "{}", pushed.all());
     platform.ok(&["delete", "nothing", "-f", "-r"])?;

@@ -22,7 +22,7 @@ pub(super) enum Astray {
     /// On the port, where nobody but itself reaches it.
     Loopback(IpAddr),
     /// On another port only.
-    Elsewhere(u16),
+    Elsewhere(SocketAddr),
 }
 
 impl Astray {
@@ -34,14 +34,25 @@ impl Astray {
             return on_port.all(|address| address.ip().is_loopback()).then_some(Self::Loopback(first));
         }
         let open = listeners.iter().find(|address| !address.ip().is_loopback()).or(listeners.first());
-        open.map(|address| Self::Elsewhere(address.port()))
+        open.map(|address| Self::Elsewhere(*address))
+    }
+
+    /// What is wrong, up to the time that it has lasted.
+    pub(super) fn fault(self, port: u16) -> String {
+        match self {
+            Self::Loopback(_) => format!("could not be reached on port {port}"),
+            Self::Elsewhere(_) => format!("did not listen on port {port}"),
+        }
     }
 
     /// What it does and what to do about it.
     pub(super) fn advice(self) -> String {
         match self {
             Self::Loopback(address) => format!("it listens on {address} only; listen on 0.0.0.0"),
-            Self::Elsewhere(port) => format!("it listens on port {port}; listen on the port in $PORT"),
+            Self::Elsewhere(address) if address.ip().is_loopback() => {
+                format!("it listens on {address} only; listen on 0.0.0.0 and the port in $PORT")
+            }
+            Self::Elsewhere(address) => format!("it listens on port {}; listen on the port in $PORT", address.port()),
         }
     }
 }
@@ -92,11 +103,15 @@ impl Watch {
         let stood = at.saturating_sub(since);
         if matches!(astray, Astray::Loopback(_)) && stood >= ENDED_AFTER {
             let seconds = at.as_secs();
-            return Verdict::End(format!("did not listen on port {port} within {seconds} s: {}", astray.advice()));
+            return Verdict::End(format!("{} within {seconds} s: {}", astray.fault(port), astray.advice()));
         }
         if stood >= TOLD_AFTER && self.told != Some(astray) {
             self.told = Some(astray);
-            return Verdict::Tell(format!("does not listen on port {port} yet: {}", astray.advice()));
+            let fault = match astray {
+                Astray::Loopback(_) => "cannot be reached",
+                Astray::Elsewhere(_) => "does not listen",
+            };
+            return Verdict::Tell(format!("{fault} on port {port} yet: {}", astray.advice()));
         }
         Verdict::Wait
     }
@@ -120,8 +135,11 @@ mod tests {
         assert_eq!(Astray::of(&[], 8080), None);
         assert_eq!(Astray::of(&[loopback, open], 8080), None);
         assert_eq!(Astray::of(&[loopback, other], 8080), Some(Astray::Loopback(loopback.ip())));
-        assert_eq!(Astray::of(&[at("127.0.0.1:9000"), other], 8080), Some(Astray::Elsewhere(3000)));
-        assert_eq!(Astray::of(&[at("127.0.0.1:9000")], 8080), Some(Astray::Elsewhere(9000)));
+        assert_eq!(Astray::of(&[at("127.0.0.1:9000"), other], 8080), Some(Astray::Elsewhere(other)));
+        let hidden = at("127.0.0.1:9000");
+        assert_eq!(Astray::of(&[hidden], 8080), Some(Astray::Elsewhere(hidden)));
+        let both = "it listens on 127.0.0.1:9000 only; listen on 0.0.0.0 and the port in $PORT";
+        assert_eq!(Astray::Elsewhere(hidden).advice(), both, "whoever mends the one only comes back with the other");
     }
 
     #[test]
@@ -164,7 +182,7 @@ mod tests {
         assert_eq!(watch.look(&hidden, 8080, seconds(9)), Verdict::Wait);
         assert_eq!(watch.look(&hidden, 8080, seconds(12)), Verdict::Wait, "it was told");
         let ended = watch.look(&hidden, 8080, seconds(19));
-        let words = "did not listen on port 8080 within 19 s: it listens on 127.0.0.1 only; listen on 0.0.0.0";
+        let words = "could not be reached on port 8080 within 19 s: it listens on 127.0.0.1 only; listen on 0.0.0.0";
         assert_eq!(ended, Verdict::End(words.to_owned()));
     }
 }

@@ -188,7 +188,7 @@ impl Watched {
         let port = self.port();
         let listeners = self.runtime.listeners(self.id).await;
         match Astray::of(&listeners, port) {
-            Some(astray) => format!("did not listen on port {port} within {seconds} s: {}", astray.advice()),
+            Some(astray) => format!("{} within {seconds} s: {}", astray.fault(port), astray.advice()),
             None if listeners.is_empty() => format!("did not listen on port {port} within {seconds} s"),
             None => format!("was not healthy within {seconds} s: {seen}"),
         }

@@ -92,8 +92,8 @@ async fn what_is_wrong_is_told_long_before_the_time_is_over() {
     let told = told(vec![loopback(3000)], 60).await;
     let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
     assert!(*early < 10 && *end >= 60, "{told:?}");
-    assert!(trouble.contains("it listens on port 3000"), "{trouble}");
-    assert!(reason.starts_with("did not listen on port 8080 within 60 s: it listens on port 3000"), "{reason}");
+    assert!(trouble.contains("it listens on 127.0.0.1:3000 only"), "{trouble}");
+    assert!(reason.starts_with("did not listen on port 8080 within 60 s: it listens on 127.0.0.1:3000"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -129,7 +129,7 @@ pub struct LogsArgs {
     #[arg(long, value_name = "SOURCE", value_delimiter = ',')]
     pub source: Vec<String>,
     /// Go on with lines as they come, after those that --recent, -n or --since show
-    #[arg(short, long)]
+    #[arg(short, long, alias = "tail", short_alias = 't')]
     pub follow: bool,
 }
 

@@ -13,25 +13,25 @@ pub struct PushArgs {
     #[arg(value_name = "APP")]
     pub name: Option<String>,
     /// Directory, or .zip, .jar or .war file of the app
-    #[arg(short, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Start command; 'null' goes back to the buildpack's own
-    #[arg(short, value_name = "COMMAND", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub command: Option<String>,
     /// Buildpack; may be repeated, 'null' chooses by detection
-    #[arg(short, value_name = "BUILDPACK")]
+    #[arg(short, long = "buildpack", value_name = "BUILDPACK")]
     pub buildpacks: Vec<String>,
     /// Number of instances
-    #[arg(short, value_name = "INSTANCES")]
+    #[arg(short, long, value_name = "INSTANCES")]
     pub instances: Option<u32>,
     /// Memory of each instance (256M, 1G)
-    #[arg(short, value_name = "MEMORY")]
+    #[arg(short, long, value_name = "MEMORY")]
     pub memory: Option<String>,
     /// Disk of each instance (512M, 1G)
-    #[arg(short = 'k', value_name = "DISK")]
+    #[arg(short = 'k', long, value_name = "DISK")]
     pub disk: Option<String>,
     /// Stack
-    #[arg(short, value_name = "STACK")]
+    #[arg(short, long, value_name = "STACK")]
     pub stack: Option<String>,
     /// Manifest file, or a directory with one
     #[arg(short = 'f', value_name = "FILE", conflicts_with = "no_manifest")]
@@ -40,7 +40,7 @@ pub struct PushArgs {
     #[arg(short = 'u', long, value_enum, value_name = "TYPE")]
     pub health_check_type: Option<HealthCheck>,
     /// Seconds that a start may take
-    #[arg(short = 't', value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 't', long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,
     /// Path of an HTTP health check
     #[arg(long, value_name = "PATH")]

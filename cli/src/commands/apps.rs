@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::lifecycle::at_step;
 use super::{Session, text};
 use crate::args::{AppsArgs, DeleteArgs, ScaleArgs};
-use crate::client::views::{App, Deployment, Process, Route, Stats, decode};
+use crate::client::views::{App, Build, Deployment, Process, Route, Stats, decode};
 use crate::client::{Body, query};
-use crate::error::CliError;
+use crate::error::{CliError, printable};
 use crate::push::{Before, Patience, active_deployment, processes, route_url, wait_until_running};
 use crate::size::{human, parse_mib};
 use crate::under_way::Unfinished;
@@ -95,8 +95,16 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
     .await?;
     let mut shown = Vec::new();
     for process in processes {
-        let stats: Value = client.get(&format!("/v3/processes/{}/stats", text(&process, "/guid"))).await?;
-        let rows = stats.get("resources").cloned().unwrap_or_default();
+        let path = format!("/v3/processes/{}", text(&process, "/guid"));
+        let stats_path = format!("{path}/stats");
+        // Commands are hidden in lists.
+        let (process, stats): (Value, Value) =
+            futures::future::try_join(client.get(&path), client.get(&stats_path)).await?;
+        let mut rows = stats.get("resources").cloned().unwrap_or_default();
+        if !found.is_started() && !session.printer.wants_json() {
+            // Of an app that is stopped none is to run: a line for each would say nothing.
+            rows = json!([]);
+        }
         shown.push((process, rows));
     }
     let urls: Vec<String> = routes
@@ -123,7 +131,7 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         .unwrap_or_default();
     let facts = [
         ("name", text(&whole, "/name")),
-        ("state", text(&whole, "/state").to_lowercase()),
+        ("state", state_in_words(session, &found, &droplet).await),
         ("space", space.name.clone()),
         ("routes", urls.join(", ")),
         ("stack", text(&droplet, "/stack")),
@@ -148,6 +156,10 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
             human(decoded.memory_in_mb << 20),
             human(decoded.disk_in_mb << 20)
         ))?;
+        let command = text(process, "/command");
+        if !command.is_empty() {
+            session.printer.data(&format!("starts with: {}", printable(&command)))?;
+        }
         if !stats.is_empty() {
             let header = ["", "state", "uptime", "cpu", "memory", "disk", "details"];
             session.printer.table(&header, stats.iter().map(instance_row).collect(), "")?;
@@ -162,6 +174,35 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         ));
     }
     Ok(())
+}
+
+/// `started`, or why an app is not.
+async fn state_in_words(session: &Session, app: &App, droplet: &Value) -> String {
+    if app.is_started() {
+        return "started".to_owned();
+    }
+    if !droplet.is_null() {
+        return format!("stopped; `slipway start {}` starts it", app.name);
+    }
+    let parameters = [("app_guids", app.guid.as_str()), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")];
+    let Ok(client) = session.client() else { return "stopped".to_owned() };
+    // What cannot be looked up is left out.
+    let builds: Vec<Build> = client.list_as(&query("/v3/builds", &parameters)).await.unwrap_or_default();
+    of_build(builds.first())
+}
+
+/// Of an app that has nothing to run, by its last build.
+fn of_build(build: Option<&Build>) -> String {
+    let Some(build) = build else { return "stopped; nothing of it is built yet".to_owned() };
+    match (build.state.as_str(), &build.error) {
+        ("STAGING", _) => "stopped; it is being built".to_owned(),
+        ("FAILED", Some(error)) => {
+            let reason = error.lines().next().unwrap_or_default();
+            let reason = reason.split_once(" - ").map_or(reason, |(_, words)| words);
+            format!("stopped; its last build failed: {}", printable(reason))
+        }
+        _ => "stopped; its last build is not in use".to_owned(),
+    }
 }
 
 /// Which of two processes of a type this one is; nothing for a type that has one only.
@@ -344,6 +385,19 @@ mod tests {
         };
         assert_eq!(count_of_running(&rows(&["RUNNING", "STARTING"])), "1/3");
         assert_eq!(count_of_running(&rows(&["RUNNING", "CRASHED", "CRASHED"])), "1/3 (2 crashed)");
+    }
+
+    #[test]
+    fn an_app_that_never_ran_says_why() {
+        let build = |value: Value| -> Build { serde_json::from_value(value).expect("a build") };
+        let failed = build(json!({ "guid": "b", "state": "FAILED",
+            "error": "BuildpackCompileFailed - The command `npm ci` failed: exit status 1.\nnpm error code E404" }));
+        assert_eq!(
+            of_build(Some(&failed)),
+            "stopped; its last build failed: The command `npm ci` failed: exit status 1."
+        );
+        assert_eq!(of_build(Some(&build(json!({ "guid": "b", "state": "STAGING" })))), "stopped; it is being built");
+        assert_eq!(of_build(None), "stopped; nothing of it is built yet");
     }
 
     #[test]

@@ -53,6 +53,11 @@ async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, Fate), CliErro
     Ok((list, Fate::of(&running, &deployments)))
 }
 
+/// What changed, without Cloud Foundry's word for what a build makes.
+fn in_words(description: &str) -> String {
+    description.replace("New droplet deployed.", "New build deployed.")
+}
+
 pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result<(), CliError> {
     let app = session.app_or_default(name).await?;
     let (list, fate) = all(session, &app).await?;
@@ -68,7 +73,7 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
             text(revision, "/version"),
             state.to_owned(),
             text(revision, "/created_at"),
-            text(revision, "/description"),
+            in_words(&text(revision, "/description")),
         ]
     };
     session.show(list, &["revision", "state", "created", "what changed"], row, "There are no revisions of it yet.")

@@ -50,6 +50,10 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
                 failures = 0;
                 lines.iter().filter(|line| wanted.has(line)).try_for_each(|line| print(session, line))?;
             }
+            Err(ClientError::Logs { source }) if source.has_status(404) => {
+                session.printer.say(&format!("'{}' is deleted: there is nothing more to follow.", app.name));
+                return Ok(());
+            }
             // The platform may restart under us; the tail continues where it was.
             Err(error @ ClientError::Logs { .. }) if failures < TRIES => {
                 if failures == 0 {

@@ -39,6 +39,8 @@ use crate::printer::Printer;
 use crate::settings::{Named, Settings, SettingsFile};
 use crate::under_way::UnderWay;
 
+pub(crate) use names::closest;
+
 /// What a command gets from outside.
 #[derive(Clone)]
 pub(crate) struct World {
@@ -96,8 +98,16 @@ impl Session {
     /// The app that is meant, see [`app_name`](Self::app_name).
     pub(crate) async fn app_or_default(&self, given: Option<String>) -> Result<App, CliError> {
         self.space()?;
+        let is_given = given.is_some();
         let name = self.app_name(given)?;
-        self.app(&name).await
+        match self.app(&name).await {
+            Err(CliError::Missing { kind, name, place }) if !is_given => {
+                let place =
+                    format!("{place}; the name is that of the manifest or the directory here, as none was given");
+                Err(CliError::Missing { kind, name, place })
+            }
+            other => other,
+        }
     }
 
     /// The client of the stored login.
@@ -121,12 +131,17 @@ impl Session {
     pub(crate) async fn app(&self, name: &str) -> Result<App, CliError> {
         let space = self.space()?;
         let path = query("/v3/apps", &[("names", name), ("space_guids", &space.guid)]);
-        let found = self.client()?.list_as(&path).await?;
-        found.into_iter().next().ok_or_else(|| CliError::Missing {
-            kind: "App",
-            name: name.to_owned(),
-            place: format!(" in space '{}'", space.name),
-        })
+        let found: Vec<App> = self.client()?.list_as(&path).await?;
+        if let Some(app) = found.into_iter().next() {
+            return Ok(app);
+        }
+        let path = query("/v3/apps", &[("space_guids", &space.guid), ("per_page", "1000"), ("page", "1")]);
+        // A suggestion that cannot be made is not worth another error.
+        let all: Vec<App> = self.client()?.list_as(&path).await.unwrap_or_default();
+        let meant = names::closest(name, all.iter().map(|app| app.name.as_str()));
+        let meant = meant.map(|meant| format!("; did you mean '{meant}'?")).unwrap_or_default();
+        let place = format!(" in space '{}'{meant}", space.name);
+        Err(CliError::Missing { kind: "App", name: name.to_owned(), place })
     }
 
     /// Asks before something is lost. `consequence` is a sentence that says what happens then.

@@ -21,6 +21,13 @@ pub(super) fn split_place(text: &str) -> Result<(&str, Option<&str>), CliError> 
     Ok((org, space))
 }
 
+/// The name that was most likely meant, if one is close.
+pub(crate) fn closest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let most = (typed.chars().count() / 3).clamp(1, 3);
+    let distance = |name: &str| strsim::damerau_levenshtein(typed, name);
+    names.filter(|name| *name != typed && distance(name) <= most).min_by_key(|name| distance(name))
+}
+
 impl Session {
     /// The one thing of a list that has this name.
     pub(super) async fn named(
@@ -79,5 +86,19 @@ pub(super) fn gone<T>(session: &Session, found: Result<T, CliError>) -> Result<O
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_is_close_and_another_name_is_not() {
+        let meant = |typed| closest(typed, ["hello", "help", "shop-api"].into_iter());
+        assert_eq!(meant("helo"), Some("hello"));
+        assert_eq!(meant("shop-pai"), Some("shop-api"));
+        assert_eq!(meant("hello"), None, "two apart from any other");
+        assert_eq!(meant("crm"), None);
     }
 }

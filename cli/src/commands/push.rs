@@ -38,8 +38,13 @@ fn closing(app: &Pushed) -> String {
         // A Procfile of workers brings its types beside `web`.
         let kind = kinds.iter().find(|kind| *kind != "web").map(|kind| format!(" -p {kind}")).unwrap_or_default();
         return format!(
-            "'{0}' is started, but wants no instance, so nothing of it runs: `slipway scale {0}{kind} -i 1`",
-            app.app
+            "'{0}' is started, but wants no instance, so nothing of it runs: `slipway scale {0}{kind} -i 1`{1}",
+            app.app,
+            if kinds.iter().any(|kind| kind == "web") {
+                ""
+            } else {
+                ". It has no process `web`, which requests go to."
+            }
         );
     }
     format!(

@@ -64,7 +64,7 @@ fn assignments(words: &[String]) -> Result<(Option<String>, Map<String, Value>),
             var.insert(name.clone(), value.as_str().into());
         }
         pairs => {
-            for pair in pairs {
+            for (place, pair) in pairs.iter().enumerate() {
                 let (name, value) = pair
                     .split_once('=')
                     .filter(|(name, _)| !name.is_empty())
@@ -74,7 +74,7 @@ fn assignments(words: &[String]) -> Result<(Option<String>, Map<String, Value>),
                         "-v" | "-q" | "--verbose" | "--quiet" | "--json" => {
                             usage(format!("'{pair}' is taken for a variable here; write it before `set-env`."))
                         }
-                        _ => usage("One of the words is not of the form NAME=VALUE.".to_owned()),
+                        _ => usage(format!("Variable {} of {} is not of the form NAME=VALUE.", place + 1, pairs.len())),
                     })?;
                 var.insert(name.to_owned(), value.into());
             }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_norway::{Mapping, Value};
 
+use crate::commands::closest;
 use crate::size::{parse_bytes, parse_mib};
 
 /// Keys of an app that Cloud Foundry knows.
@@ -209,13 +210,8 @@ impl Check<'_> {
             if let Some((_, instead)) = OLD_KEYS.iter().find(|(old, _)| *old == key) {
                 self.warnings.push(format!("{}: the key '{key}' has no effect any more; use {instead}", self.place));
             } else if !known.iter().any(|keys| keys.contains(&key.as_str())) {
-                let meant = known
-                    .iter()
-                    .flat_map(|keys| *keys)
-                    .filter(|one| strsim::damerau_levenshtein(one, &key) <= (key.chars().count() / 3).clamp(1, 3))
-                    .min_by_key(|one| strsim::damerau_levenshtein(one, &key))
-                    .map(|one| format!("; did you mean '{one}'?"))
-                    .unwrap_or_default();
+                let meant = closest(&key, known.iter().flat_map(|keys| keys.iter().copied()));
+                let meant = meant.map(|one| format!("; did you mean '{one}'?")).unwrap_or_default();
                 self.warnings.push(format!("{}: the key '{key}' is unknown and ignored{meant}", self.place));
             }
         }

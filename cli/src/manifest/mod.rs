@@ -94,7 +94,9 @@ pub enum ManifestError {
         names: Vec<String>,
     },
     /// Neither a name nor a manifest.
-    #[error("No app is named: there is no name, no manifest.yml, and the directory's name cannot be an app's name")]
+    #[error(
+        "No app is named: there is no name, no manifest.yml, and the directory's name cannot be an app's: letters, digits, '-', '_' and '.' are possible"
+    )]
     NoName,
     /// Flags for one app, several apps.
     #[error("The flags can be meant for one app only, but the manifest has several")]

@@ -172,7 +172,9 @@ pub(crate) async fn follow(
             return Ok(Deployed::Wholly(timings));
         }
         let state = progress(&rows, wanted);
-        if state != told && (begun.elapsed() > Duration::from_secs(1) || rows.iter().any(|row| row.state == "DOWN")) {
+        // Waiting for room is told at once, as it may take long; one without a reason is a moment old.
+        let waits = rows.iter().any(|row| row.state == "DOWN" && row.details.is_some());
+        if state != told && (waits || begun.elapsed() > Duration::from_secs(1)) {
             session.printer.say(&format!("   {state}"));
             (told, spoke) = (state, Instant::now());
         }

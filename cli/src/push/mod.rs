@@ -234,8 +234,11 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let first = !there.contains(&app.name);
         let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
         session.under_way.end();
-        if result.is_err() && first {
-            left_behind(session, &app, "when it is mended").await;
+        if result.is_err()
+            && first
+            && let Some(text) = what_stays(session, &app, "when it is corrected").await
+        {
+            session.printer.say_last(text);
         }
         let mut pushed = result?;
         pushed.timings.prepare_ms += applied;
@@ -250,20 +253,27 @@ async fn find(client: &Client, space: &str, name: &str) -> Result<Option<App>, C
     Ok(found.into_iter().next())
 }
 
-/// Says what a first push that did not end well has made, when to push `again`, and how to be rid of it.
-pub(crate) async fn left_behind(session: &Session, app: &App, again: &str) {
-    let Ok(client) = session.client() else { return };
+/// Says what an interrupted first push has made, and how to be rid of it.
+pub(crate) async fn left_behind(session: &Session, app: &App) {
+    if let Some(text) = what_stays(session, app, "to go on").await {
+        session.printer.say(&text);
+    }
+}
+
+/// What a first push that did not end well has made, when to push `again`, and how to be rid of it.
+async fn what_stays(session: &Session, app: &App, again: &str) -> Option<String> {
+    let client = session.client().ok()?;
     // What cannot be looked up now is not worth another error.
     let urls = urls(client, app).await.unwrap_or_default();
     let routes = match urls.as_slice() {
         [] => String::new(),
         urls => format!(" with {}", urls.join(", ")),
     };
-    session.printer.say(&format!(
+    Some(format!(
         "The app '{0}'{routes} was made by this push and stays. Push again {again}, or remove it: \
          `slipway delete {0} -r -f`",
         app.name
-    ));
+    ))
 }
 
 fn names(apps: &[AppEntry]) -> String {

@@ -80,6 +80,10 @@ pub(crate) async fn stage(session: &Session, app: &App, package: &str) -> Result
             }
             let mut text = build.error.unwrap_or_else(|| format!("the build ended in state {state} without a reason"));
             let id = text.split([' ', ':']).next().unwrap_or_default().to_owned();
+            // Cloud Foundry's code for the failure decides about the hint; it tells a person nothing.
+            if let Some(rest) = text.strip_prefix(&format!("{id} - ")) {
+                text = rest.to_owned();
+            }
             if id == "InsufficientResources"
                 && let Some(largest) = largest(client).await
             {

@@ -257,7 +257,8 @@ pub(crate) async fn wait_until_running(
 /// Said after a while in which nothing changed.
 pub(super) fn still_waiting(app: &App, begun: Instant) -> String {
     format!(
-        "   still waiting after {} s; `slipway logs {} -n 20` shows what it says",
+        "   still waiting after {} s; an instance has 60 s to start, or its `timeout` (-t). `slipway logs {} -n 20` shows \
+         what it says",
         begun.elapsed().as_secs(),
         app.name
     )
@@ -277,7 +278,7 @@ pub(crate) fn summary(rows: &[Stats]) -> String {
             let word = match (state, details.is_empty()) {
                 ("DOWN", false) => WAITS.to_owned(),
                 // Without a reason it has none: it is a moment old.
-                ("DOWN", true) => "waiting for a place".to_owned(),
+                ("DOWN", true) => "waiting to start".to_owned(),
                 _ => state.to_lowercase(),
             };
             parts.push(format!("{} {word}{details}", of_state.len()));
@@ -397,7 +398,7 @@ mod tests {
         let rows = [row("RUNNING", "a", None), row("STARTING", "b", Some("fetching")), row("RUNNING", "c", None)];
         assert_eq!(summary(&rows), "2 running, 1 starting (fetching)");
         assert_eq!(summary(&[]), "no instance yet");
-        assert_eq!(summary(&[row("DOWN", "d", None)]), "1 waiting for a place");
+        assert_eq!(summary(&[row("DOWN", "d", None)]), "1 waiting to start");
         assert_eq!(summary(&[row("DOWN", "d", Some("needs 64 MiB"))]), "1 waiting for room (needs 64 MiB)");
     }
 }

@@ -513,6 +513,11 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
         ("POST", path) if path.starts_with("/v3/apps/app-1/actions/") => app,
         ("POST", "/v3/apps/app-1/processes/web/actions/scale") => process,
         ("GET", "/v3/apps/app-1/processes") | ("GET", "/v3/processes") => list(vec![process]),
+        ("GET", "/v3/processes/process-1") => {
+            let mut process = process;
+            process["command"] = "npm start".into();
+            process
+        }
         ("GET", "/v3/processes/process-1/stats") => {
             let rows = if world.stats.len() > 1 { world.stats.pop_front() } else { world.stats.front().cloned() };
             json!({ "resources": rows.unwrap_or_else(|| json!([])) })

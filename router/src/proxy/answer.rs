@@ -91,12 +91,12 @@ impl Answer {
             Self::UnknownRoute(host) => (
                 StatusCode::NOT_FOUND,
                 "unknown_route",
-                format!("404 Not Found: Requested route ('{host}') does not exist."),
+                format!("404 Not Found: Requested route ('{host}') does not exist. No started app answers there."),
             ),
             Self::NoEndpoints(host) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_endpoints",
-                format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints."),
+                format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints. Its app starts just now, or it crashes."),
             ),
             Self::EndpointLimit(host) => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -21,6 +21,8 @@ const MARK: &str = "Staticfile";
 const PASSWORDS: &str = "Staticfile.auth";
 /// What makes a directory without a `Staticfile` a site, when nothing else is in it that anybody knows.
 const PAGE: &str = "index.html";
+/// Where the files of a site are put that names no place.
+const PUBLIC: &str = "public";
 /// Stay at the top of the app when its files move to `public`.
 const KEPT: [&str; 7] = [MARK, PASSWORDS, "manifest.yml", "Procfile", ".profile", ".profile.d", "public.slipway"];
 /// The system's list of media types.
@@ -53,7 +55,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
         Some(root) => root.clone(),
         None => {
             to_public(work.app).map_err(unarranged)?;
-            "public".to_owned()
+            PUBLIC.to_owned()
         }
     };
     serve(work, source, &options, &root)
@@ -88,7 +90,7 @@ fn to_public(app: &Path) -> std::io::Result<()> {
             fs::rename(entry.path(), public.join(entry.file_name()))?;
         }
     }
-    fs::rename(&public, app.join("public"))
+    fs::rename(&public, app.join(PUBLIC))
 }
 
 /// A file of the app, with its directories; a link in its place is replaced, not followed.
@@ -113,7 +115,9 @@ fn serve(
     options: &Options,
     root: &str,
 ) -> Result<Vec<ProcessType>, Problem> {
-    work.runner.headline(&format!("Serving the files of {root}"));
+    let what =
+        if options.root.is_none() && root == PUBLIC { "the site".to_owned() } else { format!("the files of {root}") };
+    work.runner.headline(&format!("Serving {what}"));
     let passwords = match source.read(PASSWORDS) {
         Some(text) => {
             work.runner.detail(&format!("Visitors need a password of {PASSWORDS}"));
