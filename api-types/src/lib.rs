@@ -3,6 +3,8 @@
 //! Shapes follow the Cloud Foundry v3 API (version 3.211.0); every field of a view is what clients decode, so a change
 //! here is a change of the wire.
 
+#![forbid(unsafe_code)]
+
 pub mod common;
 pub mod error;
 pub mod ids;

@@ -4,6 +4,8 @@
 //! The built-in buildpacks ([`langs`]) and foreign ones ([`third_party`]) then work on real directories through a
 //! [`run::Runner`], which bounds their time and output.
 
+#![forbid(unsafe_code)]
+
 pub mod contract;
 pub mod errors;
 pub mod kept;

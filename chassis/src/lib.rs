@@ -7,6 +7,8 @@
 //! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
 //! * [`errors`]: printing a chain of causes once, where it is handled.
 
+#![forbid(unsafe_code)]
+
 pub mod backoff;
 pub mod config;
 pub mod driver;

@@ -7,6 +7,8 @@
 //! Data goes to stdout, talk to stderr, so that `url=$(slipway push)` works. Every failure ends with what to do, and
 //! its kind decides the exit code ([`Exit`]).
 
+#![forbid(unsafe_code)]
+
 pub mod args;
 mod client;
 mod commands;

@@ -4,6 +4,8 @@
 //! machines; [`store`] has all SQL (no HTTP). [`planner`] and [`deployments`] are pure. [`tasks`] converge, [`jobs`] do
 //! payload work, [`cells`] and [`routers`] hold the streams.
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 pub mod api;
 pub mod auth;

@@ -4,6 +4,8 @@
 //! has a digest of its own. A raw overlay directory is no layer: the kernel marks new directories opaque, and two such
 //! directories on each other hide files.
 
+#![forbid(unsafe_code)]
+
 pub mod archive;
 pub mod canonical;
 pub mod digest;

@@ -10,6 +10,8 @@
 //! Record on disk, little endian: `len u32` (of what follows the checksum), `crc32 u32`, `seq u64`, `unix_ns i64`,
 //! `flags u8`, text.
 
+#![forbid(unsafe_code)]
+
 mod reader;
 mod record;
 mod writer;

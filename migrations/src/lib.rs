@@ -3,6 +3,8 @@
 //! The files lie beside this crate's `Cargo.toml` and are embedded, so a controller can bring any older database up
 //! to date by itself. `README.md` says which kinds of change are allowed while an older controller still runs.
 
+#![forbid(unsafe_code)]
+
 use sqlx::postgres::PgPoolOptions;
 
 /// All migrations, oldest first.

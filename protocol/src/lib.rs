@@ -8,6 +8,8 @@
 //! * [`instance`]: the guid of each start of an instance.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
+#![forbid(unsafe_code)]
+
 pub mod accept;
 pub mod dial;
 pub mod digest;

@@ -1,5 +1,7 @@
 //! The one shipped program: `slipway controller | cell | router | up | down | status | stack build | push | …`.
 
+#![forbid(unsafe_code)]
+
 mod local;
 mod servers;
 

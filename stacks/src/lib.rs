@@ -3,6 +3,8 @@
 //! A layer is made again only when its recipe or a layer below it changed, or when asked to (`refresh`): otherwise what the
 //! directory holds is used, so that a second run takes no time and works offline.
 
+#![forbid(unsafe_code)]
+
 mod debian;
 mod host;
 mod make;

@@ -1,5 +1,7 @@
 //! Databases, their contents, and waiting for tests.
 
+#![forbid(unsafe_code)]
+
 pub mod database;
 pub mod dataset;
 pub mod wait;

@@ -1,5 +1,7 @@
 //! End-to-end tests and benchmarks over the wire: the real program, a real Postgres, real sandboxes, real sockets.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod bench;
 #[cfg(test)]
