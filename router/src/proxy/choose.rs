@@ -1,9 +1,11 @@
 //! Match and choose: from host and path to one endpoint.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::Hasher as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
+
+use siphasher::sip::SipHasher13;
 
 use super::answer::Answer;
 use super::core::Core;
@@ -204,6 +206,17 @@ fn two_choices<'t>(
     }
 }
 
+/// The weight of a value at an instance. Routers of all builds must come to the same, so the algorithm is a named one: that of the
+/// standard library may be another with the next compiler.
+fn score(value: &[u8], instance: &str) -> u64 {
+    let mut hash = SipHasher13::new();
+    hash.write(value);
+    // Between the two, so that no other pair reads the same.
+    hash.write_u8(0xff);
+    hash.write(instance.as_bytes());
+    hash.finish()
+}
+
 /// Highest random weight: a value stays with its endpoint while that one is there, whoever else comes and goes.
 fn hashed<'t, I: Iterator<Item = &'t Arc<Endpoint>>>(
     core: &Core,
@@ -211,12 +224,7 @@ fn hashed<'t, I: Iterator<Item = &'t Arc<Endpoint>>>(
     factor: f64,
     fitting: impl Fn() -> I,
 ) -> Option<&'t Arc<Endpoint>> {
-    let score = |one: &Endpoint| {
-        let mut hash = DefaultHasher::new();
-        value.hash(&mut hash);
-        one.assignment_id.hash(&mut hash);
-        hash.finish()
-    };
+    let score = |one: &Endpoint| score(value, &one.assignment_id);
     let best = |bound: f64| fitting().filter(|one| f64::from(core.load(one.key)) <= bound).max_by_key(|one| score(one));
     if factor <= 0.0 {
         return best(f64::INFINITY);
@@ -224,4 +232,16 @@ fn hashed<'t, I: Iterator<Item = &'t Arc<Endpoint>>>(
     let (count, sum) = fitting().fold((0_u32, 0_u32), |(count, sum), one| (count + 1, sum + core.load(one.key)));
     let average = f64::from(sum) / f64::from(count.max(1));
     best(average * factor).or_else(|| best(f64::INFINITY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::score;
+
+    /// Figures of another implementation of SipHash-1-3 with keys of zero, over the value, 0xff and the instance.
+    #[test]
+    fn weights_are_the_same_in_every_build() {
+        assert_eq!(score(b"ann", "one"), 0xcf4a_1652_4ccf_b6fc);
+        assert_eq!(score(b"", ""), 0x3040_6ea5_23c5_3def);
+    }
 }
