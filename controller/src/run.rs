@@ -44,6 +44,7 @@ use crate::routers::publisher::{self, Tables};
 use crate::routers::service::{RouterParts, RouterService};
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
+use crate::store::connections::{IDLE_IN_TRANSACTION, guarded};
 use crate::store::placement::PlacementStore;
 use crate::store::placement::postgres::PgPlacement;
 use crate::tasks::{self, Wake};
@@ -147,7 +148,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(Duration::from_secs(config.limits.database_wait_s))
-        .connect_lazy_with(options.application_name("slipway-controller"));
+        .connect_lazy_with(guarded(options.application_name("slipway-controller"), IDLE_IN_TRANSACTION));
     let store = Store::new(pool.clone());
     let blobs = BlobStore::local(&config.blob_directory, store.clone())
         .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?

@@ -10,6 +10,7 @@ pub mod buildpacks;
 pub mod builds;
 pub mod change_log;
 pub mod cluster;
+pub mod connections;
 pub mod constraints;
 pub mod deployments;
 pub mod destinations;

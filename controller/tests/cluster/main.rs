@@ -12,6 +12,7 @@ mod outage;
 mod pushes;
 mod sequences;
 mod sim;
+mod stopped;
 
 use std::sync::Arc;
 use std::time::Duration;
