@@ -138,7 +138,7 @@ async fn a_crash_shows_reason_and_last_lines() {
     }
     let ran = platform.run(&["push", "web"]).await;
     assert_eq!(ran.exit, Exit::Start);
-    assert!(ran.err.contains("[APP/PROC/WEB/0] Error: heap\u{fffd}[2J\n"), "{}", ran.err);
+    assert!(ran.err.contains("web.0 | Error: heap\u{fffd}[2J\n"), "{}", ran.err);
     assert!(!ran.err.contains("not of the app"));
     assert!(ran.err.contains("Error: 'web' crashed: out of memory: 256 MiB\nHint: "), "{}", ran.err);
 }

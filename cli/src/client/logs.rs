@@ -28,6 +28,24 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
+impl Line {
+    /// Where it comes from, in short: `web.0`, `task migrate`, `build`, `router`, `cell.1`.
+    pub(crate) fn label(&self) -> String {
+        let mut parts = self.source.split('/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("APP"), Some("PROC"), Some(kind)) => format!("{}.{}", kind.to_lowercase(), self.instance),
+            (Some("APP"), Some("TASK"), Some(name)) => format!("task {name}"),
+            (Some("APP"), ..) => format!("app.{}", self.instance),
+            (Some("STG"), ..) => "build".to_owned(),
+            (Some("RTR"), ..) => "router".to_owned(),
+            // Its words are about one instance, which its source ends with.
+            (Some("CELL"), Some(index), _) => format!("cell.{index}"),
+            (Some(other), ..) => other.to_lowercase(),
+            (None, ..) => String::new(),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Read {
     #[serde(default)]
@@ -258,6 +276,22 @@ mod tests {
         assert_eq!(tail.unseen(vec![remark(100)]).len(), 1);
         assert_eq!(tail.unseen(vec![line(4, "x"), remark(200)]), [line(4, "x")]);
         assert_eq!(tail.newest, 4);
+    }
+
+    #[test]
+    fn a_label_says_which_instance() {
+        for (source, label) in [
+            ("APP/PROC/WEB", "web.2"),
+            ("APP/PROC/WEB/SIDECAR/HELPER", "web.2"),
+            ("APP/TASK/migrate", "task migrate"),
+            ("STG/0", "build"),
+            ("CELL/1", "cell.1"),
+            ("CELL", "cell"),
+            ("API/0", "api"),
+        ] {
+            let line = Line { source: source.into(), instance: "2".into(), ..line(1, "x") };
+            assert_eq!(line.label(), label);
+        }
     }
 
     #[test]

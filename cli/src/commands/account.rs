@@ -47,11 +47,15 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
     if settings.localhost.is_none() && settings.api == old.api {
         settings.localhost = old.localhost;
     }
-    printer.say(&format!("API: {}", settings.api));
     let platform = discover(&api, &settings).await?;
     settings.login = platform.login.as_str().trim_end_matches('/').to_owned();
     settings.log_cache = platform.log_cache.as_str().trim_end_matches('/').to_owned();
 
+    let asks = |flag: &Option<String>, variable| flag.is_none() && environment.variable(variable).is_none();
+    if asks(&args.user, "SLIPWAY_USERNAME") || asks(&args.password, "SLIPWAY_PASSWORD") {
+        // Whoever types a password must see where it goes.
+        printer.say(&format!("API: {}", settings.api));
+    }
     let user = match args.user.or_else(|| environment.variable("SLIPWAY_USERNAME").map(str::to_owned)) {
         Some(user) => user,
         None => asked("The user name", environment.ask(false, "User: ").await)?,

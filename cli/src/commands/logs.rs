@@ -143,16 +143,7 @@ fn print(session: &Session, line: &Line) -> Result<(), CliError> {
 
 /// A line for people: the time of day, a short word for the source in its colour, the text with its own colours.
 fn on_screen(line: &Line, time: &str, colours: bool) -> String {
-    let mut parts = line.source.split('/');
-    let label = match (parts.next(), parts.next(), parts.next()) {
-        (Some("APP"), Some("PROC"), Some(kind)) => format!("{}.{}", kind.to_lowercase(), line.instance),
-        (Some("APP"), Some("TASK"), Some(name)) => format!("task {name}"),
-        (Some("APP"), ..) => format!("app.{}", line.instance),
-        (Some("STG"), ..) => "build".to_owned(),
-        (Some("RTR"), ..) => "router".to_owned(),
-        (Some(other), ..) => other.to_lowercase(),
-        (None, ..) => String::new(),
-    };
+    let label = line.label();
     let text = clean(&line.text, colours);
     if !colours {
         let mark = if line.error { " !" } else { "" };

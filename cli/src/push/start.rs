@@ -300,7 +300,7 @@ pub(super) async fn show_last_lines(session: &Session, app: &App) {
         session.printer.say(&format!("Last lines of '{}':", app.name));
     }
     for line in &lines[shown..] {
-        session.printer.say(&format!("   [{}/{}] {}", line.source, line.instance, printable(&line.text)));
+        session.printer.say(&format!("   {} | {}", line.label(), printable(&line.text)));
     }
 }
 
