@@ -99,17 +99,17 @@ pub(crate) async fn node_modules_of_the_last_build_are_taken(platform: &mut Plat
 pub(crate) async fn python_packages_of_the_last_build_are_taken(platform: &mut Platform) -> anyhow::Result<()> {
     let app = App::copy(platform, "python", "warm-python")?;
     let (cold, first) = app.push().await?;
-    says(&cold, "pip --python")?;
+    says(&cold, "pip install")?;
     let (warm, digest) = app.push().await?;
     says(&warm, "Taking the installed packages of the last build")?;
     says(&warm, "stays at the version installed then")?;
-    is_silent(&warm, "pip --python")?;
+    is_silent(&warm, "pip install")?;
     ensure!(digest == first, "the droplet is another one: {first} became {digest}");
 
     app.append("requirements.txt", "# a comment\n")?;
     let (changed, _) = app.push().await?;
     says(&changed, "The installed packages of the last build are not used: requirements.txt changed")?;
-    says(&changed, "pip --python")?;
+    says(&changed, "pip install")?;
     platform.ok(&["set-env", app.name, "CFLAGS", "-O3"])?;
     let (variables, _) = app.push().await?;
     says(&variables, "environment variables or settings that an installation sees have changed")?;

@@ -251,7 +251,7 @@ async fn an_app_that_never_listens_is_told_why() {
     assert!(crash.reason.contains("it listens on 127.0.0.1 only; listen on 0.0.0.0"), "{}", crash.reason);
     let crash = world.state(id, InstanceState::Crashed).await;
     assert!(crash.reason.starts_with("did not listen on port 8080 within 0.3 s"), "{}", crash.reason);
-    assert!(crash.reason.contains("port 3000"), "{}", crash.reason);
+    assert!(crash.reason.contains("127.0.0.1:3000"), "{}", crash.reason);
     world
         .observed("waits", |seen| {
             seen.state() == InstanceState::Crashed && seen.restart.is_some_and(|restart| restart.crashes == 4)
