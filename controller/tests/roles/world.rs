@@ -193,9 +193,17 @@ impl World {
         format!("n{}", self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Calls under way may lock the same users and places in another order, which these statements cannot know. When
+    /// Postgres ends such a deadlock here, the statement has done nothing and goes again.
     async fn execute(&self, sql: &'static str, values: &[&str]) {
-        let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
-        query.execute(self.pool()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        loop {
+            let query = values.iter().fold(sqlx::query(sql), |query, value| query.bind(value.to_string()));
+            match query.execute(self.pool()).await {
+                Ok(_) => return,
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("40P01") => {}
+                Err(error) => panic!("{sql}: {error}"),
+            }
+        }
     }
 
     async fn text(&self, sql: &'static str, values: &[&str]) -> String {
