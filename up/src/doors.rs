@@ -104,6 +104,8 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::process::Stdio;
 
+    use slipway_test_support::{PATIENCE, eventually};
+
     use super::*;
 
     /// A free port of an address of the test's own: nobody takes it before it is used.
@@ -161,7 +163,14 @@ mod tests {
         let mut answer = Vec::new();
         let error = waiting.read_to_end(&mut answer).expect_err("told that nobody will come");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        let error = TcpStream::connect(address).expect_err("nobody listens");
+        // A child that another test starts just now has the sockets until it executes its program.
+        let error = eventually("nobody listens", PATIENCE, || async {
+            match TcpStream::connect(address) {
+                Err(error) => Ok(error),
+                Ok(connected) => Err(connected),
+            }
+        })
+        .await;
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         doors.open().expect("open again");
         TcpStream::connect(address).expect("not refused");
