@@ -171,7 +171,7 @@ fn refused(errors: &[ApiErrorEntry]) -> &'static str {
     for (word, advice) in [
         ("buildpack", "`slipway buildpacks` lists the buildpacks."),
         (
-            "quota",
+            "the quota of the ",
             "Ask for less, or ask whoever manages the org for a larger quota; `slipway quotas` shows what they allow.",
         ),
         ("domain", "`slipway domains` lists the domains of the org."),

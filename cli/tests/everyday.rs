@@ -362,6 +362,12 @@ async fn what_stays_and_what_is_there_is_named() {
     assert!(ran.err.contains("This deletes the service 'db' and takes it from 'web'."), "{}", ran.err);
     let ran = platform.run(&["delete-service", "db", "-f"]).await;
     assert!(ran.err.contains("stay in 'web' until `slipway restart web --strategy rolling`"), "{}", ran.err);
+    let gone = json!({ "errors": [{ "code": 10010, "title": "CF-ResourceNotFound", "detail": "App not found" }] });
+    let gone = Instead::Status(404, "application/json", gone.to_string());
+    platform.instead("/api/v1/read", [Instead::Usual, gone]);
+    let ran = platform.run(&["logs", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("'web' is deleted: there is nothing more to follow."), "{}", ran.err);
     let ran = platform.run(&["logs", "web", "-n", "0"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     let event = |kind: &str| json!({ "guid": kind, "created_at": "2026-01-31T12:00:00Z", "type": kind });

@@ -198,7 +198,8 @@ fn of_build(build: Option<&Build>) -> String {
         ("STAGING", _) => "stopped; it is being built".to_owned(),
         ("FAILED", Some(error)) => {
             let reason = error.lines().next().unwrap_or_default();
-            let reason = reason.split_once(" - ").map_or(reason, |(_, words)| words);
+            let reason =
+                reason.split_once(" - ").filter(|(code, _)| !code.contains(' ')).map_or(reason, |(_, words)| words);
             format!("stopped; its last build failed: {}", printable(reason))
         }
         _ => "stopped; its last build is not in use".to_owned(),
@@ -396,6 +397,8 @@ mod tests {
             of_build(Some(&failed)),
             "stopped; its last build failed: The command `npm ci` failed: exit status 1."
         );
+        let plain = build(json!({ "guid": "b", "state": "FAILED", "error": "It is over - for good" }));
+        assert_eq!(of_build(Some(&plain)), "stopped; its last build failed: It is over - for good");
         assert_eq!(of_build(Some(&build(json!({ "guid": "b", "state": "STAGING" })))), "stopped; it is being built");
         assert_eq!(of_build(None), "stopped; nothing of it is built yet");
     }

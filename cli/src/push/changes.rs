@@ -75,7 +75,13 @@ fn described(app: &Yaml, path: &str, change: &Change) -> String {
     if words.len() > 1 && words[0] == "processes" {
         words.remove(0);
     }
-    let place = printable(&words.join(" ")).replace("routes ", "route ").replace("services ", "service ");
+    // One of a list is named as one.
+    for (many, one) in [("routes", "route"), ("services", "service"), ("sidecars", "sidecar")] {
+        if words.len() > 1 && words[0] == many {
+            words[0] = one.to_owned();
+        }
+    }
+    let place = printable(&words.join(" "));
     let is_list = change.value.is_array() || change.value.is_object();
     match (&change.was, &change.value) {
         _ if path.starts_with("env/") || is_list => place,
@@ -126,6 +132,7 @@ services: [cache]
             ("processes/1/memory", json!("64M"), json!("128M"), "worker memory 64M → 128M"),
             ("routes/0/protocol", json!("http1"), json!("http2"), "route a.example.org protocol http1 → http2"),
             ("routes/1", json!(null), json!({ "route": "b.example.org" }), "route b.example.org"),
+            ("metadata/labels/services x", json!(null), json!("y"), "metadata labels services x y"),
             ("services/0", json!(null), json!("cache"), "service cache"),
             ("no-route", json!(null), json!(true), "no-route true"),
             ("command", json!(null), json!("x".repeat(70)), &format!("command {}…", "x".repeat(60))),
