@@ -384,7 +384,7 @@ async fn what_stays_and_what_is_there_is_named() {
     platform.instead("/v3/apps", [answer(&[]), answer(&shop), answer(&[]), answer(&shop)]);
     let ran = platform.run(&["logs", "shpo"]).await;
     assert_eq!(ran.exit, Exit::NotFound);
-    assert!(ran.err.contains("App 'shpo' not found in space 'dev'; did you mean 'shop'?"), "{}", ran.err);
+    assert!(ran.err.contains("App 'shpo' not found in space 'dev' (did you mean 'shop'?)."), "{}", ran.err);
     platform.write("manifest.yml", "applications:\n- name: shpo\n");
     let ran = platform.run(&["logs"]).await;
     assert!(ran.err.contains("as none was given"), "{}", ran.err);

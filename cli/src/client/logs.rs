@@ -38,8 +38,8 @@ impl Line {
             (Some("APP"), ..) => format!("app.{}", self.instance),
             (Some("STG"), ..) => "build".to_owned(),
             (Some("RTR"), ..) => "router".to_owned(),
-            // Its words are about one instance, which its source ends with.
-            (Some("CELL"), Some(index), _) => format!("cell.{index}"),
+            // A cell's words about an instance; those about the cell itself have none.
+            (Some("CELL"), ..) if !self.instance.is_empty() => format!("cell.{}", self.instance),
             (Some(other), ..) => other.to_lowercase(),
             (None, ..) => String::new(),
         }
@@ -285,13 +285,14 @@ mod tests {
             ("APP/PROC/WEB/SIDECAR/HELPER", "web.2"),
             ("APP/TASK/migrate", "task migrate"),
             ("STG/0", "build"),
-            ("CELL/1", "cell.1"),
-            ("CELL", "cell"),
+            ("CELL", "cell.2"),
             ("API/0", "api"),
         ] {
             let line = Line { source: source.into(), instance: "2".into(), ..line(1, "x") };
             assert_eq!(line.label(), label);
         }
+        let about_a_cell = Line { source: "CELL".into(), instance: String::new(), ..line(1, "x") };
+        assert_eq!(about_a_cell.label(), "cell");
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Session {
         // A suggestion that cannot be made is not worth another error.
         let all: Vec<App> = self.client()?.list_as(&path).await.unwrap_or_default();
         let meant = names::closest(name, all.iter().map(|app| app.name.as_str()));
-        let meant = meant.map(|meant| format!("; did you mean '{meant}'?")).unwrap_or_default();
+        let meant = meant.map(|meant| format!(" (did you mean '{meant}'?)")).unwrap_or_default();
         let place = format!(" in space '{}'{meant}", space.name);
         Err(CliError::Missing { kind: "App", name: name.to_owned(), place })
     }
