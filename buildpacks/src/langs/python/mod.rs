@@ -168,9 +168,8 @@ fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: 
             runner.detail(&follows.same());
             if !follows.pinned {
                 runner.detail(
-                    "What requirements.txt leaves open, also indirectly, stays at the version installed then. For",
+                    "Versions that requirements.txt leaves open stay; SLIPWAY_BUILD_CACHE=off takes newer ones.",
                 );
-                runner.detail("newer ones change requirements.txt, or stage once with SLIPWAY_BUILD_CACHE=off.");
             }
             return Ok(());
         }

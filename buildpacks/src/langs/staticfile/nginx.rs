@@ -19,9 +19,12 @@ const TEXTS: &str =
 /// A visitor's copy is asked after each time (`no-cache`), unless the site says something else itself: a page keeps its name
 /// when it changes. It is compared by `ETag`, which follows from the content: files have times that do (`layers::Times::Content`).
 /// As a date those times mean nothing, so they are not told.
+///
+/// Requests are lines of the platform's router already. A site that wants nginx's own includes `access_log`, for which the
+/// format of Cloud Foundry's buildpack is here.
 const HEAD: &str = r#"worker_processes 1;
 daemon off;
-error_log stderr notice;
+error_log stderr warn;
 pid @TMP@/nginx.pid;
 events { worker_connections 1024; }
 http {
@@ -32,7 +35,8 @@ http {
   scgi_temp_path @TMP@/scgi;
   default_type application/octet-stream;
   log_format cloudfoundry '$http_x_forwarded_for - $http_referer - [$time_local] "$request" $status $body_bytes_sent';
-  access_log /dev/stdout cloudfoundry;
+  access_log off;
+  log_not_found off;
   sendfile on;
   tcp_nopush on;
   keepalive_timeout 75;
