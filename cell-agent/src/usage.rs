@@ -26,7 +26,7 @@ struct Sample {
     oom_kills_told: u64,
 }
 
-/// File in the run directory that says how much of the cell is promised and used, for whoever looks at this host.
+/// File in the run directory that says how much of the cell is reserved and used, for whoever looks at this host.
 pub const FILE: &str = "usage.json";
 
 /// Content of [`FILE`]. All in MiB but the number of workloads.
@@ -37,13 +37,13 @@ pub struct CellUsage {
     /// What the cell has for them.
     pub memory_mb: u64,
     /// What they may take together.
-    pub memory_promised_mb: u64,
+    pub memory_reserved_mb: u64,
     /// What they take.
     pub memory_used_mb: u64,
     /// What the cell has for them.
     pub disk_mb: u64,
     /// What they may take together.
-    pub disk_promised_mb: u64,
+    pub disk_reserved_mb: u64,
     /// What they take.
     pub disk_used_mb: u64,
 }
@@ -65,9 +65,9 @@ pub async fn sample(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send:
         let taken: u64 = live.iter().map(|live| live.memory_mb).sum();
         let mut whole = CellUsage {
             memory_mb,
-            memory_promised_mb: taken,
+            memory_reserved_mb: taken,
             disk_mb,
-            disk_promised_mb: live.iter().map(|live| live.disk_mb).sum(),
+            disk_reserved_mb: live.iter().map(|live| live.disk_mb).sum(),
             workloads: live.len() as u64,
             ..CellUsage::default()
         };

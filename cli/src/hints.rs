@@ -210,7 +210,7 @@ fn of_push(error: &PushError) -> String {
                 "Ask the operator for a cell in the isolation segment of this space, or to put the space elsewhere."
                     .to_owned()
             }
-            _ => format!("`slipway logs {app} --recent` shows the whole staging output; correct the app and push again."),
+            _ => format!("`slipway logs {app} --recent` shows the whole output of the build; correct the app and push again."),
         },
         PushError::StagingTimeout { .. } => {
             "It may still finish; CF_STAGING_TIMEOUT (minutes) makes this command wait longer.".to_owned()

@@ -209,6 +209,33 @@ async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
 }
 
 #[tokio::test]
+async fn words_of_other_platforms_that_are_taken_for_an_app_are_answered() {
+    let platform = Platform::logged_in().await;
+    for (args, exit, hint) in [
+        (&["scale", "web=2"][..], Exit::Usage, "Write `slipway scale APP -p web -i 2`."),
+        (&["rollback", "v12"], Exit::Usage, "Write `slipway rollback APP --revision 12`."),
+        (&["scale", "mode=fast", "-i", "1"], Exit::NotFound, "`slipway apps` lists"),
+        (&["rollback", "v1x"], Exit::NotFound, "`slipway apps` lists"),
+    ] {
+        let ran = platform.run(args).await;
+        assert!(ran.exit == exit && ran.err.contains(hint), "{args:?}: {:?} {}", ran.exit, ran.err);
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_nothing_says_how_to_start_is_not_sent_to_start() {
+    let platform = furnished().await;
+    for (command, said) in
+        [("", "it has no start command: `slipway push web -c COMMAND`"), ("x", "`slipway start web`")]
+    {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "command": command });
+        platform.lock().answers.insert("GET /v3/processes/process-1".to_owned(), process);
+        let ran = platform.run(&["app", "web"]).await;
+        assert!(ran.out.contains(said), "{command}: {}", ran.out);
+    }
+}
+
+#[tokio::test]
 async fn what_changes_nothing_says_so_and_does_not_ask() {
     let platform = furnished().await;
     platform.lock().app_runs = true;

@@ -196,6 +196,24 @@ async fn an_empty_directory_makes_nothing() {
 }
 
 #[tokio::test]
+async fn a_key_that_nobody_knows_is_warned_of_once() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.html", "hello");
+    platform.write("manifest.yml", "applications:\n- name: web\n  instnces: 2\n");
+    let warnings = ["For application 'web': the key 'instnces' is not known and was ignored.", "the key 'x' is odd"];
+    let warnings = warnings.map(|text| json!({ "detail": text }));
+    platform.lock().answers.insert(
+        "GET /v3/jobs/job-1".to_owned(),
+        json!({ "guid": "job-1", "state": "COMPLETE", "errors": [], "warnings": warnings }),
+    );
+    let ran = platform.run(&["push", "--no-start"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("'instnces' is unknown and ignored; did you mean 'instances'?"), "{}", ran.err);
+    assert_eq!(ran.err.matches("'instnces'").count(), 1, "{}", ran.err);
+    assert!(ran.err.contains("the key 'x' is odd"), "what only the platform warns of: {}", ran.err);
+}
+
+#[tokio::test]
 async fn a_failed_manifest_job_shows_every_detail() {
     let platform = Platform::logged_in().await;
     app(&platform);

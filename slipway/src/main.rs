@@ -96,6 +96,24 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("tip:"), "{text}");
+        for (args, said) in [
+            (&["scale", "web", "-i", "abc"][..], "'--instances' takes a whole number, and 'abc' is none."),
+            (&["scale", "web", "-i", "-1"], "'-i' takes no negative number, and '-1' is one."),
+            (&["scale", "web", "--instances=-1"], "'--instances' takes a whole number from 0 on, and '-1' is none."),
+            (&["logs", "-n", "1001"], "'--lines' takes a whole number from 0 to 1000, and '1001' is none."),
+            (&["push", "-t", "0"], "'--timeout' takes a whole number from 1 on, and '0' is none."),
+            (&["rollback", "--revision", "v4"], "'--revision' takes a whole number, and 'v4' is none."),
+            (&["terminate-task", "web", "x"], "'<ID>' takes a whole number, and 'x' is none."),
+            (
+                &["scale", "web", "web=2"],
+                "`slipway scale` does not take 'web=2'. Write `slipway scale APP -p PROCESS -i",
+            ),
+        ] {
+            let text = says(&[&["slipway"], args].concat());
+            assert!(text.starts_with(&format!("error: {said}")), "{args:?}: {text}");
+        }
+        let text = says(&["slipway", "set-health-check", "web", "sometimes"]);
+        assert!(text.contains("[possible values: port, http, process]"), "other values are clap's: {text}");
     }
 
     #[test]

@@ -50,10 +50,10 @@ pub struct Settings {
     /// Where the resolver of the platform's names listens; `None` = there is none.
     #[serde(default)]
     pub dns_port: Option<u16>,
-    /// Memory that may be promised, in per cent of what there is.
+    /// Memory that may be reserved, in per cent of what there is.
     #[serde(default = "memory_overcommit")]
     pub memory_overcommit: u64,
-    /// Disk that may be promised, in per cent of what there is.
+    /// Disk that may be reserved, in per cent of what there is.
     #[serde(default = "disk_overcommit")]
     pub disk_overcommit: u64,
     /// Where layers are; `None` = started by a version that did not note it.

@@ -48,10 +48,10 @@ pub struct UpOptions {
     /// Answer DNS for the platform's names, on this port [default: 53, or 5300 when that is taken; `off` ends it]
     #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub dns: Option<DnsPort>,
-    /// Memory that may be promised to apps, in per cent of what this machine has for them [default: 300]
+    /// Memory that may be reserved for apps, in per cent of what this machine has for them [default: 300]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub memory_overcommit: Option<u64>,
-    /// Disk that may be promised to apps, in per cent of what this machine has for them [default: 400]
+    /// Disk that may be reserved for apps, in per cent of what this machine has for them [default: 400]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub disk_overcommit: Option<u64>,
     /// Network that drains and route services may be in, beside public addresses and the platform's own; may be repeated, and

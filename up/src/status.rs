@@ -141,7 +141,7 @@ fn last_problem(layout: &Layout, part: &str) -> Option<String> {
         .map(|line| line.trim().to_owned())
 }
 
-/// How much of this machine is promised to apps, and how much they use.
+/// How much of this machine is reserved for apps, and how much they use.
 fn cell_room(layout: &Layout) -> Vec<String> {
     let read = |path| std::fs::read(path).ok();
     let usage = read(layout.run("cell").join(usage::FILE)).and_then(|text| serde_json::from_slice(&text).ok());
@@ -153,13 +153,16 @@ fn cell_room(layout: &Layout) -> Vec<String> {
 }
 
 fn room(usage: &CellUsage, settings: &Settings) -> Vec<String> {
-    let line = |what: &str, [promised, used, has]: [u64; 3], percent: u64| {
-        let [most, promised, used, has] = [has.saturating_mul(percent) / 100, promised, used, has].map(gib);
-        format!("{what}: {promised} of {most} GiB promised to {}, {used} of {has} GiB used", what_runs(usage.workloads))
+    let line = |what: &str, [reserved, used, has]: [u64; 3], percent: u64| {
+        let [most, reserved, used, has] = [has.saturating_mul(percent) / 100, reserved, used, has].map(gib);
+        format!(
+            "{what}: {reserved} of {most} GiB reserved for {}, {used} of {has} GiB used",
+            what_runs(usage.workloads)
+        )
     };
     vec![
-        line("memory", [usage.memory_promised_mb, usage.memory_used_mb, usage.memory_mb], settings.memory_overcommit),
-        line("disk", [usage.disk_promised_mb, usage.disk_used_mb, usage.disk_mb], settings.disk_overcommit),
+        line("memory", [usage.memory_reserved_mb, usage.memory_used_mb, usage.memory_mb], settings.memory_overcommit),
+        line("disk", [usage.disk_reserved_mb, usage.disk_used_mb, usage.disk_mb], settings.disk_overcommit),
     ]
 }
 
@@ -195,22 +198,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_promised_and_used_is_told() {
+    fn what_is_reserved_and_used_is_told() {
         let usage = CellUsage {
             workloads: 12,
             memory_mb: 18 * 1024,
-            memory_promised_mb: 22_426,
+            memory_reserved_mb: 22_426,
             memory_used_mb: 1_741,
             disk_mb: 40 * 1024,
-            disk_promised_mb: 1024,
+            disk_reserved_mb: 1024,
             disk_used_mb: 51,
         };
         let settings = crate::settings::tests::example();
         assert_eq!(
             room(&usage, &settings),
             [
-                "memory: 21.9 of 54.0 GiB promised to 12 instances and builds, 1.7 of 18.0 GiB used",
-                "disk: 1.0 of 160.0 GiB promised to 12 instances and builds, 0.0 of 40.0 GiB used",
+                "memory: 21.9 of 54.0 GiB reserved for 12 instances and builds, 1.7 of 18.0 GiB used",
+                "disk: 1.0 of 160.0 GiB reserved for 12 instances and builds, 0.0 of 40.0 GiB used",
             ]
         );
     }

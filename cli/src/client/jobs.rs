@@ -13,8 +13,13 @@ const SHORTEST: Duration = Duration::from_millis(40);
 const LONGEST: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// Waits for the job in an answer's `Location`; an answer without one is done already.
+    /// Waits for the job in an answer's `Location`; an answer without one is done already. Prints the job's warnings.
     pub(crate) async fn finish(&self, answer: &Answer) -> Result<(), CliError> {
+        self.finish_without(answer, |_| false).await
+    }
+
+    /// As [`Self::finish`], without the warnings that the person was `told` before.
+    pub(crate) async fn finish_without(&self, answer: &Answer, told: impl Fn(&str) -> bool) -> Result<(), CliError> {
         let Some(location) = answer.location.as_deref().filter(|_| answer.status == 202) else { return Ok(()) };
         let path = url::path_of(location).ok_or_else(|| ClientError::Address { address: location.to_owned() })?;
         let begun = Instant::now();
@@ -23,7 +28,7 @@ impl Client {
             let job: Job = self.get(&path).await?;
             match job.state.as_str() {
                 "COMPLETE" => {
-                    for warning in &job.warnings {
+                    for warning in job.warnings.iter().filter(|warning| !told(&warning.detail)) {
                         self.printer.warn(&warning.detail);
                     }
                     return Ok(());

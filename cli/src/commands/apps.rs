@@ -131,7 +131,7 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         .unwrap_or_default();
     let facts = [
         ("name", text(&whole, "/name")),
-        ("state", state_in_words(session, &found, &droplet).await),
+        ("state", state_in_words(session, &found, &droplet, &shown).await),
         ("space", space.name.clone()),
         ("routes", urls.join(", ")),
         ("stack", text(&droplet, "/stack")),
@@ -176,12 +176,15 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
     Ok(())
 }
 
-/// `started`, or why an app is not.
-async fn state_in_words(session: &Session, app: &App, droplet: &Value) -> String {
+/// `started`, or why an app is not. `processes` come with their start commands.
+async fn state_in_words(session: &Session, app: &App, droplet: &Value, processes: &[(Value, Value)]) -> String {
     if app.is_started() {
         return "started".to_owned();
     }
     if !droplet.is_null() {
+        if processes.iter().all(|(process, _)| text(process, "/command").is_empty()) {
+            return format!("stopped; it has no start command: `slipway push {} -c COMMAND`", app.name);
+        }
         return format!("stopped; `slipway start {}` starts it", app.name);
     }
     let parameters = [("app_guids", app.guid.as_str()), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")];
@@ -264,14 +267,25 @@ fn duration(seconds: u64) -> String {
     }
 }
 
+/// What is said of an app `web=2` that does not exist: Heroku and Dokku scale with such words.
+fn no_pair(error: CliError) -> CliError {
+    let pair = match &error {
+        CliError::Missing { kind: "App", name, .. } => name.split_once('='),
+        _ => None,
+    };
+    let Some((process, count)) = pair.filter(|(_, count)| count.parse::<u32>().is_ok()) else { return error };
+    let hint = format!("Write `slipway scale APP -p {process} -i {count}`.");
+    CliError::Usage { message: error.to_string(), hint }
+}
+
 pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliError> {
     let memory = args.memory.as_deref().map(parse_mib).transpose()?;
     let disk = args.disk.as_deref().map(parse_mib).transpose()?;
     if args.instances.is_none() && memory.is_none() && disk.is_none() {
-        return app(session, args.name).await;
+        return app(session, args.name).await.map_err(no_pair);
     }
     let client = session.client()?;
-    let app = session.app_or_default(args.name).await?;
+    let app = session.app_or_default(args.name).await.map_err(no_pair)?;
     let all = processes(client, &app).await?;
     let process = all.iter().find(|process| process.kind == args.process).ok_or_else(|| CliError::Missing {
         kind: "Process",

@@ -66,7 +66,7 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
         let state = match () {
             () if text(revision, "/deployable") == "false" => "files deleted",
             () if fate.running.contains(&guid) => "runs",
-            () if fate.failed.contains(&guid) => "failed",
+            () if fate.failed.contains(&guid) => "did not take over",
             () => "",
         };
         vec![
@@ -79,9 +79,20 @@ pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result
     session.show(list, &["revision", "state", "created", "what changed"], row, "There are no revisions of it yet.")
 }
 
+/// What is said of an app `v12` that does not exist: Heroku names the version so.
+fn no_number(error: CliError) -> CliError {
+    let number = match &error {
+        CliError::Missing { kind: "App", name, .. } => name.trim_start_matches('v').parse::<u64>().ok(),
+        _ => None,
+    };
+    let Some(number) = number else { return error };
+    let hint = format!("Write `slipway rollback APP --revision {number}`.");
+    CliError::Usage { message: error.to_string(), hint }
+}
+
 pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), CliError> {
     push::check(&args.how)?;
-    let app = session.app_or_default(args.name).await?;
+    let app = session.app_or_default(args.name).await.map_err(no_number)?;
     let (list, fate) = all(session, &app).await?;
     let list: Vec<Revision> =
         list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;

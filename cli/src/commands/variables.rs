@@ -15,11 +15,12 @@ pub(super) async fn env(session: &Session, name: Option<String>) -> Result<(), C
         return session.printer.json(&all);
     }
     let parts = [
-        ("Set by you", "environment_variables"),
-        ("Set by the platform for services", "system_env_json"),
         ("Set by the platform", "application_env_json"),
-        ("Of the running group", "running_env_json"),
-        ("Of the staging group", "staging_env_json"),
+        ("Set by the platform for services", "system_env_json"),
+        ("Of the running group, for apps of all spaces", "running_env_json"),
+        ("Of the staging group, for builds of all spaces", "staging_env_json"),
+        // Last, where a terminal shows them: they are what is looked for.
+        ("Set by you", "environment_variables"),
     ];
     for (title, key) in parts {
         let Some(variables) = all.get(key).and_then(Value::as_object).filter(|map| !map.is_empty()) else { continue };

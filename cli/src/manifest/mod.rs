@@ -227,6 +227,12 @@ fn find(flags: &PushArgs, directory: &Path) -> Result<Option<PathBuf>, ManifestE
     }
 }
 
+/// The key that a warning is about, in this program's words and in the platform's.
+pub(crate) fn key_of_warning(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("key '")?;
+    rest.split_once('\'').map(|(key, _)| key)
+}
+
 fn read(path: &Path, values: &variables::Variables) -> Result<(Vec<Mapping>, Vec<String>, String), ManifestError> {
     let label = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
     let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;

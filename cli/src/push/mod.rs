@@ -39,7 +39,7 @@ use crate::under_way::Unfinished;
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// The build failed.
-    #[error("Staging of '{app}' failed: {text}")]
+    #[error("The build of '{app}' failed: {text}")]
     StagingFailed {
         /// The app.
         app: String,
@@ -49,7 +49,7 @@ pub enum PushError {
         text: String,
     },
     /// The build does not end.
-    #[error("Staging of '{app}' did not end within {minutes} minutes")]
+    #[error("The build of '{app}' did not end within {minutes} minutes")]
     StagingTimeout {
         /// The app.
         app: String,
@@ -57,7 +57,7 @@ pub enum PushError {
         minutes: u64,
     },
     /// There is nothing to start or to stage.
-    #[error("'{app}' has no droplet and no package")]
+    #[error("Nothing was uploaded for '{app}' yet")]
     NotStaged {
         /// The app.
         app: String,
@@ -224,7 +224,12 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     }
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
-    client.finish(&answer).await?;
+    // The platform has its own words for a key that this program has warned of.
+    let told = |theirs: &str| {
+        let key = manifest::key_of_warning(theirs);
+        key.is_some() && manifest.warnings.iter().any(|ours| manifest::key_of_warning(ours) == key)
+    };
+    client.finish_without(&answer, told).await?;
     let applied = elapsed(begun);
     let mut done = Vec::new();
     for (entry, source) in manifest.apps.iter().zip(sources) {

@@ -180,5 +180,5 @@ impl Lines<'_> {
 
 fn unreadable(session: &Session, error: &ClientError) {
     let cause = slipway_chassis::errors::chain(error).to_string();
-    session.printer.warn(&format!("the staging output cannot be shown: {cause}"));
+    session.printer.warn(&format!("the output of the build cannot be shown: {cause}"));
 }

@@ -1,11 +1,13 @@
 //! What the program says of itself: help by topics, suggestions, completion, man pages, the reference of all commands.
 
-use std::ffi::{OsStr, OsString};
+mod explain;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, Subcommand};
+
+pub use explain::explain;
 
 use crate::printer::Printer;
 use crate::{CliError, Exit, manpages};
@@ -141,40 +143,6 @@ const TOPICS: &[(&str, &[&str])] = &[
     ("Operators: parts of a cluster", &["controller", "cell", "router"]),
 ];
 
-/// What other platforms call it.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("api", "login"),
-    ("auth", "login"),
-    ("bash", "run"),
-    ("config", "env"),
-    ("config:get", "env"),
-    ("config:set", "set-env"),
-    ("config:unset", "unset-env"),
-    ("create-app", "push"),
-    ("create-private-domain", "create-domain"),
-    ("create-service", "create-user-provided-service"),
-    ("create-shared-domain", "create-domain --shared"),
-    ("delete-private-domain", "delete-domain"),
-    ("delete-shared-domain", "delete-domain"),
-    ("deploy", "push"),
-    ("destroy", "delete"),
-    ("exec", "run"),
-    ("marketplace", "create-user-provided-service"),
-    ("org-quotas", "quotas"),
-    ("org-users", "roles"),
-    ("ps", "app"),
-    ("ps:scale", "scale"),
-    ("releases", "revisions"),
-    ("releases:rollback", "rollback"),
-    ("set-org-role", "set-role"),
-    ("set-space-role", "set-role"),
-    ("space-quotas", "quotas"),
-    ("space-users", "roles"),
-    ("ssh", "run"),
-    ("unset-org-role", "unset-role"),
-    ("unset-space-role", "unset-role"),
-];
-
 /// Gives a program help by topics.
 #[must_use]
 pub fn dressed(command: Command) -> Command {
@@ -203,73 +171,6 @@ pub(crate) fn visible(command: &Command) -> impl Iterator<Item = &Command> {
 
 fn about(command: &Command) -> String {
     command.get_about().map(ToString::to_string).unwrap_or_default()
-}
-
-/// What is wrong with a command line, for a person: as clap says it, but with suggestions out of what `--help` shows.
-#[must_use]
-pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
-    if error.kind() == ErrorKind::UnknownArgument
-        && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
-    {
-        return unknown_flag(error, flag, command, args);
-    }
-    let unknown = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
-        (ErrorKind::InvalidSubcommand, Some(ContextValue::String(name))) => name,
-        _ => return error.to_string(),
-    };
-    // Of a command below another one clap knows more.
-    let first = args.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
-    let helped = first.is_some_and(|word| word == "help");
-    if !helped && first.is_none_or(|word| word != OsStr::new(unknown)) {
-        return error.to_string();
-    }
-    let names: Vec<&str> = visible(command).map(Command::get_name).collect();
-    let advice = match suggestions(unknown, &names).as_slice() {
-        [] => String::new(),
-        all => format!("\n\n  Did you mean {}?", all.join(" or ")),
-    };
-    format!("error: there is no command '{unknown}'{advice}\n\n`slipway --help` lists all commands.\n")
-}
-
-/// That a command does not take a word, and which one may have been meant.
-fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsString]) -> String {
-    let (mut path, mut here) = ("slipway".to_owned(), command);
-    for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
-        if let Some(below) = here.find_subcommand(word) {
-            path = format!("{path} {}", below.get_name());
-            here = below;
-        }
-    }
-    let after_dashes = here.get_arguments().any(|one| one.is_last_set());
-    let meant = match error.get(ContextKind::SuggestedArg) {
-        // `slipway run app node -v`: the flag is the command's.
-        _ if after_dashes && args.iter().all(|word| word != "--") => {
-            format!(" Put `--` before the command that it belongs to: `{path} APP -- COMMAND …`.")
-        }
-        Some(ContextValue::String(meant)) => format!(" Did you mean {meant}?"),
-        _ => String::new(),
-    };
-    format!("error: `{path}` does not take '{flag}'.{meant}\n\n`{path} --help` shows what it takes.\n")
-}
-
-/// At most three commands that may have been meant, the likeliest first.
-fn suggestions(unknown: &str, names: &[&str]) -> Vec<String> {
-    let quoted = |name: &str| format!("`slipway {name}`");
-    if let Some((_, here)) = ELSEWHERE.iter().find(|(there, _)| *there == unknown) {
-        return vec![quoted(here)];
-    }
-    let place = |name: &str| TOPICS.iter().flat_map(|(_, names)| *names).position(|one| *one == name);
-    let mut ranked: Vec<(usize, Option<usize>, &str)> = names
-        .iter()
-        .filter_map(|name| {
-            let distance = strsim::damerau_levenshtein(unknown, name);
-            let close = distance <= (unknown.chars().count() / 3).clamp(1, 3);
-            let part = unknown.len() >= 3 && (name.starts_with(unknown) || name.ends_with(unknown));
-            (close || part).then_some((distance, place(name), *name))
-        })
-        .collect();
-    ranked.sort_unstable();
-    ranked.into_iter().take(3).map(|(.., name)| quoted(name)).collect()
 }
 
 /// Does a command about the program. `command` is the whole program as clap knows it.
@@ -411,27 +312,4 @@ fn describe(text: &mut String, command: &Command, name: &str) {
 pub fn misplaced(command: &Command) -> Vec<String> {
     let times = |name: &str| TOPICS.iter().flat_map(|(_, names)| *names).filter(|one| **one == name).count();
     visible(command).map(Command::get_name).filter(|name| times(name) != 1).map(str::to_owned).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suggestions_are_commands_that_help_shows() {
-        let names = ["push", "apps", "app", "logs", "routes", "create-route", "delete-route", "status", "orgs"];
-        for (typed, meant) in [
-            ("pusj", "`slipway push`"),
-            ("psuh", "`slipway push`"),
-            ("log", "`slipway logs`"),
-            ("route", "`slipway routes` or `slipway create-route` or `slipway delete-route`"),
-            ("deploy", "`slipway push`"),
-            ("create-shared-domain", "`slipway create-domain --shared`"),
-            ("nosuch", ""),
-            ("supervize", ""),
-            ("x", ""),
-        ] {
-            assert_eq!(suggestions(typed, &names).join(" or "), meant, "{typed}");
-        }
-    }
 }
