@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use slipway_chassis as chassis;
 use uuid::Uuid;
 
-use crate::planner::Overcommit;
+use slipway_placement::planner::Overcommit;
 
 /// One controller's file. Written by `slipway up`, or by hand on a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]

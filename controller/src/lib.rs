@@ -1,8 +1,8 @@
 //! Desired state, the v3 API, the planner and the streams to cells and routers.
 //!
 //! Layers, from the outside in: [`api`] parses, authorises and presents (no SQL); [`domain`] has rules and state
-//! machines; [`store`] has all SQL (no HTTP). [`planner`] and [`deployments`] are pure. [`tasks`] converge, [`jobs`] do
-//! payload work, [`cells`] and [`routers`] hold the streams.
+//! machines; [`store`] has all SQL (no HTTP). What is pure is the crate `slipway-placement`. [`tasks`] converge, [`jobs`]
+//! do payload work, [`cells`] and [`routers`] hold the streams.
 
 #![forbid(unsafe_code)]
 
@@ -13,13 +13,11 @@ pub mod blobs;
 pub mod cells;
 pub mod config;
 pub mod context;
-pub mod deployments;
 pub mod domain;
 pub mod drains;
 pub mod gzip;
 pub mod jobs;
 pub mod members;
-pub mod planner;
 pub mod reserve;
 pub mod routers;
 pub mod run;

@@ -45,11 +45,11 @@ use crate::routers::service::{RouterParts, RouterService};
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
 use crate::store::connections::{IDLE_IN_TRANSACTION, guarded};
-use crate::store::placement::PlacementStore;
-use crate::store::placement::postgres::PgPlacement;
+use crate::store::placement::PgPlacement;
 use crate::tasks::{self, Wake};
 use crate::vault::{Vault, VaultError};
 use crate::{api, auth, cells, jobs};
+use slipway_placement::PlacementStore;
 
 /// How long a start waits for Postgres.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(300);

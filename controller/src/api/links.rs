@@ -9,7 +9,7 @@ use slipway_api_types::Link;
 use slipway_api_types::common::Links;
 
 use crate::context::Context;
-use crate::domain::domains::is_system_name;
+use slipway_placement::system_names::is_system_name;
 
 /// `http://api.slipway.localhost:8080`: scheme and host of this request, no trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]

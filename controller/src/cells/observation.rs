@@ -4,7 +4,7 @@
 use slipway_api_types::AssignmentId;
 use slipway_protocol::v1;
 
-use crate::store::placement::{Exit, ObservationRow, Observed};
+use slipway_placement::{Exit, ObservationRow, Observed};
 
 /// Why an observation cannot be recorded.
 #[derive(Debug, thiserror::Error)]

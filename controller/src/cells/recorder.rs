@@ -16,10 +16,8 @@ use tonic::Status;
 
 use crate::context::Context;
 use crate::domain::outcomes;
-use crate::store::placement::{
-    CellBatch, CellRecorded, Kind, Observed, OneShot, PlacementError, PlacementStore, Recorded,
-};
 use crate::tasks::Wake;
+use slipway_placement::{CellBatch, CellRecorded, Kind, Observed, OneShot, PlacementError, PlacementStore, Recorded};
 
 /// Batches of one transaction.
 const AT_ONCE: usize = 64;
@@ -207,13 +205,10 @@ pub fn is_end(observation: &v1::Observation, state: Observed) -> bool {
     }
 }
 
-/// Postgres refused the values (data exceptions, constraints), as opposed to not being there.
+/// The values are refused, as opposed to a store that is not there.
 fn refuses_rows(error: &PlacementError) -> bool {
     match error {
-        PlacementError::Database(sqlx::Error::Database(error)) => {
-            error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
-        }
-        PlacementError::Database(sqlx::Error::Encode(_)) | PlacementError::Unknown { .. } => true,
-        PlacementError::Database(_) => false,
+        PlacementError::Refused(_) | PlacementError::Unknown { .. } => true,
+        PlacementError::Unavailable(_) => false,
     }
 }

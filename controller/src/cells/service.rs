@@ -19,8 +19,8 @@ use super::queries::Directory;
 use super::recorder::Submission;
 use super::session;
 use crate::context::Context;
-use crate::store::placement::PlacementStore;
 use crate::tasks::Wake;
+use slipway_placement::PlacementStore;
 
 /// Specs of one request: a cell's whole set at the most.
 const MOST_SPECS: usize = 4_096;

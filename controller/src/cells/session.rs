@@ -20,7 +20,7 @@ use super::peer::{Endpoints, Peer};
 use super::queries::peer_name;
 use super::recorder::{Out, Submission, is_end};
 use super::service::CellParts;
-use crate::store::placement::{CellBatch, CellRegistration, PlacementError};
+use slipway_placement::{CellBatch, CellRegistration, PlacementError};
 
 /// The first message must come within this time.
 const HELLO: Duration = Duration::from_secs(10);

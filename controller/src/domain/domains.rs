@@ -4,21 +4,11 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use slipway_placement::system_names::SYSTEM_HOSTS;
+
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_all_tx, routes_named_tx};
 use crate::store::domains::{domain_conflicting_tx, domains_shared_by_tx};
-
-/// The platform's own host names, below the system domain.
-pub const SYSTEM_HOSTS: [&str; 4] = ["api", "log-cache", "login", "uaa"];
-
-/// Whether a full name, in any case, is one that the platform itself answers.
-#[must_use]
-pub fn is_system_name(name: &str, system_domain: &str) -> bool {
-    name.split_once('.').is_some_and(|(host, domain)| {
-        domain.eq_ignore_ascii_case(system_domain)
-            && SYSTEM_HOSTS.iter().any(|system| system.eq_ignore_ascii_case(host))
-    })
-}
 
 /// Checks whether a domain of this name (in lower case) may be made, for an organization or for all. Holds off every
 /// new route and domain until the transaction ends, so that what was found stays so.
@@ -106,8 +96,6 @@ mod tests {
             assert!(!kept(name, false), "an operator may share {name} with everybody");
         }
         assert!(!kept("ample.com", true));
-        assert!(is_system_name("API.Sys.example.com", "sys.Example.com"));
-        assert!(!is_system_name("x.api.sys.example.com", "sys.example.com"));
     }
 
     #[test]

@@ -20,9 +20,9 @@ use crate::store::apptasks::{task_lock_tx, task_state_tx};
 use crate::store::builds::{BuildRow, build_app_tx, build_end_tx, build_lock_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::droplets::{NewDroplet, droplet_insert_tx};
-use crate::store::placement::{NO_COMPATIBLE_CELL, NO_ROOM};
 use crate::store::processes::process_usual_memory_tx;
 use crate::store::retention::bits_expire_tx;
+use slipway_placement::{NO_COMPATIBLE_CELL, NO_ROOM};
 
 /// Added to the staging timeout, seconds: the cell ends a build in time by itself and says more about it.
 const STAGING_GRACE_S: i64 = 60;

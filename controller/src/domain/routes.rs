@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::{NewEvent, Party};
-use super::domains::{is_system_name, splits};
+use super::domains::splits;
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
 use crate::store::constraints::refuse;
@@ -14,6 +14,7 @@ use crate::store::domains::{DomainRow, domain_usable_in_tx};
 use crate::store::events::event_record_tx;
 use crate::store::feature_flags::feature_flag_get_tx;
 use crate::store::routes::{self, NewRoute, RouteFigures};
+use slipway_placement::system_names::is_system_name;
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;

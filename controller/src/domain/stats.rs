@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::DomainResult;
 use crate::context::Context;
-use crate::planner::cell_name;
 use crate::store::instances::{InstanceRow, UnplacedRow};
 use crate::store::processes::ProcessRow;
+use slipway_placement::planner::cell_name;
 
 /// One desired instance.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::publisher::Tables;
 use crate::context::{Proof, RouterProof};
-use crate::store::placement::RouterProgress;
+use slipway_placement::RouterProgress;
 
 /// A router that is behind for longer is no member of the live set: commands name it and do not wait for it.
 const LAGGARD: Duration = Duration::from_secs(5);

@@ -1,6 +1,5 @@
-//! The routing table and its way to the routers.
+//! The way of the routing table (`slipway_placement::routing_table`) to the routers.
 //!
-//! * [`table`]: the table as a pure function of the store.
 //! * [`publisher`]: computes it at each version and keeps the last few, for deltas.
 //! * [`hub`]: which routers have a session, what they have acknowledged, and the proof made of it.
 //! * [`session`], [`service`]: one router's session, and the gRPC service.
@@ -9,4 +8,3 @@ pub mod hub;
 pub mod publisher;
 pub mod service;
 pub mod session;
-pub mod table;

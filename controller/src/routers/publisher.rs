@@ -8,11 +8,11 @@ use slipway_chassis::{Backoff, Shutdown, chain};
 use slipway_protocol::v1::Version;
 use tokio::sync::watch;
 
-use super::table::{self, RoutingInput, Table};
 use crate::domain::services::bindings::credentials_place;
-use crate::store::placement::PlacementStore;
 use crate::tasks::Wake;
 use crate::vault::Vault;
+use slipway_placement::PlacementStore;
+use slipway_placement::routing_table::{self, RoutingInput, Table};
 
 /// Versions kept for routers that come back. They share what did not change; a router that missed more gets a
 /// snapshot.
@@ -69,7 +69,7 @@ impl Tables {
         placement: &dyn PlacementStore,
         vault: &Vault,
         system_domain: &str,
-    ) -> crate::store::placement::Result<()> {
+    ) -> slipway_placement::Result<()> {
         let mut input = placement.routing_input().await?;
         open_secrets(vault, &mut input);
         let previous = self.newest();
@@ -77,7 +77,7 @@ impl Tables {
             return Ok(());
         }
         let empty = Table::default();
-        let table = table::build(&input, system_domain, previous.as_deref().unwrap_or(&empty));
+        let table = routing_table::build(&input, system_domain, previous.as_deref().unwrap_or(&empty));
         self.publish(Arc::new(table));
         Ok(())
     }

@@ -13,10 +13,10 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::service::RouterParts;
-use super::table::Table;
 use crate::cells::peer::Peer;
 use crate::cells::session::{away, check_hello, digest_of, raise_epoch};
-use crate::store::placement::RouterRegistration;
+use slipway_placement::RouterRegistration;
+use slipway_placement::routing_table::Table;
 
 /// The first message must come within this time.
 const HELLO: Duration = Duration::from_secs(10);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use super::placement::{NO_COMPATIBLE_CELL, NO_ROOM};
 use crate::domain::list::ListOptions;
+use slipway_placement::{NO_COMPATIBLE_CELL, NO_ROOM};
 
 /// A task as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

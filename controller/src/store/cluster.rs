@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::change_log::{self, ChangeKind};
-use super::placement::{Kind, OneShot};
+use slipway_placement::{Kind, OneShot};
 
 /// A controller as routers reach it.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use slipway_protocol::v1::EgressPolicyBody;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::specs::egress;
+use slipway_placement::egress;
 
 /// The policies of these spaces, each `running` (false) or `staging` (true).
 ///

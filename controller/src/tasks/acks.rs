@@ -7,7 +7,7 @@ use slipway_chassis::{Backoff, Shutdown, chain};
 
 use super::Wake;
 use crate::routers::hub::RouterHub;
-use crate::store::placement::PlacementStore;
+use slipway_placement::PlacementStore;
 
 /// Keeps "last seen" of routers with a session fresh; far below the time after which one is forgotten.
 const SEEN: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use slipway_chassis::{Shutdown, chain};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::store::placement::{LeaseOutcome, PlacementStore, Result};
+use slipway_placement::{LeaseOutcome, PlacementStore, Result};
 
 /// Another controller plans when the holder has not renewed for this long. Shorter moves the lease at every hiccup of
 /// the database; longer leaves a dead planner's work undone.

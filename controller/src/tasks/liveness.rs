@@ -14,7 +14,7 @@ use crate::cells::hub::{CellHub, Seen};
 use crate::cells::queries::{Directory, peer_name};
 use crate::context::Context;
 use crate::domain::outcomes;
-use crate::store::placement::{CellState, Kind, PlacementError, PlacementStore};
+use slipway_placement::{CellState, Kind, PlacementError, PlacementStore};
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// A restarted agent or controller is back within this time; nothing needs to know.
@@ -101,7 +101,9 @@ impl Liveness {
 
     /// Builds and tasks run at most once: on a lost cell they have ended.
     async fn end_one_shots(&self) -> Result<(), PlacementError> {
-        for shot in self.context.store.one_shots_lost().await? {
+        for shot in
+            self.context.store.one_shots_lost().await.map_err(|error| PlacementError::Unavailable(Box::new(error)))?
+        {
             let ended = match shot.kind {
                 Kind::Build => {
                     outcomes::build_completed(&self.context, shot.assignment, shot.group, shot.attempt, None, None)

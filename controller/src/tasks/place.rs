@@ -8,8 +8,8 @@ use slipway_chassis::{Shutdown, chain};
 
 use super::Wake;
 use super::lease::Leadership;
-use crate::planner::{self, Overcommit};
-use crate::store::placement::{ApplyOutcome, PlacementStore, Result};
+use slipway_placement::planner::{self, Overcommit};
+use slipway_placement::{ApplyOutcome, PlacementStore, Result};
 
 /// Repairs lost pokes.
 const PERIOD: Duration = Duration::from_secs(5);

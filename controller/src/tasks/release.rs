@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Wake;
 use crate::store::Store;
-use crate::store::placement::{PlacementStore, Result};
+use slipway_placement::{PlacementStore, Result};
 
 const PERIOD: Duration = Duration::from_secs(10);
 /// A router without a session for this long is deregistered: it would hold the addresses of everything that it once
@@ -89,8 +89,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::placement::memory::MemoryPlacement;
-    use crate::store::placement::{RouterProgress, RouterRegistration};
+    use slipway_placement::memory::MemoryPlacement;
+    use slipway_placement::{RouterProgress, RouterRegistration};
 
     async fn registered(placement: &MemoryPlacement) -> RouterId {
         let router = RouterId(Uuid::from_u128(1));

@@ -18,7 +18,7 @@ use super::Wake;
 use crate::cells::hub::CellHub;
 use crate::context::Pokes;
 use crate::store::change_log::ChangeKind;
-use crate::store::placement::{Change, PlacementStore, Result};
+use slipway_placement::{Change, PlacementStore, Result};
 
 /// Right after a change the next one is likely: other controllers' writes are seen this late at most.
 const BUSY: Duration = Duration::from_millis(25);
@@ -178,7 +178,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::placement::memory::MemoryPlacement;
+    use slipway_placement::memory::MemoryPlacement;
 
     async fn tail_at(entries: u128) -> (Arc<MemoryPlacement>, Tail) {
         let placement = Arc::new(MemoryPlacement::new());

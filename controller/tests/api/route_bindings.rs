@@ -6,7 +6,7 @@ use crate::support::{TestClient, TestController, error};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_controller::routers::publisher;
-use slipway_controller::routers::table::{self, Table};
+use slipway_placement::routing_table::{self, Table};
 use uuid::Uuid;
 
 async fn route(client: &TestClient, space: Uuid, domain: &str, host: &str) -> String {
@@ -97,10 +97,10 @@ pub(super) async fn the_route(controller: &TestController, guid: &str) -> slipwa
 
 /// The table as routers get it.
 pub(super) async fn the_table(controller: &TestController) -> Table {
-    use slipway_controller::store::placement::PlacementStore as _;
-    use slipway_controller::store::placement::postgres::PgPlacement;
+    use slipway_controller::store::placement::PgPlacement;
+    use slipway_placement::PlacementStore as _;
     let placement = PgPlacement::new(controller.database.pool.clone());
     let mut input = placement.routing_input().await.expect("input");
     publisher::open_secrets(&controller.context.vault, &mut input);
-    table::build(&input, "slipway.test", &Table::default())
+    routing_table::build(&input, "slipway.test", &Table::default())
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use slipway_api_types::CellId;
-use slipway_controller::store::placement::PlacementStore as _;
-use slipway_controller::store::placement::postgres::PgPlacement;
+use slipway_controller::store::placement::PgPlacement;
+use slipway_placement::PlacementStore as _;
 use slipway_protocol::digest::SetDigest;
 use slipway_protocol::v1;
 use uuid::Uuid;

@@ -1,8 +1,8 @@
 //! `/v3/isolation_segments`: made, entitled, used, revoked, deleted; and where apps may run by it.
 
 use serde_json::{Value, json};
-use slipway_controller::store::placement::PlacementStore as _;
-use slipway_controller::store::placement::postgres::PgPlacement;
+use slipway_controller::store::placement::PgPlacement;
+use slipway_placement::PlacementStore as _;
 
 use crate::support::TestController;
 use crate::support::apps::refused;

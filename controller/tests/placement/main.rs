@@ -6,9 +6,9 @@ mod twins;
 use ops::{Op, World, op};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use slipway_controller::planner::{self, Overcommit};
-use slipway_controller::store::placement::memory::MemoryPlacement;
-use slipway_controller::store::placement::{ApplyOutcome, Intent, PlacementStore, Role, Snapshot};
+use slipway_placement::memory::MemoryPlacement;
+use slipway_placement::planner::{self, Overcommit};
+use slipway_placement::{ApplyOutcome, Intent, PlacementStore, Role, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use twins::{Desired as _, PgTwin};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use slipway_api_types::{AssignmentId, CellId, ControllerId, RouterId};
-use slipway_controller::planner::{self, Overcommit};
-use slipway_controller::store::placement::{
+use slipway_placement::planner::{self, Overcommit};
+use slipway_placement::{
     ApplyOutcome, CellBatch, CellRegistration, CellState, Exit, Kind, LeaseOutcome, ObservationRow, Observed,
     RouterProgress, RouterRegistration, Wanted,
 };

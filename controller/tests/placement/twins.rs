@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use slipway_controller::store::change_log::{self, ChangeKind};
-use slipway_controller::store::placement::memory::MemoryPlacement;
-use slipway_controller::store::placement::postgres::PgPlacement;
-use slipway_controller::store::placement::{PlacementStore, Wanted};
+use slipway_controller::store::placement::PgPlacement;
+use slipway_placement::memory::MemoryPlacement;
+use slipway_placement::{PlacementStore, Wanted};
 use slipway_test_support::TestDatabase;
 use sqlx::PgPool;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! One step of an active deployment: reads where its instances stand, asks [`crate::deployments::step`], writes.
+//! One step of an active deployment: reads where its instances stand, asks [`slipway_placement::rollout::step`], writes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::{DeploymentSnapshot, Lane, Progress, canary};
 use crate::context::Context;
-use crate::deployments::{CANCEL_PATIENCE_S, Side, State, Step, step};
 use crate::domain::lifecycle::{self, finish};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::{AppRow, app_lock_tx};
@@ -17,9 +16,10 @@ use crate::store::deployments::{
     DeployedInstance, DeploymentRow, deployed_instances_tx, deployment_active_tx, deployment_progress_tx,
     deployment_status_tx, process_instances_tx, process_take_over_tx, processes_with_interim_tx, unplaced_reason_tx,
 };
-use crate::store::placement::postgres::hold_term;
+use crate::store::placement::hold_term;
 use crate::store::processes::{ProcessRow, process_desire_tx, process_update_tx, processes_of_app_tx};
 use crate::store::revisions::{processes_revision_tx, revision_of_app_tx};
+use slipway_placement::rollout::{CANCEL_PATIENCE_S, Side, State, Step, step};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
 /// up for it. Longer makes deployments of workers slower; shorter takes a program that fails at its start for a good one.

@@ -1,5 +1,5 @@
 //! Deployments: beginning ([`create`]), cancelling, continuing, and moving them on ([`drive`]). What to do next is
-//! decided by [`crate::deployments::step`]; these files read what it needs and write what it wants, one transaction each.
+//! decided by [`slipway_placement::rollout::step`]; these files read what it needs and write what it wants, one transaction each.
 //!
 //! A deployment has a process of its own beside the app's for each type that runs: same type, new spec, its own
 //! instances. `web` rolls first, at its canary steps too, then the other types. When all are done, the new processes
@@ -25,13 +25,13 @@ use super::audit::Party;
 use super::lifecycle::{finish, lock, record};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::deployments::Canary;
 use crate::store::apps::{AppRow, app_update_tx};
 use crate::store::deployments::{
     DeploymentRow, deployment_active_tx, deployment_lock_tx, deployment_status_tx, deployment_step_tx,
     processes_with_interim_tx,
 };
 use crate::store::droplets::droplet_get_tx;
+use slipway_placement::rollout::Canary;
 
 /// The type that is rolled out first, and in canary steps.
 pub const ROLLED: &str = "web";

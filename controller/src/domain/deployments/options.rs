@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::deployments::Canary;
 use crate::domain::metadata::MetadataChange;
 use crate::domain::processes::Scale;
+use slipway_placement::rollout::Canary;
 
 /// How the new version takes over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

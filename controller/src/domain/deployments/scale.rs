@@ -8,7 +8,6 @@ use sqlx::PgConnection;
 
 use super::{DeploymentSnapshot, Disturbance, ROLLED};
 use crate::config::Limits;
-use crate::deployments::rescale;
 use crate::domain::lifecycle::demands;
 use crate::domain::processes::{Scale, save_tx};
 use crate::domain::{DomainError, DomainResult, quota, sidecars};
@@ -18,6 +17,7 @@ use crate::store::deployments::{
 };
 use crate::store::processes::{ProcessRow, process_update_tx, processes_of_app_tx};
 use crate::store::sidecars::sidecars_of_app_tx;
+use slipway_placement::rollout::rescale;
 
 /// Scales a type other than `web` of an app that is being deployed: what runs of it now, what the deployment brings it
 /// to, and what a cancellation brings back. Gives the processes that changed, the app's own first. The caller holds the

@@ -7,7 +7,6 @@
 //! without staging an app again.
 
 pub mod checks;
-pub mod egress;
 pub mod environment;
 pub mod layers;
 

@@ -1,13 +1,10 @@
-//! The placement store: change log, lease, assignments, cells, routers; a trait at the granularity of transactions.
-//!
-//! Everything that must happen together is one method, so that its in-memory twin ([`memory::MemoryPlacement`]) and
-//! the real one ([`postgres::PgPlacement`]) can be driven by the same suite of random operations, and a simulation can
-//! run the planner without a database.
+//! The placement store in Postgres.
 
-pub mod memory;
-pub mod model;
-pub mod postgres;
-mod wire;
+mod events;
+mod observing;
+mod peers;
+mod planning;
+mod reading;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,106 +12,184 @@ use std::time::Duration;
 use async_trait::async_trait;
 use slipway_api_types::{AssignmentId, CellId, ControllerId, RouterId};
 use slipway_protocol::v1::Version;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-pub use model::*;
+pub(crate) use planning::hold_term;
+use slipway_placement::routing_table::RoutingInput;
+use slipway_placement::{
+    ApplyOutcome, Cell, CellBatch, CellRegistration, CellSet, CellState, Change, LeaseOutcome, PlacementError,
+    PlacementStore, PlanChanges, Recorded, Released, RouterProgress, RouterRegistration, RouterSeen, Snapshot,
+    SpecDigest,
+};
 
-use crate::routers::table::RoutingInput;
+use crate::store::change_log;
 
-/// Why the placement store could not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum PlacementError {
-    /// The database cannot be reached, or refused a statement. Nothing was half-applied; ask again later.
-    #[error("the placement store did not answer")]
-    Database(#[from] sqlx::Error),
-    /// A newer program wrote something that this one does not know.
-    #[error("the placement store holds {what} {value:?}, which this version does not know; run the newer version")]
-    Unknown {
-        /// The kind of value.
-        what: &'static str,
-        /// As stored.
-        value: String,
-    },
+/// Reads of several statements see one state of the store.
+const SNAPSHOT: &str = "begin isolation level repeatable read read only";
+
+/// What went wrong in a transaction, until the trait's error is made of it.
+#[derive(Debug)]
+pub(crate) enum Error {
+    Database(sqlx::Error),
+    Placement(PlacementError),
 }
 
-/// Result of a placement transaction.
-pub type Result<T> = std::result::Result<T, PlacementError>;
+type Result<T> = std::result::Result<T, Error>;
 
-/// Name of the lease under which one controller plans.
-pub const PLANNER_LEASE: &str = "planner";
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
 
-/// The dozen transactions of placement and routing.
+impl From<PlacementError> for Error {
+    fn from(error: PlacementError) -> Self {
+        Self::Placement(error)
+    }
+}
+
+impl From<Error> for PlacementError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Placement(error) => error,
+            Error::Database(error) if refuses_values(&error) => Self::Refused(Box::new(error)),
+            Error::Database(error) => Self::Unavailable(Box::new(error)),
+        }
+    }
+}
+
+/// Postgres refused the values (data exceptions, constraints), as opposed to not being there.
+fn refuses_values(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+        }
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    }
+}
+
+/// Over the pool of the store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PgPlacement {
+    pool: PgPool,
+}
+
+impl PgPlacement {
+    /// Over a pool that has been migrated.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    async fn snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.pool.begin_with(SNAPSHOT).await?)
+    }
+}
+
 #[async_trait]
-pub trait PlacementStore: Send + Sync {
-    /// Where the store stands.
-    async fn version(&self) -> Result<Version>;
+impl PlacementStore for PgPlacement {
+    async fn version(&self) -> slipway_placement::Result<Version> {
+        Ok(change_log::current(&self.pool).await.map_err(Error::from)?)
+    }
+    async fn changes_since(&self, seq: u64, limit: u32) -> slipway_placement::Result<Vec<Change>> {
+        Ok(self.read_changes(seq, limit).await?)
+    }
+    async fn epoch_raise(&self, shown: Version) -> slipway_placement::Result<Version> {
+        Ok(self.raise_epoch(shown).await?)
+    }
+    async fn lease_take(&self, holder: ControllerId, expires: Duration) -> slipway_placement::Result<LeaseOutcome> {
+        Ok(self.take_lease(holder, expires).await?)
+    }
+    async fn lease_renew(&self, term: i64) -> slipway_placement::Result<bool> {
+        Ok(self.renew_lease(term).await?)
+    }
+    async fn lease_release(&self, term: i64) -> slipway_placement::Result<()> {
+        Ok(self.give_up_lease(term).await?)
+    }
+    async fn snapshot_for_planning(&self) -> slipway_placement::Result<Snapshot> {
+        Ok(self.read_snapshot().await?)
+    }
+    async fn plan_apply(
+        &self,
+        term: i64,
+        expected: Version,
+        changes: &PlanChanges,
+    ) -> slipway_placement::Result<ApplyOutcome> {
+        Ok(self.apply_plan(term, expected, changes).await?)
+    }
+    async fn cell_register(&self, registration: &CellRegistration) -> slipway_placement::Result<u64> {
+        Ok(self.register_cell(registration).await?)
+    }
+    async fn cell_states(&self, term: i64, states: &[(CellId, CellState)]) -> slipway_placement::Result<bool> {
+        Ok(self.write_cell_states(term, states).await?)
+    }
+    async fn cells(&self) -> slipway_placement::Result<Vec<Cell>> {
+        let mut connection = self.pool.acquire().await.map_err(Error::from)?;
+        Ok(reading::cells(&mut connection).await?)
+    }
+    async fn cell_set(&self, cell: CellId) -> slipway_placement::Result<CellSet> {
+        Ok(self.read_cell_set(cell).await?)
+    }
+    async fn cells_of(&self, assignments: &[AssignmentId]) -> slipway_placement::Result<BTreeSet<CellId>> {
+        Ok(self.read_cells_of(assignments).await?)
+    }
+    async fn observations_record(&self, batches: &[CellBatch]) -> slipway_placement::Result<Recorded> {
+        Ok(self.record_observations(batches).await?)
+    }
+    async fn router_register(&self, registration: &RouterRegistration) -> slipway_placement::Result<()> {
+        Ok(self.register_router(registration).await?)
+    }
+    async fn router_leave(&self, router: RouterId, session: Uuid) -> slipway_placement::Result<()> {
+        Ok(self.leave_router(router, session).await?)
+    }
+    async fn routers_progress(&self, progress: &[RouterProgress]) -> slipway_placement::Result<()> {
+        Ok(self.write_progress(progress).await?)
+    }
+    async fn routers(&self) -> slipway_placement::Result<Vec<RouterSeen>> {
+        let mut connection = self.pool.acquire().await.map_err(Error::from)?;
+        Ok(reading::routers(&mut connection).await?)
+    }
+    async fn routers_unseen(&self, unseen: Duration) -> slipway_placement::Result<Vec<RouterId>> {
+        Ok(self.unseen_routers(unseen).await?)
+    }
+    async fn routers_forget(&self, routers: &[RouterId], unseen: Duration) -> slipway_placement::Result<Vec<RouterId>> {
+        Ok(self.forget_routers(routers, unseen).await?)
+    }
+    async fn routing_input(&self) -> slipway_placement::Result<RoutingInput> {
+        Ok(self.read_routing_input().await?)
+    }
+    async fn release(&self) -> slipway_placement::Result<Released> {
+        Ok(self.release_slots().await?)
+    }
+}
 
-    /// Entries of the change log after `seq`, oldest first, at most `limit`.
-    async fn changes_since(&self, seq: u64, limit: u32) -> Result<Vec<Change>>;
+/// A stored digest; the schema checks its length, so only a damaged row fails.
+fn digest(bytes: Vec<u8>) -> Result<SpecDigest> {
+    bytes
+        .try_into()
+        .map_err(|bytes: Vec<u8>| PlacementError::Unknown { what: "digest", value: hex::encode(bytes) }.into())
+}
 
-    /// A peer has shown a version that this store does not know: the epoch rises above it. Nothing else changes.
-    /// Without need (the store stands higher already) it only returns the version.
-    async fn epoch_raise(&self, shown: Version) -> Result<Version>;
+/// Counters and sizes are never negative in the schema.
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
 
-    /// Asks for the planner's lease: granted when nobody has it, when its holder has not renewed for `expires` by the
-    /// database's clock, or when the holder is an earlier start of the same controller. Each grant raises the term.
-    async fn lease_take(&self, holder: ControllerId, expires: Duration) -> Result<LeaseOutcome>;
+fn small(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
 
-    /// Renews; false when the term is not the current one.
-    async fn lease_renew(&self, term: i64) -> Result<bool>;
+/// Above `i64::MAX` nothing real exists: the largest value stands for it.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
 
-    /// Gives the lease up, so that another controller need not wait.
-    async fn lease_release(&self, term: i64) -> Result<()>;
+fn signed32(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
 
-    /// All input of planning, from one snapshot.
-    async fn snapshot_for_planning(&self) -> Result<Snapshot>;
-
-    /// Writes a plan made from a snapshot at `expected`, under the fence of `term`.
-    async fn plan_apply(&self, term: i64, expected: Version, changes: &PlanChanges) -> Result<ApplyOutcome>;
-
-    /// A cell's session began: it is connected, and batches of its earlier sessions are refused from now on.
-    /// Returns the highest counter recorded.
-    async fn cell_register(&self, registration: &CellRegistration) -> Result<u64>;
-
-    /// What the sessions say of cells, under the fence of `term`. False when fenced off.
-    async fn cell_states(&self, term: i64, states: &[(CellId, CellState)]) -> Result<bool>;
-
-    /// Every registered cell.
-    async fn cells(&self) -> Result<Vec<Cell>>;
-
-    /// The whole set of a cell.
-    async fn cell_set(&self, cell: CellId) -> Result<CellSet>;
-
-    /// Which cells these assignments are on.
-    async fn cells_of(&self, assignments: &[AssignmentId]) -> Result<BTreeSet<CellId>>;
-
-    /// Records observations of several cells in one transaction. Per assignment, only a higher counter is recorded.
-    async fn observations_record(&self, batches: &[CellBatch]) -> Result<Recorded>;
-
-    /// A router's session began.
-    async fn router_register(&self, registration: &RouterRegistration) -> Result<()>;
-
-    /// A router's session ended; ignored when another one has begun since.
-    async fn router_leave(&self, router: RouterId, session: Uuid) -> Result<()>;
-
-    /// What routers have acknowledged; never lowers anything.
-    async fn routers_progress(&self, progress: &[RouterProgress]) -> Result<()>;
-
-    /// Every registered router.
-    async fn routers(&self) -> Result<Vec<RouterSeen>>;
-
-    /// Routers that were not seen for `unseen`, by the database's clock. That clock jumps (a suspended machine, a
-    /// correction), and nobody is seen while the database is away: it is no proof that a router is gone.
-    async fn routers_unseen(&self, unseen: Duration) -> Result<Vec<RouterId>>;
-
-    /// Deregisters those of these routers that were still not seen for `unseen` (database clock), and names them: a
-    /// router that is gone for good must not hold addresses for ever.
-    async fn routers_forget(&self, routers: &[RouterId], unseen: Duration) -> Result<Vec<RouterId>>;
-
-    /// All input of the routing table, from one snapshot.
-    async fn routing_input(&self) -> Result<RoutingInput>;
-
-    /// Frees the slots of assignments that are gone from their cell and durably gone from every registered router
-    /// that is not fenced, and tombstones them.
-    async fn release(&self) -> Result<Released>;
+fn slot(value: i32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
 }

@@ -15,8 +15,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::ControllerId;
 use slipway_controller::domain::deployments::{Driven, drive};
-use slipway_controller::store::placement::postgres::PgPlacement;
-use slipway_controller::store::placement::{LeaseOutcome, PlacementStore as _};
+use slipway_controller::store::placement::PgPlacement;
+use slipway_placement::{LeaseOutcome, PlacementStore as _};
 use uuid::Uuid;
 
 struct Site {

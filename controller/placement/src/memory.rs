@@ -10,13 +10,13 @@ use slipway_api_types::{AssignmentId, CellId, ControllerId, RouterId};
 use slipway_protocol::v1::Version;
 use uuid::Uuid;
 
-use super::{
+use crate::ChangeKind;
+use crate::routing_table::{EndpointRow, RoutingInput};
+use crate::{
     ApplyOutcome, Cell, CellBatch, CellRecorded, CellRegistration, CellSet, CellState, Change, Intent, Kind,
     LeaseOutcome, ObservationRow, Observed, OneShot, Placed, PlacementStore, PlanChanges, Recorded, Refused, Released,
     Result, Role, RouterProgress, RouterRegistration, RouterSeen, SlotUse, Snapshot, SpecDigest, Unplaced, Wanted,
 };
-use crate::routers::table::{EndpointRow, RoutingInput};
-use crate::store::change_log::ChangeKind;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -435,9 +435,9 @@ impl PlacementStore for MemoryPlacement {
     async fn cell_set(&self, cell: CellId) -> Result<CellSet> {
         let state = self.state();
         let of_cell = state.live().filter(|row| row.placed.cell == cell);
-        let mut assignments: Vec<_> = of_cell.map(|row| super::wire::assignment(&row.placed, row.carried)).collect();
+        let mut assignments: Vec<_> = of_cell.map(|row| crate::wire::assignment(&row.placed, row.carried)).collect();
         // There are no security groups here: everything has the policy that allows nothing.
-        let policy = crate::domain::specs::egress::policy(&[]);
+        let policy = crate::egress::policy(&[]);
         for assignment in &mut assignments {
             assignment.egress_policy = policy.id.clone();
         }

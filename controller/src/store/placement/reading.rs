@@ -7,15 +7,14 @@ use slipway_protocol::v1::{self, Version};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::Result;
 use super::{PgPlacement, digest, signed, slot, small, unsigned};
-use crate::routers::table::{DestinationRow, EndpointRow, RouteRow, RoutingInput};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::egress::egress_policies_tx;
-use crate::store::placement::wire;
-use crate::store::placement::{
-    Cell, CellSet, Change, Placed, Refused, Result, RouterSeen, SlotUse, Snapshot, Unplaced, Wanted,
-};
 use crate::store::segments::SHARED;
+use slipway_placement::routing_table::{DestinationRow, EndpointRow, RouteRow, RoutingInput};
+use slipway_placement::wire;
+use slipway_placement::{Cell, CellSet, Change, Placed, Refused, RouterSeen, SlotUse, Snapshot, Unplaced, Wanted};
 
 impl PgPlacement {
     pub(super) async fn read_changes(&self, seq: u64, limit: u32) -> Result<Vec<Change>> {

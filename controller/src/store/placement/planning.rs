@@ -7,11 +7,11 @@ use slipway_protocol::v1::Version;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use super::Result;
 use super::{PgPlacement, signed, signed32};
 use crate::store::change_log::{self, ChangeKind};
-use crate::store::placement::{
-    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, PLANNER_LEASE, PlanChanges, Released, Result, Role,
-    Unplaced,
+use slipway_placement::{
+    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, PLANNER_LEASE, PlanChanges, Released, Role, Unplaced,
 };
 
 /// Rows freed by one round; the next round takes the rest.

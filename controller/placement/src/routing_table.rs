@@ -7,7 +7,7 @@ use slipway_protocol::digest::SetDigest;
 use slipway_protocol::v1::{self, Version};
 use uuid::Uuid;
 
-use crate::domain::domains::{SYSTEM_HOSTS, is_system_name};
+use crate::system_names::{SYSTEM_HOSTS, is_system_name};
 
 /// The pool of the platform's own host names.
 pub const SYSTEM_POOL: &str = "system:controllers";

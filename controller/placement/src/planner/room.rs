@@ -6,9 +6,7 @@ use slipway_api_types::CellId;
 use uuid::Uuid;
 
 use super::{Overcommit, REFUSAL_MEMORY_MS, cell_name};
-use crate::store::placement::{
-    Cell, CellState, NO_COMPATIBLE_CELL, NO_ROOM, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted,
-};
+use crate::{Cell, CellState, NO_COMPATIBLE_CELL, NO_ROOM, Placed, Role, SlotUse, Snapshot, SpecDigest, Wanted};
 
 /// An instance that needs a place.
 pub(super) struct Need<'a> {

@@ -2,9 +2,9 @@
 
 use slipway_protocol::v1;
 
-use super::{Intent, Kind, Placed, Role};
+use crate::{Intent, Kind, Placed, Role};
 
-pub(super) fn kind(kind: Kind) -> v1::WorkloadKind {
+pub fn kind(kind: Kind) -> v1::WorkloadKind {
     match kind {
         Kind::Lrp => v1::WorkloadKind::Lrp,
         Kind::Task => v1::WorkloadKind::Task,
@@ -12,7 +12,7 @@ pub(super) fn kind(kind: Kind) -> v1::WorkloadKind {
     }
 }
 
-pub(super) fn role(role: Role) -> v1::Role {
+pub fn role(role: Role) -> v1::Role {
     match role {
         Role::Primary => v1::Role::Primary,
         Role::Suspect => v1::Role::Suspect,
@@ -20,7 +20,7 @@ pub(super) fn role(role: Role) -> v1::Role {
     }
 }
 
-pub(super) fn intent(intent: Intent) -> v1::Intent {
+pub fn intent(intent: Intent) -> v1::Intent {
     match intent {
         Intent::Run => v1::Intent::Run,
         Intent::Drain => v1::Intent::Drain,
@@ -29,7 +29,7 @@ pub(super) fn intent(intent: Intent) -> v1::Intent {
 }
 
 /// An assignment with the crashes that it was placed with; what the cell counts since then is not told back to it.
-pub(super) fn assignment(placed: &Placed, carried: u32) -> v1::Assignment {
+pub fn assignment(placed: &Placed, carried: u32) -> v1::Assignment {
     v1::Assignment {
         id: placed.id.to_string(),
         group: placed.group.to_string(),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use slipway_api_types::{AssignmentId, CellId};
 use uuid::Uuid;
 
-use crate::store::placement::{
+use crate::{
     CellState, Fault, Intent, Kind, Observed, Placed, Placement, PlanChanges, Role, Snapshot, Unplaced, Wanted,
 };
 use room::{Need, Room};

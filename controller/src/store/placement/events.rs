@@ -5,7 +5,8 @@ use slipway_api_types::{AssignmentId, CellId};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::store::placement::{CellBatch, ObservationRow, Result};
+use super::Result;
+use slipway_placement::{CellBatch, ObservationRow};
 
 /// Namespace of the guids of crash events: the same crash, told twice, is one event of each kind.
 const CRASH_EVENTS: Uuid = Uuid::from_u128(0x5a1f_0c3e_7d52_4b1a_9c40_73a5_91d2_6e18);

@@ -18,7 +18,7 @@ use slipway_api_types::{AssignmentId, CellId};
 use slipway_protocol::v1::{self, Version};
 use uuid::Uuid;
 
-use crate::store::change_log::ChangeKind;
+use crate::ChangeKind;
 
 /// SHA-256 of an encoded `WorkloadSpec`.
 pub type SpecDigest = [u8; 32];

@@ -5,9 +5,10 @@ use std::time::Duration;
 use slipway_api_types::{CellId, RouterId};
 use uuid::Uuid;
 
+use super::Result;
 use super::{PgPlacement, planning, signed};
 use crate::store::change_log::{self, ChangeKind};
-use crate::store::placement::{CellRegistration, CellState, Result, RouterProgress, RouterRegistration};
+use slipway_placement::{CellRegistration, CellState, RouterProgress, RouterRegistration};
 
 impl PgPlacement {
     pub(super) async fn register_cell(&self, cell: &CellRegistration) -> Result<u64> {

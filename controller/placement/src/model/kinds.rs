@@ -16,11 +16,11 @@ macro_rules! stored_enum {
         }
 
         impl std::str::FromStr for $name {
-            type Err = crate::store::placement::PlacementError;
+            type Err = crate::PlacementError;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    other => Err(crate::store::placement::PlacementError::Unknown { what: stringify!($name), value: other.to_owned() }),
+                    other => Err(crate::PlacementError::Unknown { what: stringify!($name), value: other.to_owned() }),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::store::placement::{CellState, Placed, Snapshot};
+use crate::{CellState, Placed, Snapshot};
 
 /// Why nothing is replaced now: cells of more than one zone, or a third of all (and at least two), went away at once.
 /// Cells whose instances were replaced before do not count, cells that have just lost their session do.

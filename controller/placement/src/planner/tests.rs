@@ -1,7 +1,7 @@
 //! Tables: one situation, one expectation.
 
 use super::*;
-use crate::store::placement::{Cell, Refused, SlotUse};
+use crate::{Cell, Refused, SlotUse};
 use slipway_protocol::v1::Version;
 
 fn cell(number: u128, zone: &str) -> Cell {
@@ -191,7 +191,7 @@ fn a_new_spec_replaces_the_old_instance_at_once() {
 #[test]
 fn a_drain_ends_with_the_routers_or_at_the_deadline() {
     let home = cell(1, "a");
-    let router = |applied| crate::store::placement::RouterSeen {
+    let router = |applied| crate::RouterSeen {
         id: slipway_api_types::RouterId(Uuid::from_u128(1)),
         connected: true,
         fenced: false,

@@ -118,12 +118,14 @@ impl PlanChanges {
     }
 
     /// Assignments that exist already and change.
-    pub(crate) fn changed(&self) -> BTreeSet<AssignmentId> {
+    #[must_use]
+    pub fn changed(&self) -> BTreeSet<AssignmentId> {
         self.roles.iter().map(|(id, _)| *id).chain(self.intents.iter().map(|(id, _)| *id)).collect()
     }
 
     /// Assignments whose endpoint leaves the table by this change, if it was in it.
-    pub(crate) fn leaving(&self) -> BTreeSet<AssignmentId> {
+    #[must_use]
+    pub fn leaving(&self) -> BTreeSet<AssignmentId> {
         let roles = self.roles.iter().filter(|(_, role)| *role == Role::Extra).map(|(id, _)| *id);
         let intents = self.intents.iter().filter(|(_, intent)| *intent != Intent::Run).map(|(id, _)| *id);
         roles.chain(intents).collect()

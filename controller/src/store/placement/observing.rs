@@ -6,10 +6,11 @@ use slipway_api_types::{AssignmentId, CellId};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use super::Result;
 use super::events;
 use super::{PgPlacement, signed, signed32, small};
 use crate::store::change_log::{self, ChangeKind};
-use crate::store::placement::{CellBatch, CellRecorded, Kind, ObservationRow, Observed, OneShot, Recorded, Result};
+use slipway_placement::{CellBatch, CellRecorded, Kind, ObservationRow, Observed, OneShot, Recorded};
 
 /// A row before the observation, as far as routing and planning look at it.
 struct Before {
