@@ -1,5 +1,6 @@
 //! One suite of random operations over both placement stores, and the planner's invariants under the same operations.
 
+mod concurrent;
 mod ops;
 mod twins;
 

@@ -268,7 +268,7 @@ impl World {
     }
 }
 
-fn registration(number: u8, session: Uuid, before: bool) -> CellRegistration {
+pub(crate) fn registration(number: u8, session: Uuid, before: bool) -> CellRegistration {
     CellRegistration {
         id: CellId(id(1, number)),
         session,

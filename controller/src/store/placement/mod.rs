@@ -1,7 +1,12 @@
 //! The placement store in Postgres.
+//!
+//! Transactions of several controllers lock the same rows, and one that locks them in another order ends another's in a
+//! deadlock. So all lock in this order, each kind by id, and nothing after the log: the lease's row, the identity's
+//! ([`order::identity`]), cells ([`order::cells`]), assignments ([`order::assignments`]), the change log's lock.
 
 mod events;
 mod observing;
+mod order;
 mod peers;
 mod planning;
 mod reading;

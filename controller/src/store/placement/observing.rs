@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Result;
 use super::events;
-use super::{PgPlacement, signed, signed32, small};
+use super::{PgPlacement, order, signed, signed32, small};
 use crate::store::change_log::{self, ChangeKind};
 use slipway_placement::{CellBatch, CellRecorded, Kind, ObservationRow, Observed, OneShot, Recorded};
 
@@ -99,8 +99,13 @@ async fn current_sessions(
 }
 
 async fn restart_journals(tx: &mut Transaction<'_, Postgres>, batches: &[&CellBatch]) -> Result<()> {
-    let cells: Vec<Uuid> = batches.iter().filter(|batch| batch.journal_restarted).map(|batch| batch.cell.0).collect();
+    let restarted: Vec<CellId> =
+        batches.iter().filter(|batch| batch.journal_restarted).map(|batch| batch.cell).collect();
+    let cells: Vec<Uuid> = restarted.iter().map(|cell| cell.0).collect();
     if !cells.is_empty() {
+        // With those that are written below, so that all are locked in one order.
+        let ids: Vec<Uuid> = batches.iter().flat_map(|batch| &batch.rows).map(|row| row.assignment.0).collect();
+        order::assignments(tx, &ids, &restarted).await?;
         sqlx::query!("update assignment set obs_seq = 0 where cell = any($1) and tombstone_at is null", &cells)
             .execute(&mut **tx)
             .await?;

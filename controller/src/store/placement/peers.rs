@@ -6,15 +6,15 @@ use slipway_api_types::{CellId, RouterId};
 use uuid::Uuid;
 
 use super::Result;
-use super::{PgPlacement, planning, signed};
+use super::{PgPlacement, order, planning, signed};
 use crate::store::change_log::{self, ChangeKind};
 use slipway_placement::{CellRegistration, CellState, RouterProgress, RouterRegistration};
 
 impl PgPlacement {
     pub(super) async fn register_cell(&self, cell: &CellRegistration) -> Result<u64> {
         let mut tx = crate::store::begin(&self.pool).await?;
-        // The epoch must not rise between its being read here and the commit.
-        change_log::lock(&mut tx).await?;
+        // It must not rise between its being read here and the commit.
+        let epoch = order::identity(&mut tx).await?;
         let info = serde_json::json!({
             "stacks": cell.stacks,
             "architecture": cell.architecture,
@@ -26,7 +26,7 @@ impl PgPlacement {
             "insert into cell (id, zone, tags, session, boot_id, binary_version, memory_mb, disk_mb, slots,
                                advertise_mode, advertise_host, query_address, info, holds_unknown, isolation_segment)
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-                     $14::bigint > 0 and $14 < (select epoch from store_identity), $15)
+                     $14, $15)
              on conflict (id) do update set
                  zone = excluded.zone, tags = excluded.tags, session = excluded.session, boot_id = excluded.boot_id,
                  binary_version = excluded.binary_version, memory_mb = excluded.memory_mb,
@@ -49,7 +49,7 @@ impl PgPlacement {
             cell.advertise_host,
             cell.query_address,
             info,
-            signed(cell.shown.epoch),
+            cell.shown.epoch > 0 && signed(cell.shown.epoch) < epoch,
             cell.segment
         )
         .fetch_one(&mut *tx)
@@ -65,6 +65,7 @@ impl PgPlacement {
         }
         let ids: Vec<Uuid> = states.iter().map(|(id, _)| id.0).collect();
         let names: Vec<String> = states.iter().map(|(_, state)| state.as_str().to_owned()).collect();
+        order::cells(&mut tx, &ids).await?;
         let changed = sqlx::query_scalar!(
             "update cell c set state = t.state from unnest($1::uuid[], $2::text[]) as t (id, state)
              where c.id = t.id and c.state <> t.state and c.state <> 'fenced' returning c.id",

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::Result;
-use super::{PgPlacement, signed, signed32};
+use super::{PgPlacement, order, signed, signed32};
 use crate::store::change_log::{self, ChangeKind};
 use slipway_placement::{
     ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, PLANNER_LEASE, PlanChanges, Released, Role, Unplaced,
@@ -19,8 +19,14 @@ const RELEASE_AT_ONCE: i64 = 1_000;
 
 impl PgPlacement {
     pub(super) async fn raise_epoch(&self, shown: Version) -> Result<Version> {
+        let version = change_log::current(&self.pool).await?;
+        if version >= shown {
+            return Ok(version);
+        }
         let mut tx = crate::store::begin(&self.pool).await?;
+        order::identity_and_cells(&mut tx).await?;
         change_log::lock(&mut tx).await?;
+        // Another controller may have raised it meanwhile.
         let version = change_log::current(&mut *tx).await?;
         if version >= shown {
             return Ok(version);
@@ -171,6 +177,8 @@ async fn write_plan(
     expected: Version,
     changes: &PlanChanges,
 ) -> sqlx::Result<Option<Version>> {
+    let changed: Vec<Uuid> = changes.changed().into_iter().map(|id| id.0).collect();
+    order::assignments(tx, &changed, &[]).await?;
     let (promotions, demotions): (Vec<_>, Vec<_>) = changes.roles.iter().partition(|(_, role)| *role == Role::Primary);
     for roles in [demotions, promotions] {
         write_roles(tx, &roles).await?;
@@ -193,7 +201,7 @@ async fn write_plan(
     if moved || now.epoch != expected.epoch {
         return Ok(None);
     }
-    let mut ids: Vec<Uuid> = changes.changed().into_iter().map(|id| id.0).collect();
+    let mut ids = changed;
     ids.extend(changes.placements.iter().map(|placement| placement.id.0));
     if ids.is_empty() {
         return Ok(Some(now));
