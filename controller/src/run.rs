@@ -20,7 +20,7 @@ use slipway_protocol::v1::blobs_server::BlobsServer;
 use slipway_protocol::v1::cell_control_server::CellControlServer;
 use slipway_protocol::v1::router_control_server::RouterControlServer;
 use slipway_protocol::{Credentials, Role};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ use crate::routers::publisher::{self, Tables};
 use crate::routers::service::{RouterParts, RouterService};
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
-use crate::store::connections::{IDLE_IN_TRANSACTION, guarded};
+use crate::store::connections::{self, API_CONNECTIONS, API_LIMITS, PLACEMENT_CONNECTIONS, PLACEMENT_LIMITS};
 use crate::store::placement::PgPlacement;
 use crate::tasks::{self, Wake};
 use crate::vault::{Vault, VaultError};
@@ -53,8 +53,6 @@ use slipway_placement::PlacementStore;
 
 /// How long a start waits for Postgres.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
-/// Connections of one controller.
-const CONNECTIONS: u32 = 24;
 /// How long requests and sessions may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// A cell's batch of observations, or a set with thousands of assignments, passes tonic's default of 4 MiB.
@@ -145,11 +143,10 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let acceptor = Acceptor::new(&credentials, members::PROTOCOLS).map_err(RunError::Dialer)?;
     let vault = Vault::from_file(&config.encryption_key_file)?;
     let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
-    let pool = PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(config.limits.database_wait_s))
-        .connect_lazy_with(guarded(options.application_name("slipway-controller"), IDLE_IN_TRANSACTION));
-    let store = Store::new(pool.clone());
+    let options = options.application_name("slipway-controller");
+    let wait = Duration::from_secs(config.limits.database_wait_s);
+    let store = Store::new(connections::pool(options.clone(), API_CONNECTIONS, wait, API_LIMITS));
+    let placement = connections::pool(options, PLACEMENT_CONNECTIONS, wait, PLACEMENT_LIMITS);
     let blobs = BlobStore::local(&config.blob_directory, store.clone())
         .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?
         .with_reserve(Reserve::new(
@@ -163,7 +160,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
 
     let api = listen("the API", config.api_listen).await?;
     let cluster = listen("cells and routers", config.cluster_listen).await?;
-    let placement: Arc<dyn PlacementStore> = Arc::new(PgPlacement::new(pool));
+    let placement: Arc<dyn PlacementStore> = Arc::new(PgPlacement::new(placement));
     let (hub, directory, tables) = (Arc::<CellHub>::default(), Arc::<Directory>::default(), Arc::<Tables>::default());
     let router_hub = Arc::new(RouterHub::new(Arc::clone(&tables)));
     let config = Arc::new(config);

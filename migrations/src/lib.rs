@@ -18,7 +18,9 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./sql");
 pub async fn migrate(pool: &sqlx::PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     // A run that fails keeps its advisory lock until its connection ends, and in a pool it would not end: whoever
     // tries again would wait for ever.
-    let own = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await?;
+    // A migration may take its time, and another controller's is waited for.
+    let options = (*pool.connect_options()).clone().options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+    let own = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let migrated = MIGRATOR.run(&own).await;
     own.close().await;
     migrated

@@ -108,3 +108,13 @@ fn numbers_follow_each_other() {
     let numbers: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
     assert!(numbers.iter().copied().eq(1..=i64::try_from(numbers.len()).expect("small")), "{numbers:?}");
 }
+
+#[tokio::test]
+async fn a_migration_takes_its_time_whatever_the_limits_of_the_pool() {
+    let database = empty().await;
+    let options: sqlx::postgres::PgConnectOptions = database.url.parse().expect("a URL");
+    let impatient = options.options([("statement_timeout", "1"), ("lock_timeout", "1")]);
+    let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(impatient);
+    migrate(&pool).await.expect("migrated");
+    assert_eq!(applied(&database.pool).await, i64::try_from(MIGRATOR.iter().count()).expect("count"));
+}

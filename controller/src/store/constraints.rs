@@ -97,6 +97,9 @@ pub fn translate(error: sqlx::Error) -> DomainError {
             "40001" | "40P01" | "55P03" => {
                 DomainError::Unavailable("Another change of the same resource was under way. Try again.".to_owned())
             }
+            "57014" => DomainError::Unavailable(
+                "The database did not finish this in time. Try again, or ask for less at once.".to_owned(),
+            ),
             state if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => away(error),
             _ => DomainError::Store(error),
         };
