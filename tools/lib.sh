@@ -39,7 +39,10 @@ install_packages() {
 use_cargo() {
     command -v cargo >/dev/null || { [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
     command -v cargo >/dev/null || die "no Rust tool chain: install one with rustup (rustup.rs), then run $0 again"
-    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-/var/cache/slipway/target}
+    # Who is not root has a place of their own.
+    local cache=/var/cache/slipway
+    [ "$(id -u)" = 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}/slipway
+    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
     export SQLX_OFFLINE=true
     unset DATABASE_URL
     mkdir -p "$CARGO_TARGET_DIR"
@@ -68,14 +71,19 @@ python_client() {
     export SLIPWAY_PYTHON="$venv/bin/python3"
 }
 
+# Postgres refuses to be run by root.
+as_postgres() {
+    if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi
+}
+
 # A Postgres for tests: own data directory, unix socket only, no fsync. Sets SLIPWAY_TEST_DATABASE_URL.
 start_test_postgres() {
     local bin
     bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
     test_postgres=$(mktemp -d /tmp/slipway-test-pg.XXXXXX)
-    chown postgres: "$test_postgres"
-    runuser -u postgres -- "$bin/initdb" -D "$test_postgres/data" -A trust -U slipway --no-instructions >/dev/null
-    runuser -u postgres -- "$bin/pg_ctl" -D "$test_postgres/data" -l "$test_postgres/log" -s -w start \
+    [ "$(id -u)" != 0 ] || chown postgres: "$test_postgres"
+    as_postgres "$bin/initdb" -D "$test_postgres/data" -A trust -U slipway --no-instructions >/dev/null
+    as_postgres "$bin/pg_ctl" -D "$test_postgres/data" -l "$test_postgres/log" -s -w start \
         -o "-k $test_postgres -c listen_addresses='' -c fsync=off -c max_connections=400"
     export SLIPWAY_TEST_DATABASE_URL="postgres://slipway@localhost/postgres?host=$test_postgres"
 }
@@ -84,7 +92,7 @@ stop_test_postgres() {
     [ -n "${test_postgres:-}" ] || return 0
     local bin
     bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
-    runuser -u postgres -- "$bin/pg_ctl" -D "$test_postgres/data" -s -m immediate stop || true
+    as_postgres "$bin/pg_ctl" -D "$test_postgres/data" -s -m immediate stop || true
     rm -rf "$test_postgres"
     test_postgres=
 }
