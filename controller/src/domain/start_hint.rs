@@ -36,10 +36,14 @@ pub fn no_command(kind: &str, metadata: &str) -> String {
     let Some(Hint { command, missing }) = hint.filter(|_| kind == "web") else {
         return format!("{begin}; set one in the manifest (command) or in a Procfile.");
     };
-    let also = if missing.is_empty() { String::new() } else { format!(" Add {missing} to requirements.txt as well.") };
+    let (these, first) = if missing.is_empty() {
+        ("this", String::new())
+    } else {
+        ("these", format!("  echo {missing} >> requirements.txt\n"))
+    };
     format!(
-        "{begin}. This seems to be the one; run it in the app's directory and push again:\n  echo 'web: {command}' > Procfile\n\
-         Or push with -c '{command}', or set it in the manifest (command).{also}"
+        "{begin}. Run {these} in the app's directory and push again:\n{first}  echo 'web: {command}' > Procfile\n\
+         A command other than this guess goes there too, into the manifest (command), or behind push -c."
     )
 }
 
@@ -54,11 +58,14 @@ mod tests {
         };
         let text = no_command("web", &guess(""));
         assert!(
-            text.contains("\n  echo 'web: gunicorn app:app' > Procfile\nOr push with -c 'gunicorn app:app'"),
+            text.contains("\n  echo 'web: gunicorn app:app' > Procfile\n") && text.contains("Run this in"),
             "{text}"
         );
         assert!(text.contains("no start command") && !text.contains("requirements.txt"), "{text}");
-        assert!(no_command("web", &guess("gunicorn")).ends_with("Add gunicorn to requirements.txt as well."));
+        let text = no_command("web", &guess("gunicorn"));
+        assert!(text.contains(
+            "Run these in the app's directory and push again:\n  echo gunicorn >> requirements.txt\n  echo 'web: "
+        ));
         for (kind, metadata) in [("worker", guess("")), ("web", metadata(None)), ("web", "other".to_owned())] {
             let text = no_command(kind, &metadata);
             assert!(text.ends_with("set one in the manifest (command) or in a Procfile."), "{text}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
-use slipway_controller::blobs::SETTLE_S;
+use slipway_controller::blobs::{BlobDigest, SETTLE_S};
 use slipway_controller::domain::outcomes;
 use slipway_controller::store::Store;
 use slipway_protocol::digest::sha256;
@@ -66,6 +66,48 @@ async fn states(client: &TestClient, app: &str, kind: &str) -> Vec<(String, bool
     page["resources"].as_array().expect("a list").iter().map(of).collect()
 }
 
+/// Pushes and builds `content`; the build and the digest of what it made.
+async fn built(controller: &TestController, client: &TestClient, app: &str, content: &str) -> (String, BlobDigest) {
+    let package = package(client, app).await;
+    let (status, body) = upload(client, &package, &json!([]), Some(zip_of(&[("a", content.as_bytes())]))).await;
+    assert_eq!(status, 200, "{body}");
+    let build = build(client, &package).await;
+    let blob = controller.put_blob(content.as_bytes()).await;
+    let (id, result) = (build.parse().expect("a guid"), build_result(content.as_bytes()));
+    outcomes::build_completed(&controller.context, AssignmentId::new(), id, 1, Some(result), None)
+        .await
+        .expect("recorded");
+    (build, blob)
+}
+
+#[tokio::test]
+async fn versions_that_never_took_over_do_not_push_out_those_that_did() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (build, _) = built(&controller, &client, &app, "good").await;
+    use_droplet(&client, &app, &build).await;
+    let (build, _) = built(&controller, &client, &app, "better").await;
+    use_droplet(&client, &app, &build).await;
+    for number in 0..6 {
+        built(&controller, &client, &app, &format!("bad {number}")).await;
+        sqlx::query(
+            "insert into deployment (guid, app_guid, status_value, status_reason, droplet_guid)
+             select gen_random_uuid(), app_guid, 'FINALIZED', 'CANCELED', guid from droplet
+             where app_guid = $1::uuid order by created_at desc limit 1",
+        )
+        .bind(app.parse::<uuid::Uuid>().expect("a guid"))
+        .execute(&controller.database.pool)
+        .await
+        .expect("a deployment that was given up");
+    }
+    // What runs, the good one, the one in use, and of the bad ones the last four.
+    let kept = ("STAGED".to_owned(), true);
+    let gone = ("EXPIRED".to_owned(), false);
+    let expected = [&kept, &kept, &kept, &gone, &gone, &kept, &kept, &kept, &kept].map(Clone::clone);
+    assert_eq!(states(&client, &app, "droplets").await, expected);
+}
+
 #[tokio::test]
 async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
     let controller = TestController::start().await;
@@ -73,17 +115,8 @@ async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
     let app = controller.pushed(&client, "web").await;
     let mut droplets = Vec::new();
     for number in 0..7 {
-        let bits = format!("content {number}");
-        let package = package(&client, &app).await;
-        let (status, body) = upload(&client, &package, &json!([]), Some(zip_of(&[("a", bits.as_bytes())]))).await;
-        assert_eq!(status, 200, "{body}");
-        let build = build(&client, &package).await;
-        let result = build_result(bits.as_bytes());
-        droplets.push(controller.put_blob(bits.as_bytes()).await);
-        let id = build.parse().expect("a guid");
-        outcomes::build_completed(&controller.context, AssignmentId::new(), id, 1, Some(result), None)
-            .await
-            .expect("recorded");
+        let (build, blob) = built(&controller, &client, &app, &format!("content {number}")).await;
+        droplets.push(blob);
         if number == 0 {
             use_droplet(&client, &app, &build).await;
         }
