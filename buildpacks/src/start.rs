@@ -20,11 +20,11 @@ impl StartHint {
     #[must_use]
     pub fn remedies(&self) -> Vec<String> {
         let command = &self.command;
-        let also = self.missing.as_ref().map(|package| format!("Add {package} to requirements.txt as well."));
+        let first = self.missing.as_ref().map(|package| format!("  echo {package} >> requirements.txt"));
         let lines = [
             format!("  echo 'web: {command}' > Procfile"),
             format!("or push with -c '{command}', or set `command` in the manifest."),
         ];
-        lines.into_iter().chain(also).collect()
+        first.into_iter().chain(lines).collect()
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::Settings(error) => of_settings(error),
         CliError::Manifest(error) => match error {
             ManifestError::Missing { .. } => {
-                "Check the path given with -f, or leave -f out to push without a manifest."
+                "Check the path given with -f. Without -f the directory's own manifest.yml is used, with --no-manifest none."
             }
             ManifestError::MissingVariables { .. } => "Give them with --var NAME=VALUE or --vars-file FILE.",
             ManifestError::Read { .. } => "Check that the file exists and may be read.",
@@ -50,7 +50,7 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::Push(error) => of_push(error),
         CliError::Size(_) => "Write a whole number and a unit: 256M, 1G.".to_owned(),
         CliError::Usage { hint, .. } => hint.clone(),
-        CliError::NotLoggedIn => "Log in with `slipway login`; on the machine of the platform with `slipway up`, if it does not run yet, and `slipway login --local`.".to_owned(),
+        CliError::NotLoggedIn => "Log in with `slipway login`. On the platform's own machine use `slipway login --local`; `slipway up` starts the platform there.".to_owned(),
         CliError::NoTarget(Target::Org) => {
             "Choose one with `slipway target ORG`; `slipway orgs` lists them.".to_owned()
         }
@@ -90,7 +90,7 @@ pub(crate) fn of(error: &CliError) -> String {
         }
         CliError::NeedsForce { .. } => "Repeat the command with -f, or on a terminal, where it asks.".to_owned(),
         CliError::NobodyToAsk { .. } => {
-            "Give it as a flag (the command's --help names it); for a login -u, or SLIPWAY_USERNAME and SLIPWAY_PASSWORD.".to_owned()
+            "Give it as a flag: `--help` of the command names it. `slipway login` also reads SLIPWAY_USERNAME and SLIPWAY_PASSWORD.".to_owned()
         }
         CliError::Prompt(_) => "Give the answer as a flag (-u, -p, -f).".to_owned(),
         CliError::Declined => "Repeat the command with -f to skip the question.".to_owned(),
@@ -115,6 +115,10 @@ fn of_settings(error: &SettingsError) -> String {
 
 fn of_client(error: &ClientError) -> String {
     match error {
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.starts_with("Unable to rollback")) => {
+            "Nothing was changed. `slipway revisions` lists what can be brought back; the one that reads `runs` is there already."
+                .to_owned()
+        }
         ClientError::Refused { status: 400..500, what, .. } if what.starts_with("POST /v3/deployments") => {
             "Correct what is named above, or use --strategy recreate, which stops the old version first and needs no room \
              for both."
@@ -146,7 +150,7 @@ fn of_client(error: &ClientError) -> String {
         ClientError::Address { .. } => "Write it as https://api.example.com".to_owned(),
         ClientError::Authority { .. } => "Set SLIPWAY_CA to a PEM file with the certificate of the cluster's authority.".to_owned(),
         ClientError::Unreachable { .. } => {
-            "Check the address with `slipway target` and that the platform runs: on its machine `slipway status` says so and `slipway up` starts it.".to_owned()
+            "Check the address, and that the platform runs: on its machine `slipway status` says so and `slipway up` starts it.".to_owned()
         }
         ClientError::Untrusted { .. } => {
             "Set SLIPWAY_CA to the file with the cluster's authority and log in again, or use --skip-ssl-validation."
@@ -182,7 +186,7 @@ fn refused(errors: &[ApiErrorEntry]) -> &'static str {
         }
     }
     if errors.iter().any(|entry| !entry.detail.is_empty()) {
-        "With --verbose the request and the whole answer are shown."
+        "Correct what is named above and repeat the command."
     } else {
         "Try again with --verbose, which shows each request and its answer."
     }
@@ -192,7 +196,7 @@ fn of_push(error: &PushError) -> String {
     match error {
         PushError::StagingFailed { app, id, text } => match id.as_str() {
             // The platform's words are advice already.
-            "NoAppDetectedError" if text.contains('\n') => "Then push again.".to_owned(),
+            "NoAppDetectedError" if text.contains('\n') => "Do what is said above, then push again.".to_owned(),
             "NoAppDetectedError" => {
                 "Check that -p points at the app's files (package.json, requirements.txt, index.html, Procfile …), or name a buildpack with -b."
                     .to_owned()
@@ -214,6 +218,12 @@ fn of_push(error: &PushError) -> String {
         },
         PushError::StagingTimeout { .. } => {
             "It may still finish; CF_STAGING_TIMEOUT (minutes) makes this command wait longer.".to_owned()
+        }
+        PushError::Crashed { app, reason } if reason.contains("out of memory") => {
+            format!("Give it more memory, such as `slipway scale {app} -m 256M`, or correct the app; `slipway app {app}` shows what it has.")
+        }
+        PushError::Crashed { app, reason } if reason.contains("exited with status 127") => {
+            format!("Its start command names a program that is not there: add it to the app's dependencies, such as gunicorn to requirements.txt, or correct the command (-c), then push again. `slipway app {app}` shows the command.")
         }
         PushError::Crashed { app, .. } => {
             format!("Correct the app or its start command (-c) and push again; `slipway logs {app} --recent` shows more, `slipway events {app}` the crashes.")

@@ -21,6 +21,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
         return Err(fail("it must begin with a whole number"));
     }
     let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
+        "" if number.chars().all(|digit| digit == '0') => return Err(fail("it must be at least 1M")),
         "" => {
             let reason = format!("has no unit: write {number}M or {number}G");
             return Err(SizeError { value: text.to_owned(), reason });
@@ -75,6 +76,7 @@ mod tests {
         for (text, part) in [
             ("512Q", "unit must be"),
             ("512", "has no unit: write 512M"),
+            ("0", "at least 1M"),
             ("M", "begin with a whole number"),
             ("-1M", "begin with a whole number"),
             ("1.5G", "whole numbers"),

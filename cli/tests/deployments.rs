@@ -164,6 +164,11 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     ]);
     let ran = platform.run(&["revisions", "web"]).await;
     insta::assert_snapshot!(ran.out);
+    let ran = platform.run(&["rollback", "web", "--revision", "4"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("Revision 4 of 'web' runs already; nothing was done."), "{}", ran.err);
+    let ran = platform.run(&["rollback", "web", "--revision", "3"]).await;
+    assert!(ran.err.contains("Warning: revision 3 did not take over when it was pushed"), "{}", ran.err);
     let ran = platform.run(&["rollback", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert_eq!(body(&platform, "POST /v3/deployments")["revision"]["guid"], "revision-1", "3 failed, 2 is gone");

@@ -208,12 +208,19 @@ async fn without_a_terminal_consequences_are_named_and_nothing_is_done() {
     }
 }
 
+/// What is answered about the log of an app that has been deleted.
+fn gone() -> Instead {
+    let gone = json!({ "errors": [{ "code": 10010, "title": "CF-ResourceNotFound", "detail": "App not found" }] });
+    Instead::Status(404, "application/json", gone.to_string())
+}
+
 #[tokio::test]
 async fn words_of_other_platforms_that_are_taken_for_an_app_are_answered() {
     let platform = Platform::logged_in().await;
     for (args, exit, hint) in [
         (&["scale", "web=2"][..], Exit::Usage, "Write `slipway scale APP -p web -i 2`."),
         (&["rollback", "v12"], Exit::Usage, "Write `slipway rollback APP --revision 12`."),
+        (&["push", "."], Exit::Usage, "Write `slipway push -p .`"),
         (&["scale", "mode=fast", "-i", "1"], Exit::NotFound, "`slipway apps` lists"),
         (&["rollback", "v1x"], Exit::NotFound, "`slipway apps` lists"),
     ] {
@@ -389,14 +396,24 @@ async fn what_stays_and_what_is_there_is_named() {
     assert!(ran.err.contains("This deletes the service 'db' and takes it from 'web'."), "{}", ran.err);
     let ran = platform.run(&["delete-service", "db", "-f"]).await;
     assert!(ran.err.contains("stay in 'web' until `slipway restart web --strategy rolling`"), "{}", ran.err);
-    let gone = json!({ "errors": [{ "code": 10010, "title": "CF-ResourceNotFound", "detail": "App not found" }] });
-    let gone = Instead::Status(404, "application/json", gone.to_string());
-    platform.instead("/api/v1/read", [Instead::Usual, gone]);
-    let ran = platform.run(&["logs", "web"]).await;
+    platform.instead("/api/v1/read", [Instead::Usual, gone()]);
+    let ran = platform.run(&["logs", "web", "-f", "-n", "0"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(ran.err.contains("'web' is deleted: there is nothing more to follow."), "{}", ran.err);
     let ran = platform.run(&["logs", "web", "-n", "0"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    let old = (0..25).map(|number| envelope(5, "APP/PROC/WEB", &format!("line {number}")));
+    platform.lock().logs = old.collect();
+    // To begin with the newest line, and what overlaps with it, are looked up.
+    for (args, lookups, shown) in
+        [(&["logs", "web"][..], 3, 20), (&["logs", "web", "-f"], 3, 20), (&["logs", "web", "-f", "-n", "0"], 2, 0)]
+    {
+        platform.instead("/api/v1/read", std::iter::repeat_n(Instead::Usual, lookups).chain([gone()]));
+        let ran = platform.run(args).await;
+        assert_eq!(ran.out.lines().count(), shown, "{args:?}: {}{}", ran.out, ran.err);
+        // All of the same moment: they stay in their order.
+        assert!(shown == 0 || ran.out.lines().last().is_some_and(|line| line.ends_with("line 24")), "{}", ran.out);
+    }
     let event = |kind: &str| json!({ "guid": kind, "created_at": "2026-01-31T12:00:00Z", "type": kind });
     let both = page(&[event("app.crash"), event("audit.app.process.crash")]);
     platform.lock().answers.insert("GET /v3/audit_events".to_owned(), both);

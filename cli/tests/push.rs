@@ -196,6 +196,35 @@ async fn an_empty_directory_makes_nothing() {
 }
 
 #[tokio::test]
+async fn a_route_that_leads_to_another_app_as_well_is_warned_of() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.html", "hello");
+    let to = |guid: &str| json!({ "guid": guid, "app": { "guid": guid, "process": { "type": "web" } } });
+    let route = json!({ "guid": "route-1", "url": "web.slipway.localhost", "protocol": "http",
+                        "destinations": [to("app-1"), to("app-2")] });
+    let other = json!({ "guid": "app-2", "name": "shop", "state": "STARTED" });
+    let answer = |one: &Value| Instead::Status(200, "application/json", json!({ "resources": [one] }).to_string());
+    platform.lock().answers.insert("GET /v3/apps/app-1/routes".to_owned(), json!({ "resources": [route] }));
+    platform.instead("/v3/apps", [Instead::Usual, Instead::Usual, Instead::Usual, answer(&other)]);
+    let ran = platform.run(&["push", "web", "--no-start"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("Warning: web.slipway.localhost leads to 'shop' as well"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn apps_after_one_that_failed_are_named() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.html", "hello");
+    platform.write("manifest.yml", "applications:\n- name: web\n- name: worker\n- name: cron\n");
+    let refusal = json!({ "errors": [{ "code": 1, "title": "CF-Some", "detail": "No room." }] });
+    platform.instead("/v3/packages", [Instead::Status(422, "application/json", refusal.to_string())]);
+    let ran = platform.run(&["push"]).await;
+    assert_ne!(ran.exit, Exit::Success);
+    let said = "'worker', 'cron' have the manifest's settings now, but were not pushed after this failure.";
+    assert!(ran.err.contains(said), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn a_key_that_nobody_knows_is_warned_of_once() {
     let platform = Platform::logged_in().await;
     platform.write("index.html", "hello");

@@ -104,6 +104,11 @@ mod tests {
             (&["push", "-t", "0"], "'--timeout' takes a whole number from 1 on, and '0' is none."),
             (&["rollback", "--revision", "v4"], "'--revision' takes a whole number, and 'v4' is none."),
             (&["terminate-task", "web", "x"], "'<ID>' takes a whole number, and 'x' is none."),
+            (&["scale", "web", "2"], "`slipway scale` does not take '2'. Write `slipway scale APP -i 2`."),
+            (
+                &["rollback", "web", "v4"],
+                "`slipway rollback` does not take 'v4'. Write `slipway rollback APP --revision 4`.",
+            ),
             (
                 &["scale", "web", "web=2"],
                 "`slipway scale` does not take 'web=2'. Write `slipway scale APP -p PROCESS -i",

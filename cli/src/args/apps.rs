@@ -110,7 +110,7 @@ pub struct EventsArgs {
     pub all: bool,
 }
 
-/// `logs`. Without a flag it follows.
+/// `logs`. Without a flag it shows the last 20 lines and follows.
 #[derive(Args, Debug)]
 pub struct LogsArgs {
     /// Name of the app [default: the one of manifest.yml, else the directory's name]
@@ -119,7 +119,7 @@ pub struct LogsArgs {
     /// Show the last lines and end
     #[arg(long)]
     pub recent: bool,
-    /// Number of lines to begin with (at most 1000); 0 with -f for new lines only
+    /// Number of lines to begin with (at most 1000); 0 with -f for new lines only [default when following: 20]
     #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub lines: Option<u32>,
     /// Only lines of the last while (30s, 10m, 2h, 1d)

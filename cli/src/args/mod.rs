@@ -97,13 +97,13 @@ pub enum DeveloperCommand {
     /// Replace one instance of an app
     RestartAppInstance(InstanceArgs),
 
-    /// Show an app's logs as they come, or the last lines
+    /// Show the last lines of an app's log, and lines as they come
     Logs(LogsArgs),
     /// Show what happened to an app
     Events(EventsArgs),
-    /// Run a command with the app's droplet and show its output
+    /// Run a command with the app's files and show its output
     Run(RunArgs),
-    /// Run a command with the app's droplet, in the background
+    /// Run a command with the app's files, in the background
     #[command(visible_alias = "rt")]
     RunTask(RunTaskArgs),
     /// List the tasks of an app

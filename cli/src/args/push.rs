@@ -45,7 +45,7 @@ pub struct PushArgs {
     /// Path of an HTTP health check
     #[arg(long, value_name = "PATH")]
     pub endpoint: Option<String>,
-    /// Upload only: do not stage, do not start
+    /// Upload only: do not build, do not start; an app that runs is stopped
     #[arg(long)]
     pub no_start: bool,
     /// Give the app no route and take away those it has

@@ -140,6 +140,8 @@ impl Client {
             ("start_time", start.as_str()),
         ];
         let mut lines = self.read_logs(app, &parameters).await?;
+        // Those of the same moment keep their order.
+        lines.reverse();
         lines.sort_by_key(|line| line.timestamp);
         Ok(lines)
     }

@@ -92,7 +92,7 @@ pub(crate) struct Stats {
     pub(crate) uptime: Option<f64>,
     #[serde(default)]
     pub(crate) details: Option<String>,
-    /// Crashes in a row, of one that does not run.
+    /// Crashes in a row, of one that does not run, or only just does.
     #[serde(default)]
     pub(crate) crashes: u64,
     #[serde(default)]

@@ -23,7 +23,7 @@ pub(super) async fn set_health_check(session: &Session, args: HealthCheckArgs) -
     let path = format!("/v3/apps/{}/processes/{}", app.guid, args.process);
     let process: Value = match client.get(&path).await {
         Err(error) if error.has_status(404) => {
-            let place = format!(" of app '{}'", app.name);
+            let place = format!(" in app '{}'", app.name);
             return Err(CliError::Missing { kind: "Process", name: args.process, place });
         }
         other => other?,

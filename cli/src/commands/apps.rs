@@ -253,7 +253,11 @@ fn instance_row(row: &Stats) -> Vec<String> {
 
 /// What is to be said of an instance; of one that crashed also how often in a row.
 fn details(row: &Stats) -> String {
-    let crashes = if row.crashes > 0 { format!("crash {} in a row", row.crashes) } else { String::new() };
+    let crashes = match row.crashes {
+        0 => String::new(),
+        count if row.state == "RUNNING" => format!("started again after crash {count} in a row"),
+        count => format!("crash {count} in a row"),
+    };
     let parts = [crashes, row.details.clone().unwrap_or_default()];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
@@ -290,7 +294,7 @@ pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliE
     let process = all.iter().find(|process| process.kind == args.process).ok_or_else(|| CliError::Missing {
         kind: "Process",
         name: args.process.clone(),
-        place: format!(" of app '{}'", app.name),
+        place: format!(" in app '{}'", app.name),
     })?;
     let (name, kind) = (&app.name, &process.kind);
     let mut body = Map::new();
@@ -422,6 +426,8 @@ mod tests {
         let row = |value: Value| -> Stats { serde_json::from_value(value).expect("a row") };
         assert_eq!(details(&row(json!({ "crashes": 4, "details": "exit 3" }))), "crash 4 in a row: exit 3");
         assert_eq!(details(&row(json!({ "details": "fetching" }))), "fetching");
+        let runs = row(json!({ "crashes": 2, "state": "RUNNING" }));
+        assert_eq!(details(&runs), "started again after crash 2 in a row");
         assert_eq!(details(&row(json!({}))), "");
     }
 }

@@ -97,12 +97,22 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     let list: Vec<Revision> =
         list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;
     let revision = find(&app, &list, &fate, args.revision)?;
+    if fate.running.contains(&revision.guid) {
+        session
+            .printer
+            .say(&format!("Revision {} of '{}' runs already; nothing was done.", revision.version, app.name));
+        return Ok(());
+    }
+    if fate.failed.contains(&revision.guid) {
+        session.printer.warn(&format!("revision {} did not take over when it was pushed", revision.version));
+    }
     let before = Before::of(session.client()?, &app).await?;
     let mut how = args.how;
     // A stopped app takes the revision by a deployment as well: there is no other way to it.
     let strategy = how.strategy.filter(|strategy| *strategy != Strategy::Recreate).unwrap_or(Strategy::Rolling);
     how.strategy = Some(strategy);
-    let what = if revision.description.is_empty() { String::new() } else { format!(" ({})", revision.description) };
+    let what =
+        if revision.description.is_empty() { String::new() } else { format!(" ({})", in_words(&revision.description)) };
     session.printer.say(&format!(
         "Bringing revision {} of '{}' back{what}, with the environment variables that it had.",
         revision.version, app.name

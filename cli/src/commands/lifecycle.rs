@@ -183,7 +183,7 @@ pub(super) async fn restart_instance(session: &Session, args: InstanceArgs) -> R
     match client.send(Method::DELETE, &path, Body::None).await {
         Err(error) if error.has_status(404) => {
             let all = processes(client, &app).await?;
-            let of_app = format!(" of app '{}'", app.name);
+            let of_app = format!(" in app '{}'", app.name);
             let Some(process) = all.iter().find(|process| process.kind == kind) else {
                 return Err(CliError::Missing { kind: "Process", name: kind, place: of_app });
             };

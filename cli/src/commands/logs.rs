@@ -15,6 +15,8 @@ pub(super) const OVERLAP: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(250);
 /// Failures in a row after which following ends.
 const TRIES: u32 = 20;
+/// Lines with which following begins when nothing is said about it.
+const BEFORE: u32 = 20;
 /// Where lines come from, as --source has it.
 const SOURCES: &[&str] = &["app", "task", "rtr", "stg", "cell", "api"];
 
@@ -22,21 +24,23 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
     let wanted = Wanted::of(&args)?;
     let app = session.app_or_default(args.name.clone()).await?;
     let client = session.client()?;
-    let shows_last = args.recent || args.lines.is_some() || args.since.is_some();
-    let follows = args.follow || !shows_last;
+    let chosen = args.recent || args.lines.is_some() || args.since.is_some();
+    let follows = args.follow || !chosen;
+    // Following begins with something to look at.
+    let lines = if chosen { args.lines } else { Some(BEFORE) };
     let mut tail = if follows { Some(Tail::from_now(client, &app.guid, OVERLAP).await?) } else { None };
-    if shows_last {
-        let mut lines = client.logs_since(&app.guid, wanted.start, LIMIT).await?;
+    if lines != Some(0) || !follows {
+        let mut found = client.logs_since(&app.guid, wanted.start, LIMIT).await?;
         // What is younger comes with the tail.
         let until = tail.as_ref().map_or(i64::MAX, Tail::newest);
-        lines.retain(|line| wanted.has(line) && line.timestamp <= until);
-        let skipped = args.lines.map_or(0, |count| lines.len().saturating_sub(count as usize));
-        if lines.is_empty() && !follows {
+        found.retain(|line| wanted.has(line) && line.timestamp <= until);
+        let skipped = lines.map_or(0, |count| found.len().saturating_sub(count as usize));
+        if found.is_empty() && !follows {
             session
                 .printer
                 .say(&format!("There are no such lines of '{}'. `slipway logs {0} -f` waits for some.", app.name));
         }
-        lines[skipped..].iter().try_for_each(|line| print(session, line))?;
+        found[skipped..].iter().try_for_each(|line| print(session, line))?;
     }
     let Some(tail) = &mut tail else { return Ok(()) };
     session.printer.say(&format!("Following the logs of '{}'; Ctrl-C ends.", app.name));
@@ -89,7 +93,10 @@ impl Wanted {
             None => Ok(Self { start, sources }),
             Some(other) => Err(CliError::Usage {
                 message: format!("'{other}' is not a source of log lines."),
-                hint: format!("Write one or more of {}, with commas between them.", SOURCES.join(", ")),
+                hint: format!(
+                    "Write one or more of {}, with commas between them. `app` has the lines of all processes.",
+                    SOURCES.join(", ")
+                ),
             }),
         }
     }

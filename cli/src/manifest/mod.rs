@@ -60,12 +60,14 @@ pub enum ManifestError {
         names: Vec<String>,
     },
     /// It says something impossible.
-    #[error("{file} has {}:\n  - {}", if problems.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", problems.len()) }, problems.join("\n  - "))]
+    #[error("{file} has {}:\n  - {}", if problems.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", problems.len()) }, problems.iter().cloned().chain(warnings.iter().map(|warning| format!("(only a warning) {warning}"))).collect::<Vec<_>>().join("\n  - "))]
     Invalid {
         /// The file.
         file: String,
         /// Each with app and value.
         problems: Vec<String>,
+        /// What alone would be a warning.
+        warnings: Vec<String>,
     },
     /// It is larger than the platform takes.
     #[error("{file} has {bytes} bytes; at most {LARGEST} are possible")]
@@ -165,10 +167,9 @@ pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, Ma
     Ok(Manifest { yaml, apps: entries, warnings })
 }
 
-/// What is only odd, such as a key with a typing error, is told with the mistakes: it is most often one as well.
-fn invalid(file: String, mut problems: Vec<String>, warnings: Vec<String>) -> ManifestError {
-    problems.extend(warnings);
-    ManifestError::Invalid { file, problems }
+/// What is only odd, such as a key with a typing error, is told below the mistakes: it is most often one as well.
+fn invalid(file: String, problems: Vec<String>, warnings: Vec<String>) -> ManifestError {
+    ManifestError::Invalid { file, problems, warnings }
 }
 
 /// The app that a command without a name means: the only one of the manifest, else the one named as the directory is.

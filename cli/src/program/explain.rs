@@ -97,6 +97,10 @@ fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsSt
         _ if path == "slipway scale" && flag.contains('=') => {
             " Write `slipway scale APP -p PROCESS -i COUNT`.".to_owned()
         }
+        _ if path == "slipway scale" && flag.parse::<u32>().is_ok() => format!(" Write `slipway scale APP -i {flag}`."),
+        _ if path == "slipway rollback" && flag.trim_start_matches('v').parse::<u64>().is_ok() => {
+            format!(" Write `slipway rollback APP --revision {}`.", flag.trim_start_matches('v'))
+        }
         Some(ContextValue::String(meant)) => format!(" Did you mean {meant}?"),
         _ => String::new(),
     };

@@ -14,6 +14,8 @@ pub(super) struct Remarks {
     pub(super) skipped: Vec<String>,
     /// What git ignores, and is therefore left out.
     pub(super) by_git: Vec<String>,
+    /// Whether git's rules are asked: in a checkout without a `.cfignore`.
+    pub(super) asks_git: bool,
     /// What is most often not meant to go along: path, why.
     pub(super) doubtful: Vec<(String, &'static str)>,
 }
@@ -26,15 +28,20 @@ impl Remarks {
         let more = self.by_git.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         (!names.is_empty()).then(|| {
-            format!("Left out as .gitignore says: {}{more}. A .cfignore decides in its place.", names.join(", "))
+            format!(
+                "Left out as .gitignore says: {}{more}. A .cfignore would decide in its place, alone.",
+                names.join(", ")
+            )
         })
     }
 
     /// What may not be meant, a line for each.
     pub(super) fn doubtful(&self) -> Vec<String> {
+        // A first .cfignore would end what .gitignore does.
+        let file = if self.asks_git { ".gitignore" } else { ".cfignore" };
         self.doubtful
             .iter()
-            .map(|(path, why)| format!("'{path}' goes along: {why}. List it in .cfignore if it is not meant to"))
+            .map(|(path, why)| format!("'{path}' is uploaded as well: {why}. To leave it out, list it in {file}"))
             .collect()
     }
 }

@@ -264,8 +264,8 @@ fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
     }
     let empty = directories.into_iter().filter(|(path, _)| !occupied.contains(path));
     entries.extend(empty.map(|(path, mode)| Entry { path, mode, kind: Kind::EmptyDirectory }));
-    let remarks =
-        Remarks { skipped, by_git, doubtful: if has_cfignore { Vec::new() } else { doubtful(root, &entries) } };
+    let doubtful = if has_cfignore { Vec::new() } else { doubtful(root, &entries) };
+    let remarks = Remarks { skipped, by_git, asks_git: git.is_some(), doubtful };
     Ok((entries, remarks))
 }
 
@@ -440,7 +440,7 @@ pub(super) mod tests {
         let text = remarks.left_out().expect("a line");
         assert_eq!(
             text,
-            "Left out as .gitignore says: .env, a.log, node_modules, private and 1 more. A .cfignore decides in its place."
+            "Left out as .gitignore says: .env, a.log, node_modules, private and 1 more. A .cfignore would decide in its place, alone."
         );
         assert!(remarks.doubtful().is_empty());
         // Built files that git ignores as a whole are what is pushed: what lies above has no say.

@@ -186,6 +186,14 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let begun = Instant::now();
     check(&flags.how)?;
     let directory = &session.environment.directory;
+    if let Some(name) = flags.name.as_deref().filter(|name| *name == "." || name.contains('/'))
+        && directory.join(name).is_dir()
+    {
+        return Err(CliError::Usage {
+            message: format!("'{name}' is a directory, and `slipway push` takes the name of an app."),
+            hint: format!("Write `slipway push -p {name}`, or `slipway push NAME -p {name}`."),
+        });
+    }
     let mut named = flags.clone();
     let manifest = match manifest::prepare(flags, directory) {
         Err(manifest::ManifestError::NoName) => {
@@ -229,10 +237,15 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let key = manifest::key_of_warning(theirs);
         key.is_some() && manifest.warnings.iter().any(|ours| manifest::key_of_warning(ours) == key)
     };
-    client.finish_without(&answer, told).await?;
+    if let Err(error) = client.finish_without(&answer, told).await {
+        if !there.is_empty() {
+            session.printer.say("The platform refuses this manifest; nothing was changed.");
+        }
+        return Err(error);
+    }
     let applied = elapsed(begun);
     let mut done = Vec::new();
-    for (entry, source) in manifest.apps.iter().zip(sources) {
+    for (place, (entry, source)) in manifest.apps.iter().zip(sources).enumerate() {
         let app_begun = Instant::now();
         let app = find(client, &space.guid, &entry.name).await?;
         let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
@@ -244,6 +257,11 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
             && let Some(text) = what_stays(session, &app, "when it is corrected").await
         {
             session.printer.say_last(text);
+        }
+        if result.is_err()
+            && let Some(text) = left_out(&manifest.apps[place + 1..])
+        {
+            session.printer.say(&text);
         }
         let mut pushed = result?;
         pushed.timings.prepare_ms += applied;
@@ -279,6 +297,16 @@ async fn what_stays(session: &Session, app: &App, again: &str) -> Option<String>
          `slipway delete {0} -r -f`",
         app.name
     ))
+}
+
+/// What is said of the apps of a manifest that come after one that failed: their settings hold, their files were not pushed.
+fn left_out(rest: &[AppEntry]) -> Option<String> {
+    let (has, was) = match rest {
+        [] => return None,
+        [_] => ("has", "was"),
+        _ => ("have", "were"),
+    };
+    Some(format!("{} {has} the manifest's settings now, but {was} not pushed after this failure.", names(rest)))
 }
 
 fn names(apps: &[AppEntry]) -> String {
@@ -365,9 +393,32 @@ async fn push_one(
             .all(|process| process.instances == 0)
             .then(|| all.iter().map(|process| process.kind.clone()).collect());
     }
-    pushed.urls = urls(client, app).await?;
+    let routes: Vec<Route> = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
+    tell_shared(session, client, app, &routes).await?;
+    pushed.urls = routes.iter().map(|route| route_url(client, route)).collect();
     pushed.url = pushed.urls.first().cloned();
     Ok(pushed)
+}
+
+/// Warns of routes that lead to other apps as well, which is as easily a mistake as it is meant.
+async fn tell_shared(session: &Session, client: &Client, app: &App, routes: &[Route]) -> Result<(), CliError> {
+    for route in routes {
+        let others: HashSet<&str> =
+            route.destinations.iter().map(|to| to.app.guid.as_str()).filter(|guid| *guid != app.guid).collect();
+        if others.is_empty() {
+            continue;
+        }
+        let guids: Vec<&str> = others.into_iter().collect();
+        let found: Vec<App> = client.list_as(&query("/v3/apps", &[("guids", &guids.join(","))])).await?;
+        let mut named: Vec<String> = found.iter().map(|other| format!("'{}'", other.name)).collect();
+        named.sort_unstable();
+        let named = if named.is_empty() { "an app of another space".to_owned() } else { named.join(", ") };
+        session.printer.warn(&format!(
+            "{} leads to {named} as well: requests are shared between them. `slipway unmap-route` takes it from one",
+            route.url
+        ));
+    }
+    Ok(())
 }
 
 /// Makes a droplet the one that the next start uses.

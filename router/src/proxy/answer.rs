@@ -96,7 +96,7 @@ impl Answer {
             Self::NoEndpoints(host) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_endpoints",
-                format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints. Its app starts just now, or it crashes."),
+                format!("503 Service Unavailable: Requested route ('{host}') has no available endpoints. Its app is starting, crashes, or has no instances."),
             ),
             Self::EndpointLimit(host) => (
                 StatusCode::SERVICE_UNAVAILABLE,
