@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod contract;
+pub mod dependency_cache;
 pub mod errors;
-pub mod kept;
 pub mod kinds;
 pub mod langs;
 pub mod launch;

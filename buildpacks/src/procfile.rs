@@ -55,7 +55,7 @@ fn lines(text: &str) -> Result<Vec<ProcessType>, Problem> {
         let (kind, command) = line.split_once(':').ok_or_else(|| bad("expected `type: command`"))?;
         let (kind, command) = (kind.trim(), command.trim());
         if !names(kind) {
-            return Err(bad(&format!("{kind:?} is no process type; use letters, digits, - and _")));
+            return Err(bad(&format!("{kind:?} is not a process type; use letters, digits, - and _")));
         }
         if command.is_empty() {
             return Err(bad(&format!("{kind} has no command")));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Bytes that stay free: a hundredth of the disk, within these bounds.
 const LEAST_BYTES: u64 = 64 << 20;
-const MOST_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 /// Of the files that a disk can hold, the part that stays free.
 const FILES_SHARE: u64 = 20;
 
@@ -33,7 +33,7 @@ pub(crate) fn room(path: &Path) -> std::io::Result<Room> {
 }
 
 fn less_reserve(free: u64, all: u64, files_free: u64, files: u64) -> Room {
-    let reserve = (all / 100).clamp(LEAST_BYTES, MOST_BYTES);
+    let reserve = (all / 100).clamp(LEAST_BYTES, MAX_BYTES);
     Room {
         bytes: free.saturating_sub(reserve),
         files: (files > 0).then(|| files_free.saturating_sub(files / FILES_SHARE)),

@@ -22,7 +22,7 @@ const BATCH: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum SpecBookError {
     /// Its digest is no SHA-256.
-    #[error("the assignment names no spec: {0} bytes are no digest")]
+    #[error("invalid spec digest of the assignment: expected 32 bytes, got {0}")]
     NoDigest(usize),
     /// The bytes are the right ones and mean nothing.
     #[error("the spec cannot be decoded")]

@@ -186,7 +186,8 @@ fn refused(errors: &[ApiErrorEntry]) -> &'static str {
         }
     }
     if errors.iter().any(|entry| !entry.detail.is_empty()) {
-        "Correct what is named above and repeat the command."
+        // What is wrong is said: any more would fit every error.
+        ""
     } else {
         "Try again with --verbose, which shows each request and its answer."
     }

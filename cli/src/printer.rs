@@ -161,7 +161,8 @@ impl Printer {
             });
             self.line(&body.to_string());
         } else {
-            self.line(&format!("Error: {}\nHint: {hint}", printable(&text)));
+            let hint = if hint.is_empty() { String::new() } else { format!("\nHint: {hint}") };
+            self.line(&format!("Error: {}{hint}", printable(&text)));
         }
         if let Some(text) = self.last.lock().unwrap_or_else(PoisonError::into_inner).take() {
             self.line(&text);

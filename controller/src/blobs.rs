@@ -37,13 +37,13 @@ pub type BlobDigest = [u8; 32];
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The store failed.
-    #[error("object store")]
+    #[error("the blob store failed")]
     Store(#[from] object_store::Error),
     /// A local file failed.
-    #[error("file of a blob")]
+    #[error("a local blob file cannot be read or written")]
     File(#[from] std::io::Error),
     /// Puts cannot be noted.
-    #[error("the database of blobs")]
+    #[error("the blob cannot be recorded in the database")]
     Database(#[from] sqlx::Error),
     /// The rest of the disk is for what runs.
     #[error(transparent)]

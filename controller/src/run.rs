@@ -32,7 +32,7 @@ use crate::cells::blobs::BlobService;
 use crate::cells::hub::CellHub;
 use crate::cells::queries::{Directory, Queries};
 use crate::cells::recorder;
-use crate::cells::service::{CellParts, CellService};
+use crate::cells::service::{CellService, CellServiceDeps};
 use crate::config::ControllerConfig;
 use crate::context::{Context, Pokes};
 use crate::domain::outcomes;
@@ -41,7 +41,7 @@ use crate::members::{self, FromRouter, ServiceConnections};
 use crate::reserve::Reserve;
 use crate::routers::hub::RouterHub;
 use crate::routers::publisher::{self, Tables};
-use crate::routers::service::{RouterParts, RouterService};
+use crate::routers::service::{RouterService, RouterServiceDeps};
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
 use crate::store::connections::{self, API_CONNECTIONS, API_LIMITS, PLACEMENT_CONNECTIONS, PLACEMENT_LIMITS};
@@ -56,7 +56,7 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
 /// How long requests and sessions may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// A cell's batch of observations, or a set with thousands of assignments, passes tonic's default of 4 MiB.
-const MOST_MESSAGE: usize = 64 << 20;
+const MAX_MESSAGE: usize = 64 << 20;
 /// How often this controller says that it lives, and looks for builds and tasks that nobody can run.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often blobs are looked at that nothing may speak of any more.
@@ -183,7 +183,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let wake = Arc::<Wake>::default();
     let leadership = tasks::lease::start(Arc::clone(&placement), ControllerId(config.id), &shutdown);
     let recorder = recorder::start(context.clone(), Arc::clone(&placement), Arc::clone(&wake), &shutdown);
-    let parts = Arc::new(CellParts {
+    let parts = Arc::new(CellServiceDeps {
         context: context.clone(),
         members: cells::members::start(context.clone(), &shutdown),
         session: Uuid::new_v4(),
@@ -234,7 +234,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     sweep(&context, own, &shutdown);
     sweep_blobs(&context, &shutdown);
     jobs::start(context.clone(), &shutdown);
-    let routers = Arc::new(RouterParts { common: Arc::clone(&parts), hub: router_hub, tables });
+    let routers = Arc::new(RouterServiceDeps { common: Arc::clone(&parts), hub: router_hub, tables });
     let (services, from_routers) = members::start(cluster.0, cluster.1, acceptor, &shutdown);
     serve_cluster(services, parts, routers, &shutdown);
     let by_routers = api::router(context.clone()).layer(Extension(FromRouter));
@@ -298,7 +298,12 @@ async fn listen(what: &'static str, address: SocketAddr) -> Result<(TcpListener,
     Ok((listener, bound))
 }
 
-fn serve_cluster(incoming: ServiceConnections, cells: Arc<CellParts>, routers: Arc<RouterParts>, shutdown: &Shutdown) {
+fn serve_cluster(
+    incoming: ServiceConnections,
+    cells: Arc<CellServiceDeps>,
+    routers: Arc<RouterServiceDeps>,
+    shutdown: &Shutdown,
+) {
     let config = &cells.context.config;
     let blobs = BlobService {
         blobs: cells.context.blobs.clone(),
@@ -310,7 +315,7 @@ fn serve_cluster(incoming: ServiceConnections, cells: Arc<CellParts>, routers: A
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(CellControlServer::new(CellService(cells)).max_decoding_message_size(MOST_MESSAGE))
+        .add_service(CellControlServer::new(CellService(cells)).max_decoding_message_size(MAX_MESSAGE))
         .add_service(RouterControlServer::new(RouterService(routers)))
         .add_service(BlobsServer::new(blobs));
     let incoming = ReceiverStream::new(incoming);

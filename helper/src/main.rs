@@ -26,7 +26,7 @@ fn main() {
         #[cfg(debug_assertions)]
         "probe" => probe::main(rest),
         other => {
-            eprintln!("there is no part {other:?}; use init, launcher or builder");
+            eprintln!("unknown part {other:?}; use init, launcher or builder");
             64
         }
     };

@@ -33,7 +33,7 @@ pub const GAP: u8 = 4;
 /// sidecars in their order.
 pub const PROGRAM_SHIFT: u32 = 4;
 /// Most programs beside the command that [`PROGRAM_SHIFT`] can tell apart.
-pub const MOST_SIDECARS: usize = 15;
+pub const MAX_SIDECARS: usize = 15;
 
 /// A longer line is cut; the same bound as on Cloud Foundry (60 KiB).
 pub const MAX_TEXT: usize = 61_440;

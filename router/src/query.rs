@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::access_log::ring_directory;
 use crate::sync::TableStore;
 
-const MOST_LINES: u32 = 1_000;
+const MAX_LINES: u32 = 1_000;
 
 pub(crate) struct LogQueries {
     pub(crate) root: PathBuf,
@@ -33,14 +33,14 @@ impl Query for LogQueries {
         let query = request.into_inner();
         let directory = ring_directory(&self.root, &query.source_id)
             .ok_or_else(|| Status::invalid_argument("source_id is not an app's guid"))?;
-        if query.limit > MOST_LINES {
-            return Err(Status::invalid_argument(format!("limit is at most {MOST_LINES}")));
+        if query.limit > MAX_LINES {
+            return Err(Status::invalid_argument(format!("limit is at most {MAX_LINES}")));
         }
         let wanted = slipway_log_ring::Query {
             start_ns: query.start_unix_ns,
             end_ns: if query.end_unix_ns == 0 { i64::MAX } else { query.end_unix_ns },
             descending: query.descending,
-            limit: if query.limit == 0 { MOST_LINES } else { query.limit } as usize,
+            limit: if query.limit == 0 { MAX_LINES } else { query.limit } as usize,
         };
         let (store, ring) = (Arc::clone(&self.store), format!("router:{}:{}", self.router, query.source_id));
         let work = tokio::task::spawn_blocking(move || {

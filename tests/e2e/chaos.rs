@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use slipway_tests::{Load, LoadReport, Platform};
-use slipway_up::process::Known;
+use slipway_up::process::ChildRecord;
 
 const APP: &str = "binary";
 /// For anything that is started again.
@@ -40,7 +40,7 @@ async fn killed_under_load(platform: &Platform, part: &str, what: &str, after: D
     Ok(report)
 }
 
-async fn is_another(platform: &Platform, part: &str, before: Known) -> anyhow::Result<()> {
+async fn is_another(platform: &Platform, part: &str, before: ChildRecord) -> anyhow::Result<()> {
     Platform::eventually("the part is back", LIMIT, || async {
         let now = platform.part(part)?;
         ensure!(now != before, "{part} is still {before:?}");
@@ -50,7 +50,7 @@ async fn is_another(platform: &Platform, part: &str, before: Known) -> anyhow::R
 }
 
 /// Pids of the app's own processes, from the cell's cgroups: everything there that is not an init.
-fn instances(platform: &Platform) -> anyhow::Result<Vec<Known>> {
+fn instances(platform: &Platform) -> anyhow::Result<Vec<ChildRecord>> {
     let marker = format!("slipway-{}", platform.short_name()?);
     Ok(platform
         .all_processes()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use slipway_up::Layout;
-use slipway_up::process::Known;
+use slipway_up::process::ChildRecord;
 use tempfile::TempDir;
 
 /// For one answer, on a machine that is busy with builds and starts.
@@ -252,8 +252,8 @@ impl Platform {
     ///
     /// # Errors
     /// When it does not run.
-    pub fn part(&self, part: &str) -> anyhow::Result<Known> {
-        Known::load(&self.layout().pid(part)).with_context(|| format!("{part} does not run"))
+    pub fn part(&self, part: &str) -> anyhow::Result<ChildRecord> {
+        ChildRecord::load(&self.layout().pid(part)).with_context(|| format!("{part} does not run"))
     }
 
     /// `kill -9` of a part.
@@ -268,10 +268,10 @@ impl Platform {
     /// Every process of this platform, instances included: whoever has the state directory in its command line or
     /// environment, and whatever runs in its cgroups.
     #[must_use]
-    pub fn all_processes(&self) -> Vec<Known> {
+    pub fn all_processes(&self) -> Vec<ChildRecord> {
         let mut found = std::collections::BTreeSet::new();
         for part in ["supervisor", "postgres", "controller", "cell", "router"] {
-            found.extend(Known::load(&self.layout().pid(part)).map(|known| known.pid));
+            found.extend(ChildRecord::load(&self.layout().pid(part)).map(|known| known.pid));
         }
         let marker = format!("slipway-{}", self.short_name().unwrap_or_default());
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -281,7 +281,7 @@ impl Platform {
                 found.insert(pid);
             }
         }
-        found.into_iter().filter_map(Known::of).collect()
+        found.into_iter().filter_map(ChildRecord::of).collect()
     }
 
     /// The name that its cgroups, bridge and table carry.

@@ -7,9 +7,9 @@
 
 mod closed;
 pub mod dns;
-mod doors;
 mod environment;
 pub mod layout;
+mod listen_sockets;
 pub mod parts;
 mod ports;
 pub mod postgres;

@@ -16,7 +16,7 @@ use crate::closed::WEB_AUTHORITY;
 use crate::dns::DnsConfig;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::settings::{Settings, write_atomically};
 
 /// The parts that are this same program and always run, in the order in which they start.
@@ -33,7 +33,7 @@ pub fn parts(layout: &Layout) -> Vec<&'static str> {
     PARTS.into_iter().chain(dns).collect()
 }
 
-/// Where developers may send the platform beside public addresses: the platform's own doors, because a route service or a log
+/// Where developers may send the platform beside public addresses: the platform's own ports, because a route service or a log
 /// server may be an app of it, under the name that others use; and what the operator has named.
 fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
     let mut addresses = vec![settings.reached_at()];
@@ -42,9 +42,9 @@ fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
         addresses.push(Ipv4Addr::LOCALHOST.into());
     }
     let ports = [settings.http_port, settings.https_port];
-    let doors = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
-    let doors = doors.flatten().map(|door| door.to_string());
-    doors.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
+    let listen_sockets = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
+    let listen_sockets = listen_sockets.flatten().map(|door| door.to_string());
+    listen_sockets.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
 }
 
 /// What an earlier version wrote by itself, beside the address of the router.
@@ -247,7 +247,7 @@ pub fn router_config(layout: &Layout) -> Result<RouterConfig, UpError> {
 /// Where a router listens that a supervisor has left behind when it was killed. These addresses are taken, but by this
 /// platform: its successor listens there too.
 pub(crate) fn held_by_router(layout: &Layout) -> Vec<SocketAddr> {
-    if Known::load(&layout.pid(ROUTER)).is_none() {
+    if ChildRecord::load(&layout.pid(ROUTER)).is_none() {
         return Vec::new();
     }
     let config = router_config(layout);

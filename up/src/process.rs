@@ -12,13 +12,13 @@ use crate::settings::write_atomically;
 
 /// A process that was started by this platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct ChildRecord {
     /// Its id.
     pub pid: i32,
     start: u64,
 }
 
-impl Known {
+impl ChildRecord {
     /// Recognises a running process; `None` when there is none with this id.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
@@ -95,13 +95,13 @@ mod tests {
     async fn a_process_is_known_by_pid_and_start() {
         let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().expect("spawn");
         let pid = i32::try_from(child.id().expect("pid")).expect("fits");
-        let known = Known::of(pid).expect("runs");
+        let known = ChildRecord::of(pid).expect("runs");
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("pid");
         known.save(&path).expect("save");
-        assert_eq!(Known::load(&path), Some(known));
+        assert_eq!(ChildRecord::load(&path), Some(known));
         std::fs::write(&path, format!("{pid} 1\n")).expect("write");
-        assert_eq!(Known::load(&path), None, "another process with the same pid is not ours");
+        assert_eq!(ChildRecord::load(&path), None, "another process with the same pid is not ours");
         assert!(known.end(Signal::SIGTERM, Duration::from_secs(60)).await);
         child.wait().await.expect("reaped");
         assert!(!known.is_running());

@@ -17,7 +17,7 @@ use crate::UpError;
 use crate::layout::Layout;
 use crate::parts;
 use crate::ports::{self, pick, pick_dns};
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::start::UpOptions;
 
 /// Kept in `<state>/settings.json`; ports are looked at again at each start.
@@ -131,7 +131,8 @@ impl Settings {
         let kept_dns = kept.as_ref().and_then(|kept| kept.dns_port);
         // As with the router: a resolver that was left behind holds its port for its successor.
         let held_dns = kept_dns.filter(|_| {
-            Known::load(&layout.pid(parts::DNS)).is_some() && kept.as_ref().is_some_and(|kept| kept.listen == listen)
+            ChildRecord::load(&layout.pid(parts::DNS)).is_some()
+                && kept.as_ref().is_some_and(|kept| kept.listen == listen)
         });
         let dns_port = match (options.dns.or(kept_dns.map(DnsPort::Like)), held_dns) {
             (None | Some(DnsPort::Off), _) => None,
@@ -584,7 +585,7 @@ pub(crate) mod tests {
         write_atomically(&layout.state("settings.json"), &text, 0o644).expect("written");
         parts::write_configs(&layout, &left, Path::new("/layers")).expect("written");
         let options = UpOptions::default();
-        let own = Known::of(i32::try_from(std::process::id()).expect("fits")).expect("runs");
+        let own = ChildRecord::of(i32::try_from(std::process::id()).expect("fits")).expect("runs");
         own.save(&layout.pid(parts::ROUTER)).and_then(|()| own.save(&layout.pid(parts::DNS))).expect("saved");
         for _ in 0..2 {
             let next = Settings::load_or_decide(&layout, &options).expect("settings");

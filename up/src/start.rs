@@ -14,7 +14,7 @@ use crate::UpError;
 use crate::layout::Layout;
 use crate::parts;
 use crate::postgres::Postgres;
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::settings::{AllowNetwork, DnsPort, Settings, write_atomically};
 use crate::status::SupervisorStatus;
 use crate::{closed, environment, secrets, supervisor};
@@ -341,11 +341,11 @@ fn wait_a_moment() {
 
 fn not_ready(layout: &Layout, part: &str) -> UpError {
     let status = SupervisorStatus::load(layout);
-    let detail = match (status.parts.get(part).and_then(|entry| entry.last_end.clone()), Known::load(&layout.pid(part)))
-    {
-        (Some(end), _) => format!("it ended with {end}"),
-        (None, Some(known)) => format!("process {} runs, but is not ready", known.pid),
-        (None, None) => "it was not started".to_owned(),
-    };
+    let detail =
+        match (status.parts.get(part).and_then(|entry| entry.last_end.clone()), ChildRecord::load(&layout.pid(part))) {
+            (Some(end), _) => format!("it ended with {end}"),
+            (None, Some(known)) => format!("process {} runs, but is not ready", known.pid),
+            (None, None) => "it was not started".to_owned(),
+        };
     UpError::Part { part: part.to_owned(), detail, log: layout.log(part) }
 }

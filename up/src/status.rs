@@ -9,7 +9,7 @@ use slipway_cell_agent::usage::{self, CellUsage};
 use crate::UpError;
 use crate::layout::Layout;
 use crate::parts;
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::settings::{Settings, write_atomically};
 
 /// Written by the supervisor whenever something changes.
@@ -77,18 +77,18 @@ pub struct Line {
 pub fn report(layout: &Layout) -> Vec<Line> {
     let status = SupervisorStatus::load(layout);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let supervisor = Known::load(&layout.pid("supervisor"));
+    let supervisor = ChildRecord::load(&layout.pid("supervisor"));
     let mut lines = vec![Line {
         part: "supervisor".to_owned(),
         state: if supervisor.is_some() { "ready" } else { "not running" },
         pid: supervisor.map(|known| known.pid),
-        resident_bytes: supervisor.and_then(Known::resident),
+        resident_bytes: supervisor.and_then(ChildRecord::resident),
         up_seconds: None,
         restarts: 0,
         notes: if supervisor.is_some() { Vec::new() } else { vec!["start it with `slipway up`".to_owned()] },
     }];
     for part in ["postgres"].into_iter().chain(parts::parts(layout)) {
-        let known = Known::load(&layout.pid(part));
+        let known = ChildRecord::load(&layout.pid(part));
         let entry = status.parts.get(part).cloned().unwrap_or_default();
         let ready = known.is_some() && (part == "postgres" || layout.ready(part).exists());
         let mut notes = Vec::new();
@@ -110,7 +110,7 @@ pub fn report(layout: &Layout) -> Vec<Line> {
                 (false, false) => "not running",
             },
             pid: known.map(|known| known.pid),
-            resident_bytes: known.and_then(Known::resident),
+            resident_bytes: known.and_then(ChildRecord::resident),
             up_seconds: known.map(|_| now.saturating_sub(entry.since)),
             restarts: entry.restarts,
             notes,

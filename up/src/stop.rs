@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::UpError;
 use crate::layout::Layout;
 use crate::parts::{self, DNS, ROUTER};
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::supervisor;
 
 /// Stops the platform of this state directory. Returns whether anything ran.
@@ -27,7 +27,9 @@ pub async fn down(layout: &Layout) -> Result<bool, UpError> {
     }
     // Also after a supervisor that was killed, or whose work was cut short: repeating is harmless.
     let _lock = supervisor::lock(layout)?;
-    ran |= ["postgres", "controller", "cell", ROUTER, DNS].iter().any(|part| Known::load(&layout.pid(part)).is_some());
+    ran |= ["postgres", "controller", "cell", ROUTER, DNS]
+        .iter()
+        .any(|part| ChildRecord::load(&layout.pid(part)).is_some());
     everything(layout).await;
     Ok(ran)
 }
@@ -61,7 +63,7 @@ pub(crate) async fn end_router(layout: &Layout) {
 }
 
 async fn end(layout: &Layout, part: &str, signal: Signal, grace: Duration) {
-    if let Some(known) = Known::load(&layout.pid(part))
+    if let Some(known) = ChildRecord::load(&layout.pid(part))
         && !known.end(signal, grace).await
     {
         tracing::warn!(part, "did not stop in time and was killed");

@@ -17,11 +17,11 @@ use slipway_router::RouterConfig;
 use tokio::process::Command;
 
 use crate::UpError;
-use crate::doors::Doors;
 use crate::layout::Layout;
+use crate::listen_sockets::ListenSockets;
 use crate::parts;
 use crate::postgres::Postgres;
-use crate::process::Known;
+use crate::process::ChildRecord;
 use crate::status::SupervisorStatus;
 use crate::stop;
 use crate::{closed, environment};
@@ -58,7 +58,7 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     std::fs::set_permissions(&layout.run, std::fs::Permissions::from_mode(0o711))
         .map_err(UpError::file(&layout.run))?;
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    if let Some(known) = Known::of(own) {
+    if let Some(known) = ChildRecord::of(own) {
         known.save(&layout.pid("supervisor"))?;
     }
     let router = parts::router_config(&layout)?;
@@ -77,12 +77,19 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     for part in parts::parts(&layout) {
         let config = layout.config(part);
         let program = program.clone();
-        let doors = if part == parts::ROUTER { Some(replace_router(&layout, &router).await) } else { None };
-        tasks.push(tokio::spawn(keep(layout.clone(), part, status.clone(), shutdown.clone(), doors, move || {
-            let mut command = Command::new(&program);
-            command.arg(part).arg("--config").arg(&config).current_dir("/");
-            command
-        })));
+        let listen_sockets = if part == parts::ROUTER { Some(replace_router(&layout, &router).await) } else { None };
+        tasks.push(tokio::spawn(keep(
+            layout.clone(),
+            part,
+            status.clone(),
+            shutdown.clone(),
+            listen_sockets,
+            move || {
+                let mut command = Command::new(&program);
+                command.arg(part).arg("--config").arg(&config).current_dir("/");
+                command
+            },
+        )));
     }
     tasks.push(tokio::spawn(keep_logs_short(layout.clone(), shutdown.clone())));
     shutdown.requested().await;
@@ -96,16 +103,16 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
 
 /// Ends the router that an earlier supervisor left, when its successor can start: it needs nobody meanwhile. The sockets of
 /// the successor are open before, and take what comes between the two; those of the old one close with it.
-async fn replace_router(layout: &Layout, config: &RouterConfig) -> Doors {
-    let mut doors = Doors::of(config);
-    open(&mut doors);
+async fn replace_router(layout: &Layout, config: &RouterConfig) -> ListenSockets {
+    let mut listen_sockets = ListenSockets::of(config);
+    open(&mut listen_sockets);
     stop::end_router(layout).await;
-    doors
+    listen_sockets
 }
 
 /// Opens the router's sockets. Where that fails, the router tries for itself and says why it cannot.
-fn open(doors: &mut Doors) {
-    if let Err(error) = doors.open() {
+fn open(listen_sockets: &mut ListenSockets) {
+    if let Err(error) = listen_sockets.open() {
         tracing::error!(error = %chain(&error), "the router has to open its sockets itself; while none runs, clients are refused");
     }
 }
@@ -130,7 +137,7 @@ async fn keep(
     part: &'static str,
     status: Shared,
     shutdown: Shutdown,
-    mut doors: Option<Doors>,
+    mut listen_sockets: Option<ListenSockets>,
     command: impl Fn() -> Command + Send,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
@@ -139,14 +146,14 @@ async fn keep(
         let started = tokio::time::Instant::now();
         let mut command = command();
         prepare(&layout, part, &mut command);
-        if let Some(doors) = &mut doors {
-            open(doors);
-            doors.pass_to(&mut command);
+        if let Some(listen_sockets) = &mut listen_sockets {
+            open(listen_sockets);
+            listen_sockets.pass_to(&mut command);
         }
         let end = match spawn(&layout, part, command) {
             Ok(mut child) => {
                 let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-                if let Some(known) = pid.and_then(Known::of)
+                if let Some(known) = pid.and_then(ChildRecord::of)
                     && let Err(error) = known.save(&layout.pid(part))
                 {
                     tracing::warn!(part, error = %chain(&error), "pid file not written");
@@ -174,9 +181,9 @@ async fn keep(
         // Written once it serves, removed before it starts.
         in_vain = if layout.ready(part).exists() { 0 } else { in_vain + 1 };
         if in_vain >= HOPELESS
-            && let Some(doors) = &mut doors
+            && let Some(listen_sockets) = &mut listen_sockets
         {
-            doors.close();
+            listen_sockets.close();
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.pause()) => {}
@@ -263,12 +270,12 @@ fn cut_log(path: &Path) {
 
 /// Asks a running supervisor to stop everything; `None` when there is none.
 #[must_use]
-pub fn running(layout: &Layout) -> Option<Known> {
-    Known::load(&layout.pid("supervisor"))
+pub fn running(layout: &Layout) -> Option<ChildRecord> {
+    ChildRecord::load(&layout.pid("supervisor"))
 }
 
 /// Tells a supervisor to stop and waits for it; kills it after `grace`.
-pub async fn ask_to_stop(known: Known, grace: Duration) -> bool {
+pub async fn ask_to_stop(known: ChildRecord, grace: Duration) -> bool {
     known.end(Signal::SIGTERM, grace).await
 }
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
+use crate::dependency_cache::{CacheInputs, DependencyCache, Seen, Trace, Variables};
 use crate::errors::Problem;
-use crate::kept::{Facts, Kept, Seen, Trace, Variables};
 use crate::run::Runner;
 use crate::source::Source;
 use crate::start::StartHint;
@@ -116,11 +116,11 @@ impl Workspace<'_> {
     }
 
     /// What every installation follows from.
-    fn facts(&self, language: &str, runtime: &CatalogueLayer, arguments: &[&str], place: &Path) -> Facts {
+    fn facts(&self, language: &str, runtime: &CatalogueLayer, arguments: &[&str], place: &Path) -> CacheInputs {
         let application = self.own.get(OsStr::new("VCAP_APPLICATION")).map(|text| text.as_encoded_bytes());
         let application: serde_json::Value =
             serde_json::from_slice(application.unwrap_or_default()).unwrap_or_default();
-        Facts {
+        CacheInputs {
             app: application["application_id"].as_str().unwrap_or_default().to_owned(),
             stack: self.request.stack.clone(),
             language: language.to_owned(),
@@ -140,7 +140,7 @@ impl Workspace<'_> {
     }
 
     /// Leaves what was installed for the next build, if that is all that the installation has made since `before`.
-    fn keep(&self, kept: &Kept<'_>, what: &str, before: std::io::Result<Trace>) {
+    fn keep(&self, kept: &DependencyCache<'_>, what: &str, before: std::io::Result<Trace>) {
         let alone = before.and_then(|before| Ok((self.trace(&kept.place)?, before)));
         let done = match alone {
             Err(error) => Err(format!("the app's files cannot be compared ({error})")),

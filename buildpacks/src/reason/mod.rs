@@ -17,13 +17,13 @@ const LAST_LINES: usize = 8;
 /// Lines from the end within which the words of a program that is known count: an older failure may have been of no account.
 const NEAR: usize = 12;
 /// Lines that are shown of one that is known, and how many of these are its first ones.
-const MOST_LINES: usize = 16;
+const MAX_LINES: usize = 16;
 const FIRST_LINES: usize = 5;
 /// Characters of the beginning and of the end of a line, and of all: commands of compilers and lists of versions are of any
 /// length, and an answer of the API has its bounds.
 const BEGIN_OF_A_LINE: usize = 170;
 const END_OF_A_LINE: usize = 70;
-const MOST_OF_ALL: usize = 1600;
+const MAX_TOTAL: usize = 1600;
 
 /// The lines that say why, without what would play with a terminal; empty when nothing was printed.
 pub(crate) fn of(printed: &[u8]) -> String {
@@ -60,11 +60,11 @@ fn without_repetition(lines: Vec<&str>) -> Vec<&str> {
 
 fn bounded(lines: &[&str]) -> String {
     let mut shown: Vec<String> = lines.iter().map(|line| shortened(line)).collect();
-    if shown.len() > MOST_LINES {
-        shown.splice(FIRST_LINES..FIRST_LINES + shown.len() - MOST_LINES, ["…".to_owned()]);
+    if shown.len() > MAX_LINES {
+        shown.splice(FIRST_LINES..FIRST_LINES + shown.len() - MAX_LINES, ["…".to_owned()]);
     }
     // The middle goes first, as above: reasons are at one end or the other.
-    while shown.len() > 2 && shown.iter().map(|line| line.chars().count() + 1).sum::<usize>() > MOST_OF_ALL {
+    while shown.len() > 2 && shown.iter().map(|line| line.chars().count() + 1).sum::<usize>() > MAX_TOTAL {
         shown.remove(shown.len() / 2);
     }
     shown.join("\n")

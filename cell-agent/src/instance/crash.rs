@@ -8,7 +8,7 @@ pub const GOOD_RUN_MS: i64 = 5 * 60 * 1000;
 /// Restarts without a pause. More would let a broken app take a core; fewer would punish a hiccup.
 const AT_ONCE: u32 = 3;
 const FIRST_DELAY_MS: i64 = 30_000;
-const MOST_DELAY_MS: i64 = 16 * 60 * 1000;
+const MAX_DELAY_MS: i64 = 16 * 60 * 1000;
 /// Crashes after which the cell gives up.
 pub const GIVE_UP_AT: u32 = 200;
 
@@ -23,7 +23,7 @@ pub fn delay_ms(crashes: u32, random: f64) -> Option<i64> {
         return Some(0);
     }
     let doublings = (crashes - AT_ONCE - 1).min(16);
-    let delay = (FIRST_DELAY_MS << doublings).min(MOST_DELAY_MS);
+    let delay = (FIRST_DELAY_MS << doublings).min(MAX_DELAY_MS);
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most 16 minutes")]
     let jitter = (delay as f64 * 0.1 * random.clamp(0.0, 1.0)) as i64;
     Some(delay + jitter)

@@ -21,11 +21,11 @@ use crate::services::{now_ms, now_ns};
 /// How long a ring stays after its instance ended.
 const KEEP: Duration = Duration::from_secs(3600);
 /// Bytes of rings whose instance has ended; the oldest go first.
-const MOST_ENDED_BYTES: u64 = 1 << 30;
+const MAX_ENDED_BYTES: u64 = 1 << 30;
 /// Bytes of the cell's own words on one instance.
 const OWN_BYTES: u64 = 64 << 10;
 /// Lines of one answer.
-const MOST_LINES: u32 = 1000;
+const MAX_LINES: u32 = 1000;
 
 /// See the module.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Logs {
     /// # Errors
     /// When the directory cannot be listed.
     pub fn sweep(&self, now_ms: i64) -> std::io::Result<()> {
-        self.sweep_to(now_ms, MOST_ENDED_BYTES)
+        self.sweep_to(now_ms, MAX_ENDED_BYTES)
     }
 
     fn sweep_to(&self, now_ms: i64, most: u64) -> std::io::Result<()> {
@@ -153,7 +153,7 @@ impl Logs {
     /// # Errors
     /// When a ring cannot be read.
     pub fn read(&self, query: &LogQuery) -> Result<Vec<LogLine>, std::io::Error> {
-        let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) } as usize;
+        let limit = if query.limit == 0 { MAX_LINES } else { query.limit.min(MAX_LINES) } as usize;
         let end_ns = if query.end_unix_ns <= 0 { i64::MAX } else { query.end_unix_ns };
         let wanted = RingQuery { start_ns: query.start_unix_ns, end_ns, descending: query.descending, limit };
         let rings = self.owners().of_source(&query.source_id);

@@ -12,7 +12,7 @@ use super::order::Order;
 /// For so long what a registry says is not asked for again: the questions of one installation.
 const FRESH: Duration = Duration::from_secs(10);
 /// Of things whose last question is noted; they are forgotten all together, which costs a question each.
-const MOST_NOTED: usize = 16 << 10;
+const MAX_TRACKED: usize = 16 << 10;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Asked {
     /// Its registry has been asked.
     pub(super) fn note(&self, document: &Order) {
         let mut inner = self.lock();
-        if inner.last.len() >= MOST_NOTED {
+        if inner.last.len() >= MAX_TRACKED {
             inner.last.clear();
         }
         inner.last.insert(document.key.clone(), Instant::now());
@@ -57,7 +57,7 @@ impl Asked {
     /// The document of this file is asked for again before anybody believes it.
     pub(super) fn doubt(&self, file: &Order) {
         let mut inner = self.lock();
-        if inner.doubted.len() >= MOST_NOTED {
+        if inner.doubted.len() >= MAX_TRACKED {
             inner.doubted.clear();
         }
         inner.doubted.extend(file.document.clone());

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use reqwest::header::HeaderValue;
 
 /// Nobody's token is longer.
-const MOST_BYTES: usize = 16 << 10;
+const MAX_BYTES: usize = 16 << 10;
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Secret {
         if text.is_empty() {
             return Err(format!("{place} is empty; put the secret there"));
         }
-        if text.len() > MOST_BYTES || text.chars().any(char::is_control) {
+        if text.len() > MAX_BYTES || text.chars().any(char::is_control) {
             return Err(format!("{place} holds more than one line; leave the secret alone in it"));
         }
         Ok(text.to_owned())

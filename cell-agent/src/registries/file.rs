@@ -83,9 +83,9 @@ impl Place {
     /// Address of the registry, with a slash at its end.
     pub(super) fn base(&self, usual: &str) -> Result<Url, String> {
         let text = self.upstream.as_deref().unwrap_or(usual);
-        let url = Url::parse(text).map_err(|error| format!("{text:?} is no address ({error}); write it as {usual}"))?;
+        let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL ({error}); write it as {usual}"))?;
         if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
-            return Err(format!("{text:?} is no address of the web; write it as {usual}"));
+            return Err(format!("{text:?} is not an http or https URL; write it as {usual}"));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(

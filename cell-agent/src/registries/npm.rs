@@ -18,9 +18,9 @@ use super::upstream::Registry;
 pub(super) const SHORT: &str = "application/vnd.npm.install-v1+json";
 const LONG: &str = "application/json";
 /// The longest of them have some tens of megabytes, with a thousand versions.
-const MOST_DOCUMENT: u64 = 96 << 20;
+const MAX_DOCUMENT: u64 = 96 << 20;
 /// Of an archive.
-const MOST_ARCHIVE: u64 = 4 << 30;
+const MAX_ARCHIVE: u64 = 4 << 30;
 
 /// All registries of npm.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Npm {
             registry: Arc::clone(self.registry(package)),
             url,
             accept: if long { LONG } else { SHORT },
-            most: MOST_DOCUMENT,
+            most: MAX_DOCUMENT,
             expected: None,
             document: None,
             check: Some(check),
@@ -81,7 +81,7 @@ impl Npm {
             registry: Arc::clone(self.registry(package)),
             url,
             accept: "*/*",
-            most: MOST_ARCHIVE,
+            most: MAX_ARCHIVE,
             expected: archive.expected,
             document: Some(self.document(package, false)?.url),
             check: None,

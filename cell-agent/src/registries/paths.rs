@@ -2,7 +2,7 @@
 //! is nothing, and of the forms only plain names come through, so that no name can climb, begin another host or carry a query.
 
 /// Longer paths name no package.
-const MOST_PATH: usize = 2048;
+const MAX_PATH: usize = 2048;
 
 /// One thing that a build may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn is_mark(text: &str) -> bool {
 /// What a path asks for. `roots`: paths of the npm registries themselves, which npm puts before a package when a lock file names
 /// their hosts.
 pub(super) fn parse(path: &str, roots: &[String]) -> Option<Wanted> {
-    if path.len() > MOST_PATH {
+    if path.len() > MAX_PATH {
         return None;
     }
     let mut segments = Vec::new();

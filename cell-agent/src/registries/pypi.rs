@@ -17,9 +17,9 @@ use super::upstream::Registry;
 
 pub(super) const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
-const MOST_PAGE: u64 = 64 << 20;
-const MOST_FILE: u64 = 4 << 30;
-const MOST_METADATA: u64 = 16 << 20;
+const MAX_PAGE: u64 = 64 << 20;
+const MAX_FILE: u64 = 4 << 30;
+const MAX_METADATA: u64 = 16 << 20;
 
 /// The index.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ impl Pypi {
             registry: Arc::clone(&self.registry),
             url,
             accept: ACCEPT,
-            most: MOST_PAGE,
+            most: MAX_PAGE,
             expected: None,
             document: None,
             check: Some(check),
@@ -233,7 +233,7 @@ impl Pypi {
             registry: Arc::clone(&self.registry),
             url,
             accept: "*/*",
-            most: if metadata { MOST_METADATA } else { MOST_FILE },
+            most: if metadata { MAX_METADATA } else { MAX_FILE },
             expected,
             document: Some(page.url.clone()),
             check: None,

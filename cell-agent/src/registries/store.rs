@@ -20,7 +20,7 @@ use super::guests::Share;
 const MAGIC: &[u8; 4] = b"SWR1";
 /// Length and magic, behind the label.
 const FOOT: u64 = 8;
-const MOST_LABEL: u64 = 64 << 10;
+const MAX_LABEL: u64 = 64 << 10;
 /// Room is asked for in pieces.
 const PIECE: u64 = 1 << 20;
 /// What a file takes at least.
@@ -388,7 +388,7 @@ fn label(file: &File) -> io::Result<Label> {
     file.read_exact_at(&mut foot, length.checked_sub(FOOT).ok_or_else(damaged)?)?;
     let [a, b, c, d, magic @ ..] = foot;
     let size = u64::from(u32::from_be_bytes([a, b, c, d]));
-    if &magic != MAGIC || size > MOST_LABEL {
+    if &magic != MAGIC || size > MAX_LABEL {
         return Err(damaged());
     }
     let begin = length.checked_sub(FOOT + size).ok_or_else(damaged)?;

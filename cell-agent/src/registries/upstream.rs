@@ -18,7 +18,7 @@ use crate::staging::host_settings::WayOut;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Without a byte.
 const PATIENCE: Duration = Duration::from_secs(60);
-const MOST_REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 /// Tries at a connection.
 const TRIES: usize = 2;
 
@@ -112,7 +112,7 @@ impl Upstream {
         etag: Option<&str>,
     ) -> Result<Response, Fault> {
         let mut url = url.clone();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             admit(registry, &url)?;
             let response = self.send(registry, &url, accept, etag).await?;
             let status = response.status();
@@ -124,7 +124,7 @@ impl Upstream {
                 return Ok(response);
             };
             let next = next.to_str().ok().and_then(|next| url.join(next).ok());
-            let next = next.ok_or_else(|| Fault::upstream(registry, "sends to an address that is none"))?;
+            let next = next.ok_or_else(|| Fault::upstream(registry, "redirects to an invalid address"))?;
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Fault::upstream(
                     registry,
@@ -133,7 +133,7 @@ impl Upstream {
             }
             url = next;
         }
-        Err(Fault::upstream(registry, format!("sends on more than {MOST_REDIRECTS} times")))
+        Err(Fault::upstream(registry, format!("sends on more than {MAX_REDIRECTS} times")))
     }
 
     async fn send(&self, registry: &Registry, url: &Url, accept: &str, etag: Option<&str>) -> Result<Response, Fault> {

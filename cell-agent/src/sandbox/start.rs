@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slipway_helper::spec::{BindSpec, CompanionSpec, Failure, FileSpec, InitSpec, NetworkSpec, Status};
-use slipway_log_ring::MOST_SIDECARS;
+use slipway_log_ring::MAX_SIDECARS;
 
 use super::linux::Host;
 use super::records::{self, Record};
@@ -172,8 +172,8 @@ fn check(on: &Host, spec: &SandboxSpec) -> Result<(), SandboxError> {
     {
         return invalid(format!("the program {:?} of {:?} is not an absolute path", one.argv.first(), one.name));
     }
-    if spec.companions.len() > MOST_SIDECARS {
-        return invalid(format!("{} programs beside the command are more than {MOST_SIDECARS}", spec.companions.len()));
+    if spec.companions.len() > MAX_SIDECARS {
+        return invalid(format!("{} programs beside the command are more than {MAX_SIDECARS}", spec.companions.len()));
     }
     if !spec.cwd.is_absolute() {
         return invalid(format!("the working directory {} is not absolute", spec.cwd.display()));
@@ -182,7 +182,7 @@ fn check(on: &Host, spec: &SandboxSpec) -> Result<(), SandboxError> {
         || spec.hostname.len() > 64
         || spec.hostname.chars().any(|c| c.is_whitespace() || c.is_control())
     {
-        return invalid(format!("the host name {:?} is none", spec.hostname));
+        return invalid(format!("invalid host name {:?}", spec.hostname));
     }
     let plain = |file: &SandboxFile| {
         file.path.components().count() > 0 && file.path.components().all(|part| matches!(part, Component::Normal(_)))

@@ -9,7 +9,7 @@ use crate::cache::CacheError;
 use crate::sandbox::SandboxError;
 
 /// A build's text is shown to people and stored: enough for an explanation, not for a log.
-const MOST_TEXT: usize = 4096;
+const MAX_TEXT: usize = 4096;
 
 /// See the module.
 #[derive(Debug, PartialEq)]
@@ -68,7 +68,7 @@ impl Failure {
     /// With what else may have been the cause, a line each.
     pub(super) fn with(mut self, lines: BTreeSet<String>) -> Self {
         if !lines.is_empty() {
-            let begin: String = self.text.chars().take(MOST_TEXT / 2).collect();
+            let begin: String = self.text.chars().take(MAX_TEXT / 2).collect();
             let lines: Vec<String> = lines.into_iter().collect();
             self.text = shorten(&format!("{}\n{}", begin.trim_end(), lines.join("\n")));
         }
@@ -98,7 +98,7 @@ impl From<SandboxError> for Failure {
 
 /// Cut at a character, without control characters that would play with a terminal.
 pub(super) fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').take(MOST_TEXT).collect()
+    text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').take(MAX_TEXT).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
         let error = BuildError { id: "<script>".into(), text: format!("\u{1b}[2J{}", "x".repeat(100_000)) };
         let result = Failure::reported(error).into_result();
         assert_eq!(result.error_id, "StagingError");
-        assert_eq!(result.error_text.len(), MOST_TEXT);
+        assert_eq!(result.error_text.len(), MAX_TEXT);
         assert!(!result.error_text.contains('\u{1b}'));
         let known = BuildError { id: "NoAppDetectedError".into(), text: "none of them".into() };
         assert_eq!(Failure::reported(known).into_result().error_id, "NoAppDetectedError");

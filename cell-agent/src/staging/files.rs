@@ -16,10 +16,10 @@ const VCAP: u32 = 2000;
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
     /// There is none.
-    #[error("the build left no {0}")]
+    #[error("the build did not produce {0}")]
     Missing(String),
     /// A link, a pipe, a directory.
-    #[error("the build left something that is no file as {0}")]
+    #[error("{0}, which the build produced, is not a regular file")]
     NoFile(String),
     /// Too much.
     #[error("the build left {size} bytes as {name}, more than {most}")]

@@ -27,7 +27,7 @@ pub const INSIDE: &str = "/etc/slipway/registry";
 const HOST_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const VCAP: u32 = 2000;
 /// A bundle of all the world's authorities has a quarter of a megabyte.
-const MOST_BUNDLE: u64 = 16 << 20;
+const MAX_BUNDLE: u64 = 16 << 20;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,7 +185,7 @@ fn bundle(host: &Host, pip: &pip::Pip, npm: &npm::Npm) -> Vec<u8> {
 
 /// Adds the certificates of a file, and nothing else of it: some keep the key beside them.
 fn append_bundle(bundle: &mut Vec<u8>, path: &Path) {
-    let fits = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MOST_BUNDLE);
+    let fits = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_BUNDLE);
     let Some(text) = fits.then(|| std::fs::read(path).ok()).flatten() else { return };
     let text = certificates(&String::from_utf8_lossy(&text)).into_bytes();
     // The same bundle is often named twice.

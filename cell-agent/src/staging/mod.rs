@@ -39,16 +39,16 @@ use crate::services::{Live, Services};
 use crate::workload;
 
 /// A plan names a handful of layers; a megabyte of it is an attack.
-const MOST_PLAN_BYTES: u64 = 1 << 20;
+const MAX_PLAN_BYTES: u64 = 1 << 20;
 /// A result lists the libraries of every binary in the droplet.
-const MOST_RESULT_BYTES: u64 = 32 << 20;
+const MAX_RESULT_BYTES: u64 = 32 << 20;
 /// The builder keeps time itself and reports; the cell ends it when it does not.
 const OVERTIME: Duration = Duration::from_secs(15);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often new output is passed on.
 const TAIL: Duration = Duration::from_millis(100);
 /// Lines of one message.
-const MOST_LINES: usize = 500;
+const MAX_LINES: usize = 500;
 /// Bytes of output that are passed on at once. What waits for a slow controller is held in memory, and foreign code decides
 /// how much it prints.
 const TAIL_BYTES: usize = 256 << 10;
@@ -153,7 +153,7 @@ async fn tail(services: Arc<Services>, id: Uuid, ended: CancellationToken) {
         let over = tokio::time::timeout(TAIL, ended.cancelled()).await.is_ok();
         loop {
             let logs = Arc::clone(&services.logs);
-            let read = tokio::task::spawn_blocking(move || logs.since(id, next, MOST_LINES)).await;
+            let read = tokio::task::spawn_blocking(move || logs.since(id, next, MAX_LINES)).await;
             let Ok(Ok(lines)) = read else { break };
             let lines = first_bytes(lines, TAIL_BYTES);
             let Some(last) = lines.last() else { break };
@@ -232,7 +232,7 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
 
     let stack: Vec<Lease> = job.prepared.layers.clone();
     let end = build.phase(0, "detect", &stack).await?;
-    let plan: BuildPlan = build.volume.read_json(PLAN_FILE, MOST_PLAN_BYTES).map_err(|error| end.explain(error))?;
+    let plan: BuildPlan = build.volume.read_json(PLAN_FILE, MAX_PLAN_BYTES).map_err(|error| end.explain(error))?;
     if let Some(error) = plan.error {
         return Err(Failure::reported(error));
     }
@@ -244,7 +244,7 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
     }
     let end = build.phase(1, "build", &layers).await?;
     let answer: BuildOutcome =
-        build.volume.read_json(RESULT_FILE, MOST_RESULT_BYTES).map_err(|error| end.explain(error))?;
+        build.volume.read_json(RESULT_FILE, MAX_RESULT_BYTES).map_err(|error| end.explain(error))?;
     if let Some(error) = answer.error {
         return Err(Failure::reported(error));
     }

@@ -7,10 +7,10 @@ use slipway_protocol::v1::{BuildResult, BuildSpec, DetectedBuildpack, Layer, Pro
 use super::failure::{Failure, shorten};
 use super::from_catalogue;
 
-const MOST_PROCESS_TYPES: usize = 100;
-const MOST_BUILDPACKS: usize = 100;
-const MOST_COMMAND: usize = 65_536;
-const MOST_HINT: usize = 200;
+const MAX_PROCESS_TYPES: usize = 100;
+const MAX_BUILDPACKS: usize = 100;
+const MAX_COMMAND: usize = 65_536;
+const MAX_HINT: usize = 200;
 
 /// The layers of a plan, lowest first.
 pub(super) fn planned_layers<'a>(plan: &BuildPlan, spec: &'a BuildSpec) -> Result<Vec<&'a Layer>, Failure> {
@@ -31,19 +31,21 @@ pub(super) fn planned_layers<'a>(plan: &BuildPlan, spec: &'a BuildSpec) -> Resul
 
 /// The result but for droplet, cache and timings.
 pub(super) fn result(answer: BuildOutcome, spec: &BuildSpec, stack: &str) -> Result<BuildResult, Failure> {
-    if answer.process_types.len() > MOST_PROCESS_TYPES || answer.buildpacks.len() > MOST_BUILDPACKS {
+    if answer.process_types.len() > MAX_PROCESS_TYPES || answer.buildpacks.len() > MAX_BUILDPACKS {
         return Err(Failure::staging("the build names more than 100 process types or buildpacks"));
     }
     let mut layers = Vec::new();
     for digest in &answer.layers {
         let layer = from_catalogue(spec, digest).filter(|layer| layer.kind == "runtime").ok_or_else(|| {
-            Failure::staging(&format!("the droplet needs the layer {digest:?}, which is no runtime of the catalogue"))
+            Failure::staging(&format!(
+                "the droplet needs the layer {digest:?}, which is not a runtime of the catalogue"
+            ))
         })?;
         layers.push(layer.clone());
     }
     let mut process_types = Vec::new();
     for process in answer.process_types {
-        if process.command.len() > MOST_COMMAND {
+        if process.command.len() > MAX_COMMAND {
             return Err(Failure::staging(&format!(
                 "the command of process type {:?} is too long",
                 shorten(&process.kind)
@@ -78,8 +80,8 @@ pub(super) fn start_hint(planned: Option<Planned>, result: &BuildResult) -> Opti
     if result.process_types.iter().any(|process| process.r#type == "web") {
         return None;
     }
-    let hint = planned.filter(|hint| plain(&hint.command, " ._/:$-", MOST_HINT))?;
-    let missing = hint.missing.filter(|package| plain(package, "._-", MOST_HINT)).unwrap_or_default();
+    let hint = planned.filter(|hint| plain(&hint.command, " ._/:$-", MAX_HINT))?;
+    let missing = hint.missing.filter(|package| plain(package, "._-", MAX_HINT)).unwrap_or_default();
     Some(StartHint { command: hint.command, missing })
 }
 

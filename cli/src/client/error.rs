@@ -52,7 +52,7 @@ pub enum ClientError {
         errors: Vec<ApiErrorEntry>,
     },
     /// Something answered, but not as the API does.
-    #[error("The answer to {what} is not one of the API (status {status}){begins}")]
+    #[error("Unexpected response to {what} (status {status}){begins}")]
     Answer {
         /// Method and path.
         what: String,

@@ -34,7 +34,7 @@ pub(crate) struct Pagination {
 
 /// An org, space, domain, stack: anything with a name.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Thing {
+pub(crate) struct NamedResource {
     pub(crate) guid: String,
     pub(crate) name: String,
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::names::split_place;
 use super::{Session, text};
 use crate::args::{CreateOrgArgs, CreateSpaceArgs, LoginArgs, TargetArgs};
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::client::{Body, Client, ClientError, api_url, discover, identity, query};
 use crate::environment::Environment;
 use crate::error::CliError;
@@ -19,8 +19,8 @@ use crate::settings::{Named, Secret, Settings, SettingsFile};
 /// Passwords asked for before giving up, as the `cf` command line does it.
 const TRIES: u32 = 3;
 
-impl From<Thing> for Named {
-    fn from(thing: Thing) -> Self {
+impl From<NamedResource> for Named {
+    fn from(thing: NamedResource) -> Self {
         Self { guid: thing.guid, name: thing.name }
     }
 }
@@ -138,7 +138,12 @@ async fn choose_space(client: &Client, org: &Named, name: Option<&str>) -> Resul
 }
 
 /// The one that was named, or the only one there is.
-fn only(found: Vec<Thing>, kind: &'static str, name: Option<&str>, place: String) -> Result<Option<Named>, CliError> {
+fn only(
+    found: Vec<NamedResource>,
+    kind: &'static str,
+    name: Option<&str>,
+    place: String,
+) -> Result<Option<Named>, CliError> {
     let count = found.len();
     match (found.into_iter().next(), name) {
         (Some(thing), Some(_)) => Ok(Some(thing.into())),
@@ -237,7 +242,7 @@ pub(super) async fn create_space(session: &Session, args: CreateSpaceArgs) -> Re
             session.printer.say(&format!("Space '{}' exists already.", args.name));
             return Ok(());
         }
-        other => other?.json::<Thing>()?,
+        other => other?.json::<NamedResource>()?,
     };
     // Its maker shall be able to push to it at once.
     if let Some(user) = identity(&session.settings.access_token.0).1 {

@@ -9,7 +9,7 @@ use super::names::gone;
 use super::{Session, text};
 use crate::args::{ClearCacheArgs, CreateBuildpackArgs, DeleteNamedArgs, UpdateBuildpackArgs};
 use crate::client::Body;
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::error::CliError;
 use crate::push::Zip;
 
@@ -35,7 +35,7 @@ pub(super) async fn buildpacks(session: &Session) -> Result<(), CliError> {
     session.show(list, &["position", "name", "stack", "state", "file"], row, "There are no buildpacks.")
 }
 
-async fn find(session: &Session, name: &str) -> Result<Thing, CliError> {
+async fn find(session: &Session, name: &str) -> Result<NamedResource, CliError> {
     session.named("Buildpack", "/v3/buildpacks", name, &[], "").await
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn create(session: &Session, args: CreateBuildpackArgs) -> Resu
     if let Some(stack) = &args.settings.stack {
         body["stack"] = stack.as_str().into();
     }
-    let made: Thing = client.send_json(Method::POST, "/v3/buildpacks", body).await?;
+    let made: NamedResource = client.send_json(Method::POST, "/v3/buildpacks", body).await?;
     if let Err(error) = upload(session, &made.guid, &args.path).await {
         // A buildpack without files is asked by every build, for nothing.
         let removed = async {

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::client::query;
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::error::CliError;
 use crate::settings::Named;
 
@@ -37,10 +37,10 @@ impl Session {
         name: &str,
         filters: &[(&str, &str)],
         place: &str,
-    ) -> Result<Thing, CliError> {
+    ) -> Result<NamedResource, CliError> {
         let mut parameters = vec![("names", name)];
         parameters.extend_from_slice(filters);
-        let found: Vec<Thing> = self.client()?.list_as(&query(path, &parameters)).await?;
+        let found: Vec<NamedResource> = self.client()?.list_as(&query(path, &parameters)).await?;
         found.into_iter().next().ok_or_else(|| CliError::Missing {
             kind,
             name: name.to_owned(),
@@ -49,18 +49,18 @@ impl Session {
     }
 
     /// An org.
-    pub(super) async fn org_named(&self, name: &str) -> Result<Thing, CliError> {
+    pub(super) async fn org_named(&self, name: &str) -> Result<NamedResource, CliError> {
         self.named("Org", "/v3/organizations", name, &[], "").await
     }
 
     /// A space of an org.
-    pub(super) async fn space_named(&self, org: &Thing, name: &str) -> Result<Thing, CliError> {
+    pub(super) async fn space_named(&self, org: &NamedResource, name: &str) -> Result<NamedResource, CliError> {
         let place = format!(" in org '{}'", org.name);
         self.named("Space", "/v3/spaces", name, &[("organization_guids", &org.guid)], &place).await
     }
 
     /// A domain.
-    pub(super) async fn domain_named(&self, name: &str) -> Result<Thing, CliError> {
+    pub(super) async fn domain_named(&self, name: &str) -> Result<NamedResource, CliError> {
         self.named("Domain", "/v3/domains", name, &[("per_page", "1"), ("page", "1")], "").await
     }
 

@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use super::names::gone;
 use super::{Session, count, text};
 use crate::args::{DeleteNamedArgs, RenameThingArgs};
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::client::{Body, query};
 use crate::error::CliError;
 
 /// The targeted org, as a thing with a name.
-fn targeted(session: &Session) -> Result<Thing, CliError> {
+fn targeted(session: &Session) -> Result<NamedResource, CliError> {
     let org = session.org()?;
-    Ok(Thing { guid: org.guid.clone(), name: org.name.clone() })
+    Ok(NamedResource { guid: org.guid.clone(), name: org.name.clone() })
 }
 
 /// Names of a list that the caller may not be allowed to see.
 async fn names(session: &Session, path: &str) -> Result<String, CliError> {
-    let found: Vec<Thing> = match session.client()?.list_as(path).await {
+    let found: Vec<NamedResource> = match session.client()?.list_as(path).await {
         Err(error) if error.has_status(403) || error.has_status(404) => Vec::new(),
         other => other?,
     };
@@ -92,7 +92,7 @@ pub(super) async fn space(session: &Session, name: &str) -> Result<(), CliError>
     )
 }
 
-async fn rename(session: &Session, path: &str, thing: &Thing, new: &str, kind: &str) -> Result<(), CliError> {
+async fn rename(session: &Session, path: &str, thing: &NamedResource, new: &str, kind: &str) -> Result<(), CliError> {
     let body = Body::Json(json!({ "name": new }));
     session.client()?.send(Method::PATCH, &format!("{path}/{}", thing.guid), body).await?;
     session.file.update(|stored| {
@@ -117,7 +117,7 @@ pub(super) async fn rename_space(session: &Session, args: RenameThingArgs) -> Re
 }
 
 /// Deletes a place with all in it; a target that is gone is forgotten.
-async fn remove(session: &Session, path: &str, thing: &Thing, kind: &str) -> Result<(), CliError> {
+async fn remove(session: &Session, path: &str, thing: &NamedResource, kind: &str) -> Result<(), CliError> {
     let client = session.client()?;
     let answer = client.send(Method::DELETE, &format!("{path}/{}", thing.guid), Body::None).await?;
     client.finish(&answer).await?;

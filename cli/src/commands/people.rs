@@ -9,7 +9,7 @@ use super::account::asked;
 use super::names::gone;
 use super::{Session, text};
 use crate::args::{CreateUserArgs, DeleteNamedArgs, Role, RoleArgs};
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::client::{Body, identity, query};
 use crate::error::{CliError, Target};
 
@@ -121,7 +121,7 @@ pub(super) async fn roles(session: &Session) -> Result<(), CliError> {
     let (client, org) = (session.client()?, session.org()?);
     let by_org = [("organization_guids", org.guid.as_str()), ("per_page", "5000")];
     let spaces: BTreeMap<String, String> = client
-        .list_as::<Thing>(&query("/v3/spaces", &by_org))
+        .list_as::<NamedResource>(&query("/v3/spaces", &by_org))
         .await?
         .into_iter()
         .map(|space| (space.guid, space.name))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::names::gone;
 use super::{Session, text};
 use crate::args::{DeleteQuotaArgs, QuotaArgs, QuotaLimits, SetQuotaArgs};
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::settings::Named;
@@ -97,7 +97,7 @@ fn limits(limits: &QuotaLimits, of_spaces: bool) -> Result<Value, CliError> {
 }
 
 /// The quota that a name means.
-async fn find(session: &Session, name: &str, org: Option<&Named>) -> Result<Thing, CliError> {
+async fn find(session: &Session, name: &str, org: Option<&Named>) -> Result<NamedResource, CliError> {
     match org {
         None => session.named("Quota", OF_ORGS, name, &[], "").await,
         Some(org) => {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::args::{AppProtocol, DeleteRouteArgs, MapRouteArgs, MappingArgs, RouteArgs};
-use crate::client::views::{App, Route, Thing, decode};
+use crate::client::views::{App, NamedResource, Route, decode};
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::route_url;
@@ -37,7 +37,11 @@ pub(super) async fn routes(session: &Session) -> Result<(), CliError> {
     session.printer.table(&["host", "path", "url", "apps"], rows.collect(), "There are no routes in this space.")
 }
 
-pub(super) async fn find(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Option<Route>, CliError> {
+pub(super) async fn find(
+    session: &Session,
+    args: &RouteArgs,
+    domain: &NamedResource,
+) -> Result<Option<Route>, CliError> {
     let parameters = [
         ("domain_guids", domain.guid.as_str()),
         // Sent even when empty: then they mean the empty host and the empty path.
@@ -50,7 +54,7 @@ pub(super) async fn find(session: &Session, args: &RouteArgs, domain: &Thing) ->
     Ok(found.into_iter().next())
 }
 
-async fn make(session: &Session, args: &RouteArgs, domain: &Thing) -> Result<Route, CliError> {
+async fn make(session: &Session, args: &RouteArgs, domain: &NamedResource) -> Result<Route, CliError> {
     let mut body = json!({ "relationships": {
         "space": { "data": { "guid": session.space()?.guid } },
         "domain": { "data": { "guid": domain.guid } },

@@ -9,7 +9,7 @@ use super::names::gone;
 use super::{Session, count, text};
 use crate::args::{BindSecurityGroupArgs, DeleteNamedArgs, RulesArgs};
 use crate::client::Body;
-use crate::client::views::Thing;
+use crate::client::views::NamedResource;
 use crate::error::{CliError, Target};
 
 /// Where a group holds: everywhere, or in how many spaces.
@@ -36,7 +36,7 @@ pub(super) async fn groups(session: &Session) -> Result<(), CliError> {
     session.show(list, &["name", "rules", "for apps", "for builds"], row, "There are no security groups.")
 }
 
-async fn find(session: &Session, name: &str) -> Result<Thing, CliError> {
+async fn find(session: &Session, name: &str) -> Result<NamedResource, CliError> {
     session.named("Security group", "/v3/security_groups", name, &[], "").await
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::names::gone;
 use super::{Session, routes, text};
 use crate::args::{BindServiceArgs, DeleteNamedArgs, RouteServiceArgs, UnbindServiceArgs, UserProvidedArgs};
-use crate::client::views::{App, Route, Thing};
+use crate::client::views::{App, NamedResource, Route};
 use crate::client::{Body, query};
 use crate::error::CliError;
 
@@ -72,7 +72,7 @@ fn kind(service: &Value) -> String {
     if parts.is_empty() { "credentials".to_owned() } else { parts.join(", ") }
 }
 
-async fn find(session: &Session, name: &str) -> Result<Thing, CliError> {
+async fn find(session: &Session, name: &str) -> Result<NamedResource, CliError> {
     let space = session.space()?;
     let place = format!(" in space '{}'", space.name);
     session.named("Service", "/v3/service_instances", name, &[("space_guids", &space.guid)], &place).await
@@ -130,7 +130,7 @@ fn credentials(session: &Session, words: &[String]) -> Result<Option<Map<String,
         if text.trim_start().starts_with('{') {
             match serde_json::from_str(&text) {
                 Ok(Value::Object(map)) => all.extend(map),
-                _ => return Err(usage("The credentials are no JSON object.")),
+                _ => return Err(usage("The credentials are not a JSON object.")),
             }
             continue;
         }
@@ -259,7 +259,7 @@ pub(super) async fn unbind(session: &Session, args: UnbindServiceArgs) -> Result
 }
 
 /// The service and the route that a command names, and how the route is written.
-async fn with_route(session: &Session, args: RouteServiceArgs) -> Result<(Thing, Route, String), CliError> {
+async fn with_route(session: &Session, args: RouteServiceArgs) -> Result<(NamedResource, Route, String), CliError> {
     let route = routes::with_slash(args.route);
     let service = find(session, &args.service).await?;
     let domain = session.domain_named(&route.domain).await?;

@@ -13,7 +13,7 @@ use super::fair;
 use crate::auth::fair::Turn;
 use crate::auth::tokens;
 use crate::context::Context;
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 
 /// May do everything.
 pub const SCOPE_ADMIN: &str = "cloud_controller.admin";
@@ -88,9 +88,9 @@ impl Caller {
 
     /// As the actor of an audit event.
     #[must_use]
-    pub fn actor(&self) -> Party {
+    pub fn actor(&self) -> AuditSubject {
         let kind = if self.user_guid == self.client_id { "service_account" } else { "user" };
-        Party::new(kind, &self.user_guid, &self.user_name)
+        AuditSubject::new(kind, &self.user_guid, &self.user_name)
     }
 
     /// Refuses everybody but admins.

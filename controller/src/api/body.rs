@@ -58,8 +58,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
 }
 
 /// Longest name from a body that a refusal repeats, and longest explanation of what a value is; characters.
-const MOST_NAME: usize = 80;
-const MOST_TEXT: usize = 300;
+const MAX_NAME: usize = 80;
+const MAX_TEXT: usize = 300;
 
 /// The beginning of something that came with a request: a refusal must not be as long as what it refuses.
 fn cut(text: &str, most: usize) -> Cow<'_, str> {
@@ -70,7 +70,7 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
-    ApiError::message_parse(format!("Request invalid due to parse error: {}", cut(&error.to_string(), MOST_TEXT)))
+    ApiError::message_parse(format!("Request invalid due to parse error: {}", cut(&error.to_string(), MAX_TEXT)))
 }
 
 fn explain(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
@@ -84,15 +84,15 @@ fn explain(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     if let Some(field) = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
         let parent =
-            path.rsplit_once('.').map(|(parent, _)| format!(" in '{}'", cut(parent, MOST_NAME))).unwrap_or_default();
-        return ApiError::unprocessable(format!("Unknown field(s): '{}'{parent}", cut(field, MOST_NAME)));
+            path.rsplit_once('.').map(|(parent, _)| format!(" in '{}'", cut(parent, MAX_NAME))).unwrap_or_default();
+        return ApiError::unprocessable(format!("Unknown field(s): '{}'{parent}", cut(field, MAX_NAME)));
     }
-    let shown = cut(&path, MOST_NAME);
+    let shown = cut(&path, MAX_NAME);
     if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         let name = if path == "." { field.to_owned() } else { format!("{shown}.{field}") };
         return ApiError::unprocessable(format!("'{name}' is required"));
     }
-    let text = cut(text, MOST_TEXT);
+    let text = cut(text, MAX_TEXT);
     if path == "." {
         return ApiError::unprocessable(format!("The request body is not as expected: {text}"));
     }

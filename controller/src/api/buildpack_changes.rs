@@ -22,7 +22,7 @@ use super::links::BaseUrl;
 use super::{jobs, upload};
 use crate::blobs::BlobError;
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::check_name;
 use crate::domain::packages::archive::{self, ArchiveError, ArchiveLimits, Scratch};
@@ -120,7 +120,7 @@ async fn record(
 }
 
 fn event(caller: &Caller, kind: &'static str, row: &BuildpackRow, request: Value) -> NewEvent {
-    NewEvent::new(kind, caller.actor(), Party::new("buildpack", row.guid, &row.name)).with_request(request)
+    NewEvent::new(kind, caller.actor(), AuditSubject::new("buildpack", row.guid, &row.name)).with_request(request)
 }
 
 async fn create(

@@ -19,7 +19,7 @@ use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::permissions::{SpaceAccess, SpaceAction};
 use super::proof::prove;
-use super::routes::{app_refusal, destination_view, party, require};
+use super::routes::{app_refusal, audit_subject, destination_view, require};
 use crate::context::Context;
 use crate::domain::app_protocol::{AppProtocol, NotSpoken};
 use crate::domain::audit::NewEvent;
@@ -175,7 +175,8 @@ async fn record(
     mappings: Vec<Mapping<'_>>,
 ) -> sqlx::Result<()> {
     for mapping in mappings {
-        let event = NewEvent::new(kind, caller.actor(), party(row)).in_space(row.space_guid, access.standing.org_guid);
+        let event =
+            NewEvent::new(kind, caller.actor(), audit_subject(row)).in_space(row.space_guid, access.standing.org_guid);
         mapping_record_tx(tx, event, row.guid, mapping).await?;
     }
     Ok(())

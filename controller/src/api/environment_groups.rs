@@ -13,7 +13,7 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::{group_place, open_object};
 use crate::domain::environment_groups;
 use crate::store::events::event_record_tx;
@@ -61,7 +61,7 @@ async fn update(
     let names: Vec<String> = body.var.keys().cloned().collect();
     let mut tx = context.store.begin().await?;
     environment_groups::merge_tx(&context, &mut tx, &name, body.var).await?;
-    let target = Party::new("environment_variable_group", &name, &name);
+    let target = AuditSubject::new("environment_variable_group", &name, &name);
     let event = NewEvent::new("audit.environment_variable_group.update", caller.actor(), target)
         .with_request(json!({ "names": names }));
     event_record_tx(&mut tx, &event).await?;

@@ -14,7 +14,7 @@ use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::names::check_length;
 use crate::store::events::event_record_tx;
 use crate::store::feature_flags::{FeatureFlagRow, feature_flag_set_tx};
@@ -111,8 +111,9 @@ async fn update(
     let mut tx = context.store.begin().await?;
     let message = body.custom_error_message.as_ref().map(Option::as_deref);
     let row = feature_flag_set_tx(&mut tx, &name, body.enabled, message).await?.ok_or_else(missing)?;
-    let event = NewEvent::new("audit.feature_flag.update", caller.actor(), Party::new("feature_flag", &name, &name))
-        .with_request(json!({ "enabled": row.enabled, "custom_error_message": row.custom_error_message }));
+    let event =
+        NewEvent::new("audit.feature_flag.update", caller.actor(), AuditSubject::new("feature_flag", &name, &name))
+            .with_request(json!({ "enabled": row.enabled, "custom_error_message": row.custom_error_message }));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(Json(view(&base, &row)))

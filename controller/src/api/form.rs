@@ -20,11 +20,11 @@ use tokio::time::Instant;
 use super::error::{ApiError, ApiResult};
 
 /// What may be held before a part begins: its head, what the connection had besides, and what stands before the form.
-const MOST_HELD: u64 = 2 << 20;
+const MAX_IN_MEMORY: u64 = 2 << 20;
 /// Parts of a form.
-const MOST_PARTS: usize = 32;
+const MAX_PARTS: usize = 32;
 /// Bytes that a form may have besides what is wanted of it.
-const MOST_BESIDE: u64 = 128 << 20;
+const MAX_OTHER_PARTS: u64 = 128 << 20;
 /// For how long nothing may come.
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes a second that must come on an average, after [`STALL`].
@@ -49,7 +49,7 @@ pub(super) struct Part<'a> {
 /// Why a form ends early.
 #[derive(Debug, thiserror::Error)]
 enum Bound {
-    #[error("more than {MOST_HELD} bytes stand before its first part, or in the head of one")]
+    #[error("more than {MAX_IN_MEMORY} bytes stand before its first part, or in the head of one")]
     Head,
     #[error("it is longer than {0} bytes")]
     Long(u64),
@@ -79,7 +79,7 @@ impl Source {
         let took = self.since.elapsed();
         let bound = if self.came > self.most {
             Bound::Long(self.most)
-        } else if self.held.fetch_add(length, Ordering::Relaxed).saturating_add(length) > MOST_HELD {
+        } else if self.held.fetch_add(length, Ordering::Relaxed).saturating_add(length) > MAX_IN_MEMORY {
             Bound::Head
         } else if took > STALL && self.came < took.as_secs().saturating_mul(SLOWEST) {
             Bound::Slow
@@ -103,7 +103,7 @@ impl Form {
             held: Arc::clone(&held),
             since: Instant::now(),
             came: 0,
-            most: wanted.saturating_add(MOST_BESIDE),
+            most: wanted.saturating_add(MAX_OTHER_PARTS),
         };
         let pieces = futures::stream::unfold(Some(source), |source| async move {
             let mut source = source?;
@@ -133,8 +133,8 @@ impl Form {
         let Some(field) = self.parts.next_field().await.map_err(broken)? else { return Ok(None) };
         self.held.store(0, Ordering::Relaxed);
         self.seen += 1;
-        if self.seen > MOST_PARTS {
-            return Err(ApiError::bad_request(format!("The form has more than {MOST_PARTS} parts.")));
+        if self.seen > MAX_PARTS {
+            return Err(ApiError::bad_request(format!("The form has more than {MAX_PARTS} parts.")));
         }
         Ok(Some(Part { field, held: Arc::clone(&self.held) }))
     }
@@ -214,7 +214,7 @@ mod tests {
             let mut form = Form::of(request, 1 << 40).await.expect("a form");
             let error = form.next().await.expect_err("refused");
             assert!(text(&error).contains("in the head of one"), "{error:?}");
-            assert!(taken.load(Ordering::Relaxed) <= MOST_HELD / PIECE as u64 + 2, "{taken:?}");
+            assert!(taken.load(Ordering::Relaxed) <= MAX_IN_MEMORY / PIECE as u64 + 2, "{taken:?}");
         }
     }
 
@@ -242,16 +242,16 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert!(text(&error).contains(&format!("longer than {} bytes", MOST_BESIDE + (1 << 20))), "{error:?}");
-        assert!(taken.load(Ordering::Relaxed) <= (MOST_BESIDE + (1 << 20)) / PIECE as u64 + 2);
+        assert!(text(&error).contains(&format!("longer than {} bytes", MAX_OTHER_PARTS + (1 << 20))), "{error:?}");
+        assert!(taken.load(Ordering::Relaxed) <= (MAX_OTHER_PARTS + (1 << 20)) / PIECE as u64 + 2);
     }
 
     #[tokio::test]
     async fn parts_are_counted() {
         let part = "--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n\r\n";
-        let crowd = part.repeat(MOST_PARTS + 1) + "--b--\r\n";
+        let crowd = part.repeat(MAX_PARTS + 1) + "--b--\r\n";
         let mut form = Form::of(request(futures::stream::iter([Ok(Bytes::from(crowd))])), 0).await.expect("a form");
-        for _ in 0..MOST_PARTS {
+        for _ in 0..MAX_PARTS {
             assert!(form.next().await.expect("a part").is_some());
         }
         assert!(text(&form.next().await.expect_err("one too many")).contains("more than 32 parts"));

@@ -21,7 +21,7 @@ use super::list::{ListQuery, ListSpec};
 use super::permissions::OrgAction;
 use super::{domains, guid, jobs};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::domains::refuse_shared_domains_tx;
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::check_name;
@@ -76,8 +76,8 @@ pub(super) async fn require(
     context.store.organization_get(guid).await?.ok_or_else(|| ApiError::not_found("Organization"))
 }
 
-fn party(row: &OrganizationRow) -> Party {
-    Party::new("organization", row.guid, &row.name)
+fn audit_subject(row: &OrganizationRow) -> AuditSubject {
+    AuditSubject::new("organization", row.guid, &row.name)
 }
 
 async fn list(
@@ -131,7 +131,7 @@ async fn create(
     for role in ["organization_user", "organization_manager"] {
         crate::store::roles::role_insert_tx(&mut tx, role, &caller.user_guid, row.guid, None).await?;
     }
-    let event = NewEvent::new("audit.organization.create", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.organization.create", caller.actor(), audit_subject(&row))
         .in_org(row.guid)
         .with_request(json!({ "name": row.name }));
     event_record_tx(&mut tx, &event).await?;
@@ -173,7 +173,7 @@ async fn patch(
             format!("Organization name '{}' is already taken.", name.unwrap_or_default())
         }))?
         .ok_or_else(|| ApiError::not_found("Organization"))?;
-    let event = NewEvent::new("audit.organization.update", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.organization.update", caller.actor(), audit_subject(&row))
         .in_org(row.guid)
         .with_request(json!({ "name": body.name, "suspended": body.suspended }));
     event_record_tx(&mut tx, &event).await?;
@@ -195,8 +195,8 @@ async fn remove(
         Some(job) => job,
         None => {
             refuse_shared_domains_tx(&mut tx, row.guid).await?;
-            let event =
-                NewEvent::new("audit.organization.delete-request", caller.actor(), party(&row)).in_org(row.guid);
+            let event = NewEvent::new("audit.organization.delete-request", caller.actor(), audit_subject(&row))
+                .in_org(row.guid);
             event_record_tx(&mut tx, &event).await?;
             let job = NewJob {
                 operation: "organization.delete",

@@ -19,7 +19,7 @@ use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations, spaces, users};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::store::events::event_record_tx;
 use crate::store::jobs::{NewJob, job_completed_tx};
 use crate::store::roles::{self as store, RoleRow};
@@ -260,7 +260,7 @@ async fn create(
         let level = if space.is_some() { "space" } else { "organization" };
         return Err(ApiError::unprocessable(format!("User '{name}' already has '{kind}' role in {level} '{place}'.")));
     };
-    let target = Party::new("user", &user.guid, name);
+    let target = AuditSubject::new("user", &user.guid, name);
     let mut event = NewEvent::new(format!("audit.user.{kind}_add"), caller.actor(), target)
         .in_org(org)
         .with_request(json!({ "type": kind }));
@@ -288,7 +288,7 @@ async fn remove(
         ));
     }
     store::role_delete_tx(&mut tx, row.guid).await?;
-    let target = Party::new("user", &row.user_guid, "");
+    let target = AuditSubject::new("user", &row.user_guid, "");
     let mut event = NewEvent::new(format!("audit.user.{}_remove", row.kind), caller.actor(), target)
         .in_org(row.org_guid)
         .with_request(json!({ "type": row.kind }));

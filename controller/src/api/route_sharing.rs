@@ -14,7 +14,7 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::permissions::{SpaceAccess, SpaceAction};
-use super::routes::{party, require};
+use super::routes::{audit_subject, require};
 use super::{Router, feature_flags};
 use crate::context::Context;
 use crate::domain::audit::NewEvent;
@@ -100,7 +100,7 @@ async fn record(
     access: &SpaceAccess,
     detail: (&str, Value),
 ) -> sqlx::Result<()> {
-    let event = NewEvent::new(kind, caller.actor(), party(row))
+    let event = NewEvent::new(kind, caller.actor(), audit_subject(row))
         .in_space(row.space_guid, access.standing.org_guid)
         .with(detail.0, detail.1);
     event_record_tx(tx, &event).await?;

@@ -23,7 +23,7 @@ use super::permissions::SpaceAction;
 use super::proof::prove;
 use super::{domains, guid, jobs, organizations, spaces};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::routes::{allowed_options_tx, check_complete, create_tx};
 use crate::store::change_log::{self, ChangeKind};
@@ -137,8 +137,8 @@ pub(super) async fn require(
 }
 
 /// A route as target of an event.
-pub(super) fn party(row: &RouteRow) -> Party {
-    Party::new("route", row.guid, row.url())
+pub(super) fn audit_subject(row: &RouteRow) -> AuditSubject {
+    AuditSubject::new("route", row.guid, row.url())
 }
 
 async fn page(
@@ -289,7 +289,7 @@ async fn create(
     let (host, path) = (new.host.clone(), new.path.clone());
     let org = access.standing.org_guid;
     let guid = create_tx(&mut tx, &context.config.system_domain, &domain, org, new).await?;
-    let target = Party::new("route", guid, store::url_of(&host, &domain.name, &path));
+    let target = AuditSubject::new("route", guid, store::url_of(&host, &domain.name, &path));
     let event = NewEvent::new("audit.route.create", caller.actor(), target)
         .in_space(space, org)
         .with_request(json!({ "host": host, "path": path, "domain": domain.guid }));
@@ -327,7 +327,7 @@ async fn patch(
     if options.is_some() {
         check_complete(store::route_lock_tx(&mut tx, row.guid).await?.and_then(|route| route.options).as_ref())?;
     }
-    let mut event = NewEvent::new("audit.route.update", caller.actor(), party(&row))
+    let mut event = NewEvent::new("audit.route.update", caller.actor(), audit_subject(&row))
         .in_space(row.space_guid, access.standing.org_guid);
     if let Some(options) = &options {
         event = event.with_request(json!({ "options": options }));
@@ -350,7 +350,7 @@ async fn remove(
     if !store::route_delete_tx(&mut tx, row.guid).await? {
         return Err(ApiError::not_found("Route"));
     }
-    let event = NewEvent::new("audit.route.delete-request", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.route.delete-request", caller.actor(), audit_subject(&row))
         .in_space(row.space_guid, access.standing.org_guid);
     event_record_tx(&mut tx, &event).await?;
     let job = NewJob {

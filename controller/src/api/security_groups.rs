@@ -21,7 +21,7 @@ use super::list::{ListQuery, ListSpec};
 use super::permissions::SpaceAction;
 use super::{guid, jobs, spaces};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::names::check_name;
 use crate::domain::removal;
 use crate::domain::security_groups::check_rules;
@@ -220,8 +220,8 @@ async fn spaces_of(context: &Context, visible: &Visible, wanted: &ToMany, tail: 
     Err(ApiError::unprocessable(format!("Spaces with guids [{}] do not exist{tail}", bad.join(", "))))
 }
 
-fn party(row: &SecurityGroupRow) -> Party {
-    Party::new("security_group", row.guid, &row.name)
+fn audit_subject(row: &SecurityGroupRow) -> AuditSubject {
+    AuditSubject::new("security_group", row.guid, &row.name)
 }
 
 fn taken(name: &str) -> String {
@@ -250,7 +250,7 @@ async fn create(
         .map_err(refuse("security_group_name_key", || taken(&body.name)))?;
     store::security_group_bind_tx(&mut tx, row.guid, &running_spaces, "running").await?;
     store::security_group_bind_tx(&mut tx, row.guid, &staging_spaces, "staging").await?;
-    let event = NewEvent::new("audit.security_group.create", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.security_group.create", caller.actor(), audit_subject(&row))
         .with_request(json!({ "name": row.name, "rules": row.rules }));
     event_record_tx(&mut tx, &event).await?;
     change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
@@ -291,7 +291,7 @@ async fn update(
         .await
         .map_err(refuse("security_group_name_key", || taken(name.unwrap_or_default())))?
         .ok_or_else(missing)?;
-    let event = NewEvent::new("audit.security_group.update", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.security_group.update", caller.actor(), audit_subject(&row))
         .with_request(json!({ "name": body.name, "rules": body.rules, "globally_enabled": body.globally_enabled }));
     event_record_tx(&mut tx, &event).await?;
     change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
@@ -307,7 +307,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = readable(&context, &caller, &group).await?;
     caller.require_admin()?;
-    let event = NewEvent::new("audit.security_group.delete", caller.actor(), party(&row));
+    let event = NewEvent::new("audit.security_group.delete", caller.actor(), audit_subject(&row));
     let operation = "security_group.delete";
     let job = removal::request_recorded(&context, &event, operation, "security_group", row.guid).await?;
     Ok(jobs::accepted(&base, job))
@@ -331,7 +331,7 @@ async fn bind(
     let mut tx = context.store.begin().await?;
     store::security_group_bind_tx(&mut tx, row.guid, &guids, phase.as_str()).await?;
     for space in spaces {
-        let event = NewEvent::new("audit.security_group.bind", caller.actor(), party(&row))
+        let event = NewEvent::new("audit.security_group.bind", caller.actor(), audit_subject(&row))
             .in_space(space.guid, space.org_guid)
             .with("lifecycle", phase.as_str());
         event_record_tx(&mut tx, &event).await?;
@@ -370,7 +370,7 @@ async fn unbind(
     if !store::security_group_unbind_tx(&mut tx, row.guid, found, phase.as_str()).await? {
         return Err(bad());
     }
-    let event = NewEvent::new("audit.security_group.unbind", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.security_group.unbind", caller.actor(), audit_subject(&row))
         .in_space(found, access.standing.org_guid)
         .with("lifecycle", phase.as_str());
     event_record_tx(&mut tx, &event).await?;

@@ -19,7 +19,7 @@ use super::list::{ListQuery, ListSpec};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, organizations, spaces};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::check_name;
 use crate::store::change_log::{self, ChangeKind};
@@ -115,8 +115,8 @@ struct Create {
     metadata: Option<MetadataPatch>,
 }
 
-fn party(row: &IsolationSegmentRow) -> Party {
-    Party::new("isolation_segment", row.guid, &row.name)
+fn audit_subject(row: &IsolationSegmentRow) -> AuditSubject {
+    AuditSubject::new("isolation_segment", row.guid, &row.name)
 }
 
 async fn create(
@@ -130,7 +130,7 @@ async fn create(
     let metadata = MetadataChange::check(body.metadata)?;
     let mut tx = context.store.begin().await?;
     let row = store::isolation_segment_insert_tx(&mut tx, &body.name, &metadata).await?;
-    let event = NewEvent::new("audit.isolation_segment.create", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.isolation_segment.create", caller.actor(), audit_subject(&row))
         .with_request(json!({ "name": row.name }));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
@@ -191,7 +191,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(segment): P
         return Err(ApiError::unprocessable("Revoke the Organization entitlements for your Isolation Segment."));
     }
     store::isolation_segment_delete_tx(&mut tx, row.guid).await?;
-    let event = NewEvent::new("audit.isolation_segment.delete", caller.actor(), party(&row));
+    let event = NewEvent::new("audit.isolation_segment.delete", caller.actor(), audit_subject(&row));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -274,7 +274,7 @@ async fn entitle(
     }
     store::isolation_segment_entitle_tx(&mut tx, row.guid, &found).await?;
     for org in &found {
-        let event = NewEvent::new("audit.isolation_segment.entitle", caller.actor(), party(&row)).in_org(*org);
+        let event = NewEvent::new("audit.isolation_segment.entitle", caller.actor(), audit_subject(&row)).in_org(*org);
         event_record_tx(&mut tx, &event).await?;
     }
     tx.commit().await?;
@@ -308,7 +308,7 @@ async fn revoke(
         )));
     }
     store::isolation_segment_revoke_tx(&mut tx, row.guid, org.guid).await?;
-    let event = NewEvent::new("audit.isolation_segment.revoke", caller.actor(), party(&row)).in_org(org.guid);
+    let event = NewEvent::new("audit.isolation_segment.revoke", caller.actor(), audit_subject(&row)).in_org(org.guid);
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -360,10 +360,13 @@ async fn set_of_organization(
     let mut tx = context.store.begin().await?;
     let segment = wanted(&mut tx, &body, row.guid, "").await?;
     store::organization_set_segment_tx(&mut tx, row.guid, segment).await?;
-    let event =
-        NewEvent::new("audit.organization.update", caller.actor(), Party::new("organization", row.guid, &row.name))
-            .in_org(row.guid)
-            .with_request(json!({ "default_isolation_segment_guid": segment }));
+    let event = NewEvent::new(
+        "audit.organization.update",
+        caller.actor(),
+        AuditSubject::new("organization", row.guid, &row.name),
+    )
+    .in_org(row.guid)
+    .with_request(json!({ "default_isolation_segment_guid": segment }));
     event_record_tx(&mut tx, &event).await?;
     change_log::commit(tx, &[(ChangeKind::Organization, row.guid)]).await?;
     context.pokes.planner.notify_one();
@@ -396,7 +399,7 @@ async fn set_of_space(
     let mut tx = context.store.begin().await?;
     let segment = wanted(&mut tx, &body, row.org_guid, " that this space belongs to").await?;
     store::space_set_segment_tx(&mut tx, row.guid, segment).await?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), Party::new("space", row.guid, &row.name))
+    let event = NewEvent::new("audit.space.update", caller.actor(), AuditSubject::new("space", row.guid, &row.name))
         .in_space(row.guid, row.org_guid)
         .with_request(json!({ "isolation_segment_guid": segment }));
     event_record_tx(&mut tx, &event).await?;

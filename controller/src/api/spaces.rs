@@ -22,7 +22,7 @@ use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::check_name;
 use crate::store::change_log::{self, ChangeKind};
@@ -83,8 +83,8 @@ pub(super) async fn require(
     context.store.space_get(guid).await?.ok_or_else(|| ApiError::not_found("Space"))
 }
 
-fn party(row: &SpaceRow) -> Party {
-    Party::new("space", row.guid, &row.name)
+fn audit_subject(row: &SpaceRow) -> AuditSubject {
+    AuditSubject::new("space", row.guid, &row.name)
 }
 
 async fn list(
@@ -162,7 +162,7 @@ async fn create(
     let guid = store::space_insert_tx(&mut tx, org, &body.name, &metadata)
         .await
         .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
-    let event = NewEvent::new("audit.space.create", caller.actor(), Party::new("space", guid, &body.name))
+    let event = NewEvent::new("audit.space.create", caller.actor(), AuditSubject::new("space", guid, &body.name))
         .in_space(guid, org)
         .with_request(json!({ "name": body.name }));
     event_record_tx(&mut tx, &event).await?;
@@ -196,7 +196,7 @@ async fn patch(
     store::space_patch_tx(&mut tx, row.guid, body.name.as_deref(), None, &metadata)
         .await
         .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.space.update", caller.actor(), audit_subject(&row))
         .in_space(row.guid, row.org_guid)
         .with_request(json!({ "name": body.name }));
     event_record_tx(&mut tx, &event).await?;
@@ -218,7 +218,7 @@ async fn remove(
     let job = match job_open_for_tx(&mut tx, "space.delete", row.guid).await? {
         Some(job) => job,
         None => {
-            let event = NewEvent::new("audit.space.delete-request", caller.actor(), party(&row))
+            let event = NewEvent::new("audit.space.delete-request", caller.actor(), audit_subject(&row))
                 .in_space(row.guid, row.org_guid);
             event_record_tx(&mut tx, &event).await?;
             let job = NewJob {
@@ -251,7 +251,7 @@ async fn remove_unmapped_routes(
     let mut tx = context.store.begin().await?;
     let removed = routes_delete_unmapped_tx(&mut tx, row.guid).await?;
     for route in &removed {
-        let target = Party::new("route", route, "");
+        let target = AuditSubject::new("route", route, "");
         let event =
             NewEvent::new("audit.route.delete-request", caller.actor(), target).in_space(row.guid, row.org_guid);
         event_record_tx(&mut tx, &event).await?;
@@ -327,7 +327,7 @@ async fn set_feature(
     let nothing = MetadataChange::check(None)?;
     let mut tx = context.store.begin().await?;
     store::space_patch_tx(&mut tx, row.guid, None, Some(body.enabled), &nothing).await?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.space.update", caller.actor(), audit_subject(&row))
         .in_space(row.guid, row.org_guid)
         .with_request(json!({ "allow_ssh": body.enabled }));
     event_record_tx(&mut tx, &event).await?;

@@ -17,7 +17,7 @@ use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::{apps, guid};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::names::{check_length, check_name};
 use crate::domain::stacks::{DEFAULT, STATES};
@@ -84,8 +84,8 @@ fn check_state(state: Option<&str>, reason: Option<&str>) -> ApiResult<()> {
     Ok(check_length("State reason", reason.unwrap_or_default(), MAX_REASON)?)
 }
 
-fn party(row: &StackRow) -> Party {
-    Party::new("stack", row.guid, &row.name)
+fn audit_subject(row: &StackRow) -> AuditSubject {
+    AuditSubject::new("stack", row.guid, &row.name)
 }
 
 #[derive(Deserialize)]
@@ -119,7 +119,7 @@ async fn create(
     let row = store::stack_insert_tx(&mut tx, &body.name, &description, state, body.state_reason.as_deref(), &metadata)
         .await
         .map_err(refuse("stack_name_key", || "Name must be unique".to_owned()))?;
-    let event = NewEvent::new("audit.stack.create", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.stack.create", caller.actor(), audit_subject(&row))
         .with_request(json!({ "name": row.name, "state": row.state }));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
@@ -155,7 +155,7 @@ async fn update(
     row.state = body.state.unwrap_or(row.state);
     row.state_reason = body.state_reason.unwrap_or(row.state_reason);
     let row = store::stack_update_tx(&mut tx, &row, &metadata).await?.ok_or_else(missing)?;
-    let event = NewEvent::new("audit.stack.update", caller.actor(), party(&row))
+    let event = NewEvent::new("audit.stack.update", caller.actor(), audit_subject(&row))
         .with_request(json!({ "state": row.state, "state_reason": row.state_reason }));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
@@ -178,7 +178,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(stack): Pat
             row.name
         )));
     }
-    let event = NewEvent::new("audit.stack.delete", caller.actor(), party(&row));
+    let event = NewEvent::new("audit.stack.delete", caller.actor(), audit_subject(&row));
     event_record_tx(&mut tx, &event).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)

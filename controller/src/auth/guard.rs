@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fair::{Rates, Turns};
 use super::guesses::Guesses;
-use super::password::Desk;
+use super::password::HashQueue;
 
 /// Shared by all requests.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub struct Guard {
     /// Failed logins.
     pub guesses: Guesses,
     /// Where passwords are hashed.
-    pub desk: Arc<Desk>,
+    pub desk: Arc<HashQueue>,
     /// Requests that each user has made.
     pub rates: Rates,
     /// Requests of each user that are worked on.

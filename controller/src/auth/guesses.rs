@@ -33,7 +33,7 @@ const KNOWN: Duration = Duration::from_secs(24 * 3600);
 const MOST: usize = 65_536;
 
 /// Failures beyond the free ones count no further: what is over is forgotten in minutes, however long it went on.
-const MOST_BEYOND: u32 = 8;
+const MAX_BEYOND: u32 = 8;
 
 /// When a counter begins to slow down, and how it forgets.
 struct Rule {
@@ -62,7 +62,7 @@ impl Rule {
     fn gap(&self, failures: u32) -> Duration {
         match failures.checked_sub(self.free) {
             None => Duration::ZERO,
-            Some(beyond) => self.first.saturating_mul(1 << beyond.min(MOST_BEYOND)).min(self.most),
+            Some(beyond) => self.first.saturating_mul(1 << beyond.min(MAX_BEYOND)).min(self.most),
         }
     }
 }
@@ -211,7 +211,7 @@ impl Guesses {
         {
             let count = counts.entry(key).or_insert_with(|| Count::new(now));
             count.forget(rule, now);
-            count.failures = (count.failures + 1).min(rule.free + MOST_BEYOND);
+            count.failures = (count.failures + 1).min(rule.free + MAX_BEYOND);
             count.next = count.next.max(now + rule.gap(count.failures));
         }
     }

@@ -15,9 +15,9 @@ use crate::domain::{DomainError, DomainResult};
 /// Hashings at a time: each takes 19 MiB and some 20 ms of a core, so a flood of logins must not take the machine.
 const AT_ONCE: usize = 2;
 /// Who waits for one: some two seconds of work. More would wait longer than their clients do.
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 /// Who waits in one lane: whoever has many connections must not take all places.
-const MOST_IN_LANE: usize = 32;
+const MAX_IN_LANE: usize = 32;
 
 /// Shortest password and secret, in characters.
 pub const MIN_PASSWORD: usize = 8;
@@ -41,24 +41,24 @@ pub enum Lane {
 
 /// Where turns are given out.
 #[derive(Debug)]
-pub struct Desk(Mutex<Queue>);
+pub struct HashQueue(Mutex<Queue>);
 
 #[derive(Debug)]
 struct Queue {
     free: usize,
     most_waiting: usize,
-    lanes: HashMap<Lane, VecDeque<oneshot::Sender<Turn>>>,
+    lanes: HashMap<Lane, VecDeque<oneshot::Sender<HashPermit>>>,
     /// The lanes in which somebody waits, the next one first.
     order: VecDeque<Lane>,
 }
 
-impl Default for Desk {
+impl Default for HashQueue {
     fn default() -> Self {
-        Self::new(AT_ONCE, MOST_WAITING)
+        Self::new(AT_ONCE, MAX_WAITING)
     }
 }
 
-impl Desk {
+impl HashQueue {
     fn new(at_once: usize, most_waiting: usize) -> Self {
         Self(Mutex::new(Queue { free: at_once, most_waiting, lanes: HashMap::new(), order: VecDeque::new() }))
     }
@@ -71,14 +71,14 @@ impl Desk {
     ///
     /// # Errors
     /// [`DomainError::Unavailable`] when too many wait already.
-    pub async fn turn(self: &Arc<Self>, lane: Lane) -> DomainResult<Turn> {
+    pub async fn turn(self: &Arc<Self>, lane: Lane) -> DomainResult<HashPermit> {
         let too_many =
             || DomainError::Unavailable("Too many logins at this moment. Try again in a few seconds.".to_owned());
         let waits = {
             let mut queue = self.queue();
             if queue.free > 0 {
                 queue.free -= 1;
-                return Ok(Turn(Some(Arc::clone(self))));
+                return Ok(HashPermit(Some(Arc::clone(self))));
             }
             queue.enter(lane).ok_or_else(too_many)?
         };
@@ -88,7 +88,7 @@ impl Desk {
 
     /// Gives a turn to whoever waits longest in the next lane.
     fn pass_on(self: Arc<Self>) {
-        let mut turn = Turn(Some(Arc::clone(&self)));
+        let mut turn = HashPermit(Some(Arc::clone(&self)));
         loop {
             let next = {
                 let mut queue = self.queue();
@@ -113,13 +113,13 @@ impl Queue {
         self.lanes.values().map(VecDeque::len).sum()
     }
 
-    fn enter(&mut self, lane: Lane) -> Option<oneshot::Receiver<Turn>> {
+    fn enter(&mut self, lane: Lane) -> Option<oneshot::Receiver<HashPermit>> {
         let mut own = self.lanes.get(&lane).map_or(0, VecDeque::len);
-        if own >= MOST_IN_LANE || self.waiting() >= self.most_waiting {
+        if own >= MAX_IN_LANE || self.waiting() >= self.most_waiting {
             self.forget_those_who_left();
             own = self.lanes.get(&lane).map_or(0, VecDeque::len);
         }
-        if own >= MOST_IN_LANE {
+        if own >= MAX_IN_LANE {
             return None;
         }
         if self.waiting() >= self.most_waiting {
@@ -147,7 +147,7 @@ impl Queue {
         self.order.retain(|lane| self.lanes.contains_key(lane));
     }
 
-    fn leave(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn leave(&mut self) -> Option<oneshot::Sender<HashPermit>> {
         let lane = self.order.pop_front()?;
         let waiting = self.lanes.get_mut(&lane)?;
         let first = waiting.pop_front();
@@ -163,9 +163,9 @@ impl Queue {
 /// The right to hash one password. Given back when it is dropped, or when the work with it is over: what was begun goes
 /// on when nobody waits for it any more, and counts until its end.
 #[derive(Debug)]
-pub struct Turn(Option<Arc<Desk>>);
+pub struct HashPermit(Option<Arc<HashQueue>>);
 
-impl Drop for Turn {
+impl Drop for HashPermit {
     fn drop(&mut self) {
         if let Some(desk) = self.0.take() {
             desk.pass_on();
@@ -173,7 +173,7 @@ impl Drop for Turn {
     }
 }
 
-impl Turn {
+impl HashPermit {
     async fn off_thread<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> DomainResult<T> {
         let counted = move || {
             let done = work();
@@ -208,7 +208,7 @@ impl Turn {
 ///
 /// # Errors
 /// [`DomainError::Unavailable`] when too many wait already; when the operating system has no randomness.
-pub async fn hash(desk: &Arc<Desk>, password: &str) -> DomainResult<String> {
+pub async fn hash(desk: &Arc<HashQueue>, password: &str) -> DomainResult<String> {
     let password = Zeroizing::new(password.to_owned());
     desk.turn(Lane::Inside)
         .await?
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_passes() {
-        let desk = Arc::<Desk>::default();
+        let desk = Arc::<HashQueue>::default();
         let verify = async |password: &str, stored: Option<&str>| {
             desk.turn(Lane::Inside).await.expect("a turn").verify(password, stored).await.expect("verified")
         };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     /// Waits in a lane, and tells when it has its turn.
-    fn wait(desk: &Arc<Desk>, lane: Lane, name: String, told: &UnboundedSender<String>) {
+    fn wait(desk: &Arc<HashQueue>, lane: Lane, name: String, told: &UnboundedSender<String>) {
         let (desk, told) = (Arc::clone(desk), told.clone());
         tokio::spawn(async move {
             let came_to = if desk.turn(lane).await.is_ok() { name } else { format!("no {name}") };
@@ -253,7 +253,7 @@ mod tests {
         });
     }
 
-    async fn until_waiting(desk: &Desk, count: usize) {
+    async fn until_waiting(desk: &HashQueue, count: usize) {
         while desk.queue().waiting() != count {
             tokio::task::yield_now().await;
         }
@@ -261,18 +261,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowd_in_one_lane_keeps_nobody_of_another_waiting() {
-        let desk = Arc::new(Desk::new(1, 40));
+        let desk = Arc::new(HashQueue::new(1, 40));
         let held = desk.turn(lane(0)).await.expect("free");
         let (told, mut heard) = unbounded_channel();
-        for n in 0..MOST_IN_LANE + 3 {
+        for n in 0..MAX_IN_LANE + 3 {
             wait(&desk, lane(1), format!("crowd {n}"), &told);
-            until_waiting(&desk, (n + 1).min(MOST_IN_LANE)).await;
+            until_waiting(&desk, (n + 1).min(MAX_IN_LANE)).await;
         }
         for n in 0..3 {
-            assert_eq!(heard.recv().await.expect("told"), format!("no crowd {}", MOST_IN_LANE + n), "its lane is full");
+            assert_eq!(heard.recv().await.expect("told"), format!("no crowd {}", MAX_IN_LANE + n), "its lane is full");
         }
         wait(&desk, lane(2), "one".to_owned(), &told);
-        until_waiting(&desk, MOST_IN_LANE + 1).await;
+        until_waiting(&desk, MAX_IN_LANE + 1).await;
         drop(held);
         let mut next = Vec::new();
         for _ in 0..3 {
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_places_are_taken_the_longest_lane_gives_one() {
-        let desk = Arc::new(Desk::new(1, 10));
+        let desk = Arc::new(HashQueue::new(1, 10));
         let held = desk.turn(lane(0)).await.expect("free");
         let (told, mut heard) = unbounded_channel();
         for n in 0..10 {
@@ -307,7 +307,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn work_that_nobody_waits_for_counts_until_its_end() {
-        let desk = Arc::new(Desk::new(1, 1));
+        let desk = Arc::new(HashQueue::new(1, 1));
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (finish, finished) = mpsc::channel::<()>();
         let turn = desk.turn(lane(0)).await.expect("a turn");

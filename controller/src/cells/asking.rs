@@ -19,7 +19,7 @@ use tokio::time::Instant;
 /// Equal questions are asked this far apart.
 const PACE: Duration = Duration::from_millis(100);
 /// Questions of one asker at a time.
-const MOST_OF_ONE: usize = 4;
+const MAX_PER_CALLER: usize = 4;
 /// Questions of all at a time.
 const MOST: usize = 64;
 /// What is remembered of questions and askers is looked through when there is more of it.
@@ -111,7 +111,7 @@ where
         if askers.len() >= TIDY_FROM {
             askers.retain(|_, own| own.strong_count() > 0);
         }
-        let own = Arc::new(Semaphore::new(MOST_OF_ONE));
+        let own = Arc::new(Semaphore::new(MAX_PER_CALLER));
         askers.insert(asker.to_owned(), Arc::downgrade(&own));
         own
     }
@@ -197,7 +197,7 @@ mod tests {
             begun.elapsed()
         };
         let (_, took) = tokio::join!(flood, other);
-        assert_eq!(cells.most.load(Ordering::Relaxed), MOST_OF_ONE + 1);
+        assert_eq!(cells.most.load(Ordering::Relaxed), MAX_PER_CALLER + 1);
         assert!(took < PACE / 2, "{took:?}");
         let many = (0..500).map(|asker| ask(&asking, &cells, asker, 10_000 + asker));
         assert_eq!(join_all(many).await.len(), 500);

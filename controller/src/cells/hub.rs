@@ -37,9 +37,9 @@ impl CellHub {
 
     /// A cell is about to be registered. Held until its session has begun: the store calls it connected a moment before
     /// that, and whoever judged it in between by its last session would call it lost.
-    pub fn arrive(self: &Arc<Self>, cell: CellId) -> Arrival {
+    pub fn arrive(self: &Arc<Self>, cell: CellId) -> SessionStart {
         *self.arrivals().entry(cell).or_default() += 1;
-        Arrival { hub: Arc::clone(self), cell }
+        SessionStart { hub: Arc::clone(self), cell }
     }
 
     /// A session has begun; what it gives wakes that session when the cell's set may have changed.
@@ -110,12 +110,12 @@ impl CellHub {
 
 /// A cell that is being registered, until this is dropped.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct SessionStart {
     hub: Arc<CellHub>,
     cell: CellId,
 }
 
-impl Drop for Arrival {
+impl Drop for SessionStart {
     fn drop(&mut self) {
         let mut arrivals = self.hub.arrivals();
         if let Some(count) = arrivals.get_mut(&self.cell) {

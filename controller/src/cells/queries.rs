@@ -22,9 +22,9 @@ use crate::store::Store;
 /// What does not answer in this time is named instead. Longer makes each read as slow as the deadest host.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 /// Lines of one answer.
-const MOST_LINES: u32 = 1_000;
+const MAX_LINES: u32 = 1_000;
 /// An answer of 1,000 long lines passes tonic's default of 4 MiB.
-const MOST_BYTES: usize = 128 << 20;
+const MAX_BYTES: usize = 128 << 20;
 
 /// Every registered cell and router by name, with the address of its Query service.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl Peers {
 
     async fn ask(&self, name: &str, address: &str, query: v1::LogQuery) -> Option<Vec<v1::LogLine>> {
         let channel = self.channel(name, address)?;
-        let mut client = QueryClient::new(channel).max_decoding_message_size(MOST_BYTES);
+        let mut client = QueryClient::new(channel).max_decoding_message_size(MAX_BYTES);
         match tokio::time::timeout(DEADLINE, client.read_logs(query)).await {
             Ok(Ok(batch)) => Some(batch.into_inner().lines),
             Ok(Err(status)) => {
@@ -182,7 +182,7 @@ impl CellQueries for Queries {
     }
 
     async fn read_logs(&self, asker: &str, query: v1::LogQuery) -> LogAnswer {
-        let limit = if query.limit == 0 { MOST_LINES } else { query.limit.min(MOST_LINES) };
+        let limit = if query.limit == 0 { MAX_LINES } else { query.limit.min(MAX_LINES) };
         let query = v1::LogQuery { limit, ..query };
         let (source, span) = (query.source_id.clone(), (query.start_unix_ns, query.end_unix_ns));
         let question = (source, span.0, span.1, query.descending, limit);

@@ -23,12 +23,12 @@ use crate::tasks::Wake;
 use slipway_placement::PlacementStore;
 
 /// Specs of one request: a cell's whole set at the most.
-const MOST_SPECS: usize = 4_096;
+const MAX_SPECS: usize = 4_096;
 /// Of one answer: half of the largest message.
-const MOST_SPEC_BYTES: usize = 32 << 20;
+const MAX_SPEC_BYTES: usize = 32 << 20;
 
 /// What all sessions share.
-pub struct CellParts {
+pub struct CellServiceDeps {
     /// Of this controller.
     pub context: Context,
     /// Of this start of the controller.
@@ -51,7 +51,7 @@ pub struct CellParts {
     pub shutdown: Shutdown,
 }
 
-impl CellParts {
+impl CellServiceDeps {
     /// This controller.
     #[must_use]
     pub fn controller(&self) -> ControllerId {
@@ -61,7 +61,7 @@ impl CellParts {
 
 /// See the module.
 #[derive(Clone)]
-pub struct CellService(pub Arc<CellParts>);
+pub struct CellService(pub Arc<CellServiceDeps>);
 
 /// The cell behind a request, of this cluster.
 #[allow(clippy::result_large_err, reason = "tonic's own error type")]
@@ -95,9 +95,9 @@ impl CellControl for CellService {
     async fn get_specs(&self, request: Request<v1::SpecRequest>) -> Result<Response<v1::SpecReply>, Status> {
         let cell = CellId(member(&request, Role::Cell, self.0.context.config.cluster_id)?);
         let digests: Vec<Vec<u8>> = request.into_inner().digests.into_iter().map(|digest| digest.to_vec()).collect();
-        if digests.len() > MOST_SPECS {
+        if digests.len() > MAX_SPECS {
             return Err(Status::invalid_argument(format!(
-                "{} specs in one request; ask for at most {MOST_SPECS}",
+                "{} specs in one request; ask for at most {MAX_SPECS}",
                 digests.len()
             )));
         }
@@ -111,7 +111,7 @@ impl CellControl for CellService {
         for (digest, sealed) in rows {
             size += sealed.len();
             // The rest is asked for again: with many bindings as files an answer would outgrow a message.
-            if size > MOST_SPEC_BYTES && !specs.is_empty() {
+            if size > MAX_SPEC_BYTES && !specs.is_empty() {
                 break;
             }
             match context.vault.open(&format!("spec/{}", hex::encode(&digest)), &sealed) {

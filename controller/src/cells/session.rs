@@ -19,7 +19,7 @@ use super::observation;
 use super::peer::{Endpoints, Peer};
 use super::queries::peer_name;
 use super::recorder::{Out, Submission, is_end};
-use super::service::CellParts;
+use super::service::CellServiceDeps;
 use slipway_placement::{CellBatch, CellRegistration, PlacementError};
 
 /// The first message must come within this time.
@@ -31,10 +31,10 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// How long a cell may not read.
 const STUCK: Duration = Duration::from_secs(10);
 /// Largest host that slots can address.
-const MOST_SLOTS: u32 = 4_096;
+const MAX_SLOTS: u32 = 4_096;
 
 /// Runs a session to its end and says why it ended.
-pub(super) async fn run(parts: Arc<CellParts>, peer: Peer, stream: Streaming<v1::CellMessage>, out: Out) {
+pub(super) async fn run(parts: Arc<CellServiceDeps>, peer: Peer, stream: Streaming<v1::CellMessage>, out: Out) {
     let cell = CellId(peer.id);
     let mut session = Session {
         cell,
@@ -59,7 +59,7 @@ pub(super) async fn run(parts: Arc<CellParts>, peer: Peer, stream: Streaming<v1:
 }
 
 struct Session {
-    parts: Arc<CellParts>,
+    parts: Arc<CellServiceDeps>,
     cell: CellId,
     peer: Peer,
     /// Where its instances can be; known from its hello.
@@ -156,8 +156,8 @@ impl Session {
         check_hello(hello, self.parts.context.config.cluster_id, self.cell.0)?;
         let bad = |what: String| Status::invalid_argument(format!("hello: {what}"));
         let info = hello.cell.as_ref().ok_or_else(|| bad("a cell must describe itself".to_owned()))?;
-        if !(1..=MOST_SLOTS).contains(&info.slots) {
-            return Err(bad(format!("{} slots; a cell has 1 to {MOST_SLOTS}", info.slots)));
+        if !(1..=MAX_SLOTS).contains(&info.slots) {
+            return Err(bad(format!("{} slots; a cell has 1 to {MAX_SLOTS}", info.slots)));
         }
         if info.zone.is_empty() || info.memory_mb == 0 {
             return Err(bad("zone and memory must be set".to_owned()));
@@ -330,13 +330,13 @@ pub(crate) fn digest_of(bytes: &[u8]) -> Result<Option<SetDigest>, Status> {
 
 /// By how much the epoch of a peer may be above the store's. Each restored backup raises it by one; a peer that shows more
 /// is damaged or lies, and following it would use the numbers up.
-const MOST_EPOCHS: u64 = 1_000;
+const MAX_EPOCHS: u64 = 1_000;
 
 /// A peer knows more than the store, or something else at the same version: a backup was restored, or a failover lost
 /// commits. Running things are adopted under a higher epoch, nothing is stopped for it.
-pub(crate) async fn raise_epoch(parts: &CellParts, shown: Version, peer: &str) -> Result<Version, Status> {
+pub(crate) async fn raise_epoch(parts: &CellServiceDeps, shown: Version, peer: &str) -> Result<Version, Status> {
     let now = parts.placement.version().await.map_err(away)?;
-    if shown.epoch > now.epoch.saturating_add(MOST_EPOCHS) {
+    if shown.epoch > now.epoch.saturating_add(MAX_EPOCHS) {
         tracing::error!(peer, shown = %shown, now = %now, "a peer shows an epoch that no store has reached; it is refused");
         return Err(Status::failed_precondition(format!(
             "epoch {} cannot be: the store is at {}. Remove this node's state directory, and start it again",

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::compose::{environment_place, open_object, seal_object};
 use super::lifecycle::{finish, lock, make_process, record};
 use super::metadata::MetadataChange;
@@ -62,7 +62,7 @@ pub struct AppCreate {
 pub async fn create_tx(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: AppCreate,
 ) -> DomainResult<AppRow> {
     check_name("Name", &app.name)?;
@@ -98,7 +98,7 @@ pub async fn create_tx(
 ///
 /// # Errors
 /// As [`create_tx`].
-pub async fn create(context: &Context, actor: &Party, app: AppCreate) -> DomainResult<AppRow> {
+pub async fn create(context: &Context, actor: &AuditSubject, app: AppCreate) -> DomainResult<AppRow> {
     let mut tx = context.store.begin().await?;
     let row = create_tx(context, &mut tx, actor, app).await?;
     finish(context, tx, &row, &[]).await?;
@@ -165,7 +165,7 @@ pub async fn update_tx(tx: &mut PgConnection, app: &mut AppRow, change: AppUpdat
 /// As [`update_tx`].
 pub async fn update(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     guid: Uuid,
     change: AppUpdate,
     request: Value,
@@ -275,7 +275,7 @@ pub async fn set_environment_tx(
 /// As [`merge_environment`].
 pub async fn set_environment(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     guid: Uuid,
     change: Map<String, Value>,
 ) -> DomainResult<Map<String, Value>> {
@@ -293,7 +293,7 @@ pub async fn set_environment(
 ///
 /// # Errors
 /// [`DomainError::NotFound`].
-pub async fn delete(context: &Context, actor: &Party, guid: Uuid) -> DomainResult<Uuid> {
+pub async fn delete(context: &Context, actor: &AuditSubject, guid: Uuid) -> DomainResult<Uuid> {
     let mut tx = context.store.begin().await?;
     if let Some(job) = job_open_for_tx(&mut tx, "app.delete", guid).await? {
         return Ok(job);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Who or what an event speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Party {
+pub struct AuditSubject {
     /// Its guid.
     pub guid: String,
     /// `user`, `app`, `route`, …
@@ -17,8 +17,8 @@ pub struct Party {
     pub name: String,
 }
 
-impl Party {
-    /// A party.
+impl AuditSubject {
+    /// A subject of an audit event: an app, a route, a user.
     pub fn new(kind: &'static str, guid: impl ToString, name: impl Into<String>) -> Self {
         Self { guid: guid.to_string(), kind, name: name.into() }
     }
@@ -36,9 +36,9 @@ pub struct NewEvent {
     /// `audit.app.create`, `app.crash`, …: one of Cloud Foundry's names where it has one.
     pub kind: Cow<'static, str>,
     /// Who did it.
-    pub actor: Party,
+    pub actor: AuditSubject,
     /// What it was done to.
-    pub target: Party,
+    pub target: AuditSubject,
     /// Details; member `request` must be an object. Never a secret.
     pub data: Map<String, Value>,
     /// Where.
@@ -50,7 +50,7 @@ pub struct NewEvent {
 impl NewEvent {
     /// An event without details.
     #[must_use]
-    pub fn new(kind: impl Into<Cow<'static, str>>, actor: Party, target: Party) -> Self {
+    pub fn new(kind: impl Into<Cow<'static, str>>, actor: AuditSubject, target: AuditSubject) -> Self {
         Self { kind: kind.into(), actor, target, data: Map::new(), space: None, org: None }
     }
 

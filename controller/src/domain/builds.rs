@@ -5,7 +5,7 @@ use slipway_api_types::ErrorCode;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
@@ -112,7 +112,7 @@ fn reference(row: &BuildpackRow) -> v1::BuildpackRef {
 /// cell.
 pub async fn create(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     email: Option<&str>,
     package: &PackageRow,
     wish: BuildCreate,

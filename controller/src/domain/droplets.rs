@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slipway_layers::{ArchiveError, Limits, decompress, scan_tar};
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::lifecycle::{lock, record};
 use super::manifest::yaml;
 use super::specs::LayerRef;
@@ -57,7 +57,7 @@ pub fn check_process_types<'a>(types: impl ExactSizeIterator<Item = &'a String>)
 /// [`DomainError::Invalid`] when the source is not staged.
 pub async fn create(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     source: Option<DropletRow>,
     process_types: Option<BTreeMap<String, String>>,
@@ -109,7 +109,7 @@ pub async fn create(
 /// [`DomainError::Invalid`] naming the entry when the archive is refused; the droplet then still waits.
 pub async fn receive(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     row: &DropletRow,
     bits: &Path,
     name: &str,

@@ -5,7 +5,7 @@ use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::{NewEvent, Party};
+use super::audit::{AuditSubject, NewEvent};
 use super::compose::{self, Phase};
 use super::quota::{self, Demand, DemandKind};
 use super::{DomainError, DomainResult, deployments, revisions};
@@ -40,7 +40,7 @@ pub enum Action {
 /// [`DomainError::Invalid`] without a droplet, beyond a quota, without a command or layer.
 pub async fn act(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     guid: Uuid,
     action: Action,
 ) -> DomainResult<(AppRow, Option<Version>)> {
@@ -169,7 +169,12 @@ pub fn demands(processes: &[ProcessRow]) -> Vec<Demand> {
 ///
 /// # Errors
 /// [`DomainError::Invalid`] when the droplet is not there, not this app's, or not staged.
-pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, droplet: Uuid) -> DomainResult<AppRow> {
+pub async fn assign_droplet(
+    context: &Context,
+    actor: &AuditSubject,
+    guid: Uuid,
+    droplet: Uuid,
+) -> DomainResult<AppRow> {
     let mut tx = context.store.begin().await?;
     let mut app = lock(&mut tx, guid).await?;
     deployments::refuse_droplet(&mut tx, guid).await?;
@@ -205,7 +210,7 @@ pub async fn assign_droplet(context: &Context, actor: &Party, guid: Uuid, drople
 pub(super) async fn make_process_types(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     droplet: &DropletRow,
 ) -> DomainResult<()> {
@@ -223,7 +228,7 @@ pub(super) async fn make_process_types(
 pub async fn make_process(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     kind: &str,
 ) -> DomainResult<()> {
@@ -258,7 +263,7 @@ pub async fn lock(tx: &mut PgConnection, guid: Uuid) -> DomainResult<AppRow> {
 pub async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     data: Value,
 ) -> DomainResult<()> {
@@ -274,7 +279,7 @@ pub async fn record(
 pub async fn app_event(
     context: &Context,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     data: Value,
 ) -> DomainResult<NewEvent> {
@@ -285,12 +290,12 @@ pub async fn app_event(
 async fn event_of(
     connection: &mut PgConnection,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     data: Value,
 ) -> DomainResult<NewEvent> {
     let place = app_place_tx(connection, app.guid).await?;
-    let mut event = NewEvent::new(kind, actor.clone(), Party::new("app", app.guid, &app.name))
+    let mut event = NewEvent::new(kind, actor.clone(), AuditSubject::new("app", app.guid, &app.name))
         .in_space(place.space_guid, place.org_guid);
     if let Value::Object(data) = data {
         event.data.extend(data);
@@ -303,7 +308,13 @@ async fn event_of(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn note(context: &Context, kind: &'static str, actor: &Party, app: &AppRow, data: Value) -> DomainResult<()> {
+pub async fn note(
+    context: &Context,
+    kind: &'static str,
+    actor: &AuditSubject,
+    app: &AppRow,
+    data: Value,
+) -> DomainResult<()> {
     let mut tx = context.store.begin().await?;
     record(&mut tx, kind, actor, app, data).await?;
     tx.commit().await?;

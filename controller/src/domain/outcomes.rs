@@ -8,7 +8,7 @@ use slipway_api_types::AssignmentId;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::lifecycle::record;
 use super::specs::LayerRef;
 use super::{DomainError, DomainResult, start_hint, stored};
@@ -140,7 +140,7 @@ async fn build_event(
     data["build_guid"] = json!(build.guid);
     data["package_guid"] = json!(build.package_guid);
     let text = |key: &str| build.created_by.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned();
-    let actor = Party::new("user", text("guid"), text("name"));
+    let actor = AuditSubject::new("user", text("guid"), text("name"));
     record(tx, kind, &actor, &app, data).await
 }
 
@@ -223,7 +223,7 @@ pub async fn build_failed(context: &Context, build: Uuid, attempt: u32, error: &
 ///
 /// # Errors
 /// [`DomainError::Invalid`] when it has ended; when the database fails.
-pub async fn build_cancelled(context: &Context, actor: &Party, build: Uuid) -> DomainResult<BuildRow> {
+pub async fn build_cancelled(context: &Context, actor: &AuditSubject, build: Uuid) -> DomainResult<BuildRow> {
     let gone = || DomainError::NotFound("Build");
     let mut tx = context.store.begin().await?;
     let app = build_app_tx(&mut tx, build).await?.ok_or_else(gone)?;

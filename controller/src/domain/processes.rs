@@ -5,7 +5,7 @@ use slipway_api_types::views::CheckView;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::deployments::Disturbance;
 use super::lifecycle::{demands, finish, lock, record};
 use super::metadata::MetadataChange;
@@ -170,7 +170,7 @@ pub async fn save_tx(
 /// [`DomainError::Invalid`] with the figures, `Process not found`.
 pub async fn scale(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     process: Uuid,
     scale: Scale,
@@ -188,7 +188,7 @@ pub async fn scale(
 /// [`DomainError::Invalid`] naming the field, `Process not found`.
 pub async fn update(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     process: Uuid,
     update: ProcessUpdate,
@@ -229,7 +229,7 @@ impl Change {
 
 async fn change(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     process: Uuid,
     change: Change,
@@ -271,7 +271,7 @@ async fn change(
 /// `Instance not found`.
 pub async fn restart_instance(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     process: &ProcessRow,
     index: i32,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::audit::{NewEvent, Party};
+use super::audit::{AuditSubject, NewEvent};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
 use crate::jobs::JobOutcome;
@@ -29,7 +29,7 @@ const BUILD_PAUSE: Duration = Duration::from_millis(500);
 /// When the database fails.
 pub async fn request(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     operation: &'static str,
     kind: &'static str,
     guid: Uuid,
@@ -54,7 +54,7 @@ pub async fn request_recorded(
 
 async fn write(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     event: Option<&NewEvent>,
     operation: &'static str,
     kind: &'static str,

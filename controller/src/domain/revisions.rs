@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::compose::{open_object, seal_object};
 use super::lifecycle::{lock, record};
 use super::{DomainError, DomainResult, apps};
@@ -102,7 +102,11 @@ pub fn environment(context: &Context, row: &RevisionRow) -> DomainResult<Map<Str
 ///
 /// # Errors
 /// When they cannot be opened, or the app is going.
-pub async fn show_environment(context: &Context, actor: &Party, row: &RevisionRow) -> DomainResult<Map<String, Value>> {
+pub async fn show_environment(
+    context: &Context,
+    actor: &AuditSubject,
+    row: &RevisionRow,
+) -> DomainResult<Map<String, Value>> {
     let environment = environment(context, row)?;
     let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, row.app_guid).await?;
@@ -149,7 +153,7 @@ async fn of_app(context: &Context, tx: &mut PgConnection, app: &AppRow) -> Domai
 pub async fn update_tx(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
 ) -> DomainResult<Option<RevisionRow>> {
     if !app.revisions_enabled || app.droplet_guid.is_none() {
@@ -175,7 +179,7 @@ pub async fn update_tx(
 pub async fn rollback_tx(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     target: &RevisionRow,
 ) -> DomainResult<RevisionRow> {
@@ -197,7 +201,7 @@ pub async fn rollback_tx(
 async fn create(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     before: Option<i32>,
     description: &str,

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::{NewEvent, Party};
+use super::audit::{AuditSubject, NewEvent};
 use super::domains::splits;
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
@@ -305,7 +305,7 @@ pub async fn mapping_record_tx(
         .with("protocol", to.protocol)
         .with("route_guid", route.to_string());
     event_record_tx(tx, &event).await?;
-    event_record_tx(tx, &NewEvent { target: Party::new("app", to.app, ""), ..event }).await
+    event_record_tx(tx, &NewEvent { target: AuditSubject::new("app", to.app, ""), ..event }).await
 }
 
 /// Whether one more route fits the quotas.

@@ -15,8 +15,8 @@ use crate::store::sidecars::{
 
 /// Most sidecars of one process: the log of an instance tells so many programs apart.
 const MOST: usize = 15;
-const MOST_NAME: usize = 255;
-const MOST_COMMAND: usize = 4096;
+const MAX_NAME: usize = 255;
+const MAX_COMMAND: usize = 4096;
 
 /// A change of a sidecar, or one to be made; what is `None` stays.
 #[derive(Clone, Debug, Default)]
@@ -146,16 +146,16 @@ fn refusal(row: &SidecarRow) -> Option<String> {
         Some("Name can't be blank".to_owned())
     } else if blank(&row.command) {
         Some("Command can't be blank".to_owned())
-    } else if long(&row.name, MOST_NAME) {
-        Some(format!("Name is too long (maximum is {MOST_NAME} characters)"))
-    } else if long(&row.command, MOST_COMMAND) {
-        Some(format!("Command is too long (maximum is {MOST_COMMAND} characters)"))
+    } else if long(&row.name, MAX_NAME) {
+        Some(format!("Name is too long (maximum is {MAX_NAME} characters)"))
+    } else if long(&row.command, MAX_COMMAND) {
+        Some(format!("Command is too long (maximum is {MAX_COMMAND} characters)"))
     } else if row.name.contains('\0') || row.command.contains('\0') {
         Some("Name and command must not hold a NUL".to_owned())
     } else if row.process_types.is_empty() {
         Some("Process types must have at least 1 process_type".to_owned())
-    } else if row.process_types.iter().any(|kind| blank(kind) || long(kind, MOST_NAME)) {
-        Some(format!("Process types must be names of 1 to {MOST_NAME} characters"))
+    } else if row.process_types.iter().any(|kind| blank(kind) || long(kind, MAX_NAME)) {
+        Some(format!("Process types must be names of 1 to {MAX_NAME} characters"))
     } else if row.memory_in_mb.is_some_and(|memory| memory <= 0) {
         Some("Memory in mb must be greater than 0".to_owned())
     } else {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
@@ -46,7 +46,7 @@ pub struct TaskCreate {
 ///
 /// # Errors
 /// [`DomainError::Invalid`] without a droplet or command, or beyond a quota or any cell.
-pub async fn create(context: &Context, actor: &Party, app: Uuid, wish: TaskCreate) -> DomainResult<TaskRow> {
+pub async fn create(context: &Context, actor: &AuditSubject, app: Uuid, wish: TaskCreate) -> DomainResult<TaskRow> {
     let mut tx = context.store.begin().await?;
     let app = lock(&mut tx, app).await?;
     let droplet = match wish.droplet.or(app.droplet_guid) {
@@ -132,7 +132,7 @@ pub const CANCELLED: &str = "task was cancelled";
 ///
 /// # Errors
 /// [`DomainError::Invalid`] when it has ended.
-pub async fn cancel(context: &Context, actor: &Party, task: Uuid) -> DomainResult<TaskRow> {
+pub async fn cancel(context: &Context, actor: &AuditSubject, task: Uuid) -> DomainResult<TaskRow> {
     let missing = DomainError::NotFound("Task");
     let Some(seen) = context.store.task_get(task).await? else { return Err(missing) };
     let mut tx = context.store.begin().await?;

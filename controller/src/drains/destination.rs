@@ -19,10 +19,10 @@ pub enum Transport {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     /// No URL, or without a host.
-    #[error("the drain is no URL with a host")]
+    #[error("the drain URL must be an absolute URL with a host")]
     Url,
     /// Not one of three.
-    #[error("the scheme {0:?} of the drain is none of syslog, syslog-tls, https")]
+    #[error("unsupported drain scheme {0:?}; use syslog, syslog-tls or https")]
     Scheme(String),
     /// It is for something else than lines.
     #[error("the drain asks for metrics only; only log lines are sent")]

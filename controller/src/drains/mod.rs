@@ -80,7 +80,7 @@ pub fn start(
         tracing::error!(network, "drain_networks names no network here; drains reach public addresses only");
         Reach::default()
     });
-    let ways = Arc::new(Ways { tls, reach });
+    let ways = Arc::new(DrainTransport { tls, reach });
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         let mut running = Running::default();
@@ -105,7 +105,7 @@ pub fn start(
 
 /// How all drains are reached.
 #[derive(Debug)]
-struct Ways {
+struct DrainTransport {
     tls: Arc<rustls::ClientConfig>,
     reach: Reach,
 }
@@ -115,7 +115,7 @@ struct Ways {
 struct Running(HashMap<(Uuid, Uuid), (DrainRow, JoinHandle<()>)>);
 
 impl Running {
-    fn reconcile(&mut self, context: &Context, ways: &Arc<Ways>, rows: Vec<DrainRow>) {
+    fn reconcile(&mut self, context: &Context, ways: &Arc<DrainTransport>, rows: Vec<DrainRow>) {
         let wanted: HashMap<_, _> = rows.into_iter().map(|row| ((row.instance, row.app), row)).collect();
         self.0.retain(|key, (row, task)| {
             let same = wanted.get(key).is_some_and(|other| {
@@ -153,7 +153,7 @@ fn now_ns() -> i64 {
 }
 
 /// Sends the lines of one app to one drain, for ever.
-async fn follow(context: Context, row: DrainRow, ways: Arc<Ways>) {
+async fn follow(context: Context, row: DrainRow, ways: Arc<DrainTransport>) {
     let key = (row.instance, row.app);
     let since = row.since.timestamp_nanos_opt().unwrap_or_else(now_ns);
     // What was logged between an earlier binding and this one is not the drain's.

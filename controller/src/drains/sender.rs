@@ -18,13 +18,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Ways;
+use super::DrainTransport;
 use super::destination::{Destination, Transport};
 
 /// Name, connection and handshake; and each line.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes of an answer that are read past, so that the connection can be used again. A longer answer costs it.
-const MOST_ANSWER: usize = 64 << 10;
+const MAX_ANSWER: usize = 64 << 10;
 
 /// A line did not go out, and may be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +53,12 @@ enum Connection {
 
 pub(super) struct Sender {
     destination: Destination,
-    ways: Arc<Ways>,
+    ways: Arc<DrainTransport>,
     connection: Option<Connection>,
 }
 
 impl Sender {
-    pub(super) fn new(destination: Destination, ways: Arc<Ways>) -> Self {
+    pub(super) fn new(destination: Destination, ways: Arc<DrainTransport>) -> Self {
         Self { destination, ways, connection: None }
     }
 
@@ -186,7 +186,7 @@ async fn pass_over(mut body: Incoming) -> hyper::Result<bool> {
     let mut read = 0_usize;
     while let Some(frame) = body.frame().await {
         read = read.saturating_add(frame?.data_ref().map_or(0, Bytes::len));
-        if read > MOST_ANSWER {
+        if read > MAX_ANSWER {
             return Ok(false);
         }
     }

@@ -99,7 +99,7 @@ pub fn start(context: Context, shutdown: &Shutdown) {
 async fn run(context: &Context, holder: Uuid, job: ClaimedJob) -> Option<Duration> {
     let (guid, operation, tries) = (job.guid, job.operation.clone(), job.tries);
     if tries > MAX_TRIES {
-        bury(context, holder, &job).await;
+        abandon(context, holder, &job).await;
         return None;
     }
     let work = work(context, job);
@@ -151,14 +151,14 @@ async fn run(context: &Context, holder: Uuid, job: ClaimedJob) -> Option<Duratio
 }
 
 /// Ends a job whose last try has begun and never ended: what fails otherwise at its last try is not claimed again.
-async fn bury(context: &Context, holder: Uuid, job: &ClaimedJob) {
+async fn abandon(context: &Context, holder: Uuid, job: &ClaimedJob) {
     let (guid, operation, deaths) = (job.guid, &job.operation, job.deaths.max(1));
     let times = if deaths == 1 { "once".to_owned() } else { format!("{deaths} times") };
     let reason = format!(
-        "The job {operation} was given up: the controller that ran it died {times} before the job had ended. \
-         What it died of is in the controllers' logs; send the request again once that is mended."
+        "The job {operation} was abandoned: the controller running it crashed {times}. \
+         See the controllers' logs for the cause, fix it, then send the request again."
     );
-    tracing::error!(job.guid = %guid, operation, deaths, "a job was given up: whoever runs it dies");
+    tracing::error!(job.guid = %guid, operation, deaths, "a job was abandoned: controllers crash while running it");
     let errors = json!([ErrorCode::ServerError.entry(reason.clone())]);
     if let Err(error) = context.store.job_fail(guid, holder, &errors, &reason).await {
         // The lease runs out and the job comes here again.

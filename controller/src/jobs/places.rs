@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::JobOutcome;
 use crate::context::Context;
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 use crate::domain::domains::refuse_shared_domains_tx;
 use crate::domain::{DomainError, DomainResult, apps};
 use crate::store::change_log::{self, ChangeKind};
@@ -23,9 +23,9 @@ fn resource(job: &ClaimedJob) -> DomainResult<Uuid> {
 }
 
 /// Whoever asked for the job, as actor of the deletions that follow from it.
-fn actor(job: &ClaimedJob) -> Party {
+fn actor(job: &ClaimedJob) -> AuditSubject {
     let guid = job.created_by.as_deref().unwrap_or("system");
-    Party::new("user", guid, job.payload["actor_name"].as_str().unwrap_or_default())
+    AuditSubject::new("user", guid, job.payload["actor_name"].as_str().unwrap_or_default())
 }
 
 /// Asks for the deletion of a space, unless that is asked for already.

@@ -13,12 +13,12 @@ use super::hub::RouterHub;
 use super::publisher::Tables;
 use super::session;
 use crate::cells::peer::Peer;
-use crate::cells::service::CellParts;
+use crate::cells::service::CellServiceDeps;
 
 /// What all sessions share.
-pub struct RouterParts {
+pub struct RouterServiceDeps {
     /// Store, epoch, shutdown.
-    pub common: Arc<CellParts>,
+    pub common: Arc<CellServiceDeps>,
     /// Who is here.
     pub hub: Arc<RouterHub>,
     /// What is published.
@@ -27,7 +27,7 @@ pub struct RouterParts {
 
 /// See the module.
 #[derive(Clone)]
-pub struct RouterService(pub Arc<RouterParts>);
+pub struct RouterService(pub Arc<RouterServiceDeps>);
 
 #[tonic::async_trait]
 impl RouterControl for RouterService {

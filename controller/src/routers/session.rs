@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::service::RouterParts;
+use super::service::RouterServiceDeps;
 use crate::cells::peer::Peer;
 use crate::cells::session::{away, check_hello, digest_of, raise_epoch};
 use slipway_placement::RouterRegistration;
@@ -30,7 +30,7 @@ const STUCK: Duration = Duration::from_secs(10);
 type Out = mpsc::Sender<Result<v1::RouterCommand, Status>>;
 
 /// Runs a session to its end and says why it ended.
-pub(super) async fn run(parts: Arc<RouterParts>, peer: Peer, stream: Streaming<v1::RouterMessage>, out: Out) {
+pub(super) async fn run(parts: Arc<RouterServiceDeps>, peer: Peer, stream: Streaming<v1::RouterMessage>, out: Out) {
     let router = RouterId(peer.id);
     let mut session = Session { parts, peer, router, session: Uuid::new_v4(), out: out.clone(), sent: None };
     match session.hold(stream).await {
@@ -43,7 +43,7 @@ pub(super) async fn run(parts: Arc<RouterParts>, peer: Peer, stream: Streaming<v
 }
 
 struct Session {
-    parts: Arc<RouterParts>,
+    parts: Arc<RouterServiceDeps>,
     peer: Peer,
     router: RouterId,
     /// Of this connection: a router that connects again while the old one lingers is told apart.

@@ -7,7 +7,7 @@ use super::list::Visible;
 
 /// What the remembered files of one organization may have together, bytes: those that were not used for longest are
 /// forgotten, and sent once more when they come again.
-const MOST_OF_ORG: i64 = 2 << 30;
+const MAX_ORG_BYTES: i64 = 2 << 30;
 
 /// A file that a package holds.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Store {
                  returning f.blob)
              update blob set suspect = true where digest in (select blob from old)",
             space,
-            MOST_OF_ORG
+            MAX_ORG_BYTES
         )
         .execute(self.pool())
         .await?;

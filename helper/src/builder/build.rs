@@ -11,7 +11,7 @@ use slipway_buildpacks::contract::{
     BuildOutcome, BuildPlan, BuildRequest, BuildTimings, CACHE_FILE, PLAN_FILE, PlannedBuildpack, ProcessType,
     UsedBuildpack,
 };
-use slipway_buildpacks::kept::{self, Trace};
+use slipway_buildpacks::dependency_cache::{self, Trace};
 use slipway_buildpacks::langs::{Builtin, Workspace};
 use slipway_buildpacks::run::Runner;
 use slipway_buildpacks::source::Directory;
@@ -150,7 +150,7 @@ fn with_room<T>(
 fn clear_cache(request: &BuildRequest) {
     for entry in fs::read_dir(&request.paths.cache).into_iter().flatten().flatten() {
         // What stays is overwritten or unused.
-        let _ = kept::remove(&entry.path());
+        let _ = dependency_cache::remove(&entry.path());
     }
 }
 
@@ -202,7 +202,8 @@ fn compile(request: &BuildRequest, plan: &BuildPlan, runner: &Runner) -> Result<
         let cache = cache_of(request, planned);
         if fs::symlink_metadata(&cache).is_ok_and(|found| !found.is_dir()) {
             // A link in the cache would lead what is written there to another place.
-            kept::remove(&cache).map_err(|error| platform("the build cache could not be cleared", error))?;
+            dependency_cache::remove(&cache)
+                .map_err(|error| platform("the build cache could not be cleared", error))?;
         }
         for path in [&deps, &cache] {
             fs::create_dir_all(path)

@@ -28,7 +28,7 @@ const SYSTEM: [&str; 5] =
 const ALLOWED: &str = "SLIPWAY_ALLOW_MISSING_LIBRARIES";
 
 /// Lines of a warning. A runtime may bring hundreds of modules.
-const MOST_TOLD: usize = 10;
+const MAX_REPORTED: usize = 10;
 
 /// What the programs of a droplet need. Files are relative to the droplet.
 struct Libraries {
@@ -68,10 +68,10 @@ pub(super) fn check(
     }
     runner.headline("Libraries are missing at run time; what needs them will not start:");
     let all: Vec<_> = surely.into_iter().chain(perhaps).collect();
-    for (file, library) in all.iter().take(MOST_TOLD) {
+    for (file, library) in all.iter().take(MAX_REPORTED) {
         runner.detail(&format!("{file} needs {library}"));
     }
-    if let Some(more @ 1..) = all.len().checked_sub(MOST_TOLD) {
+    if let Some(more @ 1..) = all.len().checked_sub(MAX_REPORTED) {
         runner.detail(&format!("and {more} more"));
     }
     Ok(found.needed)

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use slipway_buildpacks::Problem;
 use slipway_buildpacks::contract::{BuildRequest, CACHE_FILE, DROPLET_FILE, OutputFile};
-use slipway_buildpacks::kept;
+use slipway_buildpacks::dependency_cache;
 use slipway_buildpacks::run::Runner;
 use slipway_layers::canonical::FIRST_TIME;
 use slipway_layers::{MAX_DROPLET_ENTRIES, MakeError, Owners, PackOptions, Times, pack};
@@ -66,7 +66,7 @@ pub(super) fn cache(request: &BuildRequest, runner: &Runner) -> Option<OutputFil
 fn cache_within(request: &BuildRequest, runner: &Runner, most: u64) -> Option<OutputFile> {
     let mut content = fs::read_dir(&request.paths.cache).ok()?;
     content.next()?.ok()?;
-    let without_trees = |path: &Path| !path.file_name().is_some_and(kept::is_kept);
+    let without_trees = |path: &Path| !path.file_name().is_some_and(dependency_cache::is_kept);
     let pack = |take: &dyn Fn(&Path) -> bool| {
         archive(&request.paths.cache, &request.paths.output, CACHE_FILE, &options(take, most))
     };

@@ -10,8 +10,8 @@ use http::{HeaderValue, Method, Uri, Version};
 use crate::table::Endpoint;
 
 /// Bytes of a header's value that a line shows, and of the request's target: a line is about a request, not a copy of it.
-const MOST_OF_A_HEADER: usize = 1 << 10;
-const MOST_OF_A_TARGET: usize = 4 << 10;
+const MAX_HEADER_BYTES: usize = 1 << 10;
+const MAX_TARGET_BYTES: usize = 4 << 10;
 
 /// What a line is made of. It shares the request's head, so it must not outlive its request.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Line {
         let endpoint = self.endpoint.as_deref();
         // Writing to memory cannot fail, so the results below are dropped.
         let _ = write!(text, "{} - [{time}] \"{} ", self.host, self.method);
-        text.harmless(target.as_bytes(), MOST_OF_A_TARGET);
+        text.harmless(target.as_bytes(), MAX_TARGET_BYTES);
         let _ = write!(text, " {:?}\" {} {} {} ", self.version, self.status, self.received, self.sent);
         text.header(self.referer.as_ref());
         text.push(" ");
@@ -99,7 +99,7 @@ impl Text<'_> {
 
     fn quoted(&mut self, bytes: &[u8]) {
         self.push("\"");
-        self.harmless(bytes, MOST_OF_A_HEADER);
+        self.harmless(bytes, MAX_HEADER_BYTES);
         self.push("\"");
     }
 
@@ -191,14 +191,14 @@ pub(super) mod tests {
             referer: Some(long(b'r', 30_000)),
             user_agent: Some(long(0xff, 30_000)),
             forwarded_for: Some(long(b'"', 30_000)),
-            forwarded_proto: Some(long(b'p', MOST_OF_A_HEADER)),
+            forwarded_proto: Some(long(b'p', MAX_HEADER_BYTES)),
             ..line("aid")
         };
         let text = text(&worst);
-        assert!(text.contains(&format!("GET /{}... HTTP/1.1", "t".repeat(MOST_OF_A_TARGET - 1))));
-        assert!(text.contains(&format!(" \"{}...\" ", "r".repeat(MOST_OF_A_HEADER))));
+        assert!(text.contains(&format!("GET /{}... HTTP/1.1", "t".repeat(MAX_TARGET_BYTES - 1))));
+        assert!(text.contains(&format!(" \"{}...\" ", "r".repeat(MAX_HEADER_BYTES))));
         assert!(
-            text.contains(&format!(" x_forwarded_proto:\"{}\" ", "p".repeat(MOST_OF_A_HEADER))),
+            text.contains(&format!(" x_forwarded_proto:\"{}\" ", "p".repeat(MAX_HEADER_BYTES))),
             "not longer than it may be"
         );
         assert!(

@@ -26,7 +26,7 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Bytes of lines at which one core waits no longer.
 const MUCH: usize = 1 << 20;
 /// Bytes of lines that may wait in one core, some ten thousand usual ones.
-const MOST_WAITING: usize = 4 << 20;
+const MAX_WAITING: usize = 4 << 20;
 /// How often rings of apps that are gone are looked for.
 const TIDY: Duration = Duration::from_secs(3600);
 
@@ -74,7 +74,7 @@ impl Drop for Open {
 impl AccessLog {
     /// The part of one core.
     pub(crate) fn core(&self) -> CoreLog {
-        let waiting = Arc::new(Mutex::new(Waiting::new(MOST_WAITING)));
+        let waiting = Arc::new(Mutex::new(Waiting::new(MAX_WAITING)));
         self.open.0.cores.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&waiting));
         CoreLog { waiting, open: Arc::clone(&self.open) }
     }

@@ -13,7 +13,7 @@ use super::waiting::Lines;
 
 /// Rings held open, at most; those that were written longest ago are closed for new ones. Opening one again reads the end of
 /// it, so there should be as many as apps with requests at a time.
-const MOST_OPEN: u64 = 4096;
+const MAX_OPEN: u64 = 4096;
 /// A ring that nobody wrote to for this long is of an app that is gone.
 const FORGET: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -36,7 +36,7 @@ pub(super) struct Rings {
 /// Half of the tenth of all descriptors that connections leave free.
 fn most_open() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-    usize::try_from((limit / 20).clamp(16, MOST_OPEN)).unwrap_or(16)
+    usize::try_from((limit / 20).clamp(16, MAX_OPEN)).unwrap_or(16)
 }
 
 impl Rings {

@@ -23,7 +23,7 @@ use super::upstream::Sender;
 const SLOWEST: f64 = 500.0;
 
 /// Where a request's body waits between attempts.
-pub(crate) struct Home {
+pub(crate) struct BodyReturn {
     body: RefCell<Option<Incoming>>,
     /// Bytes taken from it so far.
     pub(crate) received: Cell<u64>,
@@ -41,7 +41,7 @@ pub(crate) struct Home {
     phase: Arc<Phase>,
 }
 
-impl Home {
+impl BodyReturn {
     /// With `asks` the client waits to be told that the body is wanted.
     pub(crate) fn new(body: Incoming, phase: Arc<Phase>, asks: bool) -> Self {
         let (body, unsent) = (RefCell::new(Some(body)), Cell::new(None));
@@ -128,7 +128,7 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for BodyReturn {
     fn drop(&mut self) {
         if self.body.borrow().as_ref().is_some_and(|body| !body.is_end_stream()) {
             self.phase.left_unread();
@@ -136,9 +136,9 @@ impl Drop for Home {
     }
 }
 
-/// A request's body as the endpoint's connection sees it. When it is dropped untouched it goes home.
+/// A request's body as the endpoint's connection sees it. When it is dropped unread, the body goes back to the exchange, so that a retry can send it.
 pub(crate) struct RequestBody {
-    body: Option<(Incoming, Rc<Home>)>,
+    body: Option<(Incoming, Rc<BodyReturn>)>,
     /// Until the app wants it.
     patience: Option<Patience>,
     /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
@@ -169,7 +169,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let Some((body, home)) = &mut this.body else { return Poll::Ready(None) };
+        let Some((body, body_return)) = &mut this.body else { return Poll::Ready(None) };
         if let Some(patience) = &mut this.patience {
             if !ready!(patience.poll(cx)) {
                 this.cut.iter().for_each(Cut::set);
@@ -180,17 +180,17 @@ impl Body for RequestBody {
         }
         let polled = Pin::new(body).poll_frame(cx);
         // Asked for only while the endpoint takes more, so that a pause here is the client's.
-        home.waits(polled.is_pending());
+        body_return.waits(polled.is_pending());
         if let Poll::Ready(result) = &polled {
-            home.touched.set(true);
+            body_return.touched.set(true);
             if let Some(Err(_)) = result {
-                home.broken.set(true);
+                body_return.broken.set(true);
                 this.cut.iter().for_each(Cut::set);
             }
             if let Some(Ok(frame)) = result
                 && let Some(data) = frame.data_ref()
             {
-                home.received.set(home.received.get() + data.len() as u64);
+                body_return.received.set(body_return.received.get() + data.len() as u64);
             }
         }
         polled
@@ -207,9 +207,9 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some((body, home)) = self.body.take() {
-            home.waits(false);
-            *home.body.borrow_mut() = Some(body);
+        if let Some((body, body_return)) = self.body.take() {
+            body_return.waits(false);
+            *body_return.body.borrow_mut() = Some(body);
         }
     }
 }
@@ -299,7 +299,7 @@ impl Body for ProxyBody {
 
 impl Streaming {
     fn give_back(&mut self) {
-        if let Some(word) = self.exchange.home.as_ref().and_then(|home| home.word()) {
+        if let Some(word) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.word()) {
             word.refused();
         }
         let Some(mut sender) = self.sender.take() else { return };
@@ -315,7 +315,7 @@ impl Drop for Streaming {
         // A body of known length is not polled again after its last byte, and one without bytes never.
         if self.body.is_end_stream() {
             self.give_back();
-        } else if let Some(word) = self.exchange.home.as_ref().and_then(|home| home.word()) {
+        } else if let Some(word) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.word()) {
             word.refused();
         }
     }

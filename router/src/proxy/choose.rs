@@ -14,7 +14,7 @@ use crate::table::{Balance, Endpoint, EndpointKey, PoolEntry, RouteEntry, Table}
 
 /// What a request asks for beyond host and path.
 #[derive(Default)]
-pub(crate) struct Wishes {
+pub(crate) struct RoutingHints {
     /// `X-Cf-App-Instance`: app guid and index. Must be met.
     pub(crate) instance: Option<(String, u32)>,
     /// `X-Cf-Process-Instance`: process guid and perhaps index. Must be met.
@@ -37,79 +37,79 @@ pub(crate) enum NoDecision {
     Exhausted,
 }
 
-pub(crate) struct Asked<'a> {
+pub(crate) struct SelectionInput<'a> {
     pub(crate) host: &'a str,
     pub(crate) path: &'a str,
     pub(crate) headers: &'a http::HeaderMap,
-    pub(crate) wishes: &'a Wishes,
+    pub(crate) hints: &'a RoutingHints,
     pub(crate) tried: &'a [EndpointKey],
     pub(crate) now: Instant,
 }
 
 /// Decides by the table that is in force now.
-pub(crate) fn decide(core: &Core, asked: &Asked<'_>) -> Result<Decision, NoDecision> {
+pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision, NoDecision> {
     core.with_table(|table| {
         let answer = |answer: Answer| NoDecision::Answer(answer);
-        let route = table.find(asked.host, asked.path);
+        let route = table.find(input.host, input.path);
         let Some(route) = route.filter(|route| !route.targets.is_empty()) else {
             // "Does not exist" would be a claim that only a table can make; clients and caches may believe it for long.
             return Err(answer(match table.version() {
-                Some(_) => Answer::UnknownRoute(asked.host.to_owned()),
+                Some(_) => Answer::UnknownRoute(input.host.to_owned()),
                 None => Answer::NoTable,
             }));
         };
         // One that takes no more, and was not tried.
         let full = |pool: &PoolEntry, wanted: &dyn Fn(&Endpoint) -> bool| {
             let mut all = pool.endpoints.iter();
-            all.any(|one| wanted(one) && core.is_full(one) && !asked.tried.contains(&one.key))
+            all.any(|one| wanted(one) && core.is_full(one) && !input.tried.contains(&one.key))
         };
         let pools = || route.targets.iter().filter_map(|target| table.pool(&target.pool));
-        if let Some((app, index)) = &asked.wishes.instance {
+        if let Some((app, index)) = &input.hints.instance {
             let mut all = pools().filter(|pool| pool.pool.app_id == *app).flat_map(|pool| &pool.endpoints);
             let Some(endpoint) = all.find(|one| one.index == *index) else {
-                return Err(answer(Answer::UnknownInstance(app.clone(), *index, asked.host.to_owned())));
+                return Err(answer(Answer::UnknownInstance(app.clone(), *index, input.host.to_owned())));
             };
-            if asked.tried.contains(&endpoint.key) {
+            if input.tried.contains(&endpoint.key) {
                 return Err(NoDecision::Exhausted);
             }
             if core.is_full(endpoint) {
-                return Err(answer(Answer::EndpointLimit(asked.host.to_owned())));
+                return Err(answer(Answer::EndpointLimit(input.host.to_owned())));
             }
             return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
         }
-        if let Some((process, index)) = &asked.wishes.process {
+        if let Some((process, index)) = &input.hints.process {
             let wanted = |one: &Endpoint| index.is_none_or(|index| one.index == index);
             let mut those = pools().filter(|pool| pool.pool.process_id == *process);
             let Some(pool) = those.find(|pool| pool.endpoints.iter().any(|one| wanted(one))) else {
-                return Err(answer(Answer::UnknownProcess(process.clone(), *index, asked.host.to_owned())));
+                return Err(answer(Answer::UnknownProcess(process.clone(), *index, input.host.to_owned())));
             };
-            let untried = |one: &Endpoint| wanted(one) && !asked.tried.contains(&one.key) && !core.is_full(one);
-            let fit = |one: &Endpoint| untried(one) && !core.avoided(one.key, asked.now);
-            let chosen = pick(core, route, &pool.endpoints, asked, fit)
-                .or_else(|| pick(core, route, &pool.endpoints, asked, untried));
+            let untried = |one: &Endpoint| wanted(one) && !input.tried.contains(&one.key) && !core.is_full(one);
+            let fit = |one: &Endpoint| untried(one) && !core.avoided(one.key, input.now);
+            let chosen = pick(core, route, &pool.endpoints, input, fit)
+                .or_else(|| pick(core, route, &pool.endpoints, input, untried));
             return match chosen {
                 Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
-                None if full(pool, &wanted) => Err(answer(Answer::EndpointLimit(asked.host.to_owned()))),
+                None if full(pool, &wanted) => Err(answer(Answer::EndpointLimit(input.host.to_owned()))),
                 None => Err(NoDecision::Exhausted),
             };
         }
-        if let Some(id) = &asked.wishes.sticky {
+        if let Some(id) = &input.hints.sticky {
             let mut all = pools().flat_map(|pool| &pool.endpoints);
-            let same = |one: &&Arc<Endpoint>| one.assignment_id == *id && !asked.tried.contains(&one.key);
+            let same = |one: &&Arc<Endpoint>| one.assignment_id == *id && !input.tried.contains(&one.key);
             if let Some(endpoint) = all.find(same)
-                && !core.avoided(endpoint.key, asked.now)
+                && !core.avoided(endpoint.key, input.now)
                 && !core.is_full(endpoint)
             {
                 return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
             }
         }
-        let chosen = choose(core, table, route, asked, false).or_else(|| choose(core, table, route, asked, true));
+        let chosen = choose(core, table, route, input, false).or_else(|| choose(core, table, route, input, true));
         match chosen {
             Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
             None if pools().any(|pool| full(pool, &|_| true)) => {
-                Err(answer(Answer::EndpointLimit(asked.host.to_owned())))
+                Err(answer(Answer::EndpointLimit(input.host.to_owned())))
             }
-            None if asked.tried.is_empty() => Err(answer(Answer::NoEndpoints(asked.host.to_owned()))),
+            None if input.tried.is_empty() => Err(answer(Answer::NoEndpoints(input.host.to_owned()))),
             None => Err(NoDecision::Exhausted),
         }
     })
@@ -129,11 +129,11 @@ fn choose<'t>(
     core: &Core,
     table: &'t Table,
     route: &RouteEntry,
-    asked: &Asked<'_>,
+    input: &SelectionInput<'_>,
     any: bool,
 ) -> Option<&'t Arc<Endpoint>> {
     let fit = |one: &Endpoint| {
-        !asked.tried.contains(&one.key) && (any || !core.avoided(one.key, asked.now)) && !core.is_full(one)
+        !input.tried.contains(&one.key) && (any || !core.avoided(one.key, input.now)) && !core.is_full(one)
     };
     let pool = match route.targets.as_slice() {
         [only] => table.pool(&only.pool)?,
@@ -157,14 +157,14 @@ fn choose<'t>(
             table.pool(&target.pool)?
         }
     };
-    pick(core, route, &pool.endpoints, asked, fit)
+    pick(core, route, &pool.endpoints, input, fit)
 }
 
 fn pick<'t>(
     core: &Core,
     route: &RouteEntry,
     all: &'t [Arc<Endpoint>],
-    asked: &Asked<'_>,
+    input: &SelectionInput<'_>,
     fit: impl Fn(&Endpoint) -> bool,
 ) -> Option<&'t Arc<Endpoint>> {
     let fitting = || all.iter().filter(|one| fit(one));
@@ -174,7 +174,7 @@ fn pick<'t>(
             all[start..].iter().chain(&all[..start]).find(|one| fit(one))
         }
         Balance::LeastConnection => fitting().min_by_key(|one| core.load(one.key)),
-        Balance::Hash { header, factor } => match asked.headers.get(header) {
+        Balance::Hash { header, factor } => match input.headers.get(header) {
             Some(value) => hashed(core, value.as_bytes(), *factor, fitting),
             None => two_choices(core, all, fit),
         },

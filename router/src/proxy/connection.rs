@@ -23,10 +23,10 @@ use super::service;
 use crate::limits::{Descriptor, Descriptors, Held, Holder, client_key};
 
 /// Requests at a time on one connection by HTTP/2, as Cloud Foundry's router has it.
-const MOST_STREAMS: u32 = 250;
+const MAX_STREAMS: u32 = 250;
 /// Fields of one head by HTTP/1. Each parse fills room for as many: a thousand took a seventh of all the router's time.
 /// HAProxy and Envoy take a hundred, so no app or client that is known comes near. By HTTP/2 the size alone counts.
-pub(super) const MOST_FIELDS: usize = 256;
+pub(super) const MAX_FIELDS: usize = 256;
 /// What a client may send of one body before the endpoint has taken it, and of all bodies of a connection: one that is not
 /// taken must not hold up the others.
 const STREAM_WINDOW: u32 = 512 << 10;
@@ -128,7 +128,7 @@ where
             let connection = http1::Builder::new()
                 .max_buf_size(limit.max(8192))
                 .max_header_size(limit)
-                .max_headers(MOST_FIELDS)
+                .max_headers(MAX_FIELDS)
                 .serve_connection(io, service)
                 .with_upgrades();
             watch(&core, &phase, connection, |connection| connection.graceful_shutdown(), None).await
@@ -139,7 +139,7 @@ where
             // vanished are found as those by HTTP/1 are, by the kernel's.
             let connection = http2::Builder::new(InFlow(flow))
                 .timer(TokioTimer::new())
-                .max_concurrent_streams(MOST_STREAMS)
+                .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(u32::try_from(limit).unwrap_or(u32::MAX))
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)

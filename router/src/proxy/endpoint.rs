@@ -17,7 +17,7 @@ use crate::table::Endpoint;
 const FIRST_AVOID: Duration = Duration::from_secs(5);
 const LONGEST_AVOID: Duration = Duration::from_secs(30);
 /// Idle connections kept for one endpoint by one core.
-const MOST_IDLE: usize = 64;
+const MAX_IDLE: usize = 64;
 
 /// State of one endpoint on one core.
 pub(crate) struct EndpointState {
@@ -131,7 +131,7 @@ impl Lease {
         // By HTTP/2 it was there for others all the time.
         let Sender::Http1(sender) = sender else { return };
         let mut idle = self.0.idle.borrow_mut();
-        if !self.0.gone.get() && !sender.is_closed() && idle.len() < MOST_IDLE {
+        if !self.0.gone.get() && !sender.is_closed() && idle.len() < MAX_IDLE {
             idle.push_back((Instant::now(), sender));
         }
     }

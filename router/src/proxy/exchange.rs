@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::body::Home;
+use super::body::BodyReturn;
 use super::connection::Client;
 use super::core::Core;
 use super::fair::Flow;
@@ -34,7 +34,7 @@ pub(crate) struct Exchange {
     /// Room that its large head takes, or that of its answer.
     room: Option<HeadRoom>,
     /// Request body, when there is one.
-    pub(crate) home: Option<Rc<Home>>,
+    pub(crate) body_return: Option<Rc<BodyReturn>>,
     /// Time spent in endpoints until the response began, seconds.
     pub(crate) upstream_s: f64,
     line: Option<Box<Line>>,
@@ -53,7 +53,7 @@ impl Exchange {
             router_error: None,
             place: None,
             room: None,
-            home: None,
+            body_return: None,
             upstream_s: 0.0,
             line: None,
         }
@@ -61,7 +61,7 @@ impl Exchange {
 
     /// Keeps what the access line of an app needs. Everything is shared, not copied.
     /// Without an endpoint the request goes to the route's service first; `app_id` is empty for the platform's own.
-    pub(crate) fn note(&mut self, request: &Noted<'_>, app_id: &Arc<str>, endpoint: Option<&Arc<Endpoint>>) {
+    pub(crate) fn note(&mut self, request: &AccessRecord<'_>, app_id: &Arc<str>, endpoint: Option<&Arc<Endpoint>>) {
         if app_id.is_empty() {
             return;
         }
@@ -139,7 +139,7 @@ impl Exchange {
 }
 
 /// Parts of a request that its access line shows.
-pub(crate) struct Noted<'a> {
+pub(crate) struct AccessRecord<'a> {
     pub(crate) host: &'a str,
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
@@ -150,7 +150,7 @@ pub(crate) struct Noted<'a> {
 impl Drop for Exchange {
     fn drop(&mut self) {
         // Whichever is noticed first, its end or that of its body.
-        if self.by_http2() && self.home.as_ref().is_some_and(|home| home.broken.get()) {
+        if self.by_http2() && self.body_return.as_ref().is_some_and(|body_return| body_return.broken.get()) {
             (self.status, self.router_error) = (CLIENT_GONE, None);
         }
         let now = Instant::now();
@@ -160,7 +160,7 @@ impl Drop for Exchange {
         if let Some(mut line) = self.line.take() {
             line.status = self.status;
             line.router_error = self.router_error;
-            line.received = self.home.as_ref().map_or(0, |home| home.received.get());
+            line.received = self.body_return.as_ref().map_or(0, |body_return| body_return.received.get());
             line.sent = self.sent;
             line.response_time_s = elapsed;
             line.router_time_s = (elapsed - self.upstream_s).max(0.0);

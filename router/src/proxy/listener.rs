@@ -18,7 +18,7 @@ use crate::web_tls::HTTP2;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that is refused has this long to hear it, and so many at a time are told: they have descriptors too.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-const MOST_REFUSALS: usize = 32;
+const MAX_REFUSALS: usize = 32;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_connections\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 53\r\n\r\n503 Service Unavailable: router is full, try later.\r\n";
 
@@ -52,7 +52,7 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
     let client = Client::new(core, remote, secure);
     let Some(descriptor) = client.claim(&core.shared.descriptors) else {
         core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-        if !secure && core.refusals.get() < MOST_REFUSALS {
+        if !secure && core.refusals.get() < MAX_REFUSALS {
             core.refusals.set(core.refusals.get() + 1);
             let core = Rc::clone(core);
             tokio::task::spawn_local(async move {
@@ -70,7 +70,7 @@ fn take(core: &Rc<Core>, mut stream: TcpStream, remote: SocketAddr, secure: bool
         // Without it the last packet of a response could wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         if !secure {
-            let Some(protocol) = told(&stream).await else { return };
+            let Some(protocol) = sniff_protocol(&stream).await else { return };
             return serve(core, stream, client, protocol).await;
         }
         let Some(config) = &core.shared.web_tls else { return };
@@ -99,7 +99,7 @@ async fn refuse(stream: &mut TcpStream) -> std::io::Result<()> {
 /// What a client without TLS speaks, by its first bytes: one that knows beforehand that it may speak HTTP/2 begins with a
 /// preface that no request by HTTP/1 begins with (RFC 9113, section 3.4). They stay in the socket.
 /// `None` when there are none in time. When the router drains, a first request is still waited for.
-async fn told(stream: &TcpStream) -> Option<Protocol> {
+async fn sniff_protocol(stream: &TcpStream) -> Option<Protocol> {
     let mut first = [0; 3];
     let peeked = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await.ok()?.ok()?;
     // Who sends the preface sends it in one piece with what follows it; one that comes in crumbs is refused as HTTP/1.

@@ -12,15 +12,15 @@ use hyper::body::{Body as _, Incoming};
 use slipway_chassis::chain;
 
 use super::answer::Answer;
-use super::body::{Home, ProxyBody, RequestBody};
-use super::choose::{Asked, Decision, NoDecision, Wishes, decide};
+use super::body::{BodyReturn, ProxyBody, RequestBody};
+use super::choose::{Decision, NoDecision, RoutingHints, SelectionInput, decide};
 use super::connection::Client;
 use super::core::Core;
 use super::endpoint::{EndpointState, Lease};
-use super::exchange::{Exchange, Noted};
+use super::exchange::{AccessRecord, Exchange};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
-use super::target::{target, wishes};
+use super::target::{hints, target};
 use super::tunnel::tunnel;
 use super::upstream::{self, ConnectError, Sender};
 use super::{choose, forwarding, headers, sticky};
@@ -28,7 +28,7 @@ use crate::limits::Descriptor;
 use crate::table::{EndpointKey, RouteService};
 
 /// Tries for one request. More would let one bad request visit every instance of an app.
-const MOST_TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 /// When every endpoint failed, they may be tried again after these pauses: one that refuses a connection, or resets it,
 /// often takes the next.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
@@ -55,7 +55,7 @@ pub(crate) async fn handle(
     let version = head.version;
     let asks = headers::asks_first(&mut head.headers, version, has_body);
     if has_body {
-        exchange.home = Some(Rc::new(Home::new(body, Arc::clone(&client.phase), asks)));
+        exchange.body_return = Some(Rc::new(BodyReturn::new(body, Arc::clone(&client.phase), asks)));
     }
     let host = match target(&mut head) {
         Ok(host) => host,
@@ -66,8 +66,8 @@ pub(crate) async fn handle(
         return Ok(Answer::NoRoom.into_response(exchange, has_body));
     }
     headers::join_cookies(&mut head.headers);
-    let wishes = match wishes(&head.headers) {
-        Ok(wishes) => wishes,
+    let hints = match hints(&head.headers) {
+        Ok(hints) => hints,
         Err(answer) => return Ok(answer.into_response(exchange, has_body)),
     };
     let switches = upgrade.is_some();
@@ -81,12 +81,12 @@ pub(crate) async fn handle(
         upgrade,
         &exchange.request_id,
     );
-    let tried = Vec::with_capacity(MOST_TRIES);
-    let mut trip = Trip {
+    let tried = Vec::with_capacity(MAX_TRIES);
+    let mut proxied = ProxyRequest {
         core: &core,
         host: &host,
         version,
-        wishes,
+        hints,
         tried,
         tries: 0,
         pauses: PAUSES.iter(),
@@ -95,19 +95,19 @@ pub(crate) async fn handle(
         claims,
         address: &client.address,
     };
-    match trip.run(head, &mut exchange).await {
-        Ok(arrived) => Ok(finish(&core, arrived, exchange, client_side)),
+    match proxied.run(head, &mut exchange).await {
+        Ok(answered) => Ok(finish(&core, answered, exchange, client_side)),
         Err(answer) => Ok(answer.into_response(exchange, has_body)),
     }
 }
 
-/// The way of one request through up to [`MOST_TRIES`] tries.
-struct Trip<'a> {
+/// One request and its attempts, at most [`MAX_TRIES`].
+struct ProxyRequest<'a> {
     core: &'a Rc<Core>,
     host: &'a str,
     /// What the client speaks.
     version: Version,
-    wishes: Wishes,
+    hints: RoutingHints,
     /// Not to be chosen again before the next pause.
     tried: Vec<EndpointKey>,
     tries: usize,
@@ -122,7 +122,7 @@ struct Trip<'a> {
     address: &'a HeaderValue,
 }
 
-struct Arrived {
+struct UpstreamResponse {
     response: Response<Incoming>,
     sender: Sender,
     /// None when a route service answered.
@@ -142,15 +142,15 @@ enum SendFailure {
     Final(Answer),
 }
 
-impl Trip<'_> {
-    async fn run(&mut self, mut head: request::Parts, exchange: &mut Exchange) -> Result<Arrived, Answer> {
+impl ProxyRequest<'_> {
+    async fn run(&mut self, mut head: request::Parts, exchange: &mut Exchange) -> Result<UpstreamResponse, Answer> {
         loop {
             let now = Instant::now();
-            let asked = Asked {
+            let asked = SelectionInput {
                 host: self.host,
                 path: head.uri.path(),
                 headers: &head.headers,
-                wishes: &self.wishes,
+                hints: &self.hints,
                 tried: &self.tried,
                 now,
             };
@@ -158,7 +158,7 @@ impl Trip<'_> {
                 (Ok(decision), _) => decision,
                 (Err(NoDecision::Answer(answer)), None) => {
                     if let Some(app_id) = choose::app_of(self.core, self.host, head.uri.path()) {
-                        exchange.note(&self.noted(&head), &app_id, None);
+                        exchange.note(&self.access_record(&head), &app_id, None);
                     }
                     return Err(answer);
                 }
@@ -184,7 +184,7 @@ impl Trip<'_> {
                     }
                     Arrival::Fresh if self.switches => return Err(Answer::RouteServiceUpgrade),
                     Arrival::Fresh => {
-                        exchange.note(&self.noted(&head), &state.endpoint.app_id, None);
+                        exchange.note(&self.access_record(&head), &state.endpoint.app_id, None);
                         let descriptor = state.claim(&self.core.shared.descriptors).ok_or(Answer::AppLimit)?;
                         return self.through(service, descriptor, head, exchange).await;
                     }
@@ -193,14 +193,14 @@ impl Trip<'_> {
             if exchange.noted() {
                 exchange.moved(&state.endpoint);
             } else if !route.route.system {
-                exchange.note(&self.noted(&head), &state.endpoint.app_id, Some(&state.endpoint));
+                exchange.note(&self.access_record(&head), &state.endpoint.app_id, Some(&state.endpoint));
             }
             headers::name_instance(&mut head.headers, &state.endpoint);
             self.tried.push(state.endpoint.key);
             self.tries += 1;
             match self.attempt(&state, head, exchange).await {
-                Ok(arrived) => return Ok(Arrived { path: route.route.path.clone(), ..arrived }),
-                Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) if self.tries >= MOST_TRIES => {
+                Ok(answered) => return Ok(UpstreamResponse { path: route.route.path.clone(), ..answered }),
+                Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) if self.tries >= MAX_TRIES => {
                     return Err(Answer::EndpointFailure(failure));
                 }
                 Err(SendFailure::Unsent(back, failure) | SendFailure::Seen(back, failure)) => {
@@ -213,8 +213,14 @@ impl Trip<'_> {
         }
     }
 
-    fn noted<'r>(&'r self, head: &'r request::Parts) -> Noted<'r> {
-        Noted { host: self.host, method: &head.method, uri: &head.uri, version: self.version, headers: &head.headers }
+    fn access_record<'r>(&'r self, head: &'r request::Parts) -> AccessRecord<'r> {
+        AccessRecord {
+            host: self.host,
+            method: &head.method,
+            uri: &head.uri,
+            version: self.version,
+            headers: &head.headers,
+        }
     }
 
     /// To the route's service, which sends the request back, or answers itself. Tried once: it may have acted on it.
@@ -224,7 +230,7 @@ impl Trip<'_> {
         descriptor: Descriptor,
         mut head: request::Parts,
         exchange: &mut Exchange,
-    ) -> Result<Arrived, Answer> {
+    ) -> Result<UpstreamResponse, Answer> {
         route_service::address(service, &mut head, route_service::now_ms())?;
         let sender = route_service::connect(self.core, service, descriptor)
             .await
@@ -233,7 +239,7 @@ impl Trip<'_> {
         let sent = self.send(sender, head, exchange).await;
         exchange.upstream_s += began.elapsed().as_secs_f64();
         match sent {
-            Ok((response, sender)) => Ok(Arrived { response, sender, lease: None, path: String::new() }),
+            Ok((response, sender)) => Ok(UpstreamResponse { response, sender, lease: None, path: String::new() }),
             Err(SendFailure::Final(Answer::EndpointFailure(failure))) => Err(Answer::RouteServiceFailure(failure)),
             Err(SendFailure::Final(answer)) => Err(answer),
             Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) => {
@@ -250,7 +256,7 @@ impl Trip<'_> {
         state: &Rc<EndpointState>,
         mut head: request::Parts,
         exchange: &mut Exchange,
-    ) -> Result<Arrived, SendFailure> {
+    ) -> Result<UpstreamResponse, SendFailure> {
         let lease = Lease::new(state);
         let began = Instant::now();
         let mut fresh = false;
@@ -284,10 +290,10 @@ impl Trip<'_> {
                 Ok((response, sender)) => {
                     state.worked();
                     exchange.upstream_s += began.elapsed().as_secs_f64();
-                    return Ok(Arrived { response, sender, lease: Some(lease), path: String::new() });
+                    return Ok(UpstreamResponse { response, sender, lease: Some(lease), path: String::new() });
                 }
                 Err(SendFailure::Unsent(back, _)) if reused => head = *back,
-                Err(SendFailure::Seen(back, _)) if reused && self.tries < MOST_TRIES => {
+                Err(SendFailure::Seen(back, _)) if reused && self.tries < MAX_TRIES => {
                     self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
                     self.tries += 1;
                     // Of those by HTTP/2 the one that has ended is not there any more.
@@ -314,9 +320,9 @@ impl Trip<'_> {
         exchange: &Exchange,
     ) -> Result<(Response<Incoming>, Sender), SendFailure> {
         let http2 = sender.is_http2();
-        let body = match &exchange.home {
+        let body = match &exchange.body_return {
             None => RequestBody::empty(),
-            Some(home) => home.lend(http2).ok_or_else(|| {
+            Some(body_return) => body_return.lend(http2).ok_or_else(|| {
                 let failure = Failure::new(Cause::Other, "the request's body is not there any more");
                 SendFailure::Final(Answer::EndpointFailure(failure))
             })?,
@@ -329,7 +335,8 @@ impl Trip<'_> {
             headers::for_http2(&mut head).map_err(SendFailure::Final)?;
         }
         let mut request = Request::from_parts(head, body);
-        if let Some(word) = exchange.home.as_ref().and_then(|home| home.word()).filter(|_| !http2) {
+        if let Some(word) = exchange.body_return.as_ref().and_then(|body_return| body_return.word()).filter(|_| !http2)
+        {
             let word = Arc::clone(word);
             hyper::ext::on_informational(&mut request, move |answer| {
                 if answer.status() == StatusCode::CONTINUE {
@@ -342,14 +349,16 @@ impl Trip<'_> {
         // One connection of a client could otherwise keep hundreds toward apps by bodies that never come. Between two ends
         // that speak HTTP/2 silence is theirs.
         let stalled = async {
-            match &exchange.home {
-                Some(home) if !exchange.by_http2() || !http2 => home.stalled(self.core.shared.client_stall).await,
+            match &exchange.body_return {
+                Some(body_return) if !exchange.by_http2() || !http2 => {
+                    body_return.stalled(self.core.shared.client_stall).await
+                }
                 _ => std::future::pending().await,
             }
         };
         let slow = async {
-            match &exchange.home {
-                Some(home) if known_length => home.too_slow(self.core.shared.client_stall).await,
+            match &exchange.body_return {
+                Some(body_return) if known_length => body_return.too_slow(self.core.shared.client_stall).await,
                 _ => std::future::pending().await,
             }
         };
@@ -365,13 +374,13 @@ impl Trip<'_> {
                 let unseen = is_unseen(error.error());
                 let mut failure = Failure::of(error.error());
                 // By HTTP/2 the endpoint's side only says that the request was given up.
-                if exchange.home.as_ref().is_some_and(|home| home.broken.get()) {
+                if exchange.body_return.as_ref().is_some_and(|body_return| body_return.broken.get()) {
                     failure.cause = Cause::Client;
                 }
                 tracing::debug!(error = %chain(error.error()), "an endpoint did not answer");
-                // Taking the message apart sends its body home.
+                // Destructuring the request gives its body back for the retry.
                 let unsent = error.take_message().map(|request| request.into_parts().0);
-                let whole = exchange.home.as_ref().is_none_or(|home| home.is_whole());
+                let whole = exchange.body_return.as_ref().is_none_or(|body_return| body_return.is_whole());
                 Err(match (unsent, copy) {
                     (Some(_), Some(head)) | (Some(head), None) if whole => SendFailure::Unsent(Box::new(head), failure),
                     (None, Some(head)) if whole && (unseen || idempotent && failure.cause != Cause::StreamReset) => {
@@ -408,11 +417,11 @@ impl SendFailure {
 
 fn finish(
     core: &Rc<Core>,
-    arrived: Arrived,
+    answered: UpstreamResponse,
     mut exchange: Exchange,
     client_side: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response<ProxyBody> {
-    let Arrived { response, mut sender, lease, path } = arrived;
+    let UpstreamResponse { response, mut sender, lease, path } = answered;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         sender.exchange_ended();
         return match (client_side, lease) {
@@ -435,7 +444,7 @@ fn finish(
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);
     // Whether the body comes after all nobody can know, so nothing else comes on this connection.
-    if !exchange.by_http2() && exchange.home.as_ref().is_some_and(|home| home.is_unwanted()) {
+    if !exchange.by_http2() && exchange.body_return.as_ref().is_some_and(|body_return| body_return.is_unwanted()) {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(lease) = &lease {

@@ -31,9 +31,9 @@ use crate::limits::Descriptor;
 /// Requests that one connection takes, when the endpoint allows as many; the next ones get another connection. Servers
 /// bound the memory of a connection (Node.js: 10 MB, and what an app has written counts), and expect one client's requests
 /// on it, not those of all.
-const MOST_STREAMS: usize = 16;
+const MAX_STREAMS: usize = 16;
 /// Connections of one core to one endpoint.
-const MOST_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
 /// Refusals that come together are one.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// What an endpoint may send of one answer before the client has taken it. The connection's own window has room for all of
@@ -214,7 +214,7 @@ impl Default for Connections {
         Self {
             all: RefCell::default(),
             opening: RefCell::default(),
-            most: Cell::new(MOST_STREAMS),
+            most: Cell::new(MAX_STREAMS),
             lowered: Cell::new(None),
         }
     }
@@ -238,7 +238,7 @@ impl Connections {
 
     /// Whether there can be no more.
     pub(crate) fn are_many(&self) -> bool {
-        self.all.borrow().len() >= MOST_CONNECTIONS
+        self.all.borrow().len() >= MAX_CONNECTIONS
     }
 
     /// The opening that is under way.
@@ -269,7 +269,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .initial_max_send_streams(UNTOLD)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW * MOST_STREAMS as u32)
+            .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(u32::try_from(core.shared.max_header_bytes.max(SMALL)).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(Answering::new(stream, Cut::default())));
@@ -324,7 +324,7 @@ mod tests {
         for _ in 0..13 {
             connections.lower(now);
         }
-        assert_eq!(connections.most.get(), MOST_STREAMS / 2);
+        assert_eq!(connections.most.get(), MAX_STREAMS / 2);
         for number in 1..10 {
             connections.lower(now + number * TOGETHER);
         }

@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri, Version, request};
 
 use super::answer::Answer;
-use super::choose::Wishes;
+use super::choose::RoutingHints;
 use super::{headers, sticky};
 use crate::table::normal_host;
 
@@ -53,7 +53,7 @@ pub(super) fn target(head: &mut request::Parts) -> Result<String, Answer> {
 ///
 /// # Errors
 /// The answer to one that asks in words that make no sense.
-pub(super) fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
+pub(super) fn hints(headers: &HeaderMap) -> Result<RoutingHints, Answer> {
     let instance = match headers.get("x-cf-app-instance") {
         None => None,
         Some(value) => {
@@ -72,5 +72,5 @@ pub(super) fn wishes(headers: &HeaderMap) -> Result<Wishes, Answer> {
             })
         }
     };
-    Ok(Wishes { instance, process, sticky: sticky::wanted(headers) })
+    Ok(RoutingHints { instance, process, sticky: sticky::wanted(headers) })
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::answering::Answering;
 use super::body::RequestBody;
-use super::connection::MOST_FIELDS;
+use super::connection::MAX_FIELDS;
 use super::core::Core;
 use super::cut::{Cut, Reset};
 use super::endpoint::EndpointState;
@@ -102,11 +102,11 @@ pub(crate) enum ConnectError {
     Share(SocketAddr),
     #[error(transparent)]
     Tls(#[from] DialError),
-    #[error("no HTTP with {0}")]
+    #[error("HTTP handshake with {0} failed")]
     Http(SocketAddr, #[source] hyper::Error),
-    #[error("{0} speaks no HTTP/2")]
+    #[error("{0} does not support HTTP/2")]
     NoHttp2(SocketAddr, #[source] Option<hyper::Error>),
-    #[error("{0} did not begin HTTP/2 in time")]
+    #[error("HTTP/2 handshake with {0} timed out")]
     LateHttp2(SocketAddr),
     /// The one that was opened for all who waited.
     #[error("no connection to {address}: {}", failure.detail)]
@@ -222,7 +222,7 @@ where
     let io = TokioIo::new(Answering::new(io, cut.clone()));
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(core.shared.max_header_bytes.max(SMALL))
-        .max_headers(MOST_FIELDS)
+        .max_headers(MAX_FIELDS)
         .handshake(io)
         .await
         .map_err(|error| ConnectError::Http(address, error))?;

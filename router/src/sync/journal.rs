@@ -30,7 +30,7 @@ const CLEAR: &[u8; 8] = b"SLPRTR1\n";
 const SNAPSHOT: u8 = 1;
 const DELTA: u8 = 2;
 /// Waiting deltas beyond this are replaced by one whole table.
-const MOST_WAITING: usize = 16 << 20;
+const MAX_WAITING: usize = 16 << 20;
 /// The file is not written anew for less than this much of deltas.
 const LEAST_GROWTH: u64 = 1 << 20;
 /// A full disk is tried again this often.
@@ -131,7 +131,7 @@ impl Journal {
                 waiting.deltas.push(bytes);
             }
         }
-        if waiting.whole || waiting.bytes > MOST_WAITING {
+        if waiting.whole || waiting.bytes > MAX_WAITING {
             waiting.whole = true;
             waiting.deltas.clear();
             waiting.bytes = 0;

@@ -29,9 +29,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Refused messages in a row after which the session is given up, so that another controller is asked.
-const MOST_REFUSED: u32 = 3;
+const MAX_REFUSED: u32 = 3;
 /// A whole table of a large cluster (250,000 instances) is some 60 MB.
-const MOST_MESSAGE: usize = 1 << 30;
+const MAX_MESSAGE: usize = 1 << 30;
 
 /// What a session needs to know about this router.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Session<'_> {
             .http2_keep_alive_interval(SILENCE)
             .connect_with_connector(connector)
             .await?;
-        let mut client = RouterControlClient::new(channel).max_decoding_message_size(MOST_MESSAGE);
+        let mut client = RouterControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         self.query = reachable(self.settings.query, controller);
         let (sender, receiver) = mpsc::channel(64);
         let mut durable = self.store.durable();
@@ -193,7 +193,7 @@ impl Session<'_> {
                 self.store.refused();
                 *refused += 1;
                 tracing::warn!(error = %chain(&error), "a table message was refused; the table in force stands");
-                if *refused >= MOST_REFUSED {
+                if *refused >= MAX_REFUSED {
                     return Err(SessionError::Refused(error));
                 }
                 // A delta that starts elsewhere is answered with what is held; anything else with "send it all".

@@ -1,7 +1,7 @@
 //! Node.js: `engines`, `package-lock.json`, the build scripts, `npm start`, or the pages that a build has made.
 
+mod cache_key;
 mod development;
-mod follows;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::{Needs, Workspace, staticfile, web};
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
+use crate::dependency_cache::{self, Found};
 use crate::errors::Problem;
-use crate::kept::{self, Found};
 use crate::source::Source;
 use crate::start::StartHint;
 use crate::versions;
@@ -43,7 +43,7 @@ fn package(source: &dyn Source) -> Result<Value, Problem> {
     let text = source.read("package.json").ok_or_else(|| bad("it is not there, or no text".into()))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     if !value.is_object() {
-        return Err(bad("it is no JSON object".into()));
+        return Err(bad("it is not a JSON object".into()));
     }
     for (part, kind) in [("engines", "an object"), ("scripts", "an object")] {
         if value.get(part).is_some_and(|part| !part.is_object()) {
@@ -187,10 +187,10 @@ fn install_locked(
     let arguments = ["ci", "--prefer-offline", kind];
     let runner = work.runner;
     let installing = || runner.headline(&format!("Installing the dependencies of {lock}"));
-    let kept = match follows::kept(work, source, package, follows::node(work, source)?, &arguments) {
+    let kept = match cache_key::kept(work, source, package, cache_key::node(work, source)?, &arguments) {
         Ok(kept) => kept,
         Err(reason) => {
-            kept::forget(&work.cache);
+            dependency_cache::forget(&work.cache);
             installing();
             runner.detail(&format!("node_modules is installed anew with every push: {reason}"));
             return runner.step(NAME, &mut npm(work, &arguments));
@@ -199,7 +199,7 @@ fn install_locked(
     match kept.restore() {
         Found::Taken => {
             runner.headline("Taking node_modules of the last build");
-            runner.detail(&follows::same(&kept.facts));
+            runner.detail(&cache_key::same(&kept.facts));
             return Ok(());
         }
         Found::Nothing => installing(),
@@ -221,7 +221,7 @@ fn install(work: &Workspace<'_>, source: &dyn Source, package: &Value, kind: &st
     if let Some(lock) = LOCKS.iter().find(|lock| source.has(lock)) {
         return install_locked(work, source, package, lock, kind);
     }
-    kept::forget(&work.cache);
+    dependency_cache::forget(&work.cache);
     work.runner.headline("Installing the dependencies of package.json");
     if !OTHER_LOCKS.iter().any(|lock| source.has(lock)) {
         work.runner.detail("There is no package-lock.json: another push may install other versions. Commit one.");

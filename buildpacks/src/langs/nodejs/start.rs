@@ -30,7 +30,7 @@ const FOR_DEVELOPMENT: [(&str, &[&str]); 13] = [
     ("nuxt", &["dev"]),
 ];
 /// Scripts that call scripts.
-const MOST_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub(super) fn pages(source: &dyn Source) -> Option<String> {
 /// The programs with their arguments that a command runs, also those of the package's scripts; wrappers are lists of their own.
 pub(super) fn commands(package: &Value, command: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
-    expand(package, command, MOST_DEPTH, &mut found);
+    expand(package, command, MAX_DEPTH, &mut found);
     found
 }
 

@@ -1,7 +1,7 @@
 //! Python: `runtime.txt` or `.python-version`, `requirements.txt`, a virtual environment at its final place.
 
+mod cache_key;
 mod django;
-mod follows;
 mod requirements;
 mod start;
 #[cfg(test)]
@@ -11,8 +11,8 @@ use std::path::Path;
 
 use super::{Needs, Workspace};
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
+use crate::dependency_cache::{self, Found};
 use crate::errors::Problem;
-use crate::kept::{self, Found};
 use crate::source::Source;
 use crate::versions;
 
@@ -151,10 +151,10 @@ fn install(work: &Workspace<'_>, environment: &Path, what: &[&str]) -> Result<()
 fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: &[&str]) -> Result<(), Problem> {
     let runner = work.runner;
     let installing = || runner.headline("Installing dependencies with pip");
-    let follows = match follows::kept(work, source, environment, what) {
+    let follows = match cache_key::kept(work, source, environment, what) {
         Ok(follows) => follows,
         Err(reason) => {
-            kept::forget(&work.cache);
+            dependency_cache::forget(&work.cache);
             make_environment(work, environment)?;
             installing();
             runner.detail(&format!("Packages are installed anew with every push: {reason}"));
@@ -194,7 +194,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
     match wanted(source)? {
         Some(what) => provide(work, source, &environment, what)?,
         None => {
-            kept::forget(&work.cache);
+            dependency_cache::forget(&work.cache);
             make_environment(work, &environment)?;
             work.runner.detail("There is no requirements.txt: nothing is installed.");
         }

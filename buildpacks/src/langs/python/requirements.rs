@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::source::{Source, plain};
 
 /// Files that include each other endlessly are an error, which is pip's to tell.
-const MOST_FILES: usize = 100;
+const MAX_FILES: usize = 100;
 /// A requirement with such an end is a file of the app.
 const ARCHIVES: [&str; 9] = [".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".egg"];
 /// Options with a value that say where and how packages come from an index.
@@ -44,8 +44,8 @@ pub(super) fn read(source: &dyn Source, file: &str) -> Result<Requirements, Stri
         if !found.files.insert(file.clone()) {
             continue;
         }
-        if found.files.len() > MOST_FILES {
-            return Err(format!("{file} and others are more than {MOST_FILES} files"));
+        if found.files.len() > MAX_FILES {
+            return Err(format!("{file} and others are more than {MAX_FILES} files"));
         }
         let text = source.read(&file).ok_or_else(|| format!("{file} is not a text file of the app"))?;
         for line in lines(&text) {
@@ -98,7 +98,7 @@ fn requirement(line: &str, file: &str, found: &mut Requirements, open: &mut Vec<
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let archive = ARCHIVES.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
     if !letters || !begins || archive || line.contains(" @ ") || line.contains("://") {
-        return Err(format!("{file} has the line {shown:?}, which is no package of an index"));
+        return Err(format!("{file} has the line {shown:?}, which is not a package of an index"));
     }
     found.pinned &= line.contains("--hash=") || line.contains("--hash ");
     Ok(())

@@ -6,7 +6,7 @@ use crate::source::Source;
 use crate::start::StartHint;
 
 /// Modules at the top that are looked into.
-const MOST_FILES: usize = 30;
+const MAX_FILES: usize = 30;
 /// What a module makes, and the server and arguments for it.
 const FRAMEWORKS: [(&str, &str, &str); 5] = [
     ("Flask(", "gunicorn", ""),
@@ -48,7 +48,7 @@ fn suggestion(source: &dyn Source) -> Option<(String, Option<&'static str>)> {
     }
     let mut files: Vec<String> = source.below("", 1000).into_iter().filter(|name| name.ends_with(".py")).collect();
     files.sort_by_key(|name| USUAL.iter().position(|usual| usual == name).unwrap_or(USUAL.len()));
-    files.truncate(MOST_FILES);
+    files.truncate(MAX_FILES);
     for file in &files {
         let Some(name) = file.strip_suffix(".py").filter(|name| module(name)) else { continue };
         let text = source.read(file).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::Builtin;
 use super::super::testing::{Builds, request};
-use crate::kept::{Kept, Seen, Variables};
+use crate::dependency_cache::{DependencyCache, Seen, Variables};
 use crate::source::Listing;
 
 /// `-m venv … DIR` makes an environment; `-m pip --python …` installs what the requirements are.
@@ -227,10 +227,10 @@ fn a_package_for_another_python_is_refused_at_once() {
 }
 
 /// The tree as it lies there, with nothing left out, and with the facts of the true record.
-fn forged<'a>(builds: &Builds, cache: &'a Path) -> Kept<'a> {
+fn forged<'a>(builds: &Builds, cache: &'a Path) -> DependencyCache<'a> {
     let record: serde_json::Value = serde_json::from_slice(&fs::read(cache.join("installed.json")).unwrap()).unwrap();
     fs::write(builds.at("true.json"), record.to_string()).unwrap();
-    Kept {
+    DependencyCache {
         cache,
         facts: serde_json::from_value(record["facts"].clone()).unwrap(),
         variables: Variables::of([], Seen::All, Path::new("/")),

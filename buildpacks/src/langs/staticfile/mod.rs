@@ -71,7 +71,7 @@ pub(super) fn serve_built(work: &Workspace<'_>, source: &dyn Source, made: &str)
 }
 
 fn no_directory(root: &str) -> Problem {
-    Problem::BadFile { file: MARK.into(), detail: format!("root: {root:?} is no directory of the app") }
+    Problem::BadFile { file: MARK.into(), detail: format!("root: {root:?} is not a directory of the app") }
 }
 
 fn unarranged(error: std::io::Error) -> Problem {

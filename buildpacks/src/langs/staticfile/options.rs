@@ -91,7 +91,7 @@ impl Code {
         }
         match text.parse() {
             Ok(code @ 300..=599) => Ok(vec![code]),
-            _ => Err(bad(format!("status_codes: {text:?} is no status from 300 to 599, and neither 4xx nor 5xx"))),
+            _ => Err(bad(format!("status_codes: {text:?} is not a status from 300 to 599, 4xx or 5xx"))),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Code {
 fn path(name: &str, value: &str) -> Result<(), Problem> {
     let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "._-/*".contains(c));
     if value.is_empty() || !plain || value.split('/').any(|part| part == "..") {
-        return Err(bad(format!("{name}: {value:?} is no path inside the app")));
+        return Err(bad(format!("{name}: {value:?} is not a path inside the app")));
     }
     Ok(())
 }

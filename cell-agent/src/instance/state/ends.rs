@@ -2,7 +2,7 @@
 
 use slipway_protocol::v1::{BuildResult, Fault, InstanceState, Intent, Refusal, WorkloadKind};
 
-use super::{Action, AfterRemoval, AfterStop, Life, MOST_CELL_FAULTS, Phase, Report, StartFault};
+use super::{Action, AfterRemoval, AfterStop, Life, MAX_CELL_FAULTS, Phase, Report, StartFault};
 use crate::instance::crash;
 use crate::sandbox::Exit;
 
@@ -56,7 +56,7 @@ impl Life {
             StartFault::Exhausted(reason) => self.refused(Refusal::NoSpace, reason),
             StartFault::Host(reason) => {
                 self.cell_faults += 1;
-                if self.cell_faults >= MOST_CELL_FAULTS || self.once() {
+                if self.cell_faults >= MAX_CELL_FAULTS || self.once() {
                     return self.refused(Refusal::CellBroken, reason);
                 }
                 let until_ms = now_ms + crash::cell_fault_delay_ms(self.cell_faults);

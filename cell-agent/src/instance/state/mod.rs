@@ -17,7 +17,7 @@ use crate::sandbox::Exit;
 pub use words::{Action, Event, Found, Report, StartFault, Wanted};
 
 /// Cell faults in a row after which the cell says that it cannot run this.
-const MOST_CELL_FAULTS: u32 = 5;
+const MAX_CELL_FAULTS: u32 = 5;
 /// Pause before a gate that could not be opened is tried again.
 const GATE_RETRY_MS: i64 = 1000;
 

@@ -6,8 +6,8 @@
 //! What the planner does not do: restart a crashed app (the cell does, under the same address), or move anything for
 //! balance. It moves cell faults, refusals and lost cells.
 
+mod capacity;
 mod loss;
-mod room;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     CellState, Fault, Intent, Kind, Observed, Placed, Placement, PlanChanges, Role, Snapshot, Unplaced, Wanted,
 };
-use room::{Need, Room};
+use capacity::{Capacity, Need};
 
 /// How long a draining instance waits for routers before it is stopped anyway. Longer holds memory behind a router
 /// that hangs; shorter cuts requests when routers are only slow.
@@ -82,7 +82,7 @@ struct Round<'a> {
     /// As they stand, with this round's changes applied.
     assignments: BTreeMap<AssignmentId, Placed>,
     states: BTreeMap<CellId, CellState>,
-    room: Room<'a>,
+    capacity: Capacity<'a>,
     placements: Vec<Placement>,
     /// Instances without a place, with the cell that they are to leave. Why is said at the end, when the room that is
     /// left does not change any more: planning again must find the same figures.
@@ -98,7 +98,7 @@ impl<'a> Round<'a> {
             wanted: input.wanted.iter().map(|wanted| (wanted.group, wanted)).collect(),
             assignments: input.assignments.iter().map(|placed| (placed.id, placed.clone())).collect(),
             states: input.cells.iter().map(|cell| (cell.id, cell.state)).collect(),
-            room: Room::new(input, overcommit),
+            capacity: Capacity::new(input, overcommit),
             placements: Vec::new(),
             unplaced: BTreeMap::new(),
             alarms: Vec::new(),
@@ -121,7 +121,7 @@ impl<'a> Round<'a> {
     fn retire(&mut self, id: AssignmentId) {
         let Some(placed) = self.assignments.get_mut(&id) else { return };
         let routable = placed.is_routable();
-        self.room.leave(placed);
+        self.capacity.leave(placed);
         placed.role = Role::Extra;
         if placed.intent == Intent::Run {
             placed.intent = if routable { Intent::Drain } else { Intent::Stop };
@@ -199,7 +199,7 @@ impl<'a> Round<'a> {
     fn promote(&mut self, id: AssignmentId) {
         if let Some(placed) = self.assignments.get_mut(&id) {
             placed.role = Role::Primary;
-            self.room.enter(placed);
+            self.capacity.enter(placed);
         }
     }
 
@@ -245,12 +245,12 @@ impl<'a> Round<'a> {
         let old = self.assignments[&id].clone();
         let Some(wanted) = self.wanted.get(&old.group).copied() else { return };
         let need = Need { wanted, not_on: Some(old.cell) };
-        match self.room.choose(&need) {
+        match self.capacity.choose(&need) {
             Ok((cell, slot)) => {
                 if role == Role::Suspect {
                     if let Some(placed) = self.assignments.get_mut(&id) {
                         placed.role = Role::Suspect;
-                        self.room.leave(placed);
+                        self.capacity.leave(placed);
                     }
                 } else {
                     self.retire(id);
@@ -272,7 +272,7 @@ impl<'a> Round<'a> {
         crashes: u32,
         new_id: &mut impl FnMut() -> AssignmentId,
     ) {
-        self.room.take(wanted, cell, slot);
+        self.capacity.take(wanted, cell, slot);
         self.placements.push(Placement {
             id: new_id(),
             group: wanted.group,
@@ -300,7 +300,7 @@ impl<'a> Round<'a> {
         let wanted: Vec<&Wanted> = self.wanted.values().copied().collect();
         for wanted in wanted {
             for index in (0..wanted.instances).filter(|index| !present.contains(&(wanted.group, *index))) {
-                match self.room.choose(&Need { wanted, not_on: None }) {
+                match self.capacity.choose(&Need { wanted, not_on: None }) {
                     Ok((cell, slot)) => self.put(wanted, index, cell, slot, 0, new_id),
                     Err(_) => {
                         self.unplaced.insert((wanted.group, index), None);
@@ -315,7 +315,7 @@ impl<'a> Round<'a> {
         let reason = |(key, leaves): (&(Uuid, u32), &Option<CellId>)| {
             let (group, index) = *key;
             let need = Need { wanted: self.wanted.get(&group).copied()?, not_on: *leaves };
-            let why = self.room.choose(&need).err()?;
+            let why = self.capacity.choose(&need).err()?;
             let reason = match leaves {
                 Some(cell) => format!("is to leave {} but {why}", cell_name(*cell)),
                 None => why,

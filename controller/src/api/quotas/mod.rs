@@ -13,7 +13,7 @@ use super::Router;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use crate::context::Context;
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 use crate::store::quotas::QuotaRow;
 
 /// Endpoints.
@@ -88,6 +88,6 @@ fn quoted(guids: &[String]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-fn party(kind: &'static str, row: &QuotaRow) -> Party {
-    Party::new(kind, row.guid, &row.name)
+fn audit_subject(kind: &'static str, row: &QuotaRow) -> AuditSubject {
+    AuditSubject::new(kind, row.guid, &row.name)
 }

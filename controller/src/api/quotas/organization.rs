@@ -10,7 +10,7 @@ use slipway_api_types::{Page, Ref, ToMany};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{by_quota, party, quoted, relationships, split, to_many, view};
+use super::{audit_subject, by_quota, quoted, relationships, split, to_many, view};
 use crate::api::Router;
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
@@ -142,7 +142,7 @@ async fn record(
 }
 
 fn event(caller: &Caller, kind: &'static str, row: &QuotaRow, request: Value) -> NewEvent {
-    NewEvent::new(kind, caller.actor(), party("organization_quota", row)).with_request(request)
+    NewEvent::new(kind, caller.actor(), audit_subject("organization_quota", row)).with_request(request)
 }
 
 /// Processes without a limit of their log rate cannot be under a quota that has one.
@@ -225,9 +225,10 @@ async fn apply(
     }
     store::organization_quota_apply_tx(&mut tx, row.guid, &orgs).await?;
     for org in &orgs {
-        let event = NewEvent::new("audit.organization_quota.apply", caller.actor(), party("organization_quota", &row))
-            .in_org(*org)
-            .with("organization_guid", org.to_string());
+        let event =
+            NewEvent::new("audit.organization_quota.apply", caller.actor(), audit_subject("organization_quota", &row))
+                .in_org(*org)
+                .with("organization_guid", org.to_string());
         event_record_tx(&mut tx, &event).await?;
     }
     tx.commit().await?;

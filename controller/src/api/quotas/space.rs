@@ -10,7 +10,7 @@ use slipway_api_types::{Page, Ref, ToMany, ToOne};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{by_quota, party, quoted, relationships, split, to_many, view};
+use super::{audit_subject, by_quota, quoted, relationships, split, to_many, view};
 use crate::api::Router;
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
@@ -172,7 +172,7 @@ async fn record(
 }
 
 fn event(caller: &Caller, kind: &'static str, row: &QuotaRow, request: Value) -> NewEvent {
-    let event = NewEvent::new(kind, caller.actor(), party("space_quota", row)).with_request(request);
+    let event = NewEvent::new(kind, caller.actor(), audit_subject("space_quota", row)).with_request(request);
     NewEvent { org: row.org_guid, ..event }
 }
 
@@ -258,7 +258,7 @@ async fn apply(
     }
     store::space_quota_apply_tx(&mut tx, Some(row.guid), &guids).await?;
     for space in &guids {
-        let event = NewEvent::new("audit.space_quota.apply", caller.actor(), party("space_quota", &row))
+        let event = NewEvent::new("audit.space_quota.apply", caller.actor(), audit_subject("space_quota", &row))
             .in_space(*space, org)
             .with("space_guid", space.to_string());
         event_record_tx(&mut tx, &event).await?;
@@ -290,7 +290,7 @@ async fn unapply(
     }
     let mut tx = context.store.begin().await?;
     store::space_quota_apply_tx(&mut tx, None, &[guid]).await?;
-    let event = NewEvent::new("audit.space_quota.remove", caller.actor(), party("space_quota", &row))
+    let event = NewEvent::new("audit.space_quota.remove", caller.actor(), audit_subject("space_quota", &row))
         .in_space(guid, org)
         .with("space_guid", guid.to_string());
     event_record_tx(&mut tx, &event).await?;

@@ -296,7 +296,7 @@ async fn credentials(
         return Err(ApiError::not_found(INSTANCE));
     }
     let credentials = domain::credentials_of(&context, &row)?;
-    let event = NewEvent::new("audit.user_provided_service_instance.show", caller.actor(), domain::party(&row))
+    let event = NewEvent::new("audit.user_provided_service_instance.show", caller.actor(), domain::audit_subject(&row))
         .in_space(row.space_guid, access.standing.org_guid);
     let mut connection = context.store.pool().acquire().await?;
     event_record_tx(&mut connection, &event).await?;

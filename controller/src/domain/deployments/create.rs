@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{DeploymentCreate, DeploymentSnapshot, Lane, Options, Progress, ROLLED, Source, Strategy};
 use crate::config::Limits;
 use crate::context::Context;
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 use crate::domain::compose::{self, Phase, environment_place, seal_object};
 use crate::domain::lifecycle::{self, demands, finish, lock, make_process_types, record, web_wanted};
 use crate::domain::revisions::{self, Commands, Content};
@@ -50,7 +50,7 @@ impl Target {
 /// [`DomainError::Invalid`] without a usable droplet or revision, beyond a quota, without a command or layer.
 pub async fn create(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     app: Uuid,
     wish: DeploymentCreate,
 ) -> DomainResult<DeploymentRow> {
@@ -78,7 +78,7 @@ pub async fn create(
 async fn target(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &mut AppRow,
     source: Source,
 ) -> DomainResult<Target> {

@@ -21,7 +21,7 @@ pub use drive::{Driven, drive};
 pub use options::{DeploymentCreate, Options, Source, Strategy};
 pub use scale::{refuse_change, rescale_tx};
 
-use super::audit::Party;
+use super::audit::AuditSubject;
 use super::lifecycle::{finish, lock, record};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
@@ -164,7 +164,7 @@ fn refused(row: &DeploymentRow, what: &str) -> DomainError {
 ///
 /// # Errors
 /// [`DomainError::Invalid`] when the deployment is over.
-pub async fn cancel(context: &Context, actor: &Party, deployment: &DeploymentRow) -> DomainResult<()> {
+pub async fn cancel(context: &Context, actor: &AuditSubject, deployment: &DeploymentRow) -> DomainResult<()> {
     let mut tx = context.store.begin().await?;
     let (mut app, active) = active(&mut tx, deployment, "cancel").await?;
     if active.status_reason == "CANCELING" {
@@ -186,7 +186,7 @@ pub async fn cancel(context: &Context, actor: &Party, deployment: &DeploymentRow
 ///
 /// # Errors
 /// [`DomainError::Invalid`] unless it is paused.
-pub async fn proceed(context: &Context, actor: &Party, deployment: &DeploymentRow) -> DomainResult<()> {
+pub async fn proceed(context: &Context, actor: &AuditSubject, deployment: &DeploymentRow) -> DomainResult<()> {
     let mut tx = context.store.begin().await?;
     let (app, active) = active(&mut tx, deployment, "continue").await?;
     if active.status_reason != "PAUSED" {

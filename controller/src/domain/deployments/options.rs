@@ -83,7 +83,7 @@ const KEYS: [&str; 6] =
     ["canary", "max_in_flight", "web_instances", "memory_in_mb", "disk_in_mb", "log_rate_limit_in_bytes_per_second"];
 const WEIGHT: &str = "Options canary steps instance weight";
 /// Steps beyond the number of percents would repeat one.
-const MOST_STEPS: usize = 100;
+const MAX_STEPS: usize = 100;
 
 impl Options {
     /// Reads the member `options` of a body; clients send what they do not use as null.
@@ -188,8 +188,8 @@ fn steps_of(steps: &Value) -> Result<Vec<u32>, String> {
     let objects: Option<Vec<&Map<String, Value>>> =
         steps.as_array().and_then(|steps| steps.iter().map(Value::as_object).collect());
     let objects = objects.ok_or("Options canary steps must be an array of objects")?;
-    if objects.len() > MOST_STEPS {
-        return Err(format!("Options canary steps must be at most {MOST_STEPS}"));
+    if objects.len() > MAX_STEPS {
+        return Err(format!("Options canary steps must be at most {MAX_STEPS}"));
     }
     let mut weights = Vec::with_capacity(objects.len());
     for step in objects {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{AppManifest, CheckManifest, Manifest, ProcessManifest, ServiceManifest, routes};
 use crate::context::Context;
 use crate::domain::apps::{self, AppCreate, AppUpdate};
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 use crate::domain::compose::check_of;
 use crate::domain::deployments::{self, Disturbance};
 use crate::domain::lifecycle::{make_process, record};
@@ -33,7 +33,7 @@ use crate::store::services::instances::{instance_hold_tx, instance_named_tx};
 /// [`DomainError::Invalid`] naming the app and what is wrong with it.
 pub async fn apply(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     space: Uuid,
     org: Uuid,
     manifest: &Manifest,
@@ -73,7 +73,7 @@ fn label(wish: &AppManifest, error: DomainError) -> DomainError {
 async fn one(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     space: Uuid,
     org: Uuid,
     wish: &AppManifest,
@@ -136,7 +136,12 @@ async fn one(
 }
 
 /// Binds a service instance, unless the app is bound to it already.
-async fn bind(tx: &mut PgConnection, actor: &Party, app: &AppRow, service: &ServiceManifest) -> DomainResult<()> {
+async fn bind(
+    tx: &mut PgConnection,
+    actor: &AuditSubject,
+    app: &AppRow,
+    service: &ServiceManifest,
+) -> DomainResult<()> {
     let missing = || DomainError::invalid(format!("Service instance '{}' not found", service.name));
     let found = instance_named_tx(tx, app.space_guid, &service.name).await?.ok_or_else(missing)?;
     let instance = instance_hold_tx(tx, found.guid).await?.ok_or_else(missing)?;
@@ -161,7 +166,7 @@ async fn bind(tx: &mut PgConnection, actor: &Party, app: &AppRow, service: &Serv
 async fn find_or_create(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     space: Uuid,
     wish: &AppManifest,
 ) -> DomainResult<AppRow> {

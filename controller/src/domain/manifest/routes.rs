@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{AppManifest, RouteManifest};
 use crate::context::Context;
 use crate::domain::app_protocol::AppProtocol;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::MetadataChange;
 use crate::domain::routes::{
     Mapping, add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx,
@@ -37,7 +37,7 @@ const ANIMALS: &[&str] =
 pub async fn apply(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     org: Uuid,
     wish: &AppManifest,
@@ -128,7 +128,7 @@ fn split<'a>(address: &str, domains: &'a [DomainRow]) -> Option<(&'a DomainRow, 
 /// For which app routes are made and mapped, and who asked for it.
 struct By<'a> {
     context: &'a Context,
-    actor: &'a Party,
+    actor: &'a AuditSubject,
     app: &'a AppRow,
     /// Of the app.
     org: Uuid,
@@ -136,7 +136,7 @@ struct By<'a> {
 
 impl By<'_> {
     fn event(&self, kind: &'static str, route: Uuid, url: &str) -> NewEvent {
-        NewEvent::new(kind, self.actor.clone(), Party::new("route", route, url))
+        NewEvent::new(kind, self.actor.clone(), AuditSubject::new("route", route, url))
             .in_space(self.app.space_guid, self.org)
             .with("manifest_triggered", true)
     }

@@ -10,7 +10,7 @@ use super::directory;
 use crate::domain::manifest::yaml;
 
 /// A manifest names dependencies by the hundred; more than this is none.
-const MOST_MANIFEST_BYTES: u64 = 4 << 20;
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,11 +47,11 @@ pub fn facts(path: &Path, most_entries: u64) -> Result<BuildpackFacts, Buildpack
     let mut text = String::new();
     let entry = archive.by_index(index).map_err(|error| unreadable(&error))?;
     entry
-        .take(MOST_MANIFEST_BYTES + 1)
+        .take(MAX_MANIFEST_BYTES + 1)
         .read_to_string(&mut text)
         .map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
-    if text.len() as u64 > MOST_MANIFEST_BYTES {
-        return Err(BuildpackArchiveError::Manifest(format!("it has more than {MOST_MANIFEST_BYTES} bytes")));
+    if text.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(BuildpackArchiveError::Manifest(format!("it has more than {MAX_MANIFEST_BYTES} bytes")));
     }
     let manifest = yaml::parse(&text).map_err(|error| BuildpackArchiveError::Manifest(error.to_string()))?;
     let stack = manifest.get("stack").and_then(Value::as_str).filter(|stack| !stack.is_empty());

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile, Remembered, Scratch};
 use crate::blobs::{BlobDigest, BlobError, storing};
 use crate::context::Context;
-use crate::domain::audit::Party;
+use crate::domain::audit::AuditSubject;
 use crate::domain::lifecycle::record;
 use crate::domain::{DomainError, DomainResult, stored};
 use crate::store::apps::app_lock_tx;
@@ -69,7 +69,7 @@ pub fn already_uploaded() -> DomainError {
 /// [`DomainError::Invalid`] naming the entry or figure; `CF-PackageBitsAlreadyUploaded`; our own faults.
 pub async fn finish(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     package: &PackageRow,
     received: Received,
 ) -> DomainResult<PackageRow> {

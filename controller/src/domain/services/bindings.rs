@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::operation::{Answer, Kind, LastOperation, State};
 use super::{instances, require_user_provided, route_bindings};
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::open_object;
 use crate::domain::metadata::MetadataChange;
 use crate::domain::{DomainError, DomainResult};
@@ -79,14 +79,14 @@ pub fn credentials_of(
 pub async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     binding: &ServiceBindingRow,
     instance: &ServiceInstanceRow,
 ) -> DomainResult<()> {
     if binding.kind == "route" {
         return route_bindings::record(tx, kind, actor, binding, instance).await;
     }
-    let target = Party::new("service_binding", binding.guid, binding.name.clone().unwrap_or_default());
+    let target = AuditSubject::new("service_binding", binding.guid, binding.name.clone().unwrap_or_default());
     let mut event = NewEvent::new(kind, actor.clone(), target);
     if let Some(app) = binding.app_guid {
         let place = app_place_tx(tx, app).await?;
@@ -119,7 +119,7 @@ fn check_name(name: &str) -> DomainResult<()> {
 /// [`DomainError::Invalid`] with the texts that clients know (`The app is already bound to the service instance`).
 pub async fn bind_tx(
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     app: &AppRow,
     instance: &ServiceInstanceRow,
     wish: BindingWish,
@@ -198,7 +198,7 @@ pub(super) fn made(instance: &ServiceInstanceRow) -> DomainResult<Value> {
 /// 404 when it is gone; [`DomainError::Invalid`] while an operation is under way.
 pub async fn unbind_tx(
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     binding: &ServiceBindingRow,
     instance: &ServiceInstanceRow,
 ) -> DomainResult<()> {

@@ -12,7 +12,7 @@ use super::operation::{Answer, Kind, LastOperation};
 use super::{bindings, require_user_provided, route_bindings, sharing};
 use crate::context::Context;
 use crate::domain::apps::merge;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::{open_object, seal_object};
 use crate::domain::metadata::MetadataChange;
 use crate::domain::names::{check_length, check_name};
@@ -64,9 +64,9 @@ pub fn credentials_of(context: &Context, row: &ServiceInstanceRow) -> DomainResu
 
 /// An instance as target of an event.
 #[must_use]
-pub fn party(row: &ServiceInstanceRow) -> Party {
+pub fn audit_subject(row: &ServiceInstanceRow) -> AuditSubject {
     let kind = if row.is_user_provided() { "user_provided_service_instance" } else { "service_instance" };
-    Party::new(kind, row.guid, &row.name)
+    AuditSubject::new(kind, row.guid, &row.name)
 }
 
 impl InstanceWish {
@@ -152,7 +152,7 @@ async fn refuse_clash(tx: &mut PgConnection, space: Uuid, name: &str, own: Uuid)
 /// [`DomainError::Invalid`] naming what is wrong.
 pub async fn create(
     context: &Context,
-    actor: &Party,
+    actor: &AuditSubject,
     space: Uuid,
     org: Uuid,
     mut wish: InstanceWish,
@@ -184,7 +184,7 @@ pub async fn create(
         metadata: &wish.metadata,
     };
     let row = instance_insert_tx(&mut tx, &new).await.map_err(refuse("service_instance_name_key", || taken(&name)))?;
-    let event = NewEvent::new("audit.user_provided_service_instance.create", actor.clone(), party(&row))
+    let event = NewEvent::new("audit.user_provided_service_instance.create", actor.clone(), audit_subject(&row))
         .in_space(space, org)
         .with_request(request);
     event_record_tx(&mut tx, &event).await?;
@@ -208,7 +208,7 @@ pub struct Changed {
 pub async fn update_tx(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     org: Uuid,
     guid: Uuid,
     mut wish: InstanceWish,
@@ -220,7 +220,7 @@ pub async fn update_tx(
     let now = Utc::now();
     let operation = LastOperation::begin(&row.last_operation, Kind::Update, &row.name, now)?
         .answered(Answer::Done(Some("Operation succeeded".to_owned())), now);
-    let target = party(&row);
+    let target = audit_subject(&row);
     let drain_before = row.syslog_drain_url.clone();
     let route_service_before = row.route_service_url.clone();
     if let Some(name) = wish.name {
@@ -265,7 +265,7 @@ pub async fn update_tx(
 /// 404 when it is gone; 409 while another operation is under way.
 pub async fn delete_tx(
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     org: Uuid,
     guid: Uuid,
 ) -> DomainResult<Vec<(ChangeKind, Uuid)>> {
@@ -288,7 +288,7 @@ pub async fn delete_tx(
         sharing::record(tx, "audit.service_instance.unshare", actor, &row, org, &[space]).await?;
     }
     instance_delete_tx(tx, guid).await?;
-    let event = NewEvent::new("audit.user_provided_service_instance.delete", actor.clone(), party(&row))
+    let event = NewEvent::new("audit.user_provided_service_instance.delete", actor.clone(), audit_subject(&row))
         .in_space(row.space_guid, org);
     event_record_tx(tx, &event).await?;
     Ok(changes)

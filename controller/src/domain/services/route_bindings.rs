@@ -10,7 +10,7 @@ use super::bindings::{credentials_place, made};
 use super::operation::LastOperation;
 use super::require_user_provided;
 use crate::context::Context;
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::MetadataChange;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::constraints::refuse;
@@ -32,11 +32,11 @@ const ONE_SERVICE: &str = "A route may only be bound to a single service instanc
 pub(super) async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     binding: &ServiceBindingRow,
     instance: &ServiceInstanceRow,
 ) -> DomainResult<()> {
-    let mut event = NewEvent::new(kind, actor.clone(), Party::new("service_route_binding", binding.guid, ""));
+    let mut event = NewEvent::new(kind, actor.clone(), AuditSubject::new("service_route_binding", binding.guid, ""));
     if let Some(org) = space_org_tx(tx, instance.space_guid).await? {
         event = event.in_space(instance.space_guid, org);
     }
@@ -52,7 +52,7 @@ pub(super) async fn record(
 pub async fn bind_tx(
     context: &Context,
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     route: &RouteRow,
     instance: &ServiceInstanceRow,
     metadata: &MetadataChange,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::bindings;
 use super::operation::{Kind, LastOperation, State};
-use crate::domain::audit::{NewEvent, Party};
+use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::change_log::ChangeKind;
 use crate::store::events::event_record_tx;
@@ -33,13 +33,14 @@ pub struct Target {
 pub async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
-    actor: &Party,
+    actor: &AuditSubject,
     instance: &ServiceInstanceRow,
     org: Uuid,
     spaces: &[Uuid],
 ) -> DomainResult<()> {
-    let mut event = NewEvent::new(kind, actor.clone(), Party::new("service_instance", instance.guid, &instance.name))
-        .in_space(instance.space_guid, org);
+    let mut event =
+        NewEvent::new(kind, actor.clone(), AuditSubject::new("service_instance", instance.guid, &instance.name))
+            .in_space(instance.space_guid, org);
     event = match (kind, spaces) {
         ("audit.service_instance.unshare", [space]) => event.with("target_space_guid", space.to_string()),
         _ => event.with("target_space_guids", json!(spaces)),
@@ -54,7 +55,7 @@ pub async fn record(
 /// [`DomainError::Invalid`] with the texts that clients know; 404 when it is gone.
 pub async fn share_tx(
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     org: Uuid,
     instance: Uuid,
     targets: &[Target],
@@ -116,7 +117,7 @@ pub async fn share_tx(
 /// 404 when the instance is gone.
 pub async fn unshare_tx(
     tx: &mut PgConnection,
-    actor: &Party,
+    actor: &AuditSubject,
     org: Uuid,
     instance: Uuid,
     space: Uuid,

@@ -15,7 +15,7 @@ const CRASH_EVENTS: Uuid = Uuid::from_u128(0x5a1f_0c3e_7d52_4b1a_9c40_73a5_91d2_
 const APP_CRASH: &str = "app.crash";
 
 /// An event to be written, about an assignment as one cell has it.
-pub(super) struct Told {
+pub(super) struct EventRow {
     guid: Uuid,
     kind: &'static str,
     assignment: AssignmentId,
@@ -23,7 +23,7 @@ pub(super) struct Told {
     data: Value,
 }
 
-impl Told {
+impl EventRow {
     /// An instance takes traffic now, or does not any more. Written by whoever sees the change in its row, once.
     pub(super) fn readiness(cell: CellId, assignment: AssignmentId, ready: bool) -> Self {
         let kind = if ready { "audit.app.process.ready" } else { "audit.app.process.not-ready" };
@@ -52,16 +52,16 @@ impl Told {
 }
 
 /// The crashes in these batches: each is told of the app and of its process.
-pub(super) fn crashes(batches: &[&CellBatch]) -> Vec<Told> {
+pub(super) fn crashes(batches: &[&CellBatch]) -> Vec<EventRow> {
     let crashed =
         batches.iter().flat_map(|batch| batch.rows.iter().filter(|row| row.crash_event).map(|row| (batch.cell, row)));
     crashed
-        .flat_map(|(cell, row)| ["audit.app.process.crash", APP_CRASH].map(|kind| Told::crash(kind, cell, row)))
+        .flat_map(|(cell, row)| ["audit.app.process.crash", APP_CRASH].map(|kind| EventRow::crash(kind, cell, row)))
         .collect()
 }
 
 /// Writes events about instances; those of assignments that the cell does not have, or whose app is gone, are left out.
-pub(super) async fn write(tx: &mut Transaction<'_, Postgres>, told: &[Told]) -> Result<()> {
+pub(super) async fn write(tx: &mut Transaction<'_, Postgres>, told: &[EventRow]) -> Result<()> {
     if told.is_empty() {
         return Ok(());
     }

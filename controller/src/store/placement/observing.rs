@@ -225,7 +225,7 @@ fn changes(before: &[Before], latest: &Latest<'_>) -> (Vec<(ChangeKind, Uuid)>, 
 
 /// Instances that began or ceased to take traffic while they run. One whose check of health failed is about to end, which
 /// its crash tells.
-fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::Told> {
+fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::EventRow> {
     let after: BTreeMap<Uuid, (CellId, &ObservationRow)> =
         latest.iter().map(|((cell, id), (_, row))| (id.0, (*cell, *row))).collect();
     let turned = |old: &Before| {
@@ -233,7 +233,7 @@ fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::Told> {
         let ready = new.state == Observed::Running && new.ready;
         let turned = (old.observed == Observed::Running.as_str() && old.ready) != ready;
         let goes_on = ready || (new.state == Observed::Running && new.reason.is_empty());
-        (old.lrp && turned && goes_on).then(|| events::Told::readiness(*cell, new.assignment, ready))
+        (old.lrp && turned && goes_on).then(|| events::EventRow::readiness(*cell, new.assignment, ready))
     };
     before.iter().filter_map(turned).collect()
 }

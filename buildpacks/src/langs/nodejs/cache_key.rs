@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::{LOCKS, package_script};
 use crate::contract::CatalogueLayer;
+use crate::dependency_cache::{CacheInputs, DependencyCache, Seen, digest_of};
 use crate::errors::Problem;
-use crate::kept::{Facts, Kept, Seen, digest_of};
 use crate::langs::Workspace;
 use crate::source::Source;
 
@@ -48,7 +48,7 @@ pub(super) fn kept<'w>(
     package: &Value,
     node: &CatalogueLayer,
     arguments: &[&str],
-) -> Result<Kept<'w>, String> {
+) -> Result<DependencyCache<'w>, String> {
     if let Some(script) = SCRIPTS.iter().find(|script| package_script(package, script).is_some()) {
         return Err(format!("package.json has the script {script:?}, which belongs to an installation"));
     }
@@ -81,7 +81,7 @@ pub(super) fn kept<'w>(
     // `${NAME}` in .npmrc is a variable's value.
     let expands = source.read(".npmrc").is_some_and(|text| text.contains("${"));
     let seen = if scripts || expands { Seen::All } else { Seen::Prefixes(&VARIABLES) };
-    Ok(Kept {
+    Ok(DependencyCache {
         cache: &work.cache,
         facts,
         variables: work.variables(seen),
@@ -133,7 +133,7 @@ fn parts(package: &Value) -> String {
 }
 
 /// In words, what is the same when nothing differs.
-pub(super) fn same(facts: &Facts) -> String {
+pub(super) fn same(facts: &CacheInputs) -> String {
     format!("Dependencies, lock file, {} {} and stack are what they were.", facts.language, facts.version)
 }
 

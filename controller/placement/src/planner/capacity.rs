@@ -16,7 +16,7 @@ pub(super) struct Need<'a> {
 }
 
 /// Free capacity of all cells, and where instances of each group are.
-pub(super) struct Room<'a> {
+pub(super) struct Capacity<'a> {
     cells: BTreeMap<CellId, Free<'a>>,
     /// Primaries of a group per cell.
     spread: BTreeMap<Uuid, BTreeMap<CellId, u32>>,
@@ -33,7 +33,7 @@ struct Free<'a> {
     slots: SlotUse,
 }
 
-impl<'a> Room<'a> {
+impl<'a> Capacity<'a> {
     pub(super) fn new(input: &'a Snapshot, overcommit: Overcommit) -> Self {
         let percent = |mb: u64, percent: u64| mb.saturating_mul(percent) / 100;
         let mut cells: BTreeMap<CellId, Free<'a>> = input

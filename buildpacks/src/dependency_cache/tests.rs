@@ -22,8 +22,8 @@ impl World {
         self.directory.path().join(path)
     }
 
-    fn kept<'a>(&self, cache: &'a Path, lock: &str) -> Kept<'a> {
-        let facts = Facts {
+    fn kept<'a>(&self, cache: &'a Path, lock: &str) -> DependencyCache<'a> {
+        let facts = CacheInputs {
             app: "app-1".into(),
             stack: "debian12".into(),
             language: "Node.js".into(),
@@ -33,7 +33,7 @@ impl World {
             place: "/home/vcap/app/node_modules".into(),
             inputs: BTreeMap::from([("package-lock.json".to_owned(), lock.to_owned())]),
         };
-        Kept {
+        DependencyCache {
             cache,
             facts,
             variables: Variables::of([(OsStr::new("A"), OsStr::new("1"))], Seen::All, Path::new("/")),
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Installs something and keeps it.
-    fn install(&self, kept: &Kept<'_>) {
+    fn install(&self, kept: &DependencyCache<'_>) {
         let tree = self.at("app/node_modules");
         fs::create_dir_all(tree.join(".bin")).unwrap();
         fs::create_dir_all(tree.join("express/empty")).unwrap();
@@ -139,7 +139,7 @@ fn tar(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
 }
 
 /// A cache in which the record speaks of exactly this archive.
-fn forge(world: &World, kept: &Kept<'_>, archive: &[u8], unpacked: u64) {
+fn forge(world: &World, kept: &DependencyCache<'_>, archive: &[u8], unpacked: u64) {
     world.install(kept);
     let record = world.at("cache").join(RECORD);
     let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();

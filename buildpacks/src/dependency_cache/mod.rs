@@ -2,7 +2,7 @@
 //!
 //! Installing is most of a build's time, and of an unchanged app it makes what was there before. So a build leaves the
 //! tree that its package manager made in the buildpack's part of the cache, with a record of everything it followed from;
-//! the next one compares ([`Facts`], [`Variables`]) and takes the tree, or says what differs and installs.
+//! the next one compares ([`CacheInputs`], [`Variables`]) and takes the tree, or says what differs and installs.
 //!
 //! The cache is written by whatever ran in the app's last build, and it travels. So nothing of it is believed: the record is
 //! read bounded and without following links, the archive must have the record's digest, is unpacked with every check that
@@ -10,7 +10,7 @@
 //! wrong with it is told, and the build goes on as if there were none. What an app's own build forges in the app's own cache
 //! harms that app alone: a cache belongs to one app, which the record says too.
 
-mod facts;
+mod inputs;
 mod trace;
 mod variables;
 
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use slipway_layers::digest::HashingWriter;
 use slipway_layers::{Digest, Limits, LinkPolicy, Owners, PackOptions, Times, pack, unpack_open};
 
-pub use facts::Facts;
+pub use inputs::CacheInputs;
 pub use trace::Trace;
 pub use variables::{Seen, Variables};
 
@@ -32,9 +32,9 @@ const VERSION: u32 = 1;
 const RECORD: &str = "installed.json";
 const ARCHIVE: &str = "installed.tar.zst";
 /// A record lists a handful of files; more is an attack.
-const MOST_RECORD: u64 = 1 << 20;
+const MAX_RECORD: u64 = 1 << 20;
 /// A larger tree costs more to move with every build than an installation from the package manager's cache.
-const MOST_TREE: u64 = 1 << 30;
+const MAX_TREE: u64 = 1 << 30;
 /// As in the droplet, where the tree ends up: nothing is lost that would not be lost there.
 const OWNER: Owners = Owners::Fixed(2000, 2000);
 const TIME: Times = Times::Fixed(315_532_800);
@@ -43,7 +43,7 @@ const TIME: Times = Times::Fixed(315_532_800);
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
-    facts: Facts,
+    facts: CacheInputs,
     variables: variables::Sealed,
     /// `None`: the installation made nothing, because there are no dependencies.
     tree: Option<Tree>,
@@ -70,11 +70,11 @@ pub enum Found {
 
 /// One tree and what it follows from.
 #[derive(Debug)]
-pub struct Kept<'a> {
+pub struct DependencyCache<'a> {
     /// The buildpack's part of the cache.
     pub cache: &'a Path,
     /// What the installation follows from.
-    pub facts: Facts,
+    pub facts: CacheInputs,
     /// The variables that it sees.
     pub variables: Variables,
     /// Where the tree belongs.
@@ -85,7 +85,7 @@ pub struct Kept<'a> {
     pub max_entries: u64,
 }
 
-impl Kept<'_> {
+impl DependencyCache<'_> {
     /// Puts the tree of the last build into its place, when everything is the same.
     #[must_use]
     pub fn restore(&self) -> Found {
@@ -102,8 +102,8 @@ impl Kept<'_> {
     fn try_restore(&self, path: &Path) -> Result<(), String> {
         let unreadable = |error: &dyn std::fmt::Display| format!("its record cannot be read ({error})");
         let mut text = Vec::new();
-        let file = open(path, MOST_RECORD).map_err(|error| unreadable(&error))?;
-        file.take(MOST_RECORD).read_to_end(&mut text).map_err(|error| unreadable(&error))?;
+        let file = open(path, MAX_RECORD).map_err(|error| unreadable(&error))?;
+        file.take(MAX_RECORD).read_to_end(&mut text).map_err(|error| unreadable(&error))?;
         // First the version alone: the rest of another one may have another form.
         let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
         if value.get("version").and_then(serde_json::Value::as_u64) != Some(VERSION.into()) {
@@ -136,14 +136,14 @@ impl Kept<'_> {
     /// The tree in a directory beside its place.
     fn unpack(&self, tree: &Tree) -> Result<PathBuf, String> {
         let unreadable = |error: io::Error| format!("its archive cannot be read ({error})");
-        let mut file = open(&self.cache.join(ARCHIVE), MOST_TREE).map_err(unreadable)?;
+        let mut file = open(&self.cache.join(ARCHIVE), MAX_TREE).map_err(unreadable)?;
         let mut hash = HashingWriter::new(io::sink());
         io::copy(&mut file, &mut hash).and_then(|_| file.rewind()).map_err(unreadable)?;
         let (_, digest, _) = hash.finish();
         if digest.to_string() != tree.sha256 {
             return Err("its archive is damaged: it is not the one that the record speaks of".into());
         }
-        let limits = Limits { max_bytes: tree.unpacked.min(MOST_TREE), max_entries: self.max_entries };
+        let limits = Limits { max_bytes: tree.unpacked.min(MAX_TREE), max_entries: self.max_entries };
         let part = self.beside().map_err(|error| format!("there is no place to unpack it ({error})"))?;
         match unpack_open(file, &part, limits, LinkPolicy::Inside) {
             Ok(_) => Ok(part),
@@ -194,7 +194,7 @@ impl Kept<'_> {
                 take: &take,
                 // A tree that would come back without them is another tree.
                 skip_special: false,
-                max_bytes: MOST_TREE,
+                max_bytes: MAX_TREE,
                 durable: false,
             };
             if !fs::symlink_metadata(&self.place).is_ok_and(|place| place.is_dir()) {

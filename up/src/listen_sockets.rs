@@ -18,7 +18,7 @@ use tokio::process::Command;
 
 /// The router has a socket of an address for each core, and shares them out when there are more cores than sockets. With
 /// four addresses, their numbers stay far below the usual limit of 1024.
-const MOST_FOR_AN_ADDRESS: usize = 64;
+const MAX_PER_ADDRESS: usize = 64;
 
 /// A socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,18 +31,18 @@ pub(crate) struct DoorError {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Doors {
+pub(crate) struct ListenSockets {
     addresses: Vec<(&'static str, SocketAddr)>,
     for_each: usize,
     open: Vec<(&'static str, OwnedFd)>,
 }
 
-impl Doors {
+impl ListenSockets {
     /// Those of this router; closed.
     pub(crate) fn of(config: &RouterConfig) -> Self {
         let named = |name, addresses: &[SocketAddr]| addresses.iter().map(|one| (name, *one)).collect::<Vec<_>>();
         let addresses = [named("http", &config.http_listen), named("https", &config.https_listen)].concat();
-        Self { addresses, for_each: config.core_count().min(MOST_FOR_AN_ADDRESS), open: Vec::new() }
+        Self { addresses, for_each: config.core_count().min(MAX_PER_ADDRESS), open: Vec::new() }
     }
 
     /// Opens them, unless they are open.
@@ -109,13 +109,13 @@ mod tests {
     use super::*;
 
     /// A free port of an address of the test's own: nobody takes it before it is used.
-    fn doors(test: u8, count: usize) -> Doors {
+    fn listen_sockets(test: u8, count: usize) -> ListenSockets {
         let (address, _probe) = sockets::bind((Ipv4Addr::new(127, 77, 0, test), 0).into(), 1).expect("a port");
-        Doors { addresses: vec![("http", address)], for_each: count, open: Vec::new() }
+        ListenSockets { addresses: vec![("http", address)], for_each: count, open: Vec::new() }
     }
 
     /// What a child of this command has open that is a socket, and its variables.
-    async fn child_of(doors: Option<&Doors>) -> String {
+    async fn child_of(listen_sockets: Option<&ListenSockets>) -> String {
         let mut command = Command::new("/bin/sh");
         command.args([
             "-c",
@@ -123,8 +123,8 @@ mod tests {
              echo $SLIPWAY_LISTEN_NUMBERS | tr : '\\n' | while read n; do readlink /proc/self/fd/$n; done | grep -c ^socket",
         ]);
         command.env("LISTEN_PID", "1").env("LISTEN_FDS", "9").stdin(Stdio::null());
-        if let Some(doors) = doors {
-            doors.pass_to(&mut command);
+        if let Some(listen_sockets) = listen_sockets {
+            listen_sockets.pass_to(&mut command);
         }
         let output = command.output().await.expect("a shell");
         String::from_utf8(output.stdout).expect("text")
@@ -132,34 +132,34 @@ mod tests {
 
     #[tokio::test]
     async fn the_router_alone_gets_the_sockets() {
-        let mut doors = doors(1, 3);
-        doors.open().expect("open");
-        assert_eq!(child_of(Some(&doors)).await, "3\nnone 3 http:http:http\n3\n");
+        let mut listen_sockets = listen_sockets(1, 3);
+        listen_sockets.open().expect("open");
+        assert_eq!(child_of(Some(&listen_sockets)).await, "3\nnone 3 http:http:http\n3\n");
         assert_eq!(child_of(None).await, "0\n1 9\n0\n", "another child, with what its parent had");
-        doors.close();
-        assert_eq!(child_of(Some(&doors)).await, "0\nnone\n0\n", "closed ones are not told of");
+        listen_sockets.close();
+        assert_eq!(child_of(Some(&listen_sockets)).await, "0\nnone\n0\n", "closed ones are not told of");
     }
 
     #[tokio::test]
     async fn a_program_that_cannot_be_started_is_told() {
-        let mut doors = doors(2, 40);
-        doors.open().expect("open");
+        let mut listen_sockets = listen_sockets(2, 40);
+        listen_sockets.open().expect("open");
         let mut command = Command::new("/nonexistent/program");
-        doors.pass_to(&mut command);
+        listen_sockets.pass_to(&mut command);
         let error = command.spawn().expect_err("there is no such program");
         assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     }
 
     #[tokio::test]
     async fn who_comes_while_nobody_accepts_waits_and_is_refused_once_closed() {
-        let mut doors = doors(3, 2);
-        doors.open().expect("open");
-        doors.open().expect("open already");
-        assert_eq!(doors.open.len(), 2);
-        let address = doors.addresses[0].1;
+        let mut listen_sockets = listen_sockets(3, 2);
+        listen_sockets.open().expect("open");
+        listen_sockets.open().expect("open already");
+        assert_eq!(listen_sockets.open.len(), 2);
+        let address = listen_sockets.addresses[0].1;
         let mut waiting = TcpStream::connect(address).expect("not refused");
         waiting.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("written");
-        doors.close();
+        listen_sockets.close();
         let mut answer = Vec::new();
         let error = waiting.read_to_end(&mut answer).expect_err("told that nobody will come");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -172,7 +172,7 @@ mod tests {
         })
         .await;
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-        doors.open().expect("open again");
+        listen_sockets.open().expect("open again");
         TcpStream::connect(address).expect("not refused");
     }
 
@@ -180,10 +180,10 @@ mod tests {
     fn an_address_that_somebody_else_has_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let address = taken.local_addr().expect("address");
-        let mut doors = doors(4, 1);
-        doors.addresses.push(("https", address));
-        let error = doors.open().expect_err("it is taken");
+        let mut listen_sockets = listen_sockets(4, 1);
+        listen_sockets.addresses.push(("https", address));
+        let error = listen_sockets.open().expect_err("it is taken");
         assert!(error.to_string().contains(&address.to_string()), "{error}");
-        assert!(doors.open.is_empty(), "half of them would leave clients of one port waiting");
+        assert!(listen_sockets.open.is_empty(), "half of them would leave clients of one port waiting");
     }
 }

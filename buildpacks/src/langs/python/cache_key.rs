@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{INSTALL, REQUIREMENTS, VENDOR, requirements};
 use crate::contract::CatalogueLayer;
+use crate::dependency_cache::{DependencyCache, Found, Seen, digest_of, remove};
 use crate::errors::Problem;
-use crate::kept::{Found, Kept, Seen, digest_of, remove};
 use crate::langs::Workspace;
 use crate::source::Source;
 
@@ -24,7 +24,7 @@ const LEADING_AWAY: [&str; 9] = [
 
 /// The environment as something that may be kept.
 pub(super) struct Follows<'w> {
-    pub(super) kept: Kept<'w>,
+    pub(super) kept: DependencyCache<'w>,
     /// See [`requirements::Requirements::pinned`].
     pub(super) pinned: bool,
     /// Links of the environment to the runtime: made anew, so that the cache has no say in which Python runs.
@@ -58,7 +58,7 @@ pub(super) fn kept<'w>(
     }
     let links = ["python".to_owned(), "python3".to_owned(), format!("python{line}")];
     Ok(Follows {
-        kept: Kept {
+        kept: DependencyCache {
             cache: &work.cache,
             facts,
             // A package without a wheel runs its own code to be built; which has one is known only afterwards.

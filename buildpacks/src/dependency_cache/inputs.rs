@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// See the module. A field more is a difference more: [`Facts::difference`] names them all, or does not compile.
+/// See the module. A field more is a difference more: [`CacheInputs::difference`] names them all, or does not compile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Facts {
+pub struct CacheInputs {
     /// Guid of the app, from `VCAP_APPLICATION`; empty when there is none. A cache belongs to one app.
     pub app: String,
     /// Name of the stack.
@@ -27,7 +27,7 @@ pub struct Facts {
     pub inputs: BTreeMap<String, String>,
 }
 
-impl Facts {
+impl CacheInputs {
     /// The first difference to `old`, for people.
     pub(super) fn difference(&self, old: &Self) -> Option<String> {
         let Self { app, stack, language, version, layer, arguments, place, inputs } = self;
@@ -70,8 +70,8 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> CacheInputs {
+        CacheInputs {
             app: "a".into(),
             stack: "debian12".into(),
             language: "Node.js".into(),
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn each_difference_is_named() {
         assert_eq!(facts().difference(&facts()), None);
-        type Change = fn(&mut Facts);
+        type Change = fn(&mut CacheInputs);
         let cases: [(Change, &str); 10] = [
             (|old| old.app = "b".into(), "another app"),
             (|old| old.stack = "cflinuxfs4".into(), "from cflinuxfs4 to debian12"),
