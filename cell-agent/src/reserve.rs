@@ -11,7 +11,7 @@ const FILES_SHARE: u64 = 20;
 
 /// What may still be taken of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct FreeSpace {
     /// Bytes.
     pub(crate) bytes: u64,
     /// Files and directories; none where the disk makes room for them as they come.
@@ -19,7 +19,7 @@ pub(crate) struct Room {
 }
 
 /// What the disk of a path has, less the reserve.
-pub(crate) fn room(path: &Path) -> std::io::Result<Room> {
+pub(crate) fn room(path: &Path) -> std::io::Result<FreeSpace> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     #[allow(clippy::useless_conversion, reason = "the width of these fields differs between targets")]
     let (block, free, all, files_free, files) = (
@@ -32,9 +32,9 @@ pub(crate) fn room(path: &Path) -> std::io::Result<Room> {
     Ok(less_reserve(free.saturating_mul(block), all.saturating_mul(block), files_free, files))
 }
 
-fn less_reserve(free: u64, all: u64, files_free: u64, files: u64) -> Room {
+fn less_reserve(free: u64, all: u64, files_free: u64, files: u64) -> FreeSpace {
     let reserve = (all / 100).clamp(LEAST_BYTES, MAX_BYTES);
-    Room {
+    FreeSpace {
         bytes: free.saturating_sub(reserve),
         files: (files > 0).then(|| files_free.saturating_sub(files / FILES_SHARE)),
     }
@@ -47,11 +47,11 @@ mod tests {
     #[test]
     fn a_reserve_stays_of_bytes_and_files() {
         let small = less_reserve(100 << 20, 200 << 20, 50, 1000);
-        assert_eq!(small, Room { bytes: 36 << 20, files: Some(0) });
+        assert_eq!(small, FreeSpace { bytes: 36 << 20, files: Some(0) });
         let large = less_reserve(500 << 30, 1 << 40, 900, 1000);
-        assert_eq!(large, Room { bytes: 499 << 30, files: Some(850) });
+        assert_eq!(large, FreeSpace { bytes: 499 << 30, files: Some(850) });
         let growing = less_reserve(2 << 30, 10 << 30, 0, 0);
         assert_eq!(growing.files, None, "btrfs makes them as they come");
-        assert_eq!(less_reserve(1, 1 << 30, 0, 10), Room { bytes: 0, files: Some(0) });
+        assert_eq!(less_reserve(1, 1 << 30, 0, 10), FreeSpace { bytes: 0, files: Some(0) });
     }
 }

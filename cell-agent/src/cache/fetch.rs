@@ -10,7 +10,7 @@ use slipway_layers::{ArchiveError, Digest, Limits, unpack_droplet as unpack};
 
 use super::CacheError;
 use crate::controllers::{CallError, Controllers};
-use crate::reserve::{self, Room};
+use crate::reserve::{self, FreeSpace};
 
 /// The `vcap` of every stack.
 const VCAP: u32 = 2000;
@@ -114,7 +114,7 @@ async fn write(
 }
 
 /// What the disk has, less the host's reserve.
-pub(super) fn room(path: &Path) -> Result<Room, CacheError> {
+pub(super) fn room(path: &Path) -> Result<FreeSpace, CacheError> {
     reserve::room(path).map_err(|source| CacheError::Io { path: path.to_owned(), source })
 }
 

@@ -13,7 +13,7 @@ use slipway_layers::{ArchiveError, Digest, Limits, MAX_DROPLET_ENTRIES, StoreErr
 use slipway_protocol::v1::{self, Refusal};
 
 use crate::controllers::{CallError, Controllers};
-use crate::reserve::Room;
+use crate::reserve::FreeSpace;
 pub use index::{Hold, Lease};
 use index::{Index, Key, Kind};
 
@@ -253,7 +253,7 @@ impl Cache {
     /// Makes room, or says with figures that there is none.
     async fn room(&self, what: &str, need: u64) -> Result<(), CacheError> {
         self.shrink(need).await?;
-        let fits = |room: &Room| need <= room.bytes && room.files != Some(0);
+        let fits = |room: &FreeSpace| need <= room.bytes && room.files != Some(0);
         if fits(&fetch::room(&self.root)?) {
             return Ok(());
         }

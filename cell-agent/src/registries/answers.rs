@@ -17,7 +17,7 @@ use super::fault::Fault;
 use super::fetch::{Fetcher, Found, Progress};
 use super::guests::{Guest, Share};
 use super::paths::mark;
-use super::store::{Draft, Kept};
+use super::store::{CachedFile, Draft};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -102,7 +102,7 @@ fn available(progress: &mut watch::Receiver<Progress>, guest: &Guest) -> io::Res
 }
 
 /// What an answer made of this is known by: `form` is what else it depends on.
-pub(super) fn tag_of(kept: &Kept, form: &str) -> HeaderValue {
+pub(super) fn tag_of(kept: &CachedFile, form: &str) -> HeaderValue {
     let tag = format!("\"{}\"", mark(&format!("{} {form}", kept.label.digests.sha256)));
     HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }

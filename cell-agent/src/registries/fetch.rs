@@ -11,12 +11,12 @@ use hyper::StatusCode;
 use reqwest::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::asked::Asked;
 use super::digests::Hasher;
 use super::fault::Fault;
+use super::freshness::Freshness;
 use super::guests::{Guest, Share};
 use super::order::Order;
-use super::store::{Draft, Kept, Label, Store, content};
+use super::store::{CachedFile, Draft, Label, Store, content};
 use super::upstream::{Upstream, etag_of, is_coded};
 
 /// Fetches of all builds at a time.
@@ -36,14 +36,14 @@ const READING: usize = 2;
 pub(super) enum Progress {
     Begun,
     Growing { file: Arc<File>, written: u64, length: Option<u64> },
-    Done(Arc<Kept>),
+    Done(Arc<CachedFile>),
     Failed(Fault),
 }
 
 /// Something that a build gets: whole, or as it comes.
 #[derive(Debug)]
 pub(super) enum Found {
-    Whole(Arc<Kept>),
+    Whole(Arc<CachedFile>),
     Growing { file: Arc<File>, length: Option<u64>, progress: watch::Receiver<Progress> },
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Fetcher {
     flights: Mutex<HashMap<String, watch::Receiver<Progress>>>,
     turns: Arc<Semaphore>,
     longest: Duration,
-    asked: Asked,
+    freshness: Freshness,
     reading: Semaphore,
 }
 
@@ -69,13 +69,13 @@ impl Fetcher {
             flights: Mutex::default(),
             turns: Arc::new(Semaphore::new(FETCHES)),
             longest: LONGEST,
-            asked: Asked::default(),
+            freshness: Freshness::default(),
             reading: Semaphore::new(READING),
         }
     }
 
     /// What is kept under a key, without asking anybody.
-    pub(super) fn kept(&self, key: &str) -> Option<Arc<Kept>> {
+    pub(super) fn kept(&self, key: &str) -> Option<Arc<CachedFile>> {
         self.store.get(key).map(Arc::new)
     }
 
@@ -89,14 +89,14 @@ impl Fetcher {
     }
 
     /// The document that is kept, unless it is in doubt.
-    pub(super) fn known(&self, document: &Order) -> Option<Arc<Kept>> {
-        if !self.offline && self.asked.is_doubted(document) { None } else { self.kept(&document.key) }
+    pub(super) fn known(&self, document: &Order) -> Option<Arc<CachedFile>> {
+        if !self.offline && self.freshness.is_doubted(document) { None } else { self.kept(&document.key) }
     }
 
     /// Those of a document's forms that are known, with the registry's last word first.
-    pub(super) fn newest(&self, forms: impl Iterator<Item = Order>) -> Vec<Arc<Kept>> {
+    pub(super) fn newest(&self, forms: impl Iterator<Item = Order>) -> Vec<Arc<CachedFile>> {
         let mut known: Vec<_> = forms.filter_map(|form| Some((self.known(&form)?, form))).collect();
-        known.sort_by_key(|(kept, form)| std::cmp::Reverse((self.asked.last(form), kept.label.fetched)));
+        known.sort_by_key(|(kept, form)| std::cmp::Reverse((self.freshness.last(form), kept.label.fetched)));
         known.into_iter().map(|(kept, _)| kept).collect()
     }
 
@@ -118,7 +118,7 @@ impl Fetcher {
     }
 
     /// The whole thing, fetched or asked for again when that is due.
-    pub(super) async fn whole(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Arc<Kept>, Fault> {
+    pub(super) async fn whole(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Arc<CachedFile>, Fault> {
         match self.find(order, guest).await? {
             Found::Whole(kept) => Ok(kept),
             Found::Growing { mut progress, .. } => {
@@ -157,10 +157,10 @@ impl Fetcher {
     }
 
     /// What is kept and need not be asked for again.
-    fn usable(&self, order: &Order) -> Option<Arc<Kept>> {
-        let is_good = |kept: &Kept| match &order.expected {
+    fn usable(&self, order: &Order) -> Option<Arc<CachedFile>> {
+        let is_good = |kept: &CachedFile| match &order.expected {
             Some(expected) => expected.is_of(&kept.label.digests),
-            None => order.is_document() && (self.offline || self.asked.is_fresh(order)),
+            None => order.is_document() && (self.offline || self.freshness.is_fresh(order)),
         };
         self.kept(&order.key).filter(|kept| is_good(kept))
     }
@@ -212,7 +212,7 @@ impl Fetcher {
         order: &Order,
         share: &Arc<Share>,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Arc<Kept>, Fault> {
+    ) -> Result<Arc<CachedFile>, Fault> {
         // Another one may have brought it between the look and the turn.
         if let Some(kept) = self.usable(order) {
             return Ok(kept);
@@ -226,7 +226,7 @@ impl Fetcher {
         match (fetched, before) {
             (Ok(kept), _) => {
                 if order.is_document() {
-                    self.asked.note(order);
+                    self.freshness.note(order);
                 }
                 Ok(kept)
             }
@@ -236,7 +236,7 @@ impl Fetcher {
                     fault = fault.text,
                     "builds get what was known before: its registry is away"
                 );
-                self.asked.note(order);
+                self.freshness.note(order);
                 Ok(before)
             }
             (Err(fault), _) => Err(fault),
@@ -247,9 +247,9 @@ impl Fetcher {
         &self,
         order: &Order,
         share: &Arc<Share>,
-        before: Option<&Arc<Kept>>,
+        before: Option<&Arc<CachedFile>>,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Arc<Kept>, Fault> {
+    ) -> Result<Arc<CachedFile>, Fault> {
         let etag = before.and_then(|kept| kept.label.etag.as_deref());
         let response = self.upstream.get(&order.registry, &order.url, order.accept, etag).await?;
         match (response.status(), before) {
@@ -266,7 +266,7 @@ impl Fetcher {
         share: &Arc<Share>,
         mut response: Response,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Kept, Fault> {
+    ) -> Result<CachedFile, Fault> {
         // Nothing may take the whole cache.
         let most = order.most.min(self.store.limit() / 2);
         let too_large = || {
@@ -325,7 +325,7 @@ impl Fetcher {
         }
         if let Some(expected) = order.expected.as_ref().filter(|expected| !expected.is_of(&label.digests)) {
             tracing::error!(order.url = %order.url, expected = expected.text(), "a registry sent something else than it says");
-            self.asked.doubt(order);
+            self.freshness.doubt(order);
             return Err(Fault::mismatch(&order.registry, &order.what, &expected.text()));
         }
         if let Some(check) = order.check {

@@ -2,19 +2,19 @@
 //! the operator names registries in a file, the agent asks them in its stead, adds the credential outside the sandbox, and keeps
 //! what it fetched, checked, for all builds of the cell.
 //!
-//! From the outside in: `server` (who may connect), `guests` (the builds that may), `paths` (what can be asked for at all), `desk`
+//! From the outside in: `server` (who may connect), `guests` (the builds that may), `paths` (what can be asked for at all), `handler`
 //! (what is answered) and `answers` (in which form), `npm`, `pypi` and `html` (documents and where they lead), `fetch` (once for
 //! all who ask), `store` (the disk), `upstream` (registries, redirects, credentials). `file` is the operator's file.
 
 mod answers;
-mod asked;
 mod credential;
-mod desk;
 mod digests;
 mod fault;
 mod fetch;
 mod file;
+mod freshness;
 mod guests;
+mod handler;
 mod html;
 mod npm;
 mod order;
@@ -34,11 +34,11 @@ use slipway_chassis::config::ConfigError;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use self::desk::Desk;
 use self::fetch::Fetcher;
 pub use self::file::{NpmPlaces, Place, RegistriesFile};
 pub use self::guests::Admission;
 use self::guests::Guests;
+use self::handler::RequestHandler;
 use self::npm::Npm;
 use self::pypi::Pypi;
 pub use self::server::Say;
@@ -46,7 +46,7 @@ use self::store::Store;
 use self::upstream::{Registry, Upstream};
 use crate::config::CellConfig;
 use crate::logs::Logs;
-use crate::staging::host_settings::{Doors, WayOut};
+use crate::staging::host_settings::{ProxyAddresses, WayOut};
 
 /// Where the cache is, below the state directory.
 const CACHE: &str = "registries";
@@ -90,7 +90,7 @@ pub enum RegistriesError {
 #[derive(Debug)]
 pub struct Registries {
     guests: Arc<Guests>,
-    doors: Doors,
+    proxy: ProxyAddresses,
 }
 
 /// What the proxy is made of.
@@ -153,7 +153,7 @@ impl Registries {
         let npm_registries = npm.iter().flat_map(|npm| npm.scopes.values().chain([&npm.usual]));
         let registries: Vec<_> = npm_registries.chain(pypi.iter().map(|pypi| &pypi.registry)).map(Arc::clone).collect();
         let upstream = Upstream::new(setup.way_out, &registries)?;
-        let doors = Doors {
+        let proxy = ProxyAddresses {
             host: *address.ip(),
             npm: npm.as_ref().map(|npm| npm.door.clone()),
             npm_scopes: npm.iter().flat_map(|npm| npm.scopes.keys().cloned()).collect(),
@@ -167,10 +167,10 @@ impl Registries {
             offline = file.offline,
             "builds reach registries by this cell"
         );
-        let desk = Arc::new(Desk::new(Fetcher::new(store, upstream, file.offline), npm, pypi));
+        let handler = Arc::new(RequestHandler::new(Fetcher::new(store, upstream, file.offline), npm, pypi));
         let guests = Arc::new(Guests::new(setup.say));
-        shutdown.spawn(server::serve(listener, Arc::clone(&guests), desk, shutdown.clone()));
-        Ok(Self { guests, doors })
+        shutdown.spawn(server::serve(listener, Arc::clone(&guests), handler, shutdown.clone()));
+        Ok(Self { guests, proxy })
     }
 
     /// Lets a build ask until the value is dropped.
@@ -187,8 +187,8 @@ impl Registries {
 
     /// What builds are told of it.
     #[must_use]
-    pub fn doors(&self) -> &Doors {
-        &self.doors
+    pub fn proxy(&self) -> &ProxyAddresses {
+        &self.proxy
     }
 }
 

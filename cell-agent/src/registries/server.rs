@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::answers::refusal;
-use super::desk::Desk;
 use super::fault::Fault;
 use super::guests::{Guest, Guests};
+use super::handler::RequestHandler;
 
 /// Connections of all builds.
 const CONNECTIONS: usize = 1024;
@@ -26,7 +26,12 @@ const HEAD: Duration = Duration::from_secs(60);
 pub type Say = Arc<dyn Fn(uuid::Uuid, &str) + Send + Sync>;
 
 /// Serves builds until shutdown.
-pub(super) async fn serve(listener: TcpListener, guests: Arc<Guests>, desk: Arc<Desk>, shutdown: Shutdown) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    guests: Arc<Guests>,
+    handler: Arc<RequestHandler>,
+    shutdown: Shutdown,
+) {
     let all = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -48,11 +53,11 @@ pub(super) async fn serve(listener: TcpListener, guests: Arc<Guests>, desk: Arc<
             guest.tell(&Fault::crowded());
             continue;
         };
-        let (desk, stop) = (Arc::clone(&desk), shutdown.clone());
+        let (handler, stop) = (Arc::clone(&handler), shutdown.clone());
         shutdown.spawn(async move {
             let _held = (own, one);
             tokio::select! {
-                () = converse(stream, &guest, &desk) => {}
+                () = converse(stream, &guest, &handler) => {}
                 () = guest.ended.cancelled() => {}
                 () = stop.requested() => {}
             }
@@ -69,9 +74,9 @@ fn admitted(guests: &Guests, peer: SocketAddr) -> Option<Arc<Guest>> {
     guest
 }
 
-async fn converse(stream: TcpStream, guest: &Arc<Guest>, desk: &Desk) {
+async fn converse(stream: TcpStream, guest: &Arc<Guest>, handler: &RequestHandler) {
     let service = service_fn(async |request| {
-        let answer = desk.answer(&request, guest).await.unwrap_or_else(|fault| {
+        let answer = handler.answer(&request, guest).await.unwrap_or_else(|fault| {
             guest.tell(&fault);
             refusal(&fault)
         });

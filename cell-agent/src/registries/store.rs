@@ -50,7 +50,7 @@ pub(super) struct Label {
 
 /// A file that is held open: it can be read also when it is dropped meanwhile.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct CachedFile {
     pub(super) file: Arc<File>,
     pub(super) label: Label,
     /// Of what is handed on and not kept: its room on the disk, for as long as somebody reads it.
@@ -159,7 +159,7 @@ impl Store {
     }
 
     /// What is kept under this key; it was used now.
-    pub(super) fn get(&self, key: &str) -> Option<Kept> {
+    pub(super) fn get(&self, key: &str) -> Option<CachedFile> {
         let name = name_of(key);
         if !self.lock().entries.contains_key(&name) {
             return None;
@@ -170,7 +170,7 @@ impl Store {
                 self.lock().touch(&name);
                 // For the order after a restart. That it was not noted costs a download later.
                 let _ = file.set_modified(SystemTime::now());
-                Some(Kept { file: Arc::new(file), label, _room: None })
+                Some(CachedFile { file: Arc::new(file), label, _room: None })
             }
             other => {
                 let error = other.err().map_or_else(|| "another key".to_owned(), |error| error.to_string());
@@ -331,7 +331,7 @@ impl Draft {
     }
 
     /// Makes it what is kept under the label's key.
-    pub(super) fn keep(mut self, label: Label) -> io::Result<Kept> {
+    pub(super) fn keep(mut self, label: Label) -> io::Result<CachedFile> {
         let text = serde_json::to_vec(&label)?;
         let mut tail = text.clone();
         tail.write_all(&u32::try_from(text.len()).map_err(io::Error::other)?.to_be_bytes())?;
@@ -345,12 +345,12 @@ impl Draft {
         file.persist(self.store.path(&name)).map_err(|error| error.error)?;
         inner.put(name, size_on_disk(self.written + tail.len() as u64));
         drop(inner);
-        Ok(Kept { file: self.shared(), label, _room: None })
+        Ok(CachedFile { file: self.shared(), label, _room: None })
     }
 
     /// Hands it on to those who wait for it, and to nobody who comes later.
-    pub(super) fn hand_on(self, label: Label) -> Kept {
-        Kept { file: self.shared(), label, _room: Some(self) }
+    pub(super) fn hand_on(self, label: Label) -> CachedFile {
+        CachedFile { file: self.shared(), label, _room: Some(self) }
     }
 }
 

@@ -8,19 +8,19 @@
 //! A secret that is a part of a path (`https://host/TOKEN/simple`) cannot be told from an address: who has one switches the
 //! settings off (`staging_uses_host_settings`).
 //!
-//! Where the operator has named registries in a file, builds are led to the cell's own proxy instead ([`Doors`]).
+//! Where the operator has named registries in a file, builds are led to the cell's own proxy instead ([`ProxyAddresses`]).
 
 mod address;
-mod doors;
 mod npm;
 mod pip;
+mod proxy_addresses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-pub use doors::{Doors, WayOut};
+pub use proxy_addresses::{ProxyAddresses, WayOut};
 
 /// Where the files are inside.
 pub const INSIDE: &str = "/etc/slipway/registry";
@@ -84,22 +84,22 @@ impl Host {
 impl HostSettings {
     /// Reads the settings of this host, and leads to the cell's proxy where there is one. What cannot be read is left out.
     #[must_use]
-    pub fn collect(doors: Option<&Doors>) -> Self {
-        Self::from_host(&Host::own(), doors)
+    pub fn collect(proxy: Option<&ProxyAddresses>) -> Self {
+        Self::from_host(&Host::own(), proxy)
     }
 
     /// The cell's proxy for registries and nothing of this host.
     #[must_use]
-    pub fn of_doors(doors: &Doors) -> Self {
-        Self::from_host(&Host::bare(), Some(doors))
+    pub fn of_proxy(proxy: &ProxyAddresses) -> Self {
+        Self::from_host(&Host::bare(), Some(proxy))
     }
 
-    fn from_host(host: &Host, doors: Option<&Doors>) -> Self {
+    fn from_host(host: &Host, proxy: Option<&ProxyAddresses>) -> Self {
         let mut settings = Self::default();
         let (mut pip, mut npm) = (pip::read(host), npm::read(host));
         let bundle = bundle(host, &pip, &npm);
-        if let Some(doors) = doors {
-            doors.open(&mut pip, &mut npm, host);
+        if let Some(proxy) = proxy {
+            proxy.open(&mut pip, &mut npm, host);
         }
         let inside = |name: &str| format!("{INSIDE}/{name}");
         if !bundle.is_empty() {
@@ -129,8 +129,8 @@ impl HostSettings {
                 }
             }
         }
-        if let Some(doors) = doors {
-            doors.bypass(&mut settings);
+        if let Some(proxy) = proxy {
+            proxy.bypass(&mut settings);
         }
         settings
     }

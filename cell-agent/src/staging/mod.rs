@@ -202,10 +202,10 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
     };
     let runtime = &job.services.runtime;
     let volume = runtime.volume(id, workload::mib(spec.disk_mb)).await?;
-    let doors = job.services.registries.as_ref().map(Registries::doors);
+    let proxy = job.services.registries.as_ref().map(Registries::proxy);
     let settings = match job.services.config.staging_uses_host_settings {
-        true => Some(HostSettings::collect(doors)),
-        false => doors.map(HostSettings::of_doors),
+        true => Some(HostSettings::collect(proxy)),
+        false => proxy.map(HostSettings::of_proxy),
     };
     let settings = match settings {
         Some(settings) => {

@@ -65,7 +65,7 @@ impl Proxy {
             say: Arc::new(move |_, line| said.lock().expect("lines").push(line.to_owned())),
         };
         let registries = Registries::start(setup, &self.shutdown).await.expect("a proxy");
-        let door = registries.doors().npm.clone().or_else(|| registries.doors().pypi.clone()).expect("a door");
+        let door = registries.proxy().npm.clone().or_else(|| registries.proxy().pypi.clone()).expect("a door");
         self.base = door.split("/npm/").next().and_then(|door| door.split("/pypi/").next()).expect("a base").to_owned();
         self.registries = Some(registries);
     }

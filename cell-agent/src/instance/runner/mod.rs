@@ -1,8 +1,8 @@
 //! The task that owns one instance: it feeds its pure life with what happens and does what the life says, one action
 //! after the other. Everything that takes long runs beside it and answers by a [`Signal`].
 
+mod report;
 mod sandboxes;
-mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,16 +5,16 @@
 //! explicit STOP or a purge ends an instance.
 
 mod ends;
+mod events;
 mod recovery;
 mod removal;
-mod words;
 
+use events::observe;
 use serde::{Deserialize, Serialize};
 use slipway_protocol::v1::{InstanceState, Intent, Refusal, WorkloadKind};
-use words::observe;
 
 use crate::sandbox::Exit;
-pub use words::{Action, Event, Found, Report, StartFault, Wanted};
+pub use events::{Action, Event, Found, Report, StartFault, Wanted};
 
 /// Cell faults in a row after which the cell says that it cannot run this.
 const MAX_CELL_FAULTS: u32 = 5;

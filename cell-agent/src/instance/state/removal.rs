@@ -3,7 +3,7 @@
 
 use slipway_protocol::v1::{InstanceState, WorkloadKind};
 
-use super::words::observe;
+use super::events::observe;
 use super::{Action, AfterRemoval, AfterStop, Found, Life, Phase};
 use crate::instance::crash;
 

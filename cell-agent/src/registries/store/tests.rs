@@ -4,7 +4,7 @@ fn build() -> Arc<Share> {
     Arc::new(Share::new())
 }
 
-fn put(store: &Arc<Store>, key: &str, content: &[u8]) -> io::Result<Kept> {
+fn put(store: &Arc<Store>, key: &str, content: &[u8]) -> io::Result<CachedFile> {
     let mut draft = store.draft(&build())?;
     draft.write(content)?;
     draft.keep(Label {

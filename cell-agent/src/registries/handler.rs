@@ -13,18 +13,18 @@ use super::npm::{self, Archive, Npm};
 use super::order::Order;
 use super::paths::{self, Package, Wanted, mark};
 use super::pypi::{self, Page, Pypi};
-use super::store::Kept;
+use super::store::CachedFile;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct RequestHandler {
     fetcher: Arc<Fetcher>,
     npm: Option<Arc<Npm>>,
     pypi: Option<Arc<Pypi>>,
     roots: Vec<String>,
 }
 
-impl Desk {
+impl RequestHandler {
     pub(super) fn new(fetcher: Fetcher, npm: Option<Npm>, pypi: Option<Pypi>) -> Self {
         let roots = npm.as_ref().map(Npm::roots).unwrap_or_default();
         let (npm, pypi) = (npm.map(Arc::new), pypi.map(Arc::new));
@@ -162,7 +162,7 @@ impl Desk {
         &self,
         pypi: &Arc<Pypi>,
         project: &str,
-        kept: &Arc<Kept>,
+        kept: &Arc<CachedFile>,
         work: impl FnOnce(Page) -> T + Send + 'static,
     ) -> Result<T, Fault> {
         let (name, label) = (project.to_owned(), kept.label.clone());
@@ -204,7 +204,7 @@ impl Desk {
     ) -> Result<Order, Fault> {
         let unknown = || Fault::not_found(format!("Python project {project} has no file of this address"));
         let order = pypi.page(project).ok_or_else(unknown)?;
-        let named = async |kept: Arc<Kept>| {
+        let named = async |kept: Arc<CachedFile>| {
             let mark = mark.to_owned();
             self.page(pypi, project, &kept, move |page| page.file(&mark).cloned()).await
         };
@@ -219,7 +219,7 @@ impl Desk {
 
     async fn read<T: Send + 'static>(
         &self,
-        kept: &Kept,
+        kept: &CachedFile,
         work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
         self.fetcher.read(&kept.file, kept.label.length, work).await

@@ -16,7 +16,7 @@ const MAX_TRACKED: usize = 16 << 10;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Mutex<Inner>);
+pub(super) struct Freshness(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -25,7 +25,7 @@ struct Inner {
     doubted: HashSet<Url>,
 }
 
-impl Asked {
+impl Freshness {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

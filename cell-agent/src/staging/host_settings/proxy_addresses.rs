@@ -12,7 +12,7 @@ const PIP_TIMEOUT: u64 = 100;
 
 /// Where builds find registries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doors {
+pub struct ProxyAddresses {
     /// The cell's own address on its bridge: never reached by another proxy.
     pub host: Ipv4Addr,
     /// npm's registry.
@@ -25,7 +25,7 @@ pub struct Doors {
     pub pypi: Option<String>,
 }
 
-impl Doors {
+impl ProxyAddresses {
     pub(super) fn open(&self, pip: &mut Pip, npm: &mut Npm, host: &Host) {
         let own = self.host.to_string();
         if let Some(index) = &self.pypi {
@@ -117,8 +117,8 @@ mod tests {
 
     use super::*;
 
-    fn doors() -> Doors {
-        Doors {
+    fn proxy() -> ProxyAddresses {
+        ProxyAddresses {
             host: Ipv4Addr::new(10, 62, 0, 1),
             npm: Some("http://10.62.0.1:4873/npm/".to_owned()),
             npm_scopes: vec!["@corp".to_owned()],
@@ -150,7 +150,7 @@ mod tests {
             ("NO_PROXY", "a.example"),
         ];
         let host = host(root.path(), &env);
-        let settings = HostSettings::from_host(&host, Some(&doors()));
+        let settings = HostSettings::from_host(&host, Some(&proxy()));
         let (pip, npm) = (text(&settings, "pip.conf"), text(&settings, "npmrc"));
         assert_eq!(
             pip,
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_host_whose_settings_are_kept_back_tells_the_proxy_alone() {
-        let settings = HostSettings::of_doors(&Doors { npm: None, ..doors() });
+        let settings = HostSettings::of_proxy(&ProxyAddresses { npm: None, ..proxy() });
         assert_eq!(settings.files.keys().copied().collect::<Vec<_>>(), ["pip.conf"]);
         assert_eq!(settings.env, [("PIP_CONFIG_FILE".to_owned(), format!("{}/pip.conf", super::super::INSIDE))]);
     }
