@@ -1,4 +1,4 @@
-//! One type per kind of guid, so that an app's guid cannot stand where a process's belongs.
+//! One type per kind of guid of placement, so that a cell's cannot stand where an assignment's belongs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,36 +50,6 @@ macro_rules! guid {
 }
 
 guid! {
-    /// An application.
-    AppGuid,
-    /// A process (type) of an application.
-    ProcessGuid,
-    /// A package: source as uploaded.
-    PackageGuid,
-    /// A build: one staging.
-    BuildGuid,
-    /// A droplet: what a build made.
-    DropletGuid,
-    /// A task.
-    TaskGuid,
-    /// An organization.
-    OrgGuid,
-    /// A space.
-    SpaceGuid,
-    /// A route.
-    RouteGuid,
-    /// A destination of a route.
-    DestinationGuid,
-    /// A domain.
-    DomainGuid,
-    /// A role of a user.
-    RoleGuid,
-    /// An asynchronous job.
-    JobGuid,
-    /// A deployment.
-    DeploymentGuid,
-    /// A revision.
-    RevisionGuid,
     /// A cell.
     CellId,
     /// A router.
@@ -88,15 +58,4 @@ guid! {
     ControllerId,
     /// One place of one instance, task attempt or build attempt; the instance guid an app sees.
     AssignmentId,
-}
-
-/// A user's guid: a UUID, or the client id for service accounts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct UserGuid(pub String);
-
-impl fmt::Display for UserGuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
