@@ -119,6 +119,12 @@ fn of_client(error: &ClientError) -> String {
             "Nothing was changed. `slipway revisions` lists what can be brought back; the one that reads `runs` is there already."
                 .to_owned()
         }
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("no start command")) => {
+            "Give it a start command as the lines above say, then push again.".to_owned()
+        }
+        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.starts_with("Assign a droplet")) => {
+            "Nothing of it is built yet: `slipway push`.".to_owned()
+        }
         ClientError::Refused { status: 400..500, what, .. } if what.starts_with("POST /v3/deployments") => {
             "Correct what is named above, or use --strategy recreate, which stops the old version first and needs no room \
              for both."
@@ -126,9 +132,6 @@ fn of_client(error: &ClientError) -> String {
         }
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
             "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
-        }
-        ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("no start command")) => {
-            "Give it a start command as the lines above say, then push again.".to_owned()
         }
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
@@ -232,14 +235,23 @@ fn of_push(error: &PushError) -> String {
         PushError::StartTimeout { app, .. } => {
             format!("Check that the app listens on the port in $PORT; `slipway app {app}` shows where it stands. CF_STARTUP_TIMEOUT (minutes) waits longer.")
         }
+        PushError::NotPlaced { app, reason } if reason.contains("the app's quota is") => {
+            format!("Give it more disk: `slipway scale {app} -k 512M`, or disk_quota in the manifest.")
+        }
         PushError::NotPlaced { .. } => {
             "Ask for less (-m, -k, -i), stop another app, or ask the operator for more cells.".to_owned()
+        }
+        PushError::NotTakenOver { reason, .. } if reason.contains("out of memory") => {
+            "Push with more memory (-m, or memory in the manifest), or correct the app.".to_owned()
+        }
+        PushError::NotTakenOver { reason, .. } if reason.contains("the app's quota is") => {
+            "Push with more disk (-k, or disk_quota in the manifest).".to_owned()
         }
         PushError::NotTakenOver { app, .. } => {
             format!("`slipway logs {app} --recent` shows why, `slipway events {app}` its crashes; correct the app and push again.")
         }
         PushError::NoDeployment { app } => format!("`slipway app {app}` shows what runs."),
-        PushError::NoRevision { app, .. } => format!("`slipway revisions {app}` lists what can be brought back."),
+        PushError::NoRevision { app, .. } => format!("`slipway revisions {app}` lists what can be brought back; --revision N brings any of them."),
         PushError::NotStaged { app } => format!("Push it first: `slipway push {app}`."),
         PushError::Upload { source, .. } => of_client(source),
         PushError::PackageFailed { .. } => "Correct what is named above and push again.".to_owned(),

@@ -10,7 +10,7 @@ use crate::client::views::{App, Build, Deployment};
 use crate::client::{Body, Client, query};
 use crate::commands::Session;
 use crate::error::CliError;
-use crate::push::{self, active_deployment, left_behind};
+use crate::push::{self, Sizes, active_deployment, left_behind};
 
 /// Something that goes on without this program.
 #[derive(Clone, Debug)]
@@ -58,12 +58,26 @@ pub(crate) enum Unfinished {
 
 /// Where a command notes what it has begun.
 #[derive(Clone, Default)]
-pub(crate) struct UnderWay(Arc<Mutex<Option<Unfinished>>>);
+pub(crate) struct UnderWay {
+    unfinished: Arc<Mutex<Option<Unfinished>>>,
+    /// The sizes that an app has again when its new version does not take over.
+    before: Arc<Mutex<Option<Sizes>>>,
+}
 
 impl UnderWay {
     /// Notes what goes on now, in place of what went on before.
     pub(crate) fn begin(&self, unfinished: Unfinished) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(unfinished);
+        *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner) = Some(unfinished);
+    }
+
+    /// Notes what an app was like before it is changed.
+    pub(crate) fn expects(&self, before: Option<Sizes>) {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
+    }
+
+    /// What was noted of it, which is then no longer noted.
+    fn before(&self) -> Option<Sizes> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Notes that nothing goes on any more.
@@ -73,13 +87,21 @@ impl UnderWay {
 
     /// What goes on, which is then no longer noted.
     pub(crate) fn take(&self) -> Option<Unfinished> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// The rest of a sentence about an app that runs what it ran. One that is being pushed for the first time was nothing.
-fn as_it_was(app: &App, first: bool) -> String {
-    if first { ".".to_owned() } else { format!(", '{}' is as it was.", app.name) }
+fn runs_on(app: &App, first: bool) -> String {
+    if first { ".".to_owned() } else { format!(", '{}' has the files that it had.", app.name) }
+}
+
+/// Sets sizes back that a push had changed already.
+async fn set_back(session: &Session) -> Result<(), CliError> {
+    match session.under_way.before() {
+        Some(sizes) => sizes.set_back(session).await,
+        None => Ok(()),
+    }
 }
 
 /// Ends what an interrupted command has begun, or says that it goes on and how to look.
@@ -88,18 +110,20 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
     let printer = &session.printer;
     match unfinished {
         Unfinished::Uploading { app, first } => {
-            printer.say(&format!("Interrupted: nothing of the upload is used{}", as_it_was(&app, first)));
+            printer.say(&format!("Interrupted: nothing of the upload is used{}", runs_on(&app, first)));
             if first {
                 left_behind(session, &app).await;
             }
+            set_back(session).await?;
         }
         Unfinished::Building { app, package, first } => {
             let what =
                 if cancel_build(client, &package).await? { "the build is cancelled" } else { "no build is under way" };
-            printer.say(&format!("Interrupted: {what}{}", as_it_was(&app, first)));
+            printer.say(&format!("Interrupted: {what}{}", runs_on(&app, first)));
             if first {
                 left_behind(session, &app).await;
             }
+            set_back(session).await?;
         }
         Unfinished::Deploying { app, begun } => match asked_for(client, &app, begun).await? {
             Some(active) => {
@@ -109,13 +133,19 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
                     "Interrupted: the deployment is cancelled, the old version of '{}' serves on.",
                     app.name
                 ));
+                set_back(session).await?;
             }
             None if begun => printer.say(&format!(
                 "Interrupted, but the deployment had just ended. `slipway app {}` shows what runs.",
                 app.name
             )),
-            None => printer
-                .say(&format!("Interrupted before the deployment began: the old version of '{}' serves on.", app.name)),
+            None => {
+                printer.say(&format!(
+                    "Interrupted before the deployment began: the old version of '{}' serves on.",
+                    app.name
+                ));
+                set_back(session).await?;
+            }
         },
         Unfinished::Starting { app, first } => {
             printer.say(&format!(

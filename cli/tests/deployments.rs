@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use slipway_cli::Exit;
-use support::{Instead, Platform, envelope, row};
+use support::{Instead, Platform, api_error, envelope, row};
 
 /// A platform on which `web` runs.
 async fn running() -> Platform {
@@ -167,6 +167,13 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
     let ran = platform.run(&["rollback", "web", "--revision", "4"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(ran.err.contains("Revision 4 of 'web' runs already; nothing was done."), "{}", ran.err);
+    let same = api_error(10008, "CF-UnprocessableEntity", "Unable to rollback. Nothing differs.");
+    let same = Instead::Status(422, "application/json", same);
+    let deployments = || [Instead::Usual, Instead::Usual, Instead::Usual];
+    platform.instead("/v3/deployments", deployments().into_iter().chain([same]));
+    let ran = platform.run(&["rollback", "web"]).await;
+    assert!(ran.err.contains("Revision 1 is the same as what runs: going to the one before it."), "{}", ran.err);
+    assert!(ran.exit == Exit::NotFound && ran.err.contains("no earlier version"), "there is none: {}", ran.err);
     let ran = platform.run(&["rollback", "web", "--revision", "3"]).await;
     assert!(ran.err.contains("Warning: revision 3 did not take over when it was pushed"), "{}", ran.err);
     let ran = platform.run(&["rollback", "web"]).await;
@@ -181,9 +188,17 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
 async fn an_interrupted_push_says_what_becomes_of_it() {
     let platform = running().await;
     platform.lock().build_hangs = true;
+    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
+    let processes = |memory: u64| {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": memory });
+        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
+    };
+    platform.instead("/v3/apps/app-1/processes", [processes(128), processes(300)]);
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/builds").await;
     assert_eq!(ran.exit, Exit::Interrupted);
-    assert!(ran.err.contains("the build is cancelled, 'web' is as it was"), "{}", ran.err);
+    assert!(ran.err.contains("Set back for 'web': web memory 300M → 128M."), "{}", ran.err);
+    assert_eq!(body(&platform, "POST /v3/processes/process-1/actions/scale"), json!({ "memory_in_mb": 128 }));
+    assert!(ran.err.contains("the build is cancelled, 'web' has the files that it had"), "{}", ran.err);
     assert!(asked(&platform, "POST /v3/builds/build-1/actions/cancel"));
     assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
 

@@ -220,8 +220,37 @@ async fn apps_after_one_that_failed_are_named() {
     platform.instead("/v3/packages", [Instead::Status(422, "application/json", refusal.to_string())]);
     let ran = platform.run(&["push"]).await;
     assert_ne!(ran.exit, Exit::Success);
-    let said = "'worker', 'cron' have the manifest's settings now, but were not pushed after this failure.";
+    let said = "'worker', 'cron' were not pushed after this failure; they were made, stay without files. Push again, or \
+                remove: `slipway delete worker -r -f`, `slipway delete cron -r -f`";
     assert!(ran.err.contains(said), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_push_that_fails_sets_the_sizes_back() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.html", "hello");
+    let processes = |instances: u32, memory: u64| {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": instances, "memory_in_mb": memory,
+                              "disk_in_mb": 1024 });
+        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
+    };
+    let refusal = json!({ "errors": [{ "code": 1, "title": "CF-Some", "detail": "Broken." }] });
+    platform.lock().app_exists = true;
+    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
+    let diff = json!({ "diff": [
+        { "op": "replace", "path": "/applications/0/memory", "was": "128M", "value": "300M" },
+        { "op": "add", "path": "/applications/0/env/TOKEN", "value": "secret" },
+    ] });
+    platform.lock().answers.insert("POST /v3/spaces/space-1/manifest_diff".to_owned(), diff);
+    platform.instead("/v3/apps/app-1/processes", [processes(1, 128), processes(2, 300)]);
+    platform.instead("/v3/packages", [Instead::Status(422, "application/json", refusal.to_string())]);
+    let ran = platform.run(&["push", "web", "-m", "300M", "-i", "2"]).await;
+    assert_eq!(ran.exit, Exit::Invalid, "{}", ran.err);
+    let sent: Value =
+        serde_json::from_str(&platform.lock().bodies["POST /v3/processes/process-1/actions/scale"]).expect("JSON");
+    assert_eq!(sent, json!({ "instances": 1, "memory_in_mb": 128 }));
+    assert!(ran.err.contains("Set back for 'web': web instances 2 → 1, web memory 300M → 128M."), "{}", ran.err);
+    assert!(ran.err.contains("'web' keeps from this push: env TOKEN."), "{}", ran.err);
 }
 
 #[tokio::test]

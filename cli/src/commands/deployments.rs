@@ -6,9 +6,9 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{Session, lifecycle, text};
-use crate::args::{RollbackArgs, Strategy};
+use crate::args::{RollbackArgs, Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Process, Revision};
-use crate::client::{Body, query};
+use crate::client::{Body, ClientError, query};
 use crate::error::CliError;
 use crate::push::{self, Before, Bring, Patience, PushError, Rollout, active_deployment, follow};
 
@@ -93,10 +93,38 @@ fn no_number(error: CliError) -> CliError {
 pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), CliError> {
     push::check(&args.how)?;
     let app = session.app_or_default(args.name).await.map_err(no_number)?;
-    let (list, fate) = all(session, &app).await?;
+    let (list, mut fate) = all(session, &app).await?;
     let list: Vec<Revision> =
         list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;
-    let revision = find(&app, &list, &fate, args.revision)?;
+    loop {
+        let revision = find(&app, &list, &fate, args.revision)?;
+        match bring_back(session, &app, revision, &fate, args.how.clone()).await {
+            // A restart makes a revision as well: nothing differs between the two.
+            Err(error) if args.revision.is_none() && is_the_same(&error) => {
+                session.printer.say(&format!(
+                    "Revision {} is the same as what runs: going to the one before it.",
+                    revision.version
+                ));
+                fate.failed.insert(revision.guid.clone());
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether the platform refuses a rollback because nothing would change.
+fn is_the_same(error: &CliError) -> bool {
+    let CliError::Client(ClientError::Refused { errors, .. }) = error else { return false };
+    errors.iter().any(|entry| entry.detail.starts_with("Unable to rollback"))
+}
+
+async fn bring_back(
+    session: &Session,
+    app: &App,
+    revision: &Revision,
+    fate: &Fate,
+    mut how: StrategyArgs,
+) -> Result<(), CliError> {
     if fate.running.contains(&revision.guid) {
         session
             .printer
@@ -106,8 +134,7 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     if fate.failed.contains(&revision.guid) {
         session.printer.warn(&format!("revision {} did not take over when it was pushed", revision.version));
     }
-    let before = Before::of(session.client()?, &app).await?;
-    let mut how = args.how;
+    let before = Before::of(session.client()?, app).await?;
     // A stopped app takes the revision by a deployment as well: there is no other way to it.
     let strategy = how.strategy.filter(|strategy| *strategy != Strategy::Recreate).unwrap_or(Strategy::Rolling);
     how.strategy = Some(strategy);
@@ -119,9 +146,9 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     ));
     let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All };
     if app.is_started() {
-        return lifecycle::replace(session, &app, Bring::Revision(&revision.guid), &before, &rollout).await;
+        return lifecycle::replace(session, app, Bring::Revision(&revision.guid), &before, &rollout).await;
     }
-    push::deploy(session, &app, Bring::Revision(&revision.guid), &rollout).await?;
+    push::deploy(session, app, Bring::Revision(&revision.guid), &rollout).await?;
     lifecycle::settle(session, &session.app(&app.name).await?, &before).await
 }
 

@@ -87,7 +87,11 @@ pub(super) fn root(root: &mut Value, text: &str, warnings: &mut Vec<String>) -> 
             (Some("version"), value) if value.as_u64() == Some(1) => {}
             (Some("version"), value) => problems.push(format!("'version' must be 1, it is {}", describe(&value))),
             (Some(key), _) if key.starts_with("x-") || holds_anchor(text, key) => {}
-            (key, _) => warnings.push(format!("the manifest's key '{}' is unknown and ignored", key.unwrap_or("?"))),
+            (key, _) => {
+                let meant = closest(key.unwrap_or_default(), ["applications"].into_iter());
+                let meant = meant.map(|one| format!("; did you mean '{one}'?")).unwrap_or_default();
+                warnings.push(format!("the manifest's key '{}' is unknown and ignored{meant}", key.unwrap_or("?")));
+            }
         }
     }
     if apps.is_empty() && problems.is_empty() {

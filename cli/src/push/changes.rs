@@ -1,7 +1,7 @@
 //! Says what a push changes about apps that exist: a manifest undoes what `scale` and `set-env` did since, and nobody
 //! should find that out later.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -11,8 +11,13 @@ use crate::client::Body;
 use crate::commands::Session;
 use crate::error::printable;
 
+use super::restore::Sizes;
+
 /// Longest value that is shown whole.
 const LONGEST: usize = 60;
+
+/// What `scale` changes.
+const SIZES: &[&str] = &["instances", "memory", "disk_quota", "disk-quota"];
 
 #[derive(Deserialize)]
 struct Answer {
@@ -31,8 +36,9 @@ struct Change {
     value: serde_json::Value,
 }
 
-/// Tells what applying `manifest` changes about the apps `there`. A platform that cannot say it is no reason not to push.
-pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: &HashSet<String>) {
+/// Tells what applying `manifest` changes about the apps `there`, and notes with each what is no size. A platform that cannot
+/// say it is no reason not to push.
+pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: &mut HashMap<String, Sizes>) {
     let Ok(client) = session.client() else { return };
     let path = format!("/v3/spaces/{space}/manifest_diff");
     let Ok(answer) = client.send(Method::POST, &path, Body::Yaml(manifest.to_owned())).await else { return };
@@ -42,12 +48,21 @@ pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: 
     };
     let apps = document.get("applications").and_then(Yaml::as_sequence);
     for (place, app) in apps.into_iter().flatten().enumerate() {
-        let Some(name) = app.get("name").and_then(Yaml::as_str).filter(|name| there.contains(*name)) else { continue };
+        let Some(name) = app.get("name").and_then(Yaml::as_str).filter(|name| there.contains_key(*name)) else {
+            continue;
+        };
         let start = format!("/applications/{place}/");
         let changes: Vec<String> =
             diff.iter().filter_map(|change| Some(described(app, change.path.strip_prefix(&start)?, change))).collect();
         if !changes.is_empty() {
             session.printer.say(&format!("This push changes '{name}': {}.", changes.join(", ")));
+        }
+        let is_size = |path: &str| SIZES.contains(&path.rsplit('/').next().unwrap_or_default());
+        let others = diff.iter().filter(|change| !is_size(&change.path));
+        let others =
+            others.filter_map(|change| Some(described(app, change.path.strip_prefix(&start)?, change))).collect();
+        if let Some(sizes) = there.get_mut(name) {
+            sizes.others = others;
         }
     }
 }

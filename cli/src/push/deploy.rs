@@ -248,9 +248,13 @@ impl Watch {
         if stands {
             let since = *self.nowhere_since.get_or_insert(now);
             if now - since > NO_ROOM {
+                let why = reason(is_down);
+                // More room would not help.
+                if why.contains("the app's quota is") {
+                    return Some(format!("no instance of it can run ({why})"));
+                }
                 return Some(format!(
-                    "there is no room for it beside the old version ({}); --strategy recreate stops the old one first",
-                    reason(is_down)
+                    "there is no room for it beside the old version ({why}); --strategy recreate stops the old one first"
                 ));
             }
         } else {

@@ -8,11 +8,12 @@ mod changes;
 mod checkout;
 mod deploy;
 mod files;
+mod restore;
 mod stage;
 mod start;
 mod upload;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -22,6 +23,7 @@ use serde_json::json;
 pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
+pub(crate) use restore::Sizes;
 pub(crate) use stage::{STAGING_IN_PROGRESS, cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
@@ -214,7 +216,17 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     }
     let space = session.space()?;
     let client = session.client()?;
-    session.printer.say(&format!("Pushing {} to space '{}' …", names(&manifest.apps), space.name));
+    let mut there = HashMap::new();
+    for entry in &manifest.apps {
+        if let Some(app) = find(client, &space.guid, &entry.name).await? {
+            there.insert(app.name.clone(), Sizes::of(client, &app).await?);
+        }
+    }
+    let what = match manifest.apps.as_slice() {
+        [one] if !there.contains_key(&one.name) => format!("'{}', a new app,", one.name),
+        all => names(all),
+    };
+    session.printer.say(&format!("Pushing {what} to space '{}' …", space.name));
     // What has no files, or some that cannot be pushed, is told before there is anything to clean up.
     let mut sources = Vec::new();
     for entry in &manifest.apps {
@@ -223,12 +235,8 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
             None => Some(files::Source::find(&entry.path, &session.printer).await?),
         });
     }
-    let mut there = HashSet::new();
-    for entry in &manifest.apps {
-        there.extend(find(client, &space.guid, &entry.name).await?.map(|app| app.name));
-    }
     if !there.is_empty() {
-        changes::tell(session, &space.guid, &manifest.yaml, &there).await;
+        changes::tell(session, &space.guid, &manifest.yaml, &mut there).await;
     }
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
@@ -249,19 +257,29 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let app_begun = Instant::now();
         let app = find(client, &space.guid, &entry.name).await?;
         let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
-        let first = !there.contains(&app.name);
+        let first = !there.contains_key(&app.name);
+        session.under_way.expects(there.get(&app.name).cloned());
         let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
-        session.under_way.end();
+        // Once it is stopped for the new version, the new sizes are the right ones.
+        let replaced = matches!(session.under_way.take(), Some(Unfinished::Starting { .. }));
+        if result.is_err() {
+            for entry in manifest.apps[place..].iter().skip(usize::from(replaced)) {
+                if let Some(sizes) = there.get(&entry.name) {
+                    // The failure itself is the more important word.
+                    let _ = sizes.set_back(session).await;
+                }
+            }
+        }
         if result.is_err()
             && first
             && let Some(text) = what_stays(session, &app, "when it is corrected").await
         {
             session.printer.say_last(text);
         }
-        if result.is_err()
-            && let Some(text) = left_out(&manifest.apps[place + 1..])
-        {
-            session.printer.say(&text);
+        if result.is_err() {
+            let (old, new): (Vec<_>, Vec<_>) =
+                manifest.apps[place + 1..].iter().partition(|entry| there.contains_key(&entry.name));
+            left_out(&old, &new).iter().for_each(|text| session.printer.say(text));
         }
         let mut pushed = result?;
         pushed.timings.prepare_ms += applied;
@@ -299,14 +317,26 @@ async fn what_stays(session: &Session, app: &App, again: &str) -> Option<String>
     ))
 }
 
-/// What is said of the apps of a manifest that come after one that failed: their settings hold, their files were not pushed.
-fn left_out(rest: &[AppEntry]) -> Option<String> {
-    let (has, was) = match rest {
-        [] => return None,
-        [_] => ("has", "was"),
-        _ => ("have", "were"),
-    };
-    Some(format!("{} {has} the manifest's settings now, but {was} not pushed after this failure.", names(rest)))
+/// What is said of the apps of a manifest that come after one that failed: those that were there, and those that it made.
+fn left_out(old: &[&AppEntry], new: &[&AppEntry]) -> Vec<String> {
+    let quoted = |apps: &[&AppEntry]| apps.iter().map(|app| format!("'{}'", app.name)).collect::<Vec<_>>().join(", ");
+    let were = |apps: &[&AppEntry]| if apps.len() == 1 { "was" } else { "were" };
+    let mut said = Vec::new();
+    if !old.is_empty() {
+        said.push(format!("{} {} not pushed after this failure.", quoted(old), were(old)));
+    }
+    if !new.is_empty() {
+        let remove: Vec<String> = new.iter().map(|app| format!("`slipway delete {} -r -f`", app.name)).collect();
+        let made =
+            if new.len() == 1 { "it was made, stays without files" } else { "they were made, stay without files" };
+        said.push(format!(
+            "{} {} not pushed after this failure; {made}. Push again, or remove: {}",
+            quoted(new),
+            were(new),
+            remove.join(", ")
+        ));
+    }
+    said
 }
 
 fn names(apps: &[AppEntry]) -> String {
