@@ -20,7 +20,8 @@ impl StartHint {
     #[must_use]
     pub fn remedies(&self) -> Vec<String> {
         let command = &self.command;
-        let first = self.missing.as_ref().map(|package| format!("  echo {package} >> requirements.txt"));
+        // The file may end without the end of a line.
+        let first = self.missing.as_ref().map(|package| format!("  printf '\\n{package}\\n' >> requirements.txt"));
         let lines = [
             format!("  echo 'web: {command}' > Procfile"),
             format!("or push with -c '{command}', or set `command` in the manifest."),

@@ -37,12 +37,14 @@ pub struct CellUsage {
     /// What the cell has for them.
     pub memory_mb: u64,
     /// What they may take together.
+    #[serde(alias = "memory_promised_mb")]
     pub memory_reserved_mb: u64,
     /// What they take.
     pub memory_used_mb: u64,
     /// What the cell has for them.
     pub disk_mb: u64,
     /// What they may take together.
+    #[serde(alias = "disk_promised_mb")]
     pub disk_reserved_mb: u64,
     /// What they take.
     pub disk_used_mb: u64,

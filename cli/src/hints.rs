@@ -196,6 +196,12 @@ fn refused(errors: &[ApiErrorEntry]) -> &'static str {
     }
 }
 
+/// Twice the mebibytes that a text names behind `before`.
+fn twice(text: &str, before: &str) -> String {
+    let number = text.split_once(before).and_then(|(_, rest)| rest.split_once(" MiB")?.0.parse::<u64>().ok());
+    number.map_or_else(|| "SIZE".to_owned(), |number| format!("{}M", 2 * number))
+}
+
 fn of_push(error: &PushError) -> String {
     match error {
         PushError::StagingFailed { app, id, text } => match id.as_str() {
@@ -224,7 +230,8 @@ fn of_push(error: &PushError) -> String {
             "It may still finish; CF_STAGING_TIMEOUT (minutes) makes this command wait longer.".to_owned()
         }
         PushError::Crashed { app, reason } if reason.contains("out of memory") => {
-            format!("Give it more memory, such as `slipway scale {app} -m 256M`, or correct the app; `slipway app {app}` shows what it has.")
+            let size = twice(reason, "limit ");
+            format!("Give it more memory, such as `slipway scale {app} -m {size}`, or correct the app.")
         }
         PushError::Crashed { app, reason } if reason.contains("exited with status 127") => {
             format!("Its start command names a program that is not there: add it to the app's dependencies, such as gunicorn to requirements.txt, or correct the command (-c), then push again. `slipway app {app}` shows the command.")
@@ -236,7 +243,8 @@ fn of_push(error: &PushError) -> String {
             format!("Check that the app listens on the port in $PORT; `slipway app {app}` shows where it stands. CF_STARTUP_TIMEOUT (minutes) waits longer.")
         }
         PushError::NotPlaced { app, reason } if reason.contains("the app's quota is") => {
-            format!("Give it more disk: `slipway scale {app} -k 512M`, or disk_quota in the manifest.")
+            let size = twice(reason, "quota is ");
+            format!("Give it more disk, such as `slipway scale {app} -k {size}`, or disk_quota in the manifest.")
         }
         PushError::NotPlaced { .. } => {
             "Ask for less (-m, -k, -i), stop another app, or ask the operator for more cells.".to_owned()

@@ -149,7 +149,8 @@ where
         }
         () = interrupt() => {}
     }
-    if let Some(unfinished) = under_way.take() {
+    let unfinished = under_way.take();
+    if unfinished.is_some() || under_way.has_changed() {
         let words = async {
             let session = commands::Session::open(world, Arc::clone(&printer))?;
             under_way::clean_up(unfinished, &session).await

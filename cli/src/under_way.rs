@@ -60,8 +60,8 @@ pub(crate) enum Unfinished {
 #[derive(Clone, Default)]
 pub(crate) struct UnderWay {
     unfinished: Arc<Mutex<Option<Unfinished>>>,
-    /// The sizes that an app has again when its new version does not take over.
-    before: Arc<Mutex<Option<Sizes>>>,
+    /// The sizes that apps have again when their new versions do not take over.
+    before: Arc<Mutex<Vec<Sizes>>>,
 }
 
 impl UnderWay {
@@ -70,14 +70,28 @@ impl UnderWay {
         *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner) = Some(unfinished);
     }
 
-    /// Notes what an app was like before it is changed.
-    pub(crate) fn expects(&self, before: Option<Sizes>) {
+    /// Notes what apps were like before they were changed.
+    pub(crate) fn expects(&self, before: Vec<Sizes>) {
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
     }
 
-    /// What was noted of it, which is then no longer noted.
-    fn before(&self) -> Option<Sizes> {
-        self.before.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Whether something is to be set back when the command is interrupted.
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.before.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The new sizes of an app are the right ones from now on.
+    pub(crate) fn done(&self, app: &App) {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).retain(|sizes| sizes.app.guid != app.guid);
+    }
+
+    /// Sets back the sizes of the apps that are not done.
+    pub(crate) async fn set_back(&self, session: &Session) {
+        let all = std::mem::take(&mut *self.before.lock().unwrap_or_else(PoisonError::into_inner));
+        for sizes in all {
+            // What is told of the rest does not depend on it.
+            let _ = sizes.set_back(session).await;
+        }
     }
 
     /// Notes that nothing goes on any more.
@@ -96,16 +110,16 @@ fn runs_on(app: &App, first: bool) -> String {
     if first { ".".to_owned() } else { format!(", '{}' has the files that it had.", app.name) }
 }
 
-/// Sets sizes back that a push had changed already.
-async fn set_back(session: &Session) -> Result<(), CliError> {
-    match session.under_way.before() {
-        Some(sizes) => sizes.set_back(session).await,
-        None => Ok(()),
+/// Ends what an interrupted command has begun, or says that it goes on and how to look.
+pub(crate) async fn clean_up(unfinished: Option<Unfinished>, session: &Session) -> Result<(), CliError> {
+    if let Some(unfinished) = unfinished {
+        end(unfinished, session).await?;
     }
+    session.under_way.set_back(session).await;
+    Ok(())
 }
 
-/// Ends what an interrupted command has begun, or says that it goes on and how to look.
-pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Result<(), CliError> {
+async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> {
     let client = session.client()?;
     let printer = &session.printer;
     match unfinished {
@@ -114,7 +128,6 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
             if first {
                 left_behind(session, &app).await;
             }
-            set_back(session).await?;
         }
         Unfinished::Building { app, package, first } => {
             let what =
@@ -123,31 +136,40 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
             if first {
                 left_behind(session, &app).await;
             }
-            set_back(session).await?;
         }
         Unfinished::Deploying { app, begun } => match asked_for(client, &app, begun).await? {
             Some(active) => {
                 let path = format!("/v3/deployments/{}/actions/cancel", active.guid);
                 client.send(Method::POST, &path, Body::None).await?;
+                // Until it has ended, its numbers of instances are not the app's.
+                for _ in 0..CANCEL_LOOKS {
+                    let now: Deployment = client.get(&format!("/v3/deployments/{}", active.guid)).await?;
+                    if now.status.value == "FINALIZED" {
+                        break;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
                 printer.say(&format!(
                     "Interrupted: the deployment is cancelled, the old version of '{}' serves on.",
                     app.name
                 ));
-                set_back(session).await?;
             }
-            None if begun => printer.say(&format!(
-                "Interrupted, but the deployment had just ended. `slipway app {}` shows what runs.",
-                app.name
-            )),
+            None if begun => {
+                session.under_way.done(&app);
+                printer.say(&format!(
+                    "Interrupted, but the deployment had just ended. `slipway app {}` shows what runs.",
+                    app.name
+                ));
+            }
             None => {
                 printer.say(&format!(
                     "Interrupted before the deployment began: the old version of '{}' serves on.",
                     app.name
                 ));
-                set_back(session).await?;
             }
         },
         Unfinished::Starting { app, first } => {
+            session.under_way.done(&app);
             printer.say(&format!(
                 "Interrupted: '{0}' goes on starting. `slipway app {0}` shows how far it is, `slipway stop {0}` ends it.",
                 app.name
@@ -168,6 +190,9 @@ pub(crate) async fn clean_up(unfinished: Unfinished, session: &Session) -> Resul
 const PAUSE: Duration = Duration::from_millis(200);
 /// For how many looks a request whose answer nobody waited for may still be on its way.
 const LOOKS: u32 = 10;
+
+/// For how many looks a cancelled deployment is waited for.
+const CANCEL_LOOKS: u32 = 30;
 
 /// The deployment that is under way. One that the platform has not confirmed yet may begin a moment after the interrupt.
 async fn asked_for(client: &Client, app: &App, begun: bool) -> Result<Option<Deployment>, CliError> {

@@ -242,7 +242,7 @@ async fn a_push_that_fails_sets_the_sizes_back() {
         { "op": "add", "path": "/applications/0/env/TOKEN", "value": "secret" },
     ] });
     platform.lock().answers.insert("POST /v3/spaces/space-1/manifest_diff".to_owned(), diff);
-    platform.instead("/v3/apps/app-1/processes", [processes(1, 128), processes(2, 300)]);
+    platform.instead("/v3/apps/app-1/processes", [processes(1, 128), processes(2, 300), processes(2, 300)]);
     platform.instead("/v3/packages", [Instead::Status(422, "application/json", refusal.to_string())]);
     let ran = platform.run(&["push", "web", "-m", "300M", "-i", "2"]).await;
     assert_eq!(ran.exit, Exit::Invalid, "{}", ran.err);

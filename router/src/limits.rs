@@ -131,7 +131,7 @@ fn by_memory() -> usize {
     total.map_or(usize::MAX, |kib: usize| (kib.saturating_mul(1024) / MEMORY_SHARE / CONNECTION_BYTES).max(FEWEST))
 }
 
-/// Holders by name, for as long as somebody knows them. SelectionInput when a connection is opened, not for each request.
+/// Holders by name, for as long as somebody knows them. Asked when a connection is opened, not for each request.
 #[derive(Debug)]
 pub(crate) struct Holders<K>(Mutex<HashMap<K, Weak<Holder>>>);
 

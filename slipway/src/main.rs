@@ -103,6 +103,7 @@ mod tests {
             (&["logs", "-n", "1001"], "'--lines' takes a whole number from 0 to 1000, and '1001' is none."),
             (&["push", "-t", "0"], "'--timeout' takes a whole number from 1 on, and '0' is none."),
             (&["rollback", "--revision", "v4"], "'--revision' takes a whole number, and 'v4' is none."),
+            (&["logs", "-f", "-5"], "`slipway logs` does not take '-5'."),
             (&["terminate-task", "web", "x"], "'<ID>' takes a whole number, and 'x' is none."),
             (&["scale", "web", "2"], "`slipway scale` does not take '2'. Write `slipway scale APP -i 2`."),
             (

@@ -148,10 +148,7 @@ impl Upstream {
             if registry.is_own(url)
                 && let Some(value) = registry.credential.header().map_err(|text| {
                     tracing::error!(registry = registry.name, problem = text, "a registry cannot be logged in to");
-                    Fault::upstream(
-                        registry,
-                        "cannot be freshness: its credential cannot be read on the platform's side",
-                    )
+                    Fault::upstream(registry, "cannot be asked: its credential cannot be read on the platform's side")
                 })?
             {
                 request = request.header(AUTHORIZATION, value);

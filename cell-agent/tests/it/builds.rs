@@ -166,7 +166,7 @@ async fn hostile_and_failed_builds_end_with_a_clear_error() {
                 Program::Exit(exit(0))
             },
             "StagingError",
-            "no file",
+            "not a regular file",
         ),
         (
             "out of memory",
@@ -193,7 +193,7 @@ async fn hostile_and_failed_builds_end_with_a_clear_error() {
                 Program::Exit(exit(0))
             },
             "StagingError",
-            "no file",
+            "not a regular file",
         ),
         (
             "a droplet that is none",

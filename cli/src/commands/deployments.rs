@@ -99,8 +99,8 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
     loop {
         let revision = find(&app, &list, &fate, args.revision)?;
         match bring_back(session, &app, revision, &fate, args.how.clone()).await {
-            // A restart makes a revision as well: nothing differs between the two.
-            Err(error) if args.revision.is_none() && is_the_same(&error) => {
+            // A restart makes a revision as well: nothing differs between the two. The platform compares with the newest one.
+            Err(error) if args.revision.is_none() && newest_runs(&list, &fate) && is_the_same(&error) => {
                 session.printer.say(&format!(
                     "Revision {} is the same as what runs: going to the one before it.",
                     revision.version
@@ -110,6 +110,10 @@ pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<()
             other => return other,
         }
     }
+}
+
+fn newest_runs(list: &[Revision], fate: &Fate) -> bool {
+    list.iter().max_by_key(|one| one.version).is_some_and(|newest| fate.running.contains(&newest.guid))
 }
 
 /// Whether the platform refuses a rollback because nothing would change.
@@ -125,12 +129,6 @@ async fn bring_back(
     fate: &Fate,
     mut how: StrategyArgs,
 ) -> Result<(), CliError> {
-    if fate.running.contains(&revision.guid) {
-        session
-            .printer
-            .say(&format!("Revision {} of '{}' runs already; nothing was done.", revision.version, app.name));
-        return Ok(());
-    }
     if fate.failed.contains(&revision.guid) {
         session.printer.warn(&format!("revision {} did not take over when it was pushed", revision.version));
     }

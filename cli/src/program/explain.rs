@@ -72,6 +72,14 @@ pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> Str
     format!("error: there is no command '{unknown}'{advice}\n\n`slipway --help` lists all commands.\n")
 }
 
+/// Whether a word is a flag of a command that a value follows.
+fn takes_value(command: &Command, word: &str) -> bool {
+    command.get_arguments().filter(|one| one.get_action().takes_values()).any(|one| {
+        one.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long))
+            || one.get_short().is_some_and(|short| word.strip_prefix('-') == Some(short.encode_utf8(&mut [0; 4])))
+    })
+}
+
 /// That a command does not take a word, and which one may have been meant.
 fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsString]) -> String {
     let (mut path, mut here) = ("slipway".to_owned(), command);
@@ -82,7 +90,7 @@ fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsSt
         }
     }
     let before = args.iter().position(|word| word == flag).and_then(|place| args.get(place.checked_sub(1)?));
-    if let Some(before) = before.and_then(|word| word.to_str()).filter(|word| word.starts_with('-') && *word != "--")
+    if let Some(before) = before.and_then(|word| word.to_str()).filter(|word| takes_value(here, word))
         && flag.parse::<f64>().is_ok()
     {
         return format!("error: '{before}' takes no negative number, and '{flag}' is one.\n");

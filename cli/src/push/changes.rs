@@ -57,7 +57,13 @@ pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: 
         if !changes.is_empty() {
             session.printer.say(&format!("This push changes '{name}': {}.", changes.join(", ")));
         }
-        let is_size = |path: &str| SIZES.contains(&path.rsplit('/').next().unwrap_or_default());
+        // `memory`, `processes/1/memory`; a variable may have such a name as well.
+        let is_size = |path: &str| {
+            let path = path.strip_prefix(&start).unwrap_or(path);
+            let key =
+                path.strip_prefix("processes/").and_then(|rest| rest.split_once('/')).map_or(path, |(_, key)| key);
+            SIZES.contains(&key)
+        };
         let others = diff.iter().filter(|change| !is_size(&change.path));
         let others =
             others.filter_map(|change| Some(described(app, change.path.strip_prefix(&start)?, change))).collect();

@@ -251,6 +251,10 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         }
         return Err(error);
     }
+    for sizes in there.values_mut() {
+        sizes.applied(client).await?;
+    }
+    session.under_way.expects(there.values().cloned().collect());
     let applied = elapsed(begun);
     let mut done = Vec::new();
     for (place, (entry, source)) in manifest.apps.iter().zip(sources).enumerate() {
@@ -258,17 +262,13 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let app = find(client, &space.guid, &entry.name).await?;
         let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
         let first = !there.contains_key(&app.name);
-        session.under_way.expects(there.get(&app.name).cloned());
         let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
         // Once it is stopped for the new version, the new sizes are the right ones.
-        let replaced = matches!(session.under_way.take(), Some(Unfinished::Starting { .. }));
+        if matches!(session.under_way.take(), Some(Unfinished::Starting { .. })) {
+            session.under_way.done(&app);
+        }
         if result.is_err() {
-            for entry in manifest.apps[place..].iter().skip(usize::from(replaced)) {
-                if let Some(sizes) = there.get(&entry.name) {
-                    // The failure itself is the more important word.
-                    let _ = sizes.set_back(session).await;
-                }
-            }
+            session.under_way.set_back(session).await;
         }
         if result.is_err()
             && first
@@ -282,6 +282,7 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
             left_out(&old, &new).iter().for_each(|text| session.printer.say(text));
         }
         let mut pushed = result?;
+        session.under_way.done(&app);
         pushed.timings.prepare_ms += applied;
         pushed.timings.total_ms = elapsed(app_begun) + applied;
         done.push(pushed);

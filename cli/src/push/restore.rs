@@ -13,15 +13,18 @@ use crate::commands::Session;
 use crate::error::CliError;
 use crate::size::human;
 
-/// While a deployment is being cancelled the platform refuses other sizes.
-const TRIES: u32 = 20;
+/// While a deployment is being cancelled the platform refuses other sizes, with this code
+/// (`CF-ScaleDisabledDuringDeployment`).
+const DEPLOYING: u32 = 390_016;
+const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An app before its manifest was applied.
+/// An app before its manifest was applied, and right after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sizes {
-    app: App,
-    processes: Vec<Process>,
+    pub(crate) app: App,
+    before: Vec<Process>,
+    applied: Vec<Process>,
     /// What else the manifest changes, for people.
     pub(crate) others: Vec<String>,
 }
@@ -37,21 +40,73 @@ struct Changed {
     flags: String,
 }
 
+/// A size that processes have.
+struct Size {
+    /// As the API has it.
+    key: &'static str,
+    word: &'static str,
+    /// Of `scale`.
+    flag: &'static str,
+    of: fn(&Process) -> u64,
+    /// For people.
+    shown: fn(u64) -> String,
+    /// What `scale` wants behind the number.
+    unit: &'static str,
+}
+
+const ALL: [Size; 3] = [
+    Size {
+        key: "instances",
+        word: "instances",
+        flag: "-i",
+        of: |one| one.instances as u64,
+        shown: |count| count.to_string(),
+        unit: "",
+    },
+    Size {
+        key: "memory_in_mb",
+        word: "memory",
+        flag: "-m",
+        of: |one| one.memory_in_mb,
+        shown: |mib| human(mib << 20),
+        unit: "M",
+    },
+    Size {
+        key: "disk_in_mb",
+        word: "disk",
+        flag: "-k",
+        of: |one| one.disk_in_mb,
+        shown: |mib| human(mib << 20),
+        unit: "M",
+    },
+];
+
 impl Sizes {
     /// As they are now.
     pub(crate) async fn of(client: &Client, app: &App) -> Result<Self, CliError> {
-        Ok(Self { app: app.clone(), processes: processes(client, app).await?, others: Vec::new() })
+        let before = processes(client, app).await?;
+        Ok(Self { app: app.clone(), before, applied: Vec::new(), others: Vec::new() })
     }
 
-    /// Sets back what differs now and says so, or says what stays and how to change it.
+    /// Notes what applying the manifest has made of them.
+    pub(crate) async fn applied(&mut self, client: &Client) -> Result<(), CliError> {
+        self.applied = processes(client, &self.app).await?;
+        Ok(())
+    }
+
+    /// Sets back what the manifest has changed and nobody since, and says so, or says what stays and how to change it.
     pub(crate) async fn set_back(&self, session: &Session) -> Result<(), CliError> {
         let client = session.client()?;
-        let now = processes(client, &self.app).await?;
+        let same = |all: &[Process], one: &Process| all.iter().find(|other| other.guid == one.guid).cloned();
+        let changed = self
+            .before
+            .iter()
+            .any(|old| same(&self.applied, old).is_some_and(|applied| difference(old, &applied, &applied).is_some()));
+        let now = if changed { processes(client, &self.app).await? } else { Vec::new() };
         let (mut done, mut stays) = (Vec::new(), Vec::new());
-        for old in &self.processes {
-            let Some(changed) = now.iter().find(|new| new.guid == old.guid).and_then(|new| difference(old, new)) else {
-                continue;
-            };
+        for old in &self.before {
+            let both = same(&self.applied, old).zip(same(&now, old));
+            let Some(changed) = both.and_then(|(applied, now)| difference(old, &applied, &now)) else { continue };
             match scale(client, &changed).await {
                 Ok(()) => done.extend(changed.words),
                 Err(_) => stays.push(changed.flags),
@@ -63,7 +118,8 @@ impl Sizes {
         }
         for flags in stays {
             session.printer.say(&format!(
-                "'{name}' keeps the sizes of this push from its next start on; `slipway scale {name} {flags}` sets them back."
+                "'{name}' keeps the sizes of this push from its next start on; `slipway scale {name} {flags}` sets them \
+                 back, which restarts it when memory or disk are among them."
             ));
         }
         if !self.others.is_empty() {
@@ -73,24 +129,20 @@ impl Sizes {
     }
 }
 
-/// What to do so that `new` is as `old`; nothing when it is.
-fn difference(old: &Process, new: &Process) -> Option<Changed> {
+/// What to do so that a process is as `old` again where the manifest made it `applied` and it is so `now`; nothing when it is.
+fn difference(old: &Process, applied: &Process, now: &Process) -> Option<Changed> {
     let (mut body, mut words, mut flags) = (Map::new(), Vec::new(), String::new());
     if old.kind != "web" {
         flags = format!("-p {} ", old.kind);
     }
-    let mut add = |key: &str, word: &str, flag: &str, was: (u64, String), is: (u64, String)| {
-        if was.0 != is.0 {
-            body.insert(key.to_owned(), was.0.into());
-            words.push(format!("{} {word} {} → {}", old.kind, is.1, was.1));
-            flags.push_str(&format!("{flag} {} ", was.1));
+    for size in &ALL {
+        let (was, by_manifest) = ((size.of)(old), (size.of)(applied));
+        if was != by_manifest && by_manifest == (size.of)(now) {
+            body.insert(size.key.to_owned(), was.into());
+            words.push(format!("{} {} {} → {}", old.kind, size.word, (size.shown)(by_manifest), (size.shown)(was)));
+            flags.push_str(&format!("{} {was}{} ", size.flag, size.unit));
         }
-    };
-    let count = |process: &Process| (u64::from(process.instances), process.instances.to_string());
-    let size = |mib: u64| (mib, human(mib << 20));
-    add("instances", "instances", "-i", count(old), count(new));
-    add("memory_in_mb", "memory", "-m", size(old.memory_in_mb), size(new.memory_in_mb));
-    add("disk_in_mb", "disk", "-k", size(old.disk_in_mb), size(new.disk_in_mb));
+    }
     (!body.is_empty()).then(|| Changed { guid: old.guid.clone(), body, words, flags: flags.trim_end().to_owned() })
 }
 
@@ -101,7 +153,7 @@ async fn scale(client: &Client, changed: &Changed) -> Result<(), CliError> {
         tried += 1;
         match client.send(Method::POST, &path, Body::Json(Value::Object(changed.body.clone()))).await {
             Ok(_) => return Ok(()),
-            Err(error) if tried >= TRIES || !error.has_status(422) => return Err(error.into()),
+            Err(error) if tried >= TRIES || !error.has_code(DEPLOYING) => return Err(error.into()),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
@@ -120,10 +172,13 @@ mod tests {
                                            "disk_in_mb": 1024 }))
             .expect("a process")
         };
-        let changed = difference(&process("worker", 1, 128), &process("worker", 2, 300)).expect("it differs");
-        assert_eq!(Value::Object(changed.body), json!({ "instances": 1, "memory_in_mb": 128 }));
-        assert_eq!(changed.words, ["worker instances 2 → 1", "worker memory 300M → 128M"]);
-        assert_eq!(changed.flags, "-p worker -i 1 -m 128M");
-        assert!(difference(&process("web", 1, 128), &process("web", 1, 128)).is_none());
+        let (old, applied) = (process("worker", 1, 1536), process("worker", 2, 3000));
+        let changed = difference(&old, &applied, &applied).expect("it differs");
+        assert_eq!(Value::Object(changed.body), json!({ "instances": 1, "memory_in_mb": 1536 }));
+        assert_eq!(changed.words, ["worker instances 2 → 1", "worker memory 2.9G → 1.5G"]);
+        assert_eq!(changed.flags, "-p worker -i 1 -m 1536M");
+        let scaled_since = difference(&old, &applied, &process("worker", 9, 3000)).expect("the memory differs");
+        assert_eq!(Value::Object(scaled_since.body), json!({ "memory_in_mb": 1536 }));
+        assert!(difference(&old, &old, &applied).is_none(), "the manifest has not changed it");
     }
 }

@@ -39,7 +39,8 @@ pub fn no_command(kind: &str, metadata: &str) -> String {
     let (these, first) = if missing.is_empty() {
         ("this", String::new())
     } else {
-        ("these", format!("  echo {missing} >> requirements.txt\n"))
+        // The file may end without the end of a line.
+        ("these", format!("  printf '\\n{missing}\\n' >> requirements.txt\n"))
     };
     format!(
         "{begin}. Run {these} in the app's directory and push again:\n{first}  echo 'web: {command}' > Procfile\n\
@@ -64,7 +65,7 @@ mod tests {
         assert!(text.contains("no start command") && !text.contains("requirements.txt"), "{text}");
         let text = no_command("web", &guess("gunicorn"));
         assert!(text.contains(
-            "Run these in the app's directory and push again:\n  echo gunicorn >> requirements.txt\n  echo 'web: "
+            "Run these in the app's directory and push again:\n  printf '\\ngunicorn\\n' >> requirements.txt\n  echo 'web: "
         ));
         for (kind, metadata) in [("worker", guess("")), ("web", metadata(None)), ("web", "other".to_owned())] {
             let text = no_command(kind, &metadata);

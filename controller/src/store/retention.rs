@@ -23,8 +23,9 @@ pub async fn bits_expire_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<()
                         select 1 from deployment m where m.app_guid = $1 and m.droplet_guid = d.guid
                         and m.status_value = 'FINALIZED' and m.status_reason <> 'DEPLOYED')
                     and not exists (
-                        select 1 from deployment m where m.app_guid = $1 and m.droplet_guid = d.guid
-                        and m.status_reason = 'DEPLOYED'), created_at desc, guid) as place from droplet d
+                        select 1 from deployment m where m.app_guid = $1
+                        and (m.droplet_guid = d.guid and m.status_reason = 'DEPLOYED'
+                             or m.previous_droplet_guid = d.guid)), created_at desc, guid) as place from droplet d
              where app_guid = $1 and state = 'STAGED'
                and not exists (select 1 from app a where a.droplet_guid = d.guid)
                and not exists (select 1 from deployment m where m.app_guid = $1 and m.status_value = 'ACTIVE'

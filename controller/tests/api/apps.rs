@@ -326,7 +326,8 @@ async fn who_starts_an_app_without_a_command_is_told_the_line_that_its_build_gue
     // Such a build is a good one: its app may be there for its tasks.
     use_droplet(&client, &app, &guid).await;
     let restart = async || client.act(&format!("/v3/apps/{app}/actions/restart")).await;
-    let told = ["no start command", "echo 'web: gunicorn app:app' > Procfile", "echo gunicorn >> requirements.txt"];
+    let told =
+        ["no start command", "echo 'web: gunicorn app:app' > Procfile", r"printf '\ngunicorn\n' >> requirements.txt"];
     refused(&restart().await, 422, &told);
     // So is who starts a copy of it, and nobody once there is a command.
     let (_, done) = client.get(&format!("/v3/builds/{guid}")).await;

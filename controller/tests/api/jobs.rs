@@ -150,7 +150,7 @@ async fn a_job_whose_runners_die_is_given_up() {
     world.execute("update job set deaths = 9, lease_until = now() - interval '1 second'").await;
     let dead = world.until(job, "FAILED").await;
     let detail = dead["errors"][0]["detail"].as_str().expect("a detail");
-    assert!(detail.contains("package.delete") && detail.contains("died 10 times"), "{detail}");
+    assert!(detail.contains("package.delete") && detail.contains("crashed 10 times"), "{detail}");
     let reason = sqlx::query_scalar::<_, String>("select dead_reason from job where guid = $1").bind(job);
     assert_eq!(reason.fetch_one(&world.controller.database.pool).await.expect("a reason"), detail);
     assert!(world.package_is_there().await, "it was not run once more");

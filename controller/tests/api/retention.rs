@@ -87,6 +87,15 @@ async fn versions_that_never_took_over_do_not_push_out_those_that_did() {
     let app = controller.pushed(&client, "web").await;
     let (build, _) = built(&controller, &client, &app, "good").await;
     use_droplet(&client, &app, &build).await;
+    // A restart of it that was given up says nothing against it.
+    sqlx::query(
+        "insert into deployment (guid, app_guid, status_value, status_reason, droplet_guid, previous_droplet_guid)
+         select gen_random_uuid(), guid, 'FINALIZED', 'CANCELED', droplet_guid, droplet_guid from app where guid = $1::uuid",
+    )
+    .bind(app.parse::<uuid::Uuid>().expect("a guid"))
+    .execute(&controller.database.pool)
+    .await
+    .expect("a deployment that was given up");
     let (build, _) = built(&controller, &client, &app, "better").await;
     use_droplet(&client, &app, &build).await;
     for number in 0..6 {

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             without[1..],
             [
-                "  echo gunicorn >> requirements.txt",
+                r"  printf '\ngunicorn\n' >> requirements.txt",
                 "  echo 'web: gunicorn app:app' > Procfile",
                 "or push with -c 'gunicorn app:app', or set `command` in the manifest.",
             ]
