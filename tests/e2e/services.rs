@@ -122,8 +122,13 @@ pub(crate) async fn bindings_reach_the_app_as_variable_and_files(platform: &mut 
 pub(crate) async fn lines_of_app_and_router_reach_a_syslog_drain(platform: &mut Platform) -> anyhow::Result<()> {
     let api = Api::admin(platform).await?;
     let space = api.find("spaces", "dev").await?;
-    let directory = Platform::repository().join("examples/static");
-    platform.ok(&["push", "drained", "-p", &directory.to_string_lossy()])?;
+    // A site that has lines of its own.
+    let site = tempfile::tempdir()?;
+    std::fs::create_dir_all(site.path().join("nginx/conf"))?;
+    std::fs::write(site.path().join("nginx/conf/log.conf"), "access_log /dev/stdout cloudfoundry;\n")?;
+    std::fs::write(site.path().join("Staticfile"), "location_include: log.conf\n")?;
+    std::fs::write(site.path().join("index.html"), "a site")?;
+    platform.ok(&["push", "drained", "-p", &site.path().to_string_lossy()])?;
     let app = api.find("apps", "drained").await?;
     let (port, heard, task) = drain().await?;
     let url = json!({ "syslog_drain_url": format!("syslog://127.0.0.1:{port}") });
@@ -150,6 +155,7 @@ pub(crate) async fn lines_of_app_and_router_reach_a_syslog_drain(platform: &mut 
     ensure!(all.iter().all(|message| message.starts_with("<14>1 ") || message.starts_with("<11>1 ")), "{all:?}");
     restart(&api, &app).await?;
     Platform::eventually("the drain hears the app", Duration::from_secs(120), || async {
+        platform.get("drained", "/").await?;
         let all = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ensure!(all.iter().any(|text| text.contains("[APP/PROC/WEB")), "so far: {all:?}");
         Ok(())

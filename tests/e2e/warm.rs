@@ -102,7 +102,7 @@ pub(crate) async fn python_packages_of_the_last_build_are_taken(platform: &mut P
     says(&cold, "pip install")?;
     let (warm, digest) = app.push().await?;
     says(&warm, "Taking the installed packages of the last build")?;
-    says(&warm, "stays at the version installed then")?;
+    says(&warm, "Versions that requirements.txt leaves open stay")?;
     is_silent(&warm, "pip install")?;
     ensure!(digest == first, "the droplet is another one: {first} became {digest}");
 
