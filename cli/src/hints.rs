@@ -266,3 +266,23 @@ fn of_push(error: &PushError) -> String {
         PushError::AppVanished { .. } => "Push again; somebody may have deleted it meanwhile.".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_about_what_was_too_small_asks_for_more() {
+        let app = || "web".to_owned();
+        let crashed = |reason: &str| of_push(&PushError::Crashed { app: app(), reason: reason.to_owned() });
+        assert!(crashed("out of memory: limit 1024 MiB").contains("`slipway scale web -m 2048M`"));
+        assert!(crashed("exited with status 127").contains("a program that is not there"));
+        assert!(crashed("exited with status 1").contains("`slipway logs web --recent`"));
+        let disk = "cell 1 refused it: the droplet takes 900 MiB of disk, and the app's quota is 512 MiB";
+        let placed = of_push(&PushError::NotPlaced { app: app(), reason: disk.to_owned() });
+        assert!(placed.contains("`slipway scale web -k 1024M`") && !placed.contains("Ask for less"), "{placed}");
+        let taken = |reason: &str| of_push(&PushError::NotTakenOver { app: app(), reason: reason.to_owned() });
+        assert!(taken("it crashed: out of memory: limit 10 MiB").contains("more memory (-m"));
+        assert!(taken(&format!("no instance of it can run ({disk})")).contains("more disk (-k"));
+    }
+}
