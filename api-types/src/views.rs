@@ -152,6 +152,9 @@ pub struct ProcessInstance {
     pub state: String,
     /// Seconds since the epoch.
     pub since: i64,
+    /// Crashes in a row, of one that does not run, or only just does. Not of Cloud Foundry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<u64>,
 }
 
 /// `GET /v3/processes/:guid/stats`: not paginated.

@@ -182,6 +182,25 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
 }
 
 #[tokio::test]
+async fn a_canary_that_is_given_up_takes_its_sizes_along() {
+    let platform = running().await;
+    platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
+    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
+    let processes = |memory: u64| {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": memory });
+        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
+    };
+    platform.instead("/v3/apps/app-1/processes", [processes(128), processes(300)]);
+    let ran = platform.run(&["push", "web", "--strategy", "canary", "-m", "300M"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    platform.instead("/v3/apps/app-1/processes", [processes(300), processes(300)]);
+    let ran = platform.run(&["cancel-deployment", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("Set back for 'web': web memory 300M → 128M."), "{}", ran.err);
+    assert_eq!(body(&platform, "POST /v3/processes/process-1/actions/scale"), json!({ "memory_in_mb": 128 }));
+}
+
+#[tokio::test]
 async fn an_interrupted_push_says_what_becomes_of_it() {
     let platform = running().await;
     platform.lock().build_hangs = true;
@@ -199,6 +218,15 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     assert!(asked(&platform, "POST /v3/builds/build-1/actions/cancel"));
     assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
 
+    // Nobody has seen yet what the manifest made.
+    let platform = running().await;
+    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
+    platform.instead("/v3/apps/app-1/processes", [processes(128), processes(300)]);
+    platform.instead("/v3/spaces/space-1/actions/apply_manifest", [Instead::Hang]);
+    let ran = platform.run_interrupted(&["push", "web"], "POST /v3/spaces/space-1/actions/apply_manifest").await;
+    assert_eq!(ran.exit, Exit::Interrupted);
+    assert!(ran.err.contains("Set back for 'web': web memory 300M → 128M."), "{}", ran.err);
+
     let platform = running().await;
     platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/deployments/deployment-1").await;
@@ -212,7 +240,7 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
         let mut world = platform.lock();
         world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
         let none = Instead::Status(200, "application/json", json!({ "resources": [] }).to_string());
-        world.instead.push(("/v3/deployments".to_owned(), VecDeque::from([Instead::Hang, none])));
+        world.instead.push(("/v3/deployments".to_owned(), VecDeque::from([none.clone(), Instead::Hang, none])));
     }
     let ran = platform.run_interrupted(&["push", "web"], "POST /v3/deployments").await;
     assert_eq!(ran.exit, Exit::Interrupted);

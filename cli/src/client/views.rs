@@ -252,6 +252,8 @@ pub(crate) struct Deployment {
     pub(crate) strategy: String,
     #[serde(default)]
     pub(crate) new_processes: Vec<DeployedProcess>,
+    #[serde(default)]
+    pub(crate) metadata: Value,
 }
 
 #[derive(Clone, Debug, Deserialize)]

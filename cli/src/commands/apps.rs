@@ -68,12 +68,19 @@ pub(super) async fn apps(session: &Session, args: AppsArgs) -> Result<(), CliErr
     session.printer.table(&["name", "state", "processes", "routes"], rows.collect(), empty)
 }
 
-/// `2/3`; of instances that crashed it is said: the app is started, and does not run.
+/// `2/3`; of instances that crashed it is said: the app is started, and does not run. One that runs between two crashes is
+/// no instance to rely on.
 fn count_of_running(process: &Process) -> String {
     let of = |holds: fn(&Stats) -> bool| process.process_instances.iter().filter(|row| holds(row)).count();
     let (running, crashed) = (of(|row| row.state == "RUNNING"), of(Stats::has_crashed));
-    let crashed = if crashed > 0 { format!(" ({crashed} crashed)") } else { String::new() };
-    format!("{running}/{}{crashed}", process.instances)
+    let between = of(|row| row.state == "RUNNING" && row.crashes > 0);
+    let said: Vec<String> = [(crashed, "crashed"), (between, "started again after a crash")]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) };
+    format!("{running}/{}{said}", process.instances)
 }
 
 /// One app with its processes, instances, routes and droplet.
@@ -350,8 +357,8 @@ pub(super) async fn delete(session: &Session, args: DeleteArgs) -> Result<(), Cl
     let client = session.client()?;
     let app: App = match session.app(&args.name).await {
         // What shall be gone is gone: scripts may repeat the command.
-        Err(CliError::Missing { name, .. }) => {
-            session.printer.say(&format!("'{name}' does not exist; nothing was done."));
+        Err(CliError::Missing { name, place, .. }) => {
+            session.printer.say(&format!("There is no app '{name}'{place}; nothing was done."));
             return Ok(());
         }
         other => other?,
@@ -404,6 +411,9 @@ mod tests {
         };
         assert_eq!(count_of_running(&rows(&["RUNNING", "STARTING"])), "1/3");
         assert_eq!(count_of_running(&rows(&["RUNNING", "CRASHED", "CRASHED"])), "1/3 (2 crashed)");
+        let mut looping = rows(&["RUNNING", "STARTING"]);
+        looping.process_instances.iter_mut().for_each(|row| row.crashes = 4);
+        assert_eq!(count_of_running(&looping), "1/3 (1 crashed, 1 started again after a crash)");
     }
 
     #[test]

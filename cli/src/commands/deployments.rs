@@ -10,7 +10,7 @@ use crate::args::{RollbackArgs, Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Process, Revision};
 use crate::client::{Body, ClientError, query};
 use crate::error::CliError;
-use crate::push::{self, Before, Bring, Patience, PushError, Rollout, active_deployment, follow};
+use crate::push::{self, Before, Bring, Patience, PushError, Rollout, Sizes, active_deployment, follow};
 
 /// Guids of revisions, as far as more is known of them than they say themselves.
 #[derive(Debug, Default)]
@@ -142,7 +142,7 @@ async fn bring_back(
         "Bringing revision {} of '{}' back{what}, with the environment variables that it had.",
         revision.version, app.name
     ));
-    let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All };
+    let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
     if app.is_started() {
         return lifecycle::replace(session, app, Bring::Revision(&revision.guid), &before, &rollout).await;
     }
@@ -196,6 +196,9 @@ pub(super) async fn cancel(session: &Session, name: Option<String>) -> Result<()
     push::cancel(session, &deployment).await?;
     let what = if deployment.strategy.is_empty() { "new version" } else { deployment.strategy.as_str() };
     session.printer.say(&format!("The {what} deployment of '{}' is given up; the old version serves.", app.name));
+    if let Some(sizes) = Sizes::noted(session.client()?, &app, &deployment).await? {
+        sizes.set_back(session).await?;
+    }
     Ok(())
 }
 
@@ -229,6 +232,15 @@ mod tests {
 
     fn revision(version: u64, deployable: bool) -> Revision {
         Revision { guid: format!("r-{version}"), version, description: String::new(), deployable }
+    }
+
+    #[test]
+    fn the_platform_is_asked_what_equals_the_newest_only_while_that_one_runs() {
+        let list = [revision(5, true), revision(4, true)];
+        let running = |guid: &str| Fate { running: HashSet::from([guid.to_owned()]), ..Fate::default() };
+        assert!(newest_runs(&list, &running("r-5")));
+        assert!(!newest_runs(&list, &running("r-4")), "what equals 5 may be what to go back to");
+        assert!(!newest_runs(&list, &Fate::default()) && !newest_runs(&[], &running("r-5")));
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub(super) async fn restart(session: &Session, args: RestartArgs) -> Result<(), 
         stage_if_needed(session, &app).await?;
     }
     let strategy = choose(session, &app, &args.how, Strategy::Recreate, &before);
-    let rollout = Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All };
+    let rollout =
+        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
     replace(session, &app, Bring::Current, &before, &rollout).await
 }
 
@@ -67,7 +68,8 @@ pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), 
     let droplet = build(session, &app, &package.guid).await?;
     let before = Before::of(client, &app).await?;
     let strategy = choose(session, &app, &args.how, Strategy::Rolling, &before);
-    let rollout = Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All };
+    let rollout =
+        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
     if strategy == Strategy::Recreate {
         assign_droplet(client, &app, &droplet).await?;
     }

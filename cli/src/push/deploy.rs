@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::start::{
     Before, NO_ROOM, Patience, SILENCE, StartTimings, show_last_lines, stats_of, still_waiting, summary,
 };
-use super::{PushError, elapsed, limit};
+use super::{PushError, Sizes, elapsed, limit};
 use crate::args::{Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Stats};
 use crate::client::{Body, Client, ClientError, query};
@@ -51,6 +51,8 @@ pub(crate) struct Rollout<'a> {
     pub(crate) wanted: u32,
     /// What is waited for.
     pub(crate) patience: Patience,
+    /// What a manifest has made of the app's sizes, for whoever gives the deployment up.
+    pub(crate) sizes: Option<&'a Sizes>,
 }
 
 /// How a deployment went.
@@ -103,7 +105,7 @@ pub(crate) async fn deploy(
     bring: Bring<'_>,
     rollout: &Rollout<'_>,
 ) -> Result<Deployed, CliError> {
-    let Rollout { strategy, how, wanted, patience } = *rollout;
+    let Rollout { strategy, how, wanted, patience, sizes } = *rollout;
     let client = session.client()?;
     let mut body = json!({
         "strategy": strategy.word().unwrap_or("rolling"),
@@ -122,6 +124,13 @@ pub(crate) async fn deploy(
         body["options"]["canary"] = json!({ "steps": steps });
     }
     session.under_way.begin(Unfinished::Deploying { app: app.clone(), begun: false });
+    if let Some(sizes) = sizes {
+        let earlier = active_deployment(client, app).await?;
+        let annotations = sizes.annotation(earlier.as_ref());
+        if !annotations.is_empty() {
+            body["metadata"]["annotations"] = annotations.into();
+        }
+    }
     let deployment: Deployment = client.send_json(Method::POST, "/v3/deployments", body).await?;
     follow(session, app, deployment, wanted, patience).await
 }

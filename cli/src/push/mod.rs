@@ -238,6 +238,7 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     if !there.is_empty() {
         changes::tell(session, &space.guid, &manifest.yaml, &mut there).await;
     }
+    session.under_way.expects(there.values().cloned().collect());
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
     // The platform has its own words for a key that this program has warned of.
@@ -249,6 +250,7 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         if !there.is_empty() {
             session.printer.say("The platform refuses this manifest; nothing was changed.");
         }
+        session.under_way.expects(Vec::new());
         return Err(error);
     }
     for sizes in there.values_mut() {
@@ -259,10 +261,14 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let mut done = Vec::new();
     for (place, (entry, source)) in manifest.apps.iter().zip(sources).enumerate() {
         let app_begun = Instant::now();
+        if manifest.apps.len() > 1 {
+            session.printer.say(&format!("'{}' ({} of {}):", entry.name, place + 1, manifest.apps.len()));
+        }
         let app = find(client, &space.guid, &entry.name).await?;
         let app = app.ok_or_else(|| PushError::AppVanished { app: entry.name.clone() })?;
-        let first = !there.contains_key(&app.name);
-        let result = Box::pin(push_one(session, client, flags, (entry, source), &app, first)).await;
+        let sizes = there.get(&app.name);
+        let first = sizes.is_none();
+        let result = Box::pin(push_one(session, client, flags, (entry, source), &app, sizes)).await;
         // Once it is stopped for the new version, the new sizes are the right ones.
         if matches!(session.under_way.take(), Some(Unfinished::Starting { .. })) {
             session.under_way.done(&app);
@@ -350,8 +356,9 @@ async fn push_one(
     flags: &PushArgs,
     (entry, source): (&AppEntry, Option<files::Source>),
     app: &App,
-    first: bool,
+    sizes: Option<&Sizes>,
 ) -> Result<Pushed, CliError> {
+    let first = sizes.is_none();
     let printer = &session.printer;
     let begun = Instant::now();
     session.under_way.begin(Unfinished::Uploading { app: app.clone(), first });
@@ -401,7 +408,7 @@ async fn push_one(
                 printer
                     .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
                 let asked = elapsed(starting);
-                let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), patience };
+                let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), patience, sizes };
                 match deploy(session, app, Bring::Droplet(&droplet), &rollout).await? {
                     Deployed::Wholly(phases) => (phases, asked),
                     Deployed::AtStep(step, steps) => {

@@ -1,13 +1,15 @@
 //! Sets an app's sizes back when a push of it fails: the manifest is applied before anything is built, and an app that goes on
-//! with its old version must not get the memory of the new one at its next restart.
+//! with its old version must not get the memory of the new one at its next restart. A canary may be given up long after its
+//! push has ended, by somebody else: its deployment carries a note of the sizes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::processes;
-use crate::client::views::{App, Process};
+use crate::client::views::{App, Deployment, Process};
 use crate::client::{Body, Client};
 use crate::commands::Session;
 use crate::error::CliError;
@@ -24,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Sizes {
     pub(crate) app: App,
     before: Vec<Process>,
-    applied: Vec<Process>,
+    /// Nothing until it was read: what is there then counts as what the manifest made.
+    applied: Option<Vec<Process>>,
     /// What else the manifest changes, for people.
     pub(crate) others: Vec<String>,
 }
@@ -40,6 +43,12 @@ struct Changed {
     flags: String,
 }
 
+/// Annotation of a deployment: what its push made of the sizes.
+const NOTE: &str = "slipway.dev/sizes";
+
+/// Sizes before and after a manifest by key, of each process by guid.
+type Note = BTreeMap<String, BTreeMap<String, [u64; 2]>>;
+
 /// A size that processes have.
 struct Size {
     /// As the API has it.
@@ -48,6 +57,7 @@ struct Size {
     /// Of `scale`.
     flag: &'static str,
     of: fn(&Process) -> u64,
+    set: fn(&mut Process, u64),
     /// For people.
     shown: fn(u64) -> String,
     /// What `scale` wants behind the number.
@@ -59,7 +69,8 @@ const ALL: [Size; 3] = [
         key: "instances",
         word: "instances",
         flag: "-i",
-        of: |one| one.instances as u64,
+        of: |one| one.instances.into(),
+        set: |one, count| one.instances = u32::try_from(count).unwrap_or(one.instances),
         shown: |count| count.to_string(),
         unit: "",
     },
@@ -68,6 +79,7 @@ const ALL: [Size; 3] = [
         word: "memory",
         flag: "-m",
         of: |one| one.memory_in_mb,
+        set: |one, mib| one.memory_in_mb = mib,
         shown: |mib| human(mib << 20),
         unit: "M",
     },
@@ -76,6 +88,7 @@ const ALL: [Size; 3] = [
         word: "disk",
         flag: "-k",
         of: |one| one.disk_in_mb,
+        set: |one, mib| one.disk_in_mb = mib,
         shown: |mib| human(mib << 20),
         unit: "M",
     },
@@ -85,27 +98,72 @@ impl Sizes {
     /// As they are now.
     pub(crate) async fn of(client: &Client, app: &App) -> Result<Self, CliError> {
         let before = processes(client, app).await?;
-        Ok(Self { app: app.clone(), before, applied: Vec::new(), others: Vec::new() })
+        Ok(Self { app: app.clone(), before, applied: None, others: Vec::new() })
     }
 
     /// Notes what applying the manifest has made of them.
     pub(crate) async fn applied(&mut self, client: &Client) -> Result<(), CliError> {
-        self.applied = processes(client, &self.app).await?;
+        self.applied = Some(processes(client, &self.app).await?);
         Ok(())
+    }
+
+    /// The annotation of the deployment that brings them. It keeps what the note of an `earlier` one, whose place it takes,
+    /// says of the sizes that were not changed since: cancelling brings back what ran before both.
+    pub(super) fn annotation(&self, earlier: Option<&Deployment>) -> Map<String, Value> {
+        let mut note = earlier.map(note_of).unwrap_or_default();
+        for old in &self.before {
+            let Some(applied) = self.applied.iter().flatten().find(|one| one.guid == old.guid) else { continue };
+            let sizes = note.entry(old.guid.clone()).or_default();
+            for size in &ALL {
+                let (was, is) = ((size.of)(old), (size.of)(applied));
+                let first = sizes.get(size.key).filter(|[_, made]| *made == was).map_or(was, |[first, _]| *first);
+                if first == is {
+                    sizes.remove(size.key);
+                } else {
+                    sizes.insert(size.key.to_owned(), [first, is]);
+                }
+            }
+        }
+        note.retain(|_, sizes| !sizes.is_empty());
+        let text = json!(note).to_string();
+        if note.is_empty() { Map::new() } else { Map::from_iter([(NOTE.to_owned(), text.into())]) }
+    }
+
+    /// As the note of a deployment that was given up has them; nothing without one.
+    pub(crate) async fn noted(client: &Client, app: &App, deployment: &Deployment) -> Result<Option<Self>, CliError> {
+        let note = note_of(deployment);
+        if note.is_empty() {
+            return Ok(None);
+        }
+        let (mut before, mut applied) = (processes(client, app).await?, Vec::new());
+        before.retain(|process| note.contains_key(&process.guid));
+        for process in &mut before {
+            let mut made = process.clone();
+            for size in &ALL {
+                if let Some([was, is]) = note[&process.guid].get(size.key) {
+                    (size.set)(process, *was);
+                    (size.set)(&mut made, *is);
+                }
+            }
+            applied.push(made);
+        }
+        Ok(Some(Self { app: app.clone(), before, applied: Some(applied), others: Vec::new() }))
     }
 
     /// Sets back what the manifest has changed and nobody since, and says so, or says what stays and how to change it.
     pub(crate) async fn set_back(&self, session: &Session) -> Result<(), CliError> {
         let client = session.client()?;
         let same = |all: &[Process], one: &Process| all.iter().find(|other| other.guid == one.guid).cloned();
-        let changed = self
-            .before
-            .iter()
-            .any(|old| same(&self.applied, old).is_some_and(|applied| difference(old, &applied, &applied).is_some()));
+        let changed = self.applied.as_ref().is_none_or(|all| {
+            self.before
+                .iter()
+                .any(|old| same(all, old).is_some_and(|applied| difference(old, &applied, &applied).is_some()))
+        });
         let now = if changed { processes(client, &self.app).await? } else { Vec::new() };
+        let applied = self.applied.as_ref().unwrap_or(&now);
         let (mut done, mut stays) = (Vec::new(), Vec::new());
         for old in &self.before {
-            let both = same(&self.applied, old).zip(same(&now, old));
+            let both = same(applied, old).zip(same(&now, old));
             let Some(changed) = both.and_then(|(applied, now)| difference(old, &applied, &now)) else { continue };
             match scale(client, &changed).await {
                 Ok(()) => done.extend(changed.words),
@@ -127,6 +185,13 @@ impl Sizes {
         }
         Ok(())
     }
+}
+
+/// What the note of a deployment says. One that somebody has changed by hand into something else says nothing.
+fn note_of(deployment: &Deployment) -> Note {
+    let text =
+        deployment.metadata.pointer(&format!("/annotations/{}", NOTE.replace('/', "~1"))).and_then(Value::as_str);
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What to do so that a process is as `old` again where the manifest made it `applied` and it is so `now`; nothing when it is.
@@ -161,9 +226,38 @@ async fn scale(client: &Client, changed: &Changed) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn sizes(before: u64, applied: u64) -> Sizes {
+        let process = |memory: u64| -> Process {
+            serde_json::from_value(json!({ "guid": "p", "type": "web", "instances": 2, "memory_in_mb": memory }))
+                .expect("a process")
+        };
+        let app = serde_json::from_value(json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("an app");
+        Sizes { app, before: vec![process(before)], applied: Some(vec![process(applied)]), others: Vec::new() }
+    }
+
+    fn deployment(annotations: Map<String, Value>) -> Deployment {
+        serde_json::from_value(json!({ "guid": "d", "status": {}, "metadata": { "annotations": annotations } }))
+            .expect("a deployment")
+    }
+
+    #[test]
+    fn a_deployment_carries_what_ran_before_it_and_before_those_whose_place_it_takes() {
+        let memory = |annotations: Map<String, Value>| {
+            note_of(&deployment(annotations)).get("p").map(|sizes| (sizes["memory_in_mb"], sizes.len()))
+        };
+        let first = sizes(128, 300);
+        assert_eq!(memory(first.annotation(None)), Some(([128, 300], 1)));
+        assert!(sizes(128, 128).annotation(None).is_empty(), "nothing to note");
+        let earlier = deployment(first.annotation(None));
+        assert_eq!(memory(sizes(300, 300).annotation(Some(&earlier))), Some(([128, 300], 1)));
+        assert_eq!(memory(sizes(300, 500).annotation(Some(&earlier))), Some(([128, 500], 1)));
+        assert_eq!(memory(sizes(300, 128).annotation(Some(&earlier))), None, "as it was");
+        assert_eq!(memory(sizes(400, 500).annotation(Some(&earlier))), Some(([400, 500], 1)), "scaled between them");
+        let rubbish = deployment(Map::from_iter([(NOTE.to_owned(), "[]".into())]));
+        assert!(note_of(&rubbish).is_empty());
+    }
 
     #[test]
     fn what_differs_is_set_back_and_nothing_else() {

@@ -423,8 +423,10 @@ async fn api(State(stub): State<Stub>, method: Method, uri: Uri, _headers: Heade
     if let Some(answer) = world.answers.get(&format!("{method} {path}")) {
         return axum::Json(answer.clone()).into_response();
     }
+    let sent = world.bodies.get("POST /v3/deployments").and_then(|body| serde_json::from_str::<Value>(body).ok());
+    let metadata = sent.map_or(Value::Null, |body| body["metadata"].clone());
     let deployment = |status: (&str, &str)| {
-        json!({ "guid": "deployment-1", "strategy": "rolling", "status": { "value": status.0, "reason": status.1,
+        json!({ "metadata": metadata, "guid": "deployment-1", "strategy": "rolling", "status": { "value": status.0, "reason": status.1,
                 "canary": { "steps": { "current": 1, "total": 2 } } }, "new_processes": [{ "guid": "process-2" }] })
     };
     let task = |status: (&str, &str)| {

@@ -44,8 +44,7 @@ const LIST: ListSpec = ListSpec {
 };
 /// What is understood of one process.
 const ONE: ListSpec = ListSpec { other: &["embed"], ..ListSpec::PLAIN };
-/// For how many seconds a restarted instance is said to have crashed.
-const CRASHES_ARE_NEWS_S: u64 = 300;
+/// In place of a command in a list.
 const HIDDEN: &str = "[PRIVATE DATA HIDDEN IN LISTS]";
 
 /// Endpoints.
@@ -157,7 +156,12 @@ fn embeds(query: &ListQuery) -> ApiResult<bool> {
 }
 
 fn instance_view(state: &InstanceState) -> ProcessInstance {
-    ProcessInstance { index: state.index.unsigned_abs(), state: state.state.to_owned(), since: state.since.timestamp() }
+    ProcessInstance {
+        index: state.index.unsigned_abs(),
+        state: state.state.to_owned(),
+        since: state.since.timestamp(),
+        crashes: state.crashes(),
+    }
 }
 
 async fn list(
@@ -432,17 +436,13 @@ fn instance_stats(
         index: state.index.unsigned_abs(),
         state: state.state.to_owned(),
         routable: state.routable,
+        crashes: state.crashes(),
         details: state.details,
         ..InstanceStats::default()
     };
     let Some(row) = state.row.filter(|_| state.state != "DOWN") else { return stats };
     let mebibytes = |value: i64| value.unsigned_abs().saturating_mul(1 << 20);
-    stats.crashes = row.exit.as_ref().and_then(|exit| exit.get("crashes")?.as_u64()).filter(|crashes| *crashes > 0);
     stats.uptime = (Utc::now() - state.since).num_seconds().max(0).unsigned_abs();
-    // One that has run for so long is no longer one that crashes.
-    if state.state == "RUNNING" && stats.uptime >= CRASHES_ARE_NEWS_S {
-        stats.crashes = None;
-    }
     stats.instance_guid = Some(instance_guid(row.id, row.incarnation.unsigned_abs()).to_string());
     // Behind a port of its cell an instance's own address means nothing to anybody outside that cell.
     stats.instance_internal_ip = row.host.clone().filter(|_| row.direct);

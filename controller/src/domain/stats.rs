@@ -35,6 +35,20 @@ pub struct InstanceState {
     pub row: Option<InstanceRow>,
 }
 
+/// For how long a running instance tells of the crashes before it. One that has run for so long no longer crashes.
+const CRASHES_ARE_NEWS_S: i64 = 5 * 60;
+
+impl InstanceState {
+    /// Crashes in a row, of one that does not run, or only just does.
+    #[must_use]
+    pub fn crashes(&self) -> Option<u64> {
+        let row = self.row.as_ref().filter(|_| self.state != "DOWN")?;
+        let count = row.exit.as_ref()?.get("crashes")?.as_u64().filter(|count| *count > 0)?;
+        let is_news = self.state != "RUNNING" || (Utc::now() - self.since).num_seconds() < CRASHES_ARE_NEWS_S;
+        is_news.then_some(count)
+    }
+}
+
 /// The desired instances of these processes, in the processes' order.
 ///
 /// # Errors

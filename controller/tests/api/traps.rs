@@ -246,6 +246,9 @@ async fn instances_that_are_wanted_have_a_row() {
     let starting = rows().await;
     let of = |index: usize| (starting[index]["state"].as_str(), starting[index].get("crashes").cloned());
     assert_eq!((of(0), of(1)), ((Some("STARTING"), Some(json!(2))), (Some("STARTING"), None)));
+    let (_, listed) = admin.get(&format!("/v3/processes?app_guids={app}&types=web&embed=process_instances")).await;
+    let listed = &listed["resources"][0]["process_instances"];
+    assert_eq!((&listed[0]["crashes"], listed[1].get("crashes")), (&json!(2), None), "lists say it as well: {listed}");
     sqlx::query("delete from assignment").execute(&controller.database.pool).await.expect("gone");
     scale(0).await;
     assert!(rows().await.is_empty());

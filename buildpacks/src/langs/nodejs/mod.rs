@@ -216,6 +216,17 @@ fn install_locked(
     Ok(())
 }
 
+/// Whether package.json names something to install, so that versions can be others next time.
+fn has_dependencies(package: &Value) -> bool {
+    ["dependencies", "devDependencies", "optionalDependencies", "workspaces"].iter().any(|key| {
+        match package.get(*key) {
+            Some(Value::Object(all)) => !all.is_empty(),
+            Some(Value::Array(all)) => !all.is_empty(),
+            _ => false,
+        }
+    })
+}
+
 /// Installs the dependencies.
 fn install(work: &Workspace<'_>, source: &dyn Source, package: &Value, kind: &str) -> Result<(), Problem> {
     if let Some(lock) = LOCKS.iter().find(|lock| source.has(lock)) {
@@ -223,7 +234,7 @@ fn install(work: &Workspace<'_>, source: &dyn Source, package: &Value, kind: &st
     }
     dependency_cache::forget(&work.cache);
     work.runner.headline("Installing the dependencies of package.json");
-    if !OTHER_LOCKS.iter().any(|lock| source.has(lock)) {
+    if has_dependencies(package) && !OTHER_LOCKS.iter().any(|lock| source.has(lock)) {
         work.runner.detail("There is no package-lock.json: another push may install other versions. Commit one.");
     }
     work.runner.step(NAME, &mut npm(work, &["install", "--no-save", "--no-package-lock", kind]))

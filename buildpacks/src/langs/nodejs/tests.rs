@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use super::super::Builtin;
 use super::super::testing::{Builds, request};
+use super::has_dependencies;
 use crate::source::Listing;
 
 /// Installs what the lock file is, and what the app's file `effect` says.
@@ -288,6 +291,14 @@ fn where_npm_does_more_than_can_be_compared_it_always_runs() {
 
 #[test]
 fn without_a_lock_file_versions_float() {
+    for (package, floats) in [
+        (json!({}), false),
+        (json!({ "dependencies": {}, "workspaces": [] }), false),
+        (json!({ "devDependencies": { "vite": "^5" } }), true),
+        (json!({ "workspaces": ["packages/*"] }), true),
+    ] {
+        assert_eq!(has_dependencies(&package), floats, "{package}");
+    }
     let mut builds = builds("{}");
     assert_eq!(builds.run(), [CI]);
     builds.app.remove("package-lock.json");
