@@ -23,7 +23,7 @@ use super::routes::{app_refusal, audit_subject, destination_view, require};
 use crate::context::Context;
 use crate::domain::app_protocol::{AppProtocol, NotSpoken};
 use crate::domain::audit::NewEvent;
-use crate::domain::routes::{MAX_DESTINATIONS, Mapping, add_destinations_tx, mapping_record_tx};
+use crate::domain::destinations::{MAX_DESTINATIONS, Mapping, add_destinations_tx, mapping_record_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::destinations::{self as store, NewDestination, USUAL_PORT};
 use crate::store::routes::{RouteRow, route_lock_tx};

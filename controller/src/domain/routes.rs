@@ -1,26 +1,20 @@
 //! What a route may be.
 
-use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::{AuditSubject, NewEvent};
 use super::domains::splits;
+use super::route_options::check_complete;
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
 use crate::store::constraints::refuse;
-use crate::store::destinations::{self, DestinationRow, NewDestination};
 use crate::store::domains::{DomainRow, domain_usable_in_tx};
-use crate::store::events::event_record_tx;
-use crate::store::feature_flags::feature_flag_get_tx;
 use crate::store::routes::{self, NewRoute, RouteFigures};
 use slipway_placement::system_names::is_system_name;
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;
 const MAX_FQDN: usize = 253;
-/// Most destinations of one route.
-pub const MAX_DESTINATIONS: usize = 100;
 
 /// Checks host and path of a route on a domain.
 ///
@@ -75,96 +69,6 @@ fn check_path(domain: &DomainRow, path: &str) -> DomainResult<()> {
     };
     let shown: String = path.chars().flat_map(char::escape_debug).take(MAX_PATH).collect();
     Err(DomainError::invalid(format!("{problem}: \"{shown}\"")))
-}
-
-/// The flag that lets routes choose `hash`.
-const HASH: &str = "hash_based_routing";
-
-/// Checks a change of route options; null members remove. Numbers come back as texts, which is how clients read them.
-///
-/// # Errors
-/// [`DomainError::Invalid`] naming the option and its value.
-pub fn check_options(mut options: Map<String, Value>) -> DomainResult<Map<String, Value>> {
-    for (key, value) in &mut options {
-        if let Value::Number(number) = value {
-            *value = Value::String(number.to_string());
-        }
-        let text = value.as_str();
-        let (good, rule) = match key.as_str() {
-            "loadbalancing" => (
-                matches!(text, Some("round-robin" | "least-connection" | "hash")),
-                "it must be one of 'round-robin', 'least-connection', 'hash'",
-            ),
-            "hash_header" => (
-                text.is_some_and(|name| name.len() <= 128 && http::HeaderName::from_bytes(name.as_bytes()).is_ok()),
-                "it must be the name of a header, of at most 128 characters",
-            ),
-            "hash_balance" => (
-                text.filter(|number| number.len() <= 16)
-                    .and_then(|number| number.parse::<f64>().ok())
-                    .is_some_and(|n| n == 0.0 || (1.1..=10.0).contains(&n)),
-                "it must be 0 or a number from 1.1 to 10",
-            ),
-            _ => {
-                return Err(DomainError::invalid(format!(
-                    "Options Unknown field(s): '{key}'. Valid options: 'loadbalancing', 'hash_header', 'hash_balance'"
-                )));
-            }
-        };
-        if !good && !value.is_null() {
-            let shown: String = value.to_string().chars().take(MAX_PATH).collect();
-            return Err(DomainError::invalid(format!("Options '{key}' is not valid: {shown}; {rule}")));
-        }
-    }
-    if options.get("loadbalancing").is_some_and(|way| way != "hash") {
-        let given = |key: &str| options.get(key).is_some_and(|value| !value.is_null());
-        let wrong: Vec<&str> = [
-            ("hash_header", "Options Hash header can only be set when loadbalancing is hash"),
-            ("hash_balance", "Options Hash balance can only be set when loadbalancing is hash"),
-        ]
-        .into_iter()
-        .filter_map(|(key, text)| given(key).then_some(text))
-        .collect();
-        if !wrong.is_empty() {
-            return Err(DomainError::invalid(wrong.join(", ")));
-        }
-        // What the hash needed goes with it.
-        options.insert("hash_header".to_owned(), Value::Null);
-        options.insert("hash_balance".to_owned(), Value::Null);
-    }
-    Ok(options)
-}
-
-/// Checks all options of a route together, as they are after a change.
-///
-/// # Errors
-/// [`DomainError::Invalid`] with what is missing.
-pub fn check_complete(options: Option<&Value>) -> DomainResult<()> {
-    match options {
-        Some(options) if options["loadbalancing"] == "hash" && !options["hash_header"].is_string() => {
-            Err(DomainError::invalid("Hash header must be present when loadbalancing is set to hash."))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// As [`check_options`], and refuses `hash` while it is switched off.
-///
-/// # Errors
-/// As [`check_options`].
-pub async fn allowed_options_tx(
-    tx: &mut PgConnection,
-    options: Map<String, Value>,
-) -> DomainResult<Map<String, Value>> {
-    let options = check_options(options)?;
-    let hash = options.get("loadbalancing").is_some_and(|value| value == "hash");
-    if hash && !feature_flag_get_tx(tx, HASH).await?.is_some_and(|flag| flag.enabled) {
-        return Err(DomainError::invalid(format!(
-            "Options 'loadbalancing' is not valid: \"hash\"; it must be one of 'round-robin', 'least-connection', because \
-             the feature flag '{HASH}' is off"
-        )));
-    }
-    Ok(options)
 }
 
 /// Makes a route in the caller's transaction: address, domain, quota and uniqueness are checked here, permissions by
@@ -222,90 +126,6 @@ async fn check_free_tx(tx: &mut PgConnection, domain: &DomainRow, route: &NewRou
         )));
     }
     Ok(())
-}
-
-/// Adds destinations, without weights, to a route; gives those that were not there before. End the transaction in
-/// `change_log::commit` with `ChangeKind::Route`.
-///
-/// # Errors
-/// [`DomainError::Invalid`] when the route has weighted destinations, would get too many, or has one of them with another
-/// protocol, and [`DomainError::NotFound`] when it is gone.
-pub async fn add_destinations_tx<'a>(
-    tx: &mut PgConnection,
-    route: Uuid,
-    new: &'a [NewDestination],
-) -> DomainResult<Vec<&'a NewDestination>> {
-    let row = routes::route_lock_tx(tx, route).await?.ok_or(DomainError::NotFound("Route"))?;
-    let old = destinations::destinations_tx(tx, route).await?;
-    if old.iter().any(|destination| destination.weight.is_some()) {
-        return Err(DomainError::invalid(
-            "Destinations cannot be inserted when there are weighted destinations already configured.",
-        ));
-    }
-    if old.len() + new.len() > MAX_DESTINATIONS {
-        return Err(DomainError::invalid(format!("Routes can be mapped to at most {MAX_DESTINATIONS} destinations.")));
-    }
-    let mut added = Vec::new();
-    for destination in new {
-        if let Some(same) = old.iter().find(|old| destination.is_at(old)) {
-            let protocol = destination.protocol.as_str();
-            if same.protocol != protocol {
-                return Err(DomainError::invalid(format!(
-                    "Cannot add destination with protocol: {protocol}. Destination already exists for route: {}, app: {}, \
-                     process: {}, and protocol: {}.",
-                    row.url(),
-                    same.app_guid,
-                    same.process_type,
-                    same.protocol
-                )));
-            }
-            continue;
-        }
-        if destinations::destination_add_tx(tx, route, destination).await? {
-            added.push(destination);
-        }
-    }
-    Ok(added)
-}
-
-/// What events say of a destination.
-#[derive(Clone, Copy, Debug)]
-pub struct Mapping<'a> {
-    app: Uuid,
-    process_type: &'a str,
-    protocol: &'a str,
-}
-
-impl<'a> From<&'a NewDestination> for Mapping<'a> {
-    fn from(new: &'a NewDestination) -> Self {
-        Self { app: new.app_guid, process_type: &new.process_type, protocol: new.protocol.as_str() }
-    }
-}
-
-impl<'a> From<&'a DestinationRow> for Mapping<'a> {
-    fn from(row: &'a DestinationRow) -> Self {
-        Self { app: row.app_guid, process_type: &row.process_type, protocol: &row.protocol }
-    }
-}
-
-/// Records that a route leads to an app from now on, or no more: the event of the route, and the same one of the app,
-/// whose own history shows it too.
-///
-/// # Errors
-/// When the database fails.
-pub async fn mapping_record_tx(
-    tx: &mut PgConnection,
-    event: NewEvent,
-    route: Uuid,
-    to: Mapping<'_>,
-) -> sqlx::Result<()> {
-    let event = event
-        .with("app_guid", to.app.to_string())
-        .with("process_type", to.process_type)
-        .with("protocol", to.protocol)
-        .with("route_guid", route.to_string());
-    event_record_tx(tx, &event).await?;
-    event_record_tx(tx, &NewEvent { target: AuditSubject::new("app", to.app, ""), ..event }).await
 }
 
 /// Whether one more route fits the quotas.
@@ -371,29 +191,5 @@ mod tests {
         assert!(check(&"a".repeat(64), "").is_err());
         assert!(check("a", &format!("/{}", "p".repeat(128))).is_err());
         assert!(check_address(&domain(Some(Uuid::nil())), "y.test", "", "").is_ok());
-    }
-
-    #[test]
-    fn options_are_checked() {
-        let check = |value: Value| check_options(value.as_object().expect("an object").clone());
-        assert!(check(json!({"loadbalancing": "least-connection", "hash_header": null})).is_ok());
-        assert_eq!(check(json!({"hash_balance": 1.5})).expect("valid")["hash_balance"], "1.5");
-        let refusal = check(json!({"loadbalancing": "random"})).expect_err("unknown").to_string();
-        assert!(refusal.contains("\"random\"") && !refusal.contains("hash_header"), "{refusal}");
-        for bad in [
-            json!({"loadbalancing": "random"}),
-            json!({"loadbalancing": 1}),
-            json!({"x": "y"}),
-            json!({"hash_balance": 11}),
-            json!({"hash_balance": "NaN"}),
-            json!({"hash_header": "a b"}),
-            json!({"hash_header": ["a"]}),
-        ] {
-            assert!(check(bad.clone()).is_err(), "{bad}");
-        }
-        let both = json!({"loadbalancing": "round-robin", "hash_header": "x", "hash_balance": 2});
-        let refusal = check(both).expect_err("for a hash only").to_string();
-        assert!(refusal.contains("Hash header can only") && refusal.contains("Hash balance can only"), "{refusal}");
-        assert!(check(json!({"loadbalancing": "round-robin"})).expect("valid")["hash_header"].is_null());
     }
 }

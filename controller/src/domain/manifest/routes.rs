@@ -11,10 +11,10 @@ use super::{AppManifest, RouteManifest};
 use crate::context::Context;
 use crate::domain::app_protocol::AppProtocol;
 use crate::domain::audit::{AuditSubject, NewEvent};
+use crate::domain::destinations::{Mapping, add_destinations_tx, mapping_record_tx};
 use crate::domain::metadata::MetadataChange;
-use crate::domain::routes::{
-    Mapping, add_destinations_tx, allowed_options_tx, check_complete, create_tx, mapping_record_tx,
-};
+use crate::domain::route_options::{allowed_options_tx, check_complete};
+use crate::domain::routes::create_tx;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
 use crate::store::destinations::{
