@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use slipway_api_types::views::{DestinationApp, DestinationProcess, DestinationView, RouteView};
-use slipway_api_types::{ErrorCode, MetadataPatch, Page, ToOne};
+use slipway_api_types::{MetadataPatch, Page, ToOne};
 use uuid::Uuid;
 
 use super::Router;
@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::route_options::{allowed_options_tx, check_complete};
-use crate::domain::routes::create_tx;
+use crate::domain::routes::{audit_subject, create_tx};
 use crate::store::change_log::{self, ChangeKind};
 use crate::store::destinations::DestinationRow;
 use crate::store::domains::domain_get_tx;
@@ -135,11 +135,6 @@ pub(super) async fn require(
     let row = context.store.route_get(guid(text, "Route")?).await?.ok_or_else(|| ApiError::not_found("Route"))?;
     let access = caller.require_route_space(context, row.space_guid, action).await?;
     Ok((row, access))
-}
-
-/// A route as target of an event.
-pub(super) fn audit_subject(row: &RouteRow) -> AuditSubject {
-    AuditSubject::new("route", row.guid, row.url())
 }
 
 async fn page(
@@ -364,9 +359,4 @@ async fn remove(
     let job = job_completed_tx(&mut tx, &job).await?;
     let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     Ok(prove(&context, version, jobs::accepted(&base, job)).await)
-}
-
-/// Refusal of an app that is not there, or not in the route's space.
-pub(super) fn app_refusal(detail: String) -> ApiError {
-    ApiError::new(ErrorCode::UnprocessableEntity, detail)
 }

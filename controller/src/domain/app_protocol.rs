@@ -54,6 +54,15 @@ impl NotSpoken {
             Self::Unknown => "protocol must be 'http1', 'http2' or 'tcp'.",
         }
     }
+
+    /// The problem of a destination that is to be changed.
+    #[must_use]
+    pub(crate) fn of_changed_destination(self) -> &'static str {
+        match self {
+            Self::Tcp => "Destination protocol must be 'http1' or 'http2' if the parent route's protocol is 'http'",
+            Self::Unknown => "Destination protocol must be 'http1', 'http2' or 'tcp'.",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,18 +3,24 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::audit::AuditSubject;
 use super::domains::splits;
 use super::route_options::check_complete;
 use super::{DomainError, DomainResult};
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
 use crate::store::constraints::refuse;
 use crate::store::domains::{DomainRow, domain_usable_in_tx};
-use crate::store::routes::{self, NewRoute, RouteFigures};
+use crate::store::routes::{self, NewRoute, RouteFigures, RouteRow};
 use slipway_placement::system_names::is_system_name;
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;
 const MAX_FQDN: usize = 253;
+
+/// A route as target of an event.
+pub(crate) fn audit_subject(row: &RouteRow) -> AuditSubject {
+    AuditSubject::new("route", row.guid, row.url())
+}
 
 /// Checks host and path of a route on a domain.
 ///
