@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, patch};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -17,13 +16,7 @@ use super::permissions::{SpaceAccess, SpaceAction};
 use super::routes::require;
 use super::{Router, feature_flags};
 use crate::context::Context;
-use crate::domain::audit::NewEvent;
-use crate::domain::routes::audit_subject;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::domains::domain_usable_in_tx;
-use crate::store::events::event_record_tx;
-use crate::store::route_shares::{route_share_tx, route_transfer_tx, route_unshare_tx};
-use crate::store::routes::{RouteRow, route_lock_tx};
+use crate::domain::route_sharing::{self as domain, NewOwner};
 
 /// Switches all of this off; as on Cloud Foundry it is off until somebody switches it on.
 const FLAG: &str = "route_sharing";
@@ -93,21 +86,6 @@ async fn accessible(
     Err(ApiError::unprocessable(what(problem)))
 }
 
-async fn record(
-    tx: &mut sqlx::PgConnection,
-    caller: &Caller,
-    kind: &'static str,
-    row: &RouteRow,
-    access: &SpaceAccess,
-    detail: (&str, Value),
-) -> sqlx::Result<()> {
-    let event = NewEvent::new(kind, caller.actor(), audit_subject(row))
-        .in_space(row.space_guid, access.standing.org_guid)
-        .with(detail.0, detail.1);
-    event_record_tx(tx, &event).await?;
-    Ok(())
-}
-
 async fn share(
     State(context): State<Context>,
     caller: Caller,
@@ -144,18 +122,7 @@ async fn share(
     if !problems.is_empty() {
         return Err(ApiError::unprocessable(problems.join("\n")));
     }
-    if spaces.contains(&row.space_guid) {
-        return Err(ApiError::unprocessable(format!(
-            "Unable to share route '{url}' with space '{}'. Routes cannot be shared into the space where they were \
-             created.",
-            row.space_guid
-        )));
-    }
-    let mut tx = context.store.begin().await?;
-    route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
-    route_share_tx(&mut tx, row.guid, &spaces).await?;
-    record(&mut tx, &caller, "audit.route.share", &row, &access, ("target_space_guids", json!(spaces))).await?;
-    tx.commit().await?;
+    domain::share(&context, &caller.actor(), access.standing.org_guid, &row, &spaces).await?;
     view(&context, &base, row.guid).await
 }
 
@@ -169,16 +136,7 @@ async fn unshare(
     let url = row.url();
     let what = |problem: &str| format!("Unable to unshare route '{url}' from space '{space}'. {problem}");
     let target = accessible(&context, &caller, &space, what).await?.standing.space_guid;
-    if target == row.space_guid {
-        return Err(ApiError::unprocessable(format!(
-            "Unable to unshare route '{url}' from space '{target}'. Routes cannot be removed from the space that owns \
-             them."
-        )));
-    }
-    let mut tx = context.store.begin().await?;
-    route_unshare_tx(&mut tx, row.guid, target).await?;
-    record(&mut tx, &caller, "audit.route.unshare", &row, &access, ("target_space_guid", json!(target))).await?;
-    tx.commit().await?;
+    domain::unshare(&context, &caller.actor(), access.standing.org_guid, &row, target).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -187,25 +145,13 @@ async fn transfer(
     caller: Caller,
     Path(route): Path<String>,
     JsonBody(body): JsonBody<ToOne>,
-) -> ApiResult<Response> {
+) -> ApiResult<Json<Value>> {
     feature_flags::require(&context, FLAG).await?;
     let (row, access) = require(&context, &caller, &route, SpaceAction::Develop).await?;
     let space = body.guid().ok_or_else(|| ApiError::unprocessable("Data can't be blank"))?;
-    let url = row.url();
-    let what = |problem: &str| format!("Unable to transfer owner of route '{url}' to space '{space}'. {problem}");
+    let what = |problem: &str| domain::untransferable(&row, space, problem);
     let target = accessible(&context, &caller, space, what).await?.standing;
-    let answer = Json(json!({ "status": "ok" })).into_response();
-    let mut tx = context.store.begin().await?;
-    let row = route_lock_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Route"))?;
-    if !domain_usable_in_tx(&mut tx, row.domain_guid, target.org_guid).await? {
-        return Err(ApiError::unprocessable(what("Target space does not have access to route's domain")));
-    }
-    if target.space_guid == row.space_guid {
-        return Ok(answer);
-    }
-    route_transfer_tx(&mut tx, &row, target.space_guid).await?;
-    let detail = ("target_space_guid", json!(target.space_guid));
-    record(&mut tx, &caller, "audit.route.transfer-owner", &row, &access, detail).await?;
-    change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
-    Ok(answer)
+    let to = NewOwner { space: target.space_guid, org: target.org_guid, written: space };
+    domain::transfer(&context, &caller.actor(), access.standing.org_guid, &row, to).await?;
+    Ok(Json(json!({ "status": "ok" })))
 }

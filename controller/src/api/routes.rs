@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use slipway_api_types::views::{DestinationApp, DestinationProcess, DestinationView, RouteView};
 use slipway_api_types::{MetadataPatch, Page, ToOne};
 use uuid::Uuid;
@@ -23,16 +23,10 @@ use super::permissions::SpaceAction;
 use super::proof::prove;
 use super::{domains, guid, jobs, organizations, spaces};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::route_options::{allowed_options_tx, check_complete};
-use crate::domain::routes::{audit_subject, create_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::domain::routes::{self as domain, RouteCreate, RouteUpdate};
 use crate::store::destinations::DestinationRow;
-use crate::store::domains::domain_get_tx;
-use crate::store::events::event_record_tx;
-use crate::store::jobs::{NewJob, job_completed_tx};
-use crate::store::routes::{self as store, NewRoute, RouteRow};
+use crate::store::routes::RouteRow;
 
 const SPEC: ListSpec = ListSpec {
     filters: &[
@@ -249,10 +243,8 @@ async fn create(
 ) -> ApiResult<Response> {
     let bad_space =
         || ApiError::unprocessable("Invalid space. Ensure that the space exists and you have access to it.");
-    let bad_domain =
-        || ApiError::unprocessable("Invalid domain. Ensure that the domain exists and you have access to it.");
     let space: Uuid = super::related(&body.relationships.space).ok_or_else(bad_space)?;
-    let domain: Uuid = super::related(&body.relationships.domain).ok_or_else(bad_domain)?;
+    let domain: Uuid = super::related(&body.relationships.domain).ok_or_else(domain::no_domain)?;
     let access = match caller.require_space(&context, space, "Space", SpaceAction::Support).await {
         Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_space()),
         access => access?,
@@ -263,36 +255,17 @@ async fn create(
     if body.port.is_some() {
         return Err(ApiError::unprocessable("Routes with protocol 'http' do not support ports."));
     }
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let options = allowed_options_tx(&mut tx, body.options.unwrap_or_default()).await?;
-    let domain = domain_get_tx(&mut tx, domain).await?.ok_or_else(bad_domain)?;
-    let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
-    let new = NewRoute {
-        space_guid: space,
-        domain_guid: domain.guid,
+    let wish = RouteCreate {
+        space,
+        org: access.standing.org_guid,
+        domain,
         host: body.host.unwrap_or_default(),
         path: body.path.unwrap_or_default(),
-        options: (!options.is_empty()).then_some(Value::Object(options)),
-        metadata,
+        options: body.options.unwrap_or_default(),
+        metadata: MetadataChange::check(body.metadata)?,
+        wildcard_on_shared: caller.is_admin,
     };
-    if new.host == "*" && domain.org_guid.is_none() && !caller.is_admin {
-        return Err(ApiError::unprocessable(
-            "You do not have sufficient permissions to create a route with a wildcard host on a domain not scoped to \
-             an organization.",
-        ));
-    }
-    let (host, path) = (new.host.clone(), new.path.clone());
-    let org = access.standing.org_guid;
-    let guid = create_tx(&mut tx, &context.config.system_domain, &domain, org, new).await?;
-    let target = AuditSubject::new("route", guid, store::url_of(&host, &domain.name, &path));
-    let event = NewEvent::new("audit.route.create", caller.actor(), target)
-        .in_space(space, org)
-        .with_request(json!({ "host": host, "path": path, "domain": domain.guid }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Route, guid)]).await?;
-    // A route without destinations changes nothing at the routers: there is nothing to wait for.
-    context.pokes.routes.notify_one();
+    let guid = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(present(&context, &base, guid).await?)).into_response())
 }
 
@@ -313,26 +286,12 @@ async fn patch(
     JsonBody(body): JsonBody<Patch>,
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let options = match body.options {
-        Some(options) => Some(Value::Object(allowed_options_tx(&mut tx, options).await?)),
-        None => None,
-    };
-    store::route_patch_tx(&mut tx, row.guid, options.as_ref(), &metadata).await?;
-    if options.is_some() {
-        check_complete(store::route_lock_tx(&mut tx, row.guid).await?.and_then(|route| route.options).as_ref())?;
-    }
-    let mut event = NewEvent::new("audit.route.update", caller.actor(), audit_subject(&row))
-        .in_space(row.space_guid, access.standing.org_guid);
-    if let Some(options) = &options {
-        event = event.with_request(json!({ "options": options }));
-    }
-    event_record_tx(&mut tx, &event).await?;
-    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    let change = RouteUpdate { options: body.options, metadata: MetadataChange::check(body.metadata)? };
+    let concerns_routers = change.options.is_some();
+    let version = domain::update(&context, &caller.actor(), access.standing.org_guid, &row, change).await?;
     let answer = Json(present(&context, &base, row.guid).await?).into_response();
     // Labels do not concern routers.
-    Ok(if options.is_some() { prove(&context, version, answer).await } else { answer })
+    Ok(if concerns_routers { prove(&context, version, answer).await } else { answer })
 }
 
 async fn remove(
@@ -342,21 +301,6 @@ async fn remove(
     Path(route): Path<String>,
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
-    let mut tx = context.store.begin().await?;
-    if !store::route_delete_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::not_found("Route"));
-    }
-    let event = NewEvent::new("audit.route.delete-request", caller.actor(), audit_subject(&row))
-        .in_space(row.space_guid, access.standing.org_guid);
-    event_record_tx(&mut tx, &event).await?;
-    let job = NewJob {
-        operation: "route.delete",
-        resource_type: "route",
-        resource_guid: row.guid,
-        payload: json!({}),
-        created_by: caller.user_guid.clone(),
-    };
-    let job = job_completed_tx(&mut tx, &job).await?;
-    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    let (job, version) = domain::delete(&context, &caller.actor(), access.standing.org_guid, &row).await?;
     Ok(prove(&context, version, jobs::accepted(&base, job)).await)
 }

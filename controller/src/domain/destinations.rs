@@ -251,7 +251,7 @@ async fn check_apps(
 /// # Errors
 /// [`DomainError::Invalid`] when the route has weighted destinations, would get too many, or has one of them with another
 /// protocol, and [`DomainError::NotFound`] when it is gone.
-pub async fn add_destinations_tx<'a>(
+pub(super) async fn add_destinations_tx<'a>(
     tx: &mut PgConnection,
     route: Uuid,
     new: &'a [NewDestination],
@@ -291,7 +291,7 @@ pub async fn add_destinations_tx<'a>(
 
 /// What events say of a destination.
 #[derive(Clone, Copy, Debug)]
-pub struct Mapping<'a> {
+pub(super) struct Mapping<'a> {
     app: Uuid,
     process_type: &'a str,
     protocol: &'a str,
@@ -331,7 +331,7 @@ impl Change<'_> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn mapping_record_tx(
+pub(super) async fn mapping_record_tx(
     tx: &mut PgConnection,
     event: NewEvent,
     route: Uuid,

@@ -24,6 +24,7 @@ pub mod quota_limits;
 pub mod removal;
 pub mod revisions;
 pub mod route_options;
+pub mod route_sharing;
 pub mod routes;
 pub mod security_groups;
 pub mod services;

@@ -15,7 +15,7 @@ const HASH: &str = "hash_based_routing";
 ///
 /// # Errors
 /// [`DomainError::Invalid`] naming the option and its value.
-pub fn check_options(mut options: Map<String, Value>) -> DomainResult<Map<String, Value>> {
+fn check_options(mut options: Map<String, Value>) -> DomainResult<Map<String, Value>> {
     for (key, value) in &mut options {
         if let Value::Number(number) = value {
             *value = Value::String(number.to_string());
@@ -70,7 +70,7 @@ pub fn check_options(mut options: Map<String, Value>) -> DomainResult<Map<String
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with what is missing.
-pub fn check_complete(options: Option<&Value>) -> DomainResult<()> {
+pub(super) fn check_complete(options: Option<&Value>) -> DomainResult<()> {
     match options {
         Some(options) if options["loadbalancing"] == "hash" && !options["hash_header"].is_string() => {
             Err(DomainError::invalid("Hash header must be present when loadbalancing is set to hash."))
@@ -83,7 +83,7 @@ pub fn check_complete(options: Option<&Value>) -> DomainResult<()> {
 ///
 /// # Errors
 /// As [`check_options`].
-pub async fn allowed_options_tx(
+pub(super) async fn allowed_options_tx(
     tx: &mut PgConnection,
     options: Map<String, Value>,
 ) -> DomainResult<Map<String, Value>> {

@@ -1,21 +1,156 @@
-//! What a route may be.
+//! Making, changing and removing routes, and what a route may be.
 
+use serde_json::{Map, Value, json};
+use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::audit::AuditSubject;
+use super::audit::{AuditSubject, NewEvent};
 use super::domains::splits;
-use super::route_options::check_complete;
+use super::metadata::MetadataChange;
+use super::route_options::{allowed_options_tx, check_complete};
 use super::{DomainError, DomainResult};
+use crate::context::Context;
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
+use crate::store::change_log::{self, ChangeKind};
 use crate::store::constraints::refuse;
-use crate::store::domains::{DomainRow, domain_usable_in_tx};
+use crate::store::domains::{DomainRow, domain_get_tx, domain_usable_in_tx};
+use crate::store::events::event_record_tx;
+use crate::store::jobs::{NewJob, job_completed_tx};
 use crate::store::routes::{self, NewRoute, RouteFigures, RouteRow};
 use slipway_placement::system_names::is_system_name;
 
 const MAX_HOST: usize = 63;
 const MAX_PATH: usize = 128;
 const MAX_FQDN: usize = 253;
+
+/// A route to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteCreate {
+    /// Where.
+    pub(crate) space: Uuid,
+    /// The space's organization.
+    pub(crate) org: Uuid,
+    /// On this domain.
+    pub(crate) domain: Uuid,
+    /// May be empty on a private domain.
+    pub(crate) host: String,
+    /// Empty, or begins with a slash.
+    pub(crate) path: String,
+    /// Null members are as if they were not there.
+    pub(crate) options: Map<String, Value>,
+    /// Labels and annotations.
+    pub(crate) metadata: MetadataChange,
+    /// Whether it may take all hosts of a domain that everybody uses.
+    pub(crate) wildcard_on_shared: bool,
+}
+
+/// Makes a route without destinations.
+///
+/// # Errors
+/// [`DomainError::Invalid`] naming what is wrong.
+pub(crate) async fn create(context: &Context, actor: &AuditSubject, wish: RouteCreate) -> DomainResult<Uuid> {
+    let mut tx = context.store.begin().await?;
+    let options = allowed_options_tx(&mut tx, wish.options).await?;
+    let domain = domain_get_tx(&mut tx, wish.domain).await?.ok_or_else(no_domain)?;
+    let options: Map<String, Value> = options.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    if wish.host == "*" && domain.org_guid.is_none() && !wish.wildcard_on_shared {
+        return Err(DomainError::invalid(
+            "You do not have sufficient permissions to create a route with a wildcard host on a domain not scoped to \
+             an organization.",
+        ));
+    }
+    let new = NewRoute {
+        space_guid: wish.space,
+        domain_guid: domain.guid,
+        host: wish.host.clone(),
+        path: wish.path.clone(),
+        options: (!options.is_empty()).then_some(Value::Object(options)),
+        metadata: wish.metadata,
+    };
+    let guid = create_tx(&mut tx, &context.config.system_domain, &domain, wish.org, new).await?;
+    let target = AuditSubject::new("route", guid, routes::url_of(&wish.host, &domain.name, &wish.path));
+    let event = NewEvent::new("audit.route.create", actor.clone(), target)
+        .in_space(wish.space, wish.org)
+        .with_request(json!({ "host": wish.host, "path": wish.path, "domain": domain.guid }));
+    event_record_tx(&mut tx, &event).await?;
+    change_log::commit(tx, &[(ChangeKind::Route, guid)]).await?;
+    // A route without destinations changes nothing at the routers: there is nothing to wait for.
+    context.pokes.routes.notify_one();
+    Ok(guid)
+}
+
+/// The refusal of a route on a domain that is not there, or not for whoever asks.
+pub(crate) fn no_domain() -> DomainError {
+    DomainError::invalid("Invalid domain. Ensure that the domain exists and you have access to it.")
+}
+
+/// A change of a route.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteUpdate {
+    /// Merged into those it has; null members remove.
+    pub(crate) options: Option<Map<String, Value>>,
+    /// Labels and annotations.
+    pub(crate) metadata: MetadataChange,
+}
+
+/// Changes a route. `org` is the organization of its space.
+///
+/// # Errors
+/// [`DomainError::Invalid`] naming what is wrong.
+pub(crate) async fn update(
+    context: &Context,
+    actor: &AuditSubject,
+    org: Uuid,
+    row: &RouteRow,
+    change: RouteUpdate,
+) -> DomainResult<Version> {
+    let mut tx = context.store.begin().await?;
+    let options = match change.options {
+        Some(options) => Some(Value::Object(allowed_options_tx(&mut tx, options).await?)),
+        None => None,
+    };
+    routes::route_patch_tx(&mut tx, row.guid, options.as_ref(), &change.metadata).await?;
+    if options.is_some() {
+        check_complete(routes::route_lock_tx(&mut tx, row.guid).await?.and_then(|route| route.options).as_ref())?;
+    }
+    let mut event =
+        NewEvent::new("audit.route.update", actor.clone(), audit_subject(row)).in_space(row.space_guid, org);
+    if let Some(options) = &options {
+        event = event.with_request(json!({ "options": options }));
+    }
+    event_record_tx(&mut tx, &event).await?;
+    Ok(change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?)
+}
+
+/// Removes a route. `org` is the organization of its space. Gives the job that clients ask about.
+///
+/// # Errors
+/// [`DomainError::NotFound`] when it is gone.
+pub(crate) async fn delete(
+    context: &Context,
+    actor: &AuditSubject,
+    org: Uuid,
+    row: &RouteRow,
+) -> DomainResult<(Uuid, Version)> {
+    let mut tx = context.store.begin().await?;
+    if !routes::route_delete_tx(&mut tx, row.guid).await? {
+        return Err(DomainError::NotFound("Route"));
+    }
+    let event =
+        NewEvent::new("audit.route.delete-request", actor.clone(), audit_subject(row)).in_space(row.space_guid, org);
+    event_record_tx(&mut tx, &event).await?;
+    let job = NewJob {
+        operation: "route.delete",
+        resource_type: "route",
+        resource_guid: row.guid,
+        payload: json!({}),
+        created_by: actor.guid.clone(),
+    };
+    let job = job_completed_tx(&mut tx, &job).await?;
+    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    Ok((job, version))
+}
 
 /// A route as target of an event.
 pub(crate) fn audit_subject(row: &RouteRow) -> AuditSubject {
@@ -26,7 +161,7 @@ pub(crate) fn audit_subject(row: &RouteRow) -> AuditSubject {
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with the reason.
-pub fn check_address(domain: &DomainRow, system_domain: &str, host: &str, path: &str) -> DomainResult<()> {
+fn check_address(domain: &DomainRow, system_domain: &str, host: &str, path: &str) -> DomainResult<()> {
     if host.chars().count() > MAX_HOST {
         return Err(DomainError::invalid(format!("Host must be no more than {MAX_HOST} characters")));
     }
@@ -82,7 +217,7 @@ fn check_path(domain: &DomainRow, path: &str) -> DomainResult<()> {
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with the texts that clients know (`Route already exists …`).
-pub async fn create_tx(
+pub(super) async fn create_tx(
     tx: &mut PgConnection,
     system_domain: &str,
     domain: &DomainRow,
