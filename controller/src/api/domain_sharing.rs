@@ -14,7 +14,7 @@ use super::domains::{readable, writable};
 use super::error::{ApiError, ApiResult};
 use super::permissions::OrgAction;
 use crate::context::Context;
-use crate::store::domains as store;
+use crate::domain::domain_sharing as sharing;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
@@ -55,16 +55,10 @@ pub(super) async fn shared_orgs(
         if access.standing.suspended && !caller.is_admin {
             return Err(ApiError::unprocessable(format!("Organization '{name}' is suspended.")));
         }
-        if Some(org) == owner {
-            return Err(ApiError::unprocessable("Domain cannot be shared with owning organization."));
-        }
+        sharing::check_other(owner, org)?;
         orgs.push(org);
     }
-    if owner.is_none() {
-        return Err(ApiError::unprocessable(
-            "Domains cannot be shared with other organizations unless they are scoped to an organization.",
-        ));
-    }
+    sharing::check_private(owner)?;
     Ok(orgs)
 }
 
@@ -76,10 +70,7 @@ async fn share(
 ) -> ApiResult<Json<ToMany>> {
     let row = writable(&context, &caller, &domain).await?;
     let orgs = shared_orgs(&context, &caller, row.org_guid, body).await?;
-    let mut tx = context.store.begin().await?;
-    store::domain_get_tx(&mut tx, row.guid).await?.ok_or_else(|| ApiError::not_found("Domain"))?;
-    store::domain_share_tx(&mut tx, row.guid, &orgs).await?;
-    tx.commit().await?;
+    sharing::share(&context, row.guid, &orgs).await?;
     let visible = caller.visible_orgs(&context).await?;
     let shares = context.store.domain_shares(&[row.guid]).await?;
     let data = shares.into_iter().filter(|(_, org)| visible.contains(*org)).map(|(_, org)| Ref::to(org)).collect();
@@ -109,20 +100,7 @@ async fn unshare(
     if !caller.visible_orgs(&context).await?.contains(guid) {
         return Err(bad());
     }
-    let mut tx = context.store.begin().await?;
-    store::domain_lock_tx(&mut tx, row.guid).await?;
-    if !store::domain_unshare_tx(&mut tx, row.guid, guid).await? {
-        return Err(ApiError::unprocessable(format!(
-            "Unable to unshare domain from organization with name '{}'. Ensure the domain is shared to this organization.",
-            shared.name
-        )));
-    }
-    if store::domain_has_routes_in_tx(&mut tx, row.guid, guid).await? {
-        return Err(ApiError::unprocessable(
-            "This domain has associated routes in this organization. Delete the routes before unsharing.",
-        ));
-    }
-    tx.commit().await?;
+    sharing::unshare(&context, row.guid, guid, &shared.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

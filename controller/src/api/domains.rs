@@ -24,15 +24,11 @@ use super::proof::prove;
 use super::query::Query;
 use super::{domain_sharing, guid, jobs};
 use crate::context::Context;
-use crate::domain::domains::check_name_tx;
+use crate::domain::domains::{self as domain, DomainCreate, DomainName, DomainScope};
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::quota;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::constraints::refuse;
-use crate::store::domains::{self as store, DomainRow};
-use crate::store::jobs::{NewJob, job_completed_tx};
+use crate::domain::routes::is_taken;
+use crate::store::domains::DomainRow;
 use crate::store::list::Visible;
-use crate::store::routes::route_at_tx;
 
 pub(super) const SPEC: ListSpec =
     ListSpec { filters: &["names", "organization_guids"], order: &["name"], labels: true, ..ListSpec::PLAIN };
@@ -170,26 +166,6 @@ struct CreateRelationships {
     shared_organizations: Option<ToMany>,
 }
 
-fn check_domain_name(name: &str) -> ApiResult<()> {
-    let parts_are_good = name.split('.').all(|part| {
-        !part.is_empty()
-            && part.len() <= 63
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    });
-    if name.len() > 253 {
-        return Err(ApiError::unprocessable("Name is too long (maximum is 253 characters)"));
-    }
-    if !name.contains('.') || !parts_are_good {
-        return Err(ApiError::unprocessable(
-            "Name does not comply with RFC 1035 standards: it must have at least two parts of letters, digits and '-', \
-             each at most 63 characters long, such as example.com",
-        ));
-    }
-    Ok(())
-}
-
 async fn create(
     State(context): State<Context>,
     caller: Caller,
@@ -224,30 +200,12 @@ async fn create(
     if body.router_group.is_some() {
         return Err(ApiError::unprocessable("Router groups are not available: this platform routes HTTP only."));
     }
-    if internal && owner.is_some() {
-        return Err(ApiError::unprocessable("Internal can not be true when organization is set."));
-    }
     let shared = relationships.shared_organizations.unwrap_or_default();
-    if owner.is_none() && !shared.data.is_empty() {
-        return Err(ApiError::unprocessable(
-            "Relationships cannot contain shared_organizations without an owning organization.",
-        ));
-    }
-    let name = body.name.to_lowercase();
-    check_domain_name(&name)?;
+    let scope = DomainScope::new(internal, owner, !shared.data.is_empty())?;
+    let name = DomainName::parse(&body.name)?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let shares = domain_sharing::shared_orgs(&context, &caller, owner, shared).await?;
-    let mut tx = context.store.begin().await?;
-    // First, because it locks the organization: whoever makes routes locks it before the names too.
-    if let Some(org) = owner {
-        quota::check_domain(&mut tx, org).await?;
-    }
-    check_name_tx(&mut tx, &context.config.system_domain, &name, owner).await?;
-    let row = store::domain_insert_tx(&mut tx, &name, internal, owner, &metadata)
-        .await
-        .map_err(refuse("domain_name_key", || format!("The domain name \"{name}\" is already in use")))?;
-    store::domain_share_tx(&mut tx, row.guid, &shares).await?;
-    tx.commit().await?;
+    let shared_with = domain_sharing::shared_orgs(&context, &caller, owner, shared).await?;
+    let row = domain::create(&context, DomainCreate { name, scope, shared_with, metadata }).await?;
     Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
 }
 
@@ -278,28 +236,12 @@ async fn remove(
     Path(domain): Path<String>,
 ) -> ApiResult<Response> {
     let row = writable(&context, &caller, &domain).await?;
-    let mut tx = context.store.begin().await?;
-    if !store::domain_lock_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::not_found("Domain"));
-    }
-    if store::domain_is_shared_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::unprocessable(
-            "This domain is shared with other organizations. Unshare before deleting.",
-        ));
-    }
-    let routes = store::domain_delete_tx(&mut tx, row.guid).await?;
-    let job = NewJob {
-        operation: "domain.delete",
-        resource_type: "domain",
-        resource_guid: row.guid,
-        payload: json!({}),
-        created_by: caller.user_guid.clone(),
-    };
-    let job = job_completed_tx(&mut tx, &job).await?;
-    let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    let version = change_log::commit(tx, &changes).await?;
+    let (job, version) = domain::delete(&context, &caller.actor(), row.guid).await?;
     let answer = jobs::accepted(&base, job);
-    Ok(if changes.is_empty() { answer } else { prove(&context, version, answer).await })
+    Ok(match version {
+        Some(version) => prove(&context, version, answer).await,
+        None => answer,
+    })
 }
 
 #[derive(Deserialize)]
@@ -317,7 +259,6 @@ async fn reservations(
     Query(address): Query<Address>,
 ) -> ApiResult<Json<Value>> {
     let row = readable(&context, &caller, &domain).await?;
-    let mut connection = context.store.pool().acquire().await?;
-    let found = route_at_tx(&mut connection, row.guid, &address.host, &address.path).await?;
-    Ok(Json(json!({ "matching_route": found.is_some() })))
+    let taken = is_taken(&context, row.guid, &address.host, &address.path).await?;
+    Ok(Json(json!({ "matching_route": taken })))
 }

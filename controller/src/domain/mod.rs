@@ -7,6 +7,7 @@ pub mod builds;
 pub mod compose;
 pub mod deployments;
 pub mod destinations;
+pub mod domain_sharing;
 pub mod domains;
 pub mod droplets;
 pub mod environment_groups;

@@ -152,6 +152,15 @@ pub(crate) async fn delete(
     Ok((job, version))
 }
 
+/// Whether a domain has a route of this host and path.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn is_taken(context: &Context, domain: Uuid, host: &str, path: &str) -> DomainResult<bool> {
+    let mut connection = context.store.pool().acquire().await?;
+    Ok(routes::route_at_tx(&mut connection, domain, host, path).await?.is_some())
+}
+
 /// A route as target of an event.
 pub(crate) fn audit_subject(row: &RouteRow) -> AuditSubject {
     AuditSubject::new("route", row.guid, row.url())
