@@ -3,6 +3,7 @@
 pub mod app_protocol;
 pub mod apps;
 pub mod audit;
+pub mod buildpacks;
 pub mod builds;
 pub mod compose;
 pub mod deployments;
