@@ -28,11 +28,9 @@ use crate::context::Context;
 use crate::domain::builds::{self, BuildCreate};
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::outcomes;
-use crate::domain::stacks;
 use crate::store::builds::BuildRow;
 use crate::store::metadata::Labelled;
 use crate::store::packages::PackageRow;
-use crate::store::stacks::stack_state_tx;
 
 /// How old the end of a build must be before `cf` is told. It shows lines of the log once they are two seconds old, and none
 /// any more as soon as it knows how the build has ended: told at once, it would leave out the last ones. It asks every three
@@ -167,7 +165,7 @@ async fn create(
         metadata: MetadataChange::check(body.metadata)?,
     };
     let row = builds::create(&context, &caller.actor(), caller.email.as_deref(), &package, wish).await?;
-    let warning = stack_warning(&context, &row).await?;
+    let warning = builds::stack_warning(&context, &row).await?;
     let mut response = (StatusCode::CREATED, Json(view(&base, row))).into_response();
     if let Some(text) = warning {
         super::warnings::add(&mut response, &text);
@@ -184,14 +182,6 @@ async fn cancel(
 ) -> ApiResult<Json<BuildView>> {
     let row: BuildRow = by_guid(&context, &caller, &guid, SpaceAction::Support).await?;
     Ok(Json(view(&base, outcomes::build_cancelled(&context, &caller.actor(), row.guid).await?)))
-}
-
-/// What the developer should know about the stack of a build that has begun.
-async fn stack_warning(context: &Context, row: &BuildRow) -> ApiResult<Option<String>> {
-    let Some(name) = row.lifecycle["data"]["stack"].as_str() else { return Ok(None) };
-    let mut connection = context.store.pool().acquire().await?;
-    let Some((state, reason)) = stack_state_tx(&mut connection, name).await? else { return Ok(None) };
-    Ok(stacks::check(name, &state, reason.as_deref(), true).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ use super::permissions::SpaceAction;
 use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
-use crate::domain::lifecycle::{app_event, note};
+use crate::domain::lifecycle::note;
 use crate::domain::metadata::metadata_of;
-use crate::domain::{droplets, removal, stored};
+use crate::domain::{droplets, stored};
 use crate::store::droplets::DropletRow;
 use crate::store::list::Visible;
 use crate::store::metadata::Labelled;
@@ -160,9 +160,7 @@ async fn delete(
     Path(guid): Path<String>,
 ) -> ApiResult<Response> {
     let (row, app) = with_app::<DropletRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
-    let data = json!({ "droplet_guid": row.guid });
-    let event = app_event(&context, "audit.app.droplet.delete", &caller.actor(), &app, data).await?;
-    let job = removal::request_recorded(&context, &event, "droplet.delete", "droplet", row.guid).await?;
+    let job = droplets::delete(&context, &caller.actor(), &app, row.guid).await?;
     Ok(jobs::accepted(&base, job))
 }
 

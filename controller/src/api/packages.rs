@@ -13,7 +13,6 @@ use slipway_api_types::common::Links;
 use slipway_api_types::requests::ResourceMatches;
 use slipway_api_types::views::PackageView;
 use slipway_api_types::{MetadataPatch, ToOne};
-use uuid::Uuid;
 
 use super::Router;
 use super::apps::actions::AppRelationship;
@@ -27,13 +26,13 @@ use super::permissions::SpaceAction;
 use super::query::Query;
 use super::{download, jobs, upload};
 use crate::context::Context;
-use crate::domain::lifecycle::{app_event, lock, note, record};
+use crate::domain::lifecycle::note;
 use crate::domain::metadata::{MetadataChange, metadata_of};
+use crate::domain::packages::create::{self as domain, PackageCreate};
 use crate::domain::packages::upload as received;
-use crate::domain::{removal, stored};
-use crate::store::blobs::package_keep_tx;
+use crate::domain::stored;
 use crate::store::metadata::Labelled;
-use crate::store::packages::{PackageRow, package_insert_tx};
+use crate::store::packages::PackageRow;
 
 /// Most entries of one question.
 const MAX_MATCHES: usize = 5000;
@@ -142,29 +141,12 @@ async fn create(
     if body.data.as_ref().is_some_and(|data| data.as_object().is_none_or(|data| !data.is_empty())) {
         return Err(ApiError::unprocessable("Data must be empty if provided for bits packages"));
     }
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let app = lock(&mut tx, app.guid).await?;
-    let unready = || ApiError::unprocessable("Source package is not ready to be copied.");
-    let source = match source {
-        // It stays until the copy is there, and with it the blob.
-        Some(source) => Some(package_keep_tx(&mut tx, source.guid).await?.ok_or_else(unready)?),
-        None => None,
+    let wish = PackageCreate {
+        app: app.guid,
+        source: source.map(|source| source.guid),
+        metadata: MetadataChange::check(body.metadata)?,
     };
-    let blob = match &source {
-        Some(source) => match (&source.blob, source.blob_size) {
-            (Some(blob), Some(size)) => Some((blob.as_slice(), size)),
-            _ => return Err(unready()),
-        },
-        None => None,
-    };
-    let guid = Uuid::new_v4();
-    if let Some((_, size)) = blob {
-        stored::check_tx(&mut tx, &context.config.limits, app.guid, size).await?;
-    }
-    let row = package_insert_tx(&mut tx, guid, app.guid, blob, &metadata.labels, &metadata.annotations).await?;
-    record(&mut tx, "audit.app.package.create", &caller.actor(), &app, json!({ "package_guid": guid })).await?;
-    tx.commit().await?;
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, row))))
 }
 
@@ -175,9 +157,7 @@ async fn delete(
     Path(guid): Path<String>,
 ) -> ApiResult<Response> {
     let (row, app) = with_app::<PackageRow>(&context, &caller, &guid, SpaceAction::Develop).await?;
-    let data = json!({ "package_guid": row.guid });
-    let event = app_event(&context, "audit.app.package.delete", &caller.actor(), &app, data).await?;
-    let job = removal::request_recorded(&context, &event, "package.delete", "package", row.guid).await?;
+    let job = domain::delete(&context, &caller.actor(), &app, row.guid).await?;
     Ok(jobs::accepted(&base, job))
 }
 

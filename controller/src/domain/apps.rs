@@ -7,10 +7,11 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::audit::AuditSubject;
-use super::compose::{environment_place, open_object, seal_object};
+use super::compose::{Phase, app_facts, environment_place, open_object, seal_object};
 use super::lifecycle::{finish, lock, make_process, record};
 use super::metadata::MetadataChange;
 use super::names::check_name;
+use super::specs::AppFacts;
 use super::specs::environment::{as_text, check_variable};
 use super::{DomainError, DomainResult, builds};
 use crate::context::Context;
@@ -220,6 +221,32 @@ async fn checked_lifecycle(
         )));
     }
     Ok((choice.buildpacks, choice.stack))
+}
+
+/// What builds and processes of an app find in their environment.
+#[derive(Debug)]
+pub(crate) struct ShownEnvironment {
+    /// While it is built.
+    pub(crate) staging: AppFacts,
+    /// While it runs.
+    pub(crate) running: AppFacts,
+}
+
+/// Reads an app's environment for somebody who may see it, and records that it was seen.
+///
+/// # Errors
+/// When the database fails or a sealed value cannot be opened.
+pub(crate) async fn show_environment(
+    context: &Context,
+    actor: &AuditSubject,
+    app: &AppRow,
+) -> DomainResult<ShownEnvironment> {
+    let mut tx = context.store.begin().await?;
+    let running = app_facts(context, &mut tx, app, Phase::Running).await?;
+    let staging = app_facts(context, &mut tx, app, Phase::Staging).await?;
+    record(&mut tx, "audit.app.environment.show", actor, app, json!({})).await?;
+    tx.commit().await?;
+    Ok(ShownEnvironment { staging, running })
 }
 
 /// Merges variables; null removes, anything but text becomes JSON text.

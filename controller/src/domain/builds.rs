@@ -200,3 +200,14 @@ pub async fn create(
     context.pokes.planner.notify_one();
     Ok(row)
 }
+
+/// What the developer should know about the stack of a build that has begun.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn stack_warning(context: &Context, row: &BuildRow) -> DomainResult<Option<String>> {
+    let Some(name) = row.lifecycle["data"]["stack"].as_str() else { return Ok(None) };
+    let mut connection = context.store.pool().acquire().await?;
+    let Some((state, reason)) = stack_state_tx(&mut connection, name).await? else { return Ok(None) };
+    Ok(stacks::check(name, &state, reason.as_deref(), true).unwrap_or_default())
+}

@@ -10,13 +10,14 @@ use slipway_layers::{ArchiveError, Limits, decompress, scan_tar};
 use uuid::Uuid;
 
 use super::audit::AuditSubject;
-use super::lifecycle::{lock, record};
+use super::lifecycle::{app_event, lock, record};
 use super::manifest::yaml;
 use super::specs::LayerRef;
-use super::{DomainError, DomainResult, stored};
+use super::{DomainError, DomainResult, removal, stored};
 use crate::blobs::{BlobError, storing};
 use crate::context::Context;
 use crate::reserve::{Kept, Reserve};
+use crate::store::apps::AppRow;
 use crate::store::done_jobs::job_done_tx;
 use crate::store::droplets::{DropletRow, NewDroplet, droplet_insert_tx, droplet_keep_tx, droplet_uploaded_tx};
 use crate::store::retention::bits_expire_tx;
@@ -49,6 +50,16 @@ pub fn check_process_types<'a>(types: impl ExactSizeIterator<Item = &'a String>)
         }
     }
     Ok(())
+}
+
+/// Asks for the removal of a droplet of this app; gives the job.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn delete(context: &Context, actor: &AuditSubject, app: &AppRow, droplet: Uuid) -> DomainResult<Uuid> {
+    let data = json!({ "droplet_guid": droplet });
+    let event = app_event(context, "audit.app.droplet.delete", actor, app, data).await?;
+    removal::request_recorded(context, &event, "droplet.delete", "droplet", droplet).await
 }
 
 /// Makes a droplet that waits for its upload, or a copy of another.

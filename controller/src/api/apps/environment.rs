@@ -18,8 +18,7 @@ use crate::api::links::BaseUrl;
 use crate::api::permissions::SpaceAction;
 use crate::context::Context;
 use crate::domain::apps;
-use crate::domain::compose::{self, Phase};
-use crate::domain::lifecycle::{note, record};
+use crate::domain::lifecycle::note;
 use crate::domain::services::vcap;
 use crate::domain::specs::environment::vcap_application;
 
@@ -33,12 +32,8 @@ async fn env(State(context): State<Context>, caller: Caller, Path(guid): Path<St
     let app = find(&context, &caller, &guid, SpaceAction::ReadEnvironment).await?;
     require_visible(&context, &caller).await?;
     let secrets = caller.require_space(&context, app.space_guid, "App", SpaceAction::Read).await?;
-    let mut tx = context.store.begin().await?;
-    let running = compose::app_facts(&context, &mut tx, &app, Phase::Running).await?;
-    let staging = compose::app_facts(&context, &mut tx, &app, Phase::Staging).await?;
+    let apps::ShownEnvironment { staging, running } = apps::show_environment(&context, &caller.actor(), &app).await?;
     let vcap = vcap_application(&running, None, None, app.guid);
-    record(&mut tx, "audit.app.environment.show", &caller.actor(), &app, json!({})).await?;
-    tx.commit().await?;
     Ok(Json(AppEnvView {
         staging_env_json: staging.group_env,
         running_env_json: running.group_env,

@@ -4,5 +4,6 @@
 pub mod archive;
 pub mod buildpack_archive;
 pub mod buildpack_upload;
+pub mod create;
 pub mod directory;
 pub mod upload;
