@@ -20,7 +20,7 @@ use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::permissions::OrgAction;
-use super::proof::prove;
+use super::proof::prove_if_routed;
 use super::query::Query;
 use super::{domain_sharing, guid, jobs};
 use crate::context::Context;
@@ -237,11 +237,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = writable(&context, &caller, &domain).await?;
     let (job, version) = domain::delete(&context, &caller.actor(), row.guid).await?;
-    let answer = jobs::accepted(&base, job);
-    Ok(match version {
-        Some(version) => prove(&context, version, answer).await,
-        None => answer,
-    })
+    Ok(prove_if_routed(&context, version, jobs::accepted(&base, job)).await)
 }
 
 #[derive(Deserialize)]

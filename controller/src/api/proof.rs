@@ -29,6 +29,14 @@ pub async fn prove(context: &Context, version: Version, mut response: Response) 
     response
 }
 
+/// As [`prove`], unless there is no version for routers to have.
+pub(super) async fn prove_if_routed(context: &Context, version: Option<Version>, response: Response) -> Response {
+    match version {
+        Some(version) => prove(context, version, response).await,
+        None => response,
+    }
+}
+
 /// Adds a warning that clients print. URL-encoded: clients split at commas and decode the rest.
 pub fn warn(response: &mut Response, text: &str) {
     let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();

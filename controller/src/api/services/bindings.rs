@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use slipway_api_types::{ErrorCode, MetadataPatch, Page, Timestamp, ToOne};
 use uuid::Uuid;
 
-use super::{instances, last_operation, object, readable, relabel, wanted};
+use super::{instances, last_operation, object, readable, wanted};
 use crate::api::apps::view::app as app_view;
 use crate::api::auth_extract::Caller;
 use crate::api::body::{JsonBody, MetadataBody};
@@ -18,15 +18,12 @@ use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::list::{ListQuery, ListSpec, add_included};
 use crate::api::permissions::SpaceAction;
+use crate::api::proof::prove_if_routed;
 use crate::api::{Router, guid, values};
 use crate::context::Context;
 use crate::domain::DomainError;
-use crate::domain::lifecycle;
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::services::bindings::{self as domain, BindingWish, Strategy};
-use crate::domain::services::operation::LastOperation;
-use crate::store::change_log::ChangeKind;
-use crate::store::services::instances::instance_hold_tx;
 use crate::store::services::{ServiceBindingRow, ServiceInstanceRow};
 
 const LIST: ListSpec = ListSpec {
@@ -256,24 +253,12 @@ async fn create(
         access => access?,
     };
     let wish = BindingWish { name, strategy, metadata };
-    let mut tx = context.store.begin().await?;
-    // The app first: whoever binds or deletes takes the locks in this order.
-    let app = match lifecycle::lock(&mut tx, app.guid).await {
-        Err(DomainError::NotFound(_)) => return Err(unknown()),
-        app => app?,
+    let row = match domain::bind(&context, &caller.actor(), app.guid, instance.guid, wish).await {
+        // It has gone meanwhile.
+        Err(DomainError::NotFound("App")) => return Err(unknown()),
+        row => row?,
     };
-    let gone = || missing("service instance", &instance.guid.to_string());
-    let held = instance_hold_tx(&mut tx, instance.guid).await?.ok_or_else(gone)?;
-    let row = domain::bind_tx(&mut tx, &caller.actor(), &app, &held, wish).await?;
-    let answer = (StatusCode::CREATED, Json(view(&base, &row)));
-    let changes = drain_changes(&held, app.guid);
-    instances::commit(&context, tx, changes, StatusCode::CREATED.into_response()).await?;
-    Ok(answer)
-}
-
-/// Whoever forwards log lines must look again when the instance has a drain.
-fn drain_changes(instance: &ServiceInstanceRow, app: Uuid) -> Vec<(ChangeKind, Uuid)> {
-    instance.syslog_drain_url.as_ref().map(|_| (ChangeKind::App, app)).into_iter().collect()
+    Ok((StatusCode::CREATED, Json(view(&base, &row))))
 }
 
 async fn update(
@@ -285,7 +270,7 @@ async fn update(
 ) -> ApiResult<Json<Value>> {
     let found = find(&context, &caller, &binding).await?;
     caller.require_space(&context, found.space, BINDING, SpaceAction::Develop).await?;
-    let row = relabel(&context, &caller, &found.row, &found.instance, body).await?;
+    let row = domain::relabel(&context, &caller.actor(), &found.row, &found.instance, body.metadata).await?;
     Ok(Json(view(&base, &row)))
 }
 
@@ -293,20 +278,8 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(binding): P
     let found = find(&context, &caller, &binding).await?;
     let action = if found.row.kind == "key" { SpaceAction::Develop } else { SpaceAction::Support };
     caller.require_space(&context, found.space, BINDING, action).await?;
-    let mut tx = context.store.begin().await?;
-    domain::unbind_tx(&mut tx, &caller.actor(), &found.row, &found.instance).await?;
-    let changes = found.row.app_guid.map(|app| drain_changes(&found.instance, app)).unwrap_or_default();
-    instances::commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await
-}
-
-/// Credentials are shown only of what has been made.
-fn require_made(row: &ServiceBindingRow) -> ApiResult<()> {
-    if LastOperation::has_been_made(&row.last_operation) {
-        return Ok(());
-    }
-    let what = if row.kind == "key" { "key" } else { "binding" };
-    let state = row.last_operation["state"].as_str().unwrap_or("initial");
-    Err(ApiError::new(ErrorCode::ResourceNotFound, format!("Creation of service {what} {state}")))
+    let version = domain::unbind(&context, &caller.actor(), &found.row, &found.instance).await?;
+    Ok(prove_if_routed(&context, version, StatusCode::NO_CONTENT.into_response()).await)
 }
 
 async fn details(
@@ -320,16 +293,7 @@ async fn details(
         Err(error) if error.status() == StatusCode::FORBIDDEN => return Err(ApiError::not_found(BINDING)),
         access => access?,
     };
-    require_made(&found.row)?;
-    let credentials = domain::credentials_of(
-        &context,
-        found.row.guid,
-        found.row.credentials.as_deref(),
-        found.instance.guid,
-        found.instance.credentials.as_deref(),
-    )?;
-    let mut connection = context.store.pool().acquire().await?;
-    domain::record(&mut connection, "audit.service_binding.show", &caller.actor(), &found.row, &found.instance).await?;
+    let credentials = domain::show_credentials(&context, &caller.actor(), &found.row, &found.instance).await?;
     let mut details = json!({ "credentials": credentials });
     if let Some(url) = &found.instance.syslog_drain_url {
         details["syslog_drain_url"] = json!(url);
@@ -347,7 +311,7 @@ async fn parameters(
         Err(error) if error.status() == StatusCode::FORBIDDEN => return Err(ApiError::not_found(BINDING)),
         access => access?,
     };
-    require_made(&found.row)?;
+    domain::require_made(&found.row)?;
     Err(ApiError::new(
         ErrorCode::ServiceFetchBindingParametersNotSupported,
         "This service does not support fetching service binding parameters.",

@@ -17,14 +17,11 @@ use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::list::{ListQuery, ListSpec, add_included};
 use crate::api::permissions::SpaceAction;
-use crate::api::proof::prove;
+use crate::api::proof::prove_if_routed;
 use crate::api::{Router, feature_flags, guid, related};
 use crate::context::Context;
-use crate::domain::audit::NewEvent;
 use crate::domain::metadata::{MetadataChange, metadata_of};
 use crate::domain::services::instances::{self as domain, InstanceWish};
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::events::event_record_tx;
 use crate::store::services::ServiceInstanceRow;
 
 const LIST: ListSpec = ListSpec {
@@ -255,35 +252,15 @@ async fn update(
         }
     }
     let wish = body.wish()?;
-    let mut tx = context.store.begin().await?;
     let org = access.standing.org_guid;
-    let changed = domain::update_tx(&context, &mut tx, &caller.actor(), org, row.guid, wish).await?;
-    let answer = Json(view(&base, &changed.row)).into_response();
-    commit(&context, tx, changed.changes, answer).await
-}
-
-/// Commits; waits for the routers when routes are concerned.
-pub(super) async fn commit(
-    context: &Context,
-    tx: sqlx::Transaction<'static, sqlx::Postgres>,
-    changes: Vec<(ChangeKind, Uuid)>,
-    answer: Response,
-) -> ApiResult<Response> {
-    if changes.is_empty() {
-        tx.commit().await?;
-        return Ok(answer);
-    }
-    let version = change_log::commit(tx, &changes).await?;
-    context.pokes.planner.notify_one();
-    let routes = changes.iter().any(|(kind, _)| *kind == ChangeKind::Route);
-    Ok(if routes { prove(context, version, answer).await } else { answer })
+    let (row, version) = domain::update(&context, &caller.actor(), org, row.guid, wish).await?;
+    Ok(prove_if_routed(&context, version, Json(view(&base, &row)).into_response()).await)
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(instance): Path<String>) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &instance, SpaceAction::Develop).await?;
-    let mut tx = context.store.begin().await?;
-    let changes = domain::delete_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid).await?;
-    commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await
+    let version = domain::delete(&context, &caller.actor(), access.standing.org_guid, row.guid).await?;
+    Ok(prove_if_routed(&context, version, StatusCode::NO_CONTENT.into_response()).await)
 }
 
 async fn credentials(
@@ -295,11 +272,8 @@ async fn credentials(
     if !row.is_user_provided() {
         return Err(ApiError::not_found(INSTANCE));
     }
-    let credentials = domain::credentials_of(&context, &row)?;
-    let event = NewEvent::new("audit.user_provided_service_instance.show", caller.actor(), domain::audit_subject(&row))
-        .in_space(row.space_guid, access.standing.org_guid);
-    let mut connection = context.store.pool().acquire().await?;
-    event_record_tx(&mut connection, &event).await?;
+    let org = access.standing.org_guid;
+    let credentials = domain::show_credentials(&context, &caller.actor(), org, &row).await?;
     Ok(Json(credentials))
 }
 

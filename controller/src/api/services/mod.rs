@@ -12,15 +12,11 @@ use uuid::Uuid;
 
 use super::Router;
 use super::auth_extract::Caller;
-use super::body::MetadataBody;
 use super::error::{ApiError, ApiResult};
 use super::permissions::{SpaceAccess, SpaceAction};
 use crate::context::Context;
-use crate::domain::metadata::MetadataChange;
-use crate::domain::services::bindings::record;
 use crate::domain::services::operation::LastOperation;
-use crate::store::metadata::{Labelled, relabel_tx};
-use crate::store::services::{ServiceBindingRow, ServiceInstanceRow};
+use crate::store::services::ServiceInstanceRow;
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -83,27 +79,4 @@ fn object(what: &str, value: Value) -> ApiResult<Option<Map<String, Value>>> {
         Value::Object(map) => Ok(Some(map)),
         _ => Err(ApiError::unprocessable(format!("{what} must be an object"))),
     }
-}
-
-/// Changes the metadata of a binding, of either kind, and gives it as it then is.
-async fn relabel(
-    context: &Context,
-    caller: &Caller,
-    row: &ServiceBindingRow,
-    instance: &ServiceInstanceRow,
-    body: MetadataBody,
-) -> ApiResult<ServiceBindingRow> {
-    let (what, event) = match row.kind.as_str() {
-        "route" => ("service route binding", "audit.service_route_binding.update"),
-        _ => ("service binding", "audit.service_binding.update"),
-    };
-    if LastOperation::is_going_away(&row.last_operation) {
-        return Err(ApiError::unprocessable(format!("The {what} is being deleted")));
-    }
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    relabel_tx(&mut tx, Labelled::ServiceBinding, row.guid, &metadata).await?;
-    record(&mut tx, event, &caller.actor(), row, instance).await?;
-    tx.commit().await?;
-    context.store.service_binding_get(row.guid).await?.ok_or_else(|| ApiError::not_found("Service binding"))
 }

@@ -11,21 +11,20 @@ use slipway_api_types::{MetadataPatch, Page, Timestamp, ToOne};
 use uuid::Uuid;
 
 use super::bindings::instance_views;
-use super::{instances, last_operation, object, relabel, wanted};
+use super::{last_operation, object, wanted};
 use crate::api::auth_extract::Caller;
 use crate::api::body::{JsonBody, MetadataBody};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::list::{ListQuery, ListSpec, add_included};
 use crate::api::permissions::SpaceAction;
+use crate::api::proof::prove_if_routed;
 use crate::api::{Router, guid, routes, values};
 use crate::context::Context;
+use crate::domain::DomainError;
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::services::bindings::unbind_tx;
+use crate::domain::services::bindings::{relabel, unbind};
 use crate::domain::services::route_bindings as domain;
-use crate::store::change_log::ChangeKind;
-use crate::store::routes::{RouteRow, route_lock_tx};
-use crate::store::services::instances::instance_hold_tx;
 use crate::store::services::{ServiceBindingRow, ServiceInstanceRow};
 
 const LIST: ListSpec = ListSpec {
@@ -104,7 +103,6 @@ async fn list(
 struct Found {
     row: ServiceBindingRow,
     instance: ServiceInstanceRow,
-    route: RouteRow,
 }
 
 async fn find(context: &Context, caller: &Caller, text: &str, action: SpaceAction) -> ApiResult<Found> {
@@ -113,7 +111,7 @@ async fn find(context: &Context, caller: &Caller, text: &str, action: SpaceActio
     let route = context.store.route_get(row.route_guid.ok_or_else(missing)?).await?.ok_or_else(missing)?;
     let instance = context.store.service_instance_get(row.service_instance_guid).await?.ok_or_else(missing)?;
     caller.require_space(context, route.space_guid, BINDING, action).await?;
-    Ok(Found { row, instance, route })
+    Ok(Found { row, instance })
 }
 
 async fn one(
@@ -176,14 +174,14 @@ async fn create(
             "Binding parameters are not supported for user-provided service instances",
         ));
     }
-    let mut tx = context.store.begin().await?;
-    let route = route_lock_tx(&mut tx, route.guid).await?.ok_or_else(unknown)?;
-    let gone = || ApiError::unprocessable(format!("The service instance could not be found: {}", instance.guid));
-    let held = instance_hold_tx(&mut tx, instance.guid).await?.ok_or_else(gone)?;
-    let row = domain::bind_tx(&context, &mut tx, &caller.actor(), &route, &held, &metadata).await?;
-    let view = view(&base, &row, held.route_service_url.as_deref());
+    let bound = match domain::bind(&context, &caller.actor(), route.guid, instance.guid, &metadata).await {
+        // It has gone meanwhile.
+        Err(DomainError::NotFound("Route")) => return Err(unknown()),
+        bound => bound?,
+    };
+    let view = view(&base, &bound.row, bound.instance.route_service_url.as_deref());
     let answer = (StatusCode::CREATED, Json(view)).into_response();
-    instances::commit(&context, tx, vec![(ChangeKind::Route, route.guid)], answer).await
+    Ok(prove_if_routed(&context, bound.version, answer).await)
 }
 
 async fn update(
@@ -194,16 +192,14 @@ async fn update(
     JsonBody(body): JsonBody<MetadataBody>,
 ) -> ApiResult<Json<Value>> {
     let found = find(&context, &caller, &binding, SpaceAction::Develop).await?;
-    let row = relabel(&context, &caller, &found.row, &found.instance, body).await?;
+    let row = relabel(&context, &caller.actor(), &found.row, &found.instance, body.metadata).await?;
     Ok(Json(view(&base, &row, found.instance.route_service_url.as_deref())))
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(binding): Path<String>) -> ApiResult<Response> {
     let found = find(&context, &caller, &binding, SpaceAction::Support).await?;
-    let mut tx = context.store.begin().await?;
-    unbind_tx(&mut tx, &caller.actor(), &found.row, &found.instance).await?;
-    let answer = StatusCode::NO_CONTENT.into_response();
-    instances::commit(&context, tx, vec![(ChangeKind::Route, found.route.guid)], answer).await
+    let version = unbind(&context, &caller.actor(), &found.row, &found.instance).await?;
+    Ok(prove_if_routed(&context, version, StatusCode::NO_CONTENT.into_response()).await)
 }
 
 async fn parameters(

@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get};
 use http::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::ToMany;
 use uuid::Uuid;
 
-use super::{INSTANCE, fields, instances, readable, require};
+use super::{INSTANCE, fields, readable, require};
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
 use crate::api::error::{ApiError, ApiResult};
@@ -122,9 +121,7 @@ async fn share(
     feature_flags::require(&context, "service_instance_sharing").await?;
     let (row, access) = require(&context, &caller, &instance, SpaceAction::Develop).await?;
     let targets = targets(&context, &caller, &row.name, &body).await?;
-    let mut tx = context.store.begin().await?;
-    domain::share_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid, &targets).await?;
-    tx.commit().await?;
+    domain::share(&context, &caller.actor(), access.standing.org_guid, row.guid, &targets).await?;
     Ok(Json(view(&context, &base, row.guid).await?.0))
 }
 
@@ -132,7 +129,7 @@ async fn unshare(
     State(context): State<Context>,
     caller: Caller,
     Path((instance, space)): Path<(String, String)>,
-) -> ApiResult<Response> {
+) -> ApiResult<StatusCode> {
     let (row, access) = require(&context, &caller, &instance, SpaceAction::Develop).await?;
     let missing = || {
         ApiError::unprocessable(format!(
@@ -141,7 +138,6 @@ async fn unshare(
     };
     let target: Uuid = space.parse().map_err(|_| missing())?;
     context.store.space_get(target).await?.ok_or_else(missing)?;
-    let mut tx = context.store.begin().await?;
-    let changes = domain::unshare_tx(&mut tx, &caller.actor(), access.standing.org_guid, row.guid, target).await?;
-    instances::commit(&context, tx, changes, StatusCode::NO_CONTENT.into_response()).await
+    domain::unshare(&context, &caller.actor(), access.standing.org_guid, row.guid, target).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

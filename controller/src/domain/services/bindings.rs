@@ -5,22 +5,27 @@
 
 use chrono::Utc;
 use serde_json::{Map, Value, json};
+use slipway_api_types::{ErrorCode, MetadataPatch};
+use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::operation::{Answer, Kind, LastOperation, State};
-use super::{instances, require_user_provided, route_bindings};
+use super::{commit, instances, require_user_provided, route_bindings};
 use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::open_object;
+use crate::domain::lifecycle::lock;
 use crate::domain::metadata::MetadataChange;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::apps::AppRow;
+use crate::store::change_log::ChangeKind;
 use crate::store::events::event_record_tx;
+use crate::store::metadata::{Labelled, relabel_tx};
 use crate::store::services::bindings::{
     BindingEnd, NewBinding, ServiceBindingRow, binding_delete_tx, binding_insert_tx, bindings_of_app_tx,
 };
-use crate::store::services::instances::ServiceInstanceRow;
+use crate::store::services::instances::{ServiceInstanceRow, instance_hold_tx};
 use crate::store::services::shares::shared_spaces_tx;
 use crate::store::specs::app_place_tx;
 
@@ -76,7 +81,7 @@ pub fn credentials_of(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn record(
+pub(super) async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
     actor: &AuditSubject,
@@ -111,6 +116,34 @@ fn check_name(name: &str) -> DomainResult<()> {
         ));
     }
     Ok(())
+}
+
+/// Binds an instance to an app.
+///
+/// # Errors
+/// [`DomainError::NotFound`] when the app is gone; else as [`bind_tx`].
+pub(crate) async fn bind(
+    context: &Context,
+    actor: &AuditSubject,
+    app: Uuid,
+    instance: Uuid,
+    wish: BindingWish,
+) -> DomainResult<ServiceBindingRow> {
+    let mut tx = context.store.begin().await?;
+    // The app first: whoever binds or deletes takes the locks in this order.
+    let app = lock(&mut tx, app).await?;
+    let gone = || DomainError::invalid(format!("The service instance could not be found: '{instance}'"));
+    let held = instance_hold_tx(&mut tx, instance).await?.ok_or_else(gone)?;
+    let row = bind_tx(&mut tx, actor, &app, &held, wish).await?;
+    commit(context, tx, &changes(&row, &held)).await?;
+    Ok(row)
+}
+
+/// Who must look again when a binding comes or goes: routers, and whoever forwards log lines when there is a drain.
+fn changes(binding: &ServiceBindingRow, instance: &ServiceInstanceRow) -> Vec<(ChangeKind, Uuid)> {
+    let drained = binding.app_guid.filter(|_| instance.syslog_drain_url.is_some());
+    let route = binding.route_guid.map(|route| (ChangeKind::Route, route));
+    drained.map(|app| (ChangeKind::App, app)).into_iter().chain(route).collect()
 }
 
 /// Binds an instance to an app in the caller's transaction. The app is locked, the instance held.
@@ -192,16 +225,16 @@ pub(super) fn made(instance: &ServiceInstanceRow) -> DomainResult<Value> {
     LastOperation::begin(&Value::Null, Kind::Create, &instance.name, now)?.answered(Answer::Done(None), now).stored()
 }
 
-/// Removes a binding, to an app or to a route, in the caller's transaction.
+/// Removes a binding, to an app or to a route. Gives the version that routers must have if it was to a route.
 ///
 /// # Errors
 /// 404 when it is gone; [`DomainError::Invalid`] while an operation is under way.
-pub async fn unbind_tx(
-    tx: &mut PgConnection,
+pub(crate) async fn unbind(
+    context: &Context,
     actor: &AuditSubject,
     binding: &ServiceBindingRow,
     instance: &ServiceInstanceRow,
-) -> DomainResult<()> {
+) -> DomainResult<Option<Version>> {
     require_user_provided(instance)?;
     if LastOperation::begin(&binding.last_operation, Kind::Delete, &instance.name, Utc::now()).is_err() {
         return Err(DomainError::invalid("There is an operation in progress for the service binding."));
@@ -210,10 +243,69 @@ pub async fn unbind_tx(
         "route" => ("Service route binding", "audit.service_route_binding.delete"),
         _ => ("Service credential binding", "audit.service_binding.delete"),
     };
-    if !binding_delete_tx(tx, binding.guid).await? {
+    let mut tx = context.store.begin().await?;
+    if !binding_delete_tx(&mut tx, binding.guid).await? {
         return Err(DomainError::NotFound(what));
     }
-    record(tx, event, actor, binding, instance).await
+    record(&mut tx, event, actor, binding, instance).await?;
+    commit(context, tx, &changes(binding, instance)).await
+}
+
+/// Changes labels and annotations of a binding, to an app or to a route, and gives it as it then is.
+///
+/// # Errors
+/// [`DomainError::Invalid`] while it is being deleted, or naming what is wrong; [`DomainError::NotFound`] when it is gone.
+pub(crate) async fn relabel(
+    context: &Context,
+    actor: &AuditSubject,
+    binding: &ServiceBindingRow,
+    instance: &ServiceInstanceRow,
+    metadata: Option<MetadataPatch>,
+) -> DomainResult<ServiceBindingRow> {
+    let (what, event) = match binding.kind.as_str() {
+        "route" => ("service route binding", "audit.service_route_binding.update"),
+        _ => ("service binding", "audit.service_binding.update"),
+    };
+    if LastOperation::is_going_away(&binding.last_operation) {
+        return Err(DomainError::invalid(format!("The {what} is being deleted")));
+    }
+    let metadata = MetadataChange::check(metadata)?;
+    let mut tx = context.store.begin().await?;
+    relabel_tx(&mut tx, Labelled::ServiceBinding, binding.guid, &metadata).await?;
+    record(&mut tx, event, actor, binding, instance).await?;
+    tx.commit().await?;
+    context.store.service_binding_get(binding.guid).await?.ok_or(DomainError::NotFound("Service binding"))
+}
+
+/// Refuses to show anything of a binding that has not been made.
+///
+/// # Errors
+/// A refusal that reads "not found", with the state.
+pub(crate) fn require_made(binding: &ServiceBindingRow) -> DomainResult<()> {
+    if LastOperation::has_been_made(&binding.last_operation) {
+        return Ok(());
+    }
+    let what = if binding.kind == "key" { "key" } else { "binding" };
+    let state = binding.last_operation["state"].as_str().unwrap_or("initial");
+    Err(DomainError::refused(ErrorCode::ResourceNotFound, format!("Creation of service {what} {state}")))
+}
+
+/// What an app gets through a binding, for somebody who may see it; records that it was seen.
+///
+/// # Errors
+/// As [`require_made`], and when the credentials cannot be opened.
+pub(crate) async fn show_credentials(
+    context: &Context,
+    actor: &AuditSubject,
+    binding: &ServiceBindingRow,
+    instance: &ServiceInstanceRow,
+) -> DomainResult<Map<String, Value>> {
+    require_made(binding)?;
+    let (own, of_instance) = (binding.credentials.as_deref(), instance.credentials.as_deref());
+    let credentials = credentials_of(context, binding.guid, own, instance.guid, of_instance)?;
+    let mut connection = context.store.pool().acquire().await?;
+    record(&mut connection, "audit.service_binding.show", actor, binding, instance).await?;
+    Ok(credentials)
 }
 
 #[cfg(test)]

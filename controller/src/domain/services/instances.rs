@@ -5,11 +5,12 @@
 
 use chrono::Utc;
 use serde_json::{Map, Value, json};
+use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::operation::{Answer, Kind, LastOperation};
-use super::{bindings, require_user_provided, route_bindings, sharing};
+use super::{bindings, commit, require_user_provided, route_bindings, sharing};
 use crate::context::Context;
 use crate::domain::apps::merge;
 use crate::domain::audit::{AuditSubject, NewEvent};
@@ -58,13 +59,12 @@ pub fn credentials_place(instance: Uuid) -> String {
 ///
 /// # Errors
 /// When they cannot be opened.
-pub fn credentials_of(context: &Context, row: &ServiceInstanceRow) -> DomainResult<Map<String, Value>> {
+fn credentials_of(context: &Context, row: &ServiceInstanceRow) -> DomainResult<Map<String, Value>> {
     open_object(context, &credentials_place(row.guid), row.credentials.as_deref())
 }
 
 /// An instance as target of an event.
-#[must_use]
-pub fn audit_subject(row: &ServiceInstanceRow) -> AuditSubject {
+fn audit_subject(row: &ServiceInstanceRow) -> AuditSubject {
     let kind = if row.is_user_provided() { "user_provided_service_instance" } else { "service_instance" };
     AuditSubject::new(kind, row.guid, &row.name)
 }
@@ -192,30 +192,22 @@ pub async fn create(
     Ok(row)
 }
 
-/// What a change of an instance asks others to look at again.
-#[derive(Debug)]
-pub struct Changed {
-    /// As it is now.
-    pub row: ServiceInstanceRow,
-    /// To be committed with.
-    pub changes: Vec<(ChangeKind, Uuid)>,
-}
-
-/// Changes a user-provided instance, in the caller's transaction.
+/// Changes a user-provided instance. `org` is the organization of its space. Gives the instance as it is then, and the
+/// version that routers must have if routes are bound to it.
 ///
 /// # Errors
 /// [`DomainError::Invalid`] naming what is wrong; 404 when it is gone; 409 while another operation is under way.
-pub async fn update_tx(
+pub(crate) async fn update(
     context: &Context,
-    tx: &mut PgConnection,
     actor: &AuditSubject,
     org: Uuid,
     guid: Uuid,
     mut wish: InstanceWish,
-) -> DomainResult<Changed> {
+) -> DomainResult<(ServiceInstanceRow, Option<Version>)> {
     wish.check()?;
     let request = wish.request();
-    let mut row = instance_lock_tx(tx, guid).await?.ok_or(DomainError::NotFound("Service instance"))?;
+    let mut tx = context.store.begin().await?;
+    let mut row = instance_lock_tx(&mut tx, guid).await?.ok_or(DomainError::NotFound("Service instance"))?;
     require_user_provided(&row)?;
     let now = Utc::now();
     let operation = LastOperation::begin(&row.last_operation, Kind::Update, &row.name, now)?
@@ -224,9 +216,9 @@ pub async fn update_tx(
     let drain_before = row.syslog_drain_url.clone();
     let route_service_before = row.route_service_url.clone();
     if let Some(name) = wish.name {
-        refuse_clash(tx, row.space_guid, &name, row.guid).await?;
-        for space in shared_spaces_tx(tx, row.guid).await? {
-            refuse_clash(tx, space, &name, row.guid).await?;
+        refuse_clash(&mut tx, row.space_guid, &name, row.guid).await?;
+        for space in shared_spaces_tx(&mut tx, row.guid).await? {
+            refuse_clash(&mut tx, space, &name, row.guid).await?;
         }
         row.name = name;
     }
@@ -243,10 +235,10 @@ pub async fn update_tx(
     merge(&mut row.annotations, &wish.metadata.annotations);
     row.last_operation = operation.stored()?;
     let name = row.name.clone();
-    let row = instance_update_tx(tx, &row).await.map_err(refuse("service_instance_name_key", || taken(&name)))?;
+    let row = instance_update_tx(&mut tx, &row).await.map_err(refuse("service_instance_name_key", || taken(&name)))?;
     let mut changes = Vec::new();
     if row.route_service_url != route_service_before || row.syslog_drain_url != drain_before {
-        for binding in bindings_of_instance_tx(tx, guid).await? {
+        for binding in bindings_of_instance_tx(&mut tx, guid).await? {
             changes.extend(binding.route_guid.map(|route| (ChangeKind::Route, route)));
             changes.extend(binding.app_guid.map(|app| (ChangeKind::App, app)));
         }
@@ -254,44 +246,65 @@ pub async fn update_tx(
     let event = NewEvent::new("audit.user_provided_service_instance.update", actor.clone(), target)
         .in_space(row.space_guid, org)
         .with_request(request);
-    event_record_tx(tx, &event).await?;
-    Ok(Changed { row, changes })
+    event_record_tx(&mut tx, &event).await?;
+    let version = commit(context, tx, &changes).await?;
+    Ok((row, version))
 }
 
-/// Removes a user-provided instance with its bindings and shares, in the caller's transaction. Gives what to commit
-/// with.
+/// Removes a user-provided instance with its bindings and shares. `org` is the organization of its space. Gives the version
+/// that routers must have if routes were bound to it.
 ///
 /// # Errors
 /// 404 when it is gone; 409 while another operation is under way.
-pub async fn delete_tx(
-    tx: &mut PgConnection,
+pub(crate) async fn delete(
+    context: &Context,
     actor: &AuditSubject,
     org: Uuid,
     guid: Uuid,
-) -> DomainResult<Vec<(ChangeKind, Uuid)>> {
-    let row = instance_lock_tx(tx, guid).await?.ok_or(DomainError::NotFound("Service instance"))?;
+) -> DomainResult<Option<Version>> {
+    let mut tx = context.store.begin().await?;
+    let row = instance_lock_tx(&mut tx, guid).await?.ok_or(DomainError::NotFound("Service instance"))?;
     require_user_provided(&row)?;
     LastOperation::begin(&row.last_operation, Kind::Delete, &row.name, Utc::now())?;
     let mut changes = Vec::new();
-    for binding in bindings_of_instance_tx(tx, guid).await? {
-        binding_delete_tx(tx, binding.guid).await?;
+    for binding in bindings_of_instance_tx(&mut tx, guid).await? {
+        binding_delete_tx(&mut tx, binding.guid).await?;
         if let Some(route) = binding.route_guid {
-            route_bindings::record(tx, "audit.service_route_binding.delete", actor, &binding, &row).await?;
+            route_bindings::record(&mut tx, "audit.service_route_binding.delete", actor, &binding, &row).await?;
             changes.push((ChangeKind::Route, route));
         } else {
-            bindings::record(tx, "audit.service_binding.delete", actor, &binding, &row).await?;
+            bindings::record(&mut tx, "audit.service_binding.delete", actor, &binding, &row).await?;
             changes.extend(binding.app_guid.map(|app| (ChangeKind::App, app)));
         }
     }
-    for space in shared_spaces_tx(tx, guid).await? {
-        share_remove_tx(tx, guid, space).await?;
-        sharing::record(tx, "audit.service_instance.unshare", actor, &row, org, &[space]).await?;
+    for space in shared_spaces_tx(&mut tx, guid).await? {
+        share_remove_tx(&mut tx, guid, space).await?;
+        sharing::record(&mut tx, "audit.service_instance.unshare", actor, &row, org, &[space]).await?;
     }
-    instance_delete_tx(tx, guid).await?;
+    instance_delete_tx(&mut tx, guid).await?;
     let event = NewEvent::new("audit.user_provided_service_instance.delete", actor.clone(), audit_subject(&row))
         .in_space(row.space_guid, org);
-    event_record_tx(tx, &event).await?;
-    Ok(changes)
+    event_record_tx(&mut tx, &event).await?;
+    commit(context, tx, &changes).await
+}
+
+/// An instance's credentials for somebody who may see them; records that they were seen. `org` is the organization of its
+/// space.
+///
+/// # Errors
+/// When they cannot be opened.
+pub(crate) async fn show_credentials(
+    context: &Context,
+    actor: &AuditSubject,
+    org: Uuid,
+    row: &ServiceInstanceRow,
+) -> DomainResult<Map<String, Value>> {
+    let credentials = credentials_of(context, row)?;
+    let event = NewEvent::new("audit.user_provided_service_instance.show", actor.clone(), audit_subject(row))
+        .in_space(row.space_guid, org);
+    let mut connection = context.store.pool().acquire().await?;
+    event_record_tx(&mut connection, &event).await?;
+    Ok(credentials)
 }
 
 #[cfg(test)]

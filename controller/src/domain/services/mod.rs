@@ -13,8 +13,29 @@ pub mod route_bindings;
 pub mod sharing;
 pub mod vcap;
 
+use slipway_protocol::v1::Version;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
 use super::{DomainError, DomainResult};
+use crate::context::Context;
+use crate::store::change_log::{self, ChangeKind};
 use crate::store::services::ServiceInstanceRow;
+
+/// Commits, and gives the version that routers must have before the change is in force; `None` when no route is concerned.
+async fn commit(
+    context: &Context,
+    tx: Transaction<'static, Postgres>,
+    changes: &[(ChangeKind, Uuid)],
+) -> DomainResult<Option<Version>> {
+    if changes.is_empty() {
+        tx.commit().await?;
+        return Ok(None);
+    }
+    let version = change_log::commit(tx, changes).await?;
+    context.pokes.planner.notify_one();
+    Ok(changes.iter().any(|(kind, _)| *kind == ChangeKind::Route).then_some(version))
+}
 
 /// Refuses what only a broker could do. Instances of brokers cannot be made yet, so this is for rows of a newer
 /// program.

@@ -3,24 +3,26 @@
 use rand::RngCore as _;
 use serde_json::json;
 use slipway_api_types::ErrorCode;
+use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::bindings::{credentials_place, made};
 use super::operation::LastOperation;
-use super::require_user_provided;
+use super::{commit, require_user_provided};
 use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::metadata::MetadataChange;
 use crate::domain::{DomainError, DomainResult};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::domains::domain_get_tx;
 use crate::store::events::event_record_tx;
-use crate::store::routes::RouteRow;
+use crate::store::routes::{RouteRow, route_lock_tx};
 use crate::store::services::bindings::{
     BindingEnd, NewBinding, ServiceBindingRow, binding_insert_tx, binding_of_route_tx,
 };
-use crate::store::services::instances::ServiceInstanceRow;
+use crate::store::services::instances::{ServiceInstanceRow, instance_hold_tx};
 use crate::store::spaces::space_org_tx;
 
 const ONE_SERVICE: &str = "A route may only be bound to a single service instance";
@@ -45,11 +47,40 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Binds an instance to a route in the caller's transaction. The route is locked, the instance held.
+/// What has been bound.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound {
+    /// The binding.
+    pub(crate) row: ServiceBindingRow,
+    /// The instance, as it was held meanwhile.
+    pub(crate) instance: ServiceInstanceRow,
+    /// What routers must have before it is in force.
+    pub(crate) version: Option<Version>,
+}
+
+/// Binds an instance to a route.
 ///
 /// # Errors
-/// [`DomainError::Invalid`] with the texts that clients know; `CF-ServiceInstanceAlreadyBoundToSameRoute`.
-pub async fn bind_tx(
+/// [`DomainError::NotFound`] when the route is gone; [`DomainError::Invalid`] with the texts that clients know;
+/// `CF-ServiceInstanceAlreadyBoundToSameRoute`.
+pub(crate) async fn bind(
+    context: &Context,
+    actor: &AuditSubject,
+    route: Uuid,
+    instance: Uuid,
+    metadata: &MetadataChange,
+) -> DomainResult<Bound> {
+    let mut tx = context.store.begin().await?;
+    let route = route_lock_tx(&mut tx, route).await?.ok_or(DomainError::NotFound("Route"))?;
+    let gone = || DomainError::invalid(format!("The service instance could not be found: {instance}"));
+    let instance = instance_hold_tx(&mut tx, instance).await?.ok_or_else(gone)?;
+    let row = bind_tx(context, &mut tx, actor, &route, &instance, metadata).await?;
+    let version = commit(context, tx, &[(ChangeKind::Route, route.guid)]).await?;
+    Ok(Bound { row, instance, version })
+}
+
+/// Binds in the caller's transaction. The route is locked, the instance held.
+async fn bind_tx(
     context: &Context,
     tx: &mut PgConnection,
     actor: &AuditSubject,

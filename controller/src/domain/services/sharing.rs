@@ -7,8 +7,9 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::bindings;
 use super::operation::{Kind, LastOperation, State};
+use super::{bindings, commit};
+use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::change_log::ChangeKind;
@@ -30,7 +31,7 @@ pub struct Target {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn record(
+pub(super) async fn record(
     tx: &mut PgConnection,
     kind: &'static str,
     actor: &AuditSubject,
@@ -49,18 +50,19 @@ pub async fn record(
     Ok(())
 }
 
-/// Shares an instance with spaces, with all or with none.
+/// Shares an instance with spaces, with all or with none. `org` is the organization of its own space.
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with the texts that clients know; 404 when it is gone.
-pub async fn share_tx(
-    tx: &mut PgConnection,
+pub(crate) async fn share(
+    context: &Context,
     actor: &AuditSubject,
     org: Uuid,
     instance: Uuid,
     targets: &[Target],
 ) -> DomainResult<()> {
-    let row = instance_lock_tx(tx, instance).await?.ok_or(DomainError::NotFound("Service instance"))?;
+    let mut tx = context.store.begin().await?;
+    let row = instance_lock_tx(&mut tx, instance).await?.ok_or(DomainError::NotFound("Service instance"))?;
     if row.route_service_url.is_some() {
         return Err(DomainError::invalid("Route services cannot be shared."));
     }
@@ -68,7 +70,7 @@ pub async fn share_tx(
         return Err(DomainError::invalid("User-provided services cannot be shared."));
     }
     let name = &row.name;
-    let shared_with = shared_spaces_tx(tx, row.guid).await?;
+    let shared_with = shared_spaces_tx(&mut tx, row.guid).await?;
     for target in targets {
         if target.guid == row.space_guid {
             return Err(DomainError::invalid(format!(
@@ -77,7 +79,7 @@ pub async fn share_tx(
                 row.space_guid
             )));
         }
-        let (own, shared) = name_in_space_tx(tx, target.guid, name, row.guid).await?;
+        let (own, shared) = name_in_space_tx(&mut tx, target.guid, name, row.guid).await?;
         if own {
             return Err(DomainError::invalid(format!(
                 "A service instance called {name} already exists in {}.",
@@ -105,31 +107,35 @@ pub async fn share_tx(
         _ => {}
     }
     for target in targets {
-        share_add_tx(tx, instance, target.guid).await?;
+        share_add_tx(&mut tx, instance, target.guid).await?;
     }
     let spaces: Vec<Uuid> = targets.iter().map(|target| target.guid).collect();
-    record(tx, "audit.service_instance.share", actor, &row, org, &spaces).await
+    record(&mut tx, "audit.service_instance.share", actor, &row, org, &spaces).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
-/// Ends a share, with the bindings of the space's apps. Gives what to commit with.
+/// Ends a share, with the bindings of the space's apps. `org` is the organization of the instance's own space.
 ///
 /// # Errors
 /// 404 when the instance is gone.
-pub async fn unshare_tx(
-    tx: &mut PgConnection,
+pub(crate) async fn unshare(
+    context: &Context,
     actor: &AuditSubject,
     org: Uuid,
     instance: Uuid,
     space: Uuid,
-) -> DomainResult<Vec<(ChangeKind, Uuid)>> {
-    let row = instance_lock_tx(tx, instance).await?.ok_or(DomainError::NotFound("Service instance"))?;
+) -> DomainResult<()> {
+    let mut tx = context.store.begin().await?;
+    let row = instance_lock_tx(&mut tx, instance).await?.ok_or(DomainError::NotFound("Service instance"))?;
     let mut changes = Vec::new();
-    for binding in bindings_in_space_tx(tx, instance, space).await? {
-        binding_delete_tx(tx, binding.guid).await?;
-        bindings::record(tx, "audit.service_binding.delete", actor, &binding, &row).await?;
+    for binding in bindings_in_space_tx(&mut tx, instance, space).await? {
+        binding_delete_tx(&mut tx, binding.guid).await?;
+        bindings::record(&mut tx, "audit.service_binding.delete", actor, &binding, &row).await?;
         changes.extend(binding.app_guid.map(|app| (ChangeKind::App, app)));
     }
-    share_remove_tx(tx, instance, space).await?;
-    record(tx, "audit.service_instance.unshare", actor, &row, org, &[space]).await?;
-    Ok(changes)
+    share_remove_tx(&mut tx, instance, space).await?;
+    record(&mut tx, "audit.service_instance.unshare", actor, &row, org, &[space]).await?;
+    commit(context, tx, &changes).await?;
+    Ok(())
 }
