@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use slipway_chassis::files::{self, Durability};
 use slipway_protocol::v1::CellInfo;
 
 use crate::config::{Advertise, CellConfig};
@@ -80,14 +81,11 @@ pub(crate) fn info(
     }
 }
 
-/// Writes the ready file by rename: a reader never sees half of it.
+/// Writes the ready file, or another that says how this run goes: a reader never sees half of it, and the next run
+/// writes it anew.
 ///
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn write_ready(path: &Path, text: &str) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory)?;
-    std::fs::write(file.path(), text)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    files::write(path, text, 0o600, Durability::None)
 }

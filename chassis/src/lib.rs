@@ -5,6 +5,7 @@
 //! * [`shutdown`]: tell, wait, force.
 //! * [`backoff`]: growing pauses with jitter.
 //! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
+//! * [`files`]: small files that are replaced as a whole.
 //! * [`errors`]: printing a chain of causes once, where it is handled.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ pub mod backoff;
 pub mod config;
 pub mod driver;
 pub mod errors;
+pub mod files;
 pub mod shutdown;
 pub mod telemetry;
 

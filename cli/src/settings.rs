@@ -2,12 +2,13 @@
 //! a whole, so that an interrupted write leaves the old one.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use slipway_chassis::files::{self, Durability};
 
 use crate::environment::Environment;
 
@@ -118,12 +119,7 @@ impl SettingsFile {
     fn write(&self, settings: &Settings) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or_else(|| Path::new("."));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.write_all(&serde_json::to_vec_pretty(settings)?)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
+        files::write(&self.path, serde_json::to_vec_pretty(settings)?, 0o600, Durability::Whole)
     }
 
     /// Changes what is stored now, which another command may have written since this one began.
@@ -136,6 +132,8 @@ impl SettingsFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::serve::{Listener, ListenerExt as _, TapIo};
 use axum::{Extension, Router};
 use slipway_api_types::ControllerId;
+use slipway_chassis::files::{self, Durability};
 use slipway_chassis::{Backoff, Shutdown, chain, driver};
 use slipway_protocol::accept::Acceptor;
 use slipway_protocol::dial::{DialError, Dialer};
@@ -377,12 +378,7 @@ fn sweep_blobs(context: &Context, shutdown: &Shutdown) {
 
 /// Written whole or not at all: whoever waits for it reads both addresses.
 fn write_ready(path: &Path, api: SocketAddr, cluster: SocketAddr) -> Result<(), RunError> {
-    let failed = |source| RunError::ReadyFile { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let text = serde_json::json!({"api": api.to_string(), "cluster": cluster.to_string()}).to_string();
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    files::write(path, text, 0o600, Durability::Whole)
+        .map_err(|source| RunError::ReadyFile { path: path.to_owned(), source })
 }

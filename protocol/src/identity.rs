@@ -13,6 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
+use slipway_chassis::files::{self, Durability};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use uuid::Uuid;
 
@@ -217,7 +218,7 @@ impl Credentials {
             [("ca.pem", &self.authority_pem), ("cert.pem", &self.certificate_pem), ("key.pem", &self.key_pem.0)]
         {
             let path = directory.join(name);
-            write_private(&path, text).map_err(file(&path))?;
+            files::write(&path, text, 0o600, Durability::Whole).map_err(file(&path))?;
         }
         Ok(())
     }
@@ -320,17 +321,6 @@ impl PeerIdentity {
 
 pub(crate) fn read(path: &Path) -> Result<String, IdentityError> {
     std::fs::read_to_string(path).map_err(|source| IdentityError::File { path: path.to_owned(), source })
-}
-
-/// Writes a file that only its owner may read, by rename.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

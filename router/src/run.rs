@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use slipway_chassis::files::{self, Durability};
 use slipway_chassis::{Shutdown, chain};
 use slipway_protocol::Credentials;
 use slipway_protocol::reach::Reach;
@@ -182,7 +183,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
     drop(shared);
     if let Some(path) = &config.ready_file {
         let ready = serde_json::json!({ "http": http, "https": https, "query": query, "admin": admin_address });
-        write_whole(path, &ready.to_string()).map_err(file(path, "ready_file"))?;
+        files::write(path, ready.to_string(), 0o640, Durability::None).map_err(file(path, "ready_file"))?;
     }
     tracing::info!(?http, ?https, %query, admin = %admin_address, cores, "router is up");
 
@@ -305,13 +306,6 @@ async fn refresh(
             }
         }
     }
-}
-
-/// Whoever waits for the file sees all of it or none.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, text)?;
-    std::fs::rename(&part, path)
 }
 
 /// Where route services may be.

@@ -5,7 +5,7 @@
 //! machine that asks it first goes on to its usual resolver.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hickory_server::Server;
@@ -17,6 +17,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use serde::{Deserialize, Serialize};
 use slipway_chassis::config::Validate;
+use slipway_chassis::files::{self, Durability};
 use slipway_chassis::{Shutdown, chain};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -98,7 +99,8 @@ pub async fn run(config: DnsConfig, shutdown: Shutdown) -> Result<(), DnsError> 
     server.register_listener(listener, IDLE, UNREAD);
     if let Some(path) = &config.ready_file {
         let text = format!("{{\"listen\":\"{address}\"}}\n");
-        write_whole(path, &text).map_err(|source| DnsError::Ready { path: path.clone(), source })?;
+        files::write(path, text, 0o640, Durability::None)
+            .map_err(|source| DnsError::Ready { path: path.clone(), source })?;
     }
     tracing::info!(%address, domain = config.domain, "names are answered");
     let stop = server.shutdown_token().clone();
@@ -125,13 +127,6 @@ async fn bind(listen: SocketAddr) -> std::io::Result<(SocketAddr, UdpSocket, Tcp
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Whoever waits for the file sees all of it or none.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, text)?;
-    std::fs::rename(&part, path)
 }
 
 /// What is answered.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use slipway_cell_agent::config::RegistryDoor;
 use slipway_cell_agent::registries::RegistriesFile;
 use slipway_chassis::chain;
+use slipway_chassis::files::{self, Durability};
 use uuid::Uuid;
 
 use crate::UpError;
@@ -397,21 +398,11 @@ fn route_network(line: &str) -> Option<ipnet::Ipv4Net> {
     ipnet::Ipv4Net::new(address.into(), u8::try_from(mask.leading_ones()).ok()?).ok()
 }
 
-/// Writes by rename, so that a power cut leaves the old or the new content.
+/// Writes a file of the state directory; a power cut leaves the old or the new content.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), UpError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory).map_err(UpError::file(directory))?;
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(UpError::file(path))
+    files::write(path, bytes, mode, Durability::Whole).map_err(UpError::file(path))
 }
 
 #[cfg(test)]

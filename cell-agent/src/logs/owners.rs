@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use slipway_chassis::files::{self, Durability};
 use uuid::Uuid;
 
 /// Where an owner is noted, in the directory of its rings.
@@ -27,10 +28,7 @@ impl Owner {
     pub(super) fn write(&self, directory: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
         let bytes = serde_json::to_vec(self).map_err(std::io::Error::other)?;
-        let file = tempfile::NamedTempFile::new_in(directory)?;
-        std::fs::write(file.path(), bytes)?;
-        file.persist(directory.join(FILE)).map_err(|error| error.error)?;
-        Ok(())
+        files::write(&directory.join(FILE), bytes, 0o600, Durability::None)
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use slipway_chassis::files;
 use slipway_protocol::v1::{Assignment, Observation, Refusal, Version};
 use uuid::Uuid;
 
@@ -112,6 +113,14 @@ impl Journal {
         let (assignments, specs, policies) = (root.join("assignments"), root.join("specs"), root.join("policies"));
         for directory in [&assignments, &specs, &policies] {
             private_directory(directory)?;
+        }
+        // A kill may have cut a write off; without this its drafts would stay for good.
+        for directory in [&root, &assignments, &specs, &policies] {
+            files::remove_drafts(directory).map_err(|source| FileError::Io {
+                action: "clean",
+                path: directory.clone(),
+                source,
+            })?;
         }
         let key = SealKey::load_or_make(&root.join("key"))?;
         let (members, header) = (root.join("members"), root.join("header"));

@@ -1,13 +1,13 @@
 //! One small file that survives a power cut: written beside, synced, renamed, directory synced. Carries a format
 //! version and a CRC; secret content is encrypted with the cell's own key.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use aes_gcm::aead::{Aead as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
 use rand::RngCore as _;
+use slipway_chassis::files::{self, Durability};
 
 const MAGIC: &[u8; 4] = b"SLWJ";
 const FORMAT: u8 = 1;
@@ -151,21 +151,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension("new");
-    let result = (|| {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(directory)?.sync_all()
-    })();
-    if result.is_err() {
-        // A half-written file beside the good one is only in the way.
-        std::fs::remove_file(&temporary).ok();
-    }
-    result.map_err(io("write", path))
+    files::write(path, bytes, 0o600, Durability::Lasting).map_err(io("write", path))
 }
 
 #[cfg(test)]

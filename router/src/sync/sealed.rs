@@ -2,13 +2,13 @@
 //! this router's own, `table.key` beside the journal: who has the journal alone learns how many records there are and
 //! how long. Who has the whole directory, or is root on the host, has the key too.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use rand::RngCore as _;
+use slipway_chassis::files::{self, Durability};
 use uuid::Uuid;
 
 const KEY_BYTES: usize = 32;
@@ -100,10 +100,5 @@ pub(super) fn next_record(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 
 /// Puts a file in place as a whole or not at all, for its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(directory)?.sync_all()
+    files::write(path, bytes, 0o600, Durability::Lasting)
 }
