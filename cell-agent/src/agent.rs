@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_chassis::{Backoff, Shutdown, chain, clock};
 use slipway_protocol::identity::IdentityError;
 use slipway_protocol::v1::query_server::QueryServer;
 use slipway_protocol::v1::{Assignment, EgressPolicyBody, UsageReport, Version};
@@ -28,7 +28,7 @@ use crate::policies::PolicyBook;
 use crate::reconciler::{Action, Event, Held, Reconciler};
 use crate::registries::{Registries, RegistriesError};
 use crate::sandbox::{Adopted, SandboxError, SandboxRuntime};
-use crate::services::{LiveTable, Services, now_ms};
+use crate::services::{LiveTable, Services};
 use crate::session::{self, InForce, Incoming};
 use crate::specs::SpecBook;
 use crate::staging;
@@ -375,7 +375,7 @@ impl Agent {
                 },
                 _ = sweep.tick() => {
                     let logs = Arc::clone(&self.services.logs);
-                    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || logs.sweep(now_ms())).await {
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || logs.sweep(clock::unix_ms())).await {
                         tracing::warn!(%error, "old log rings were not removed");
                     }
                 }

@@ -134,19 +134,6 @@ impl LiveTable {
     }
 }
 
-/// Unix milliseconds.
-#[must_use]
-pub fn now_ms() -> i64 {
-    now_ns() / 1_000_000
-}
-
-/// Unix nanoseconds.
-#[must_use]
-pub fn now_ns() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

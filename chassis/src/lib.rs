@@ -4,6 +4,7 @@
 //! * [`config`]: typed configuration from a TOML file, all mistakes reported at once.
 //! * [`shutdown`]: tell, wait, force.
 //! * [`backoff`]: growing pauses with jitter.
+//! * [`clock`]: the time of day as numbers.
 //! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
 //! * [`files`]: small files that are replaced as a whole.
 //! * [`errors`]: printing a chain of causes once, where it is handled.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod clock;
 pub mod config;
 pub mod driver;
 pub mod errors;

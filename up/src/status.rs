@@ -1,10 +1,10 @@
 //! `slipway status`: what runs, and why anything does not.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use slipway_cell_agent::usage::{self, CellUsage};
+use slipway_chassis::clock;
 
 use crate::UpError;
 use crate::layout::Layout;
@@ -76,7 +76,7 @@ pub struct Line {
 #[must_use]
 pub fn report(layout: &Layout) -> Vec<Line> {
     let status = SupervisorStatus::load(layout);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = clock::since_1970().as_secs();
     let supervisor = ChildRecord::load(&layout.pid("supervisor"));
     let mut lines = vec![Line {
         part: "supervisor".to_owned(),

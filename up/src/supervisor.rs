@@ -8,11 +8,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
-use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_chassis::{Backoff, Shutdown, chain, clock};
 use slipway_router::RouterConfig;
 use tokio::process::Command;
 
@@ -160,7 +160,7 @@ async fn keep(
                 }
                 note(&layout, &status, part, |entry| {
                     entry.pid = pid;
-                    entry.since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                    entry.since = clock::since_1970().as_secs();
                 });
                 tokio::select! {
                     end = child.wait() => end.map_or_else(|error| error.to_string(), |end| end.to_string()),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use slipway_chassis::clock;
 use slipway_log_ring::{GAP, PROGRAM_SHIFT, Query as RingQuery, Reader, Record, STDERR, Writer};
 use slipway_protocol::v1::query_server::Query;
 use slipway_protocol::v1::{EnvVar, LogBatch, LogLine, LogQuery, LogSource, WorkloadKind};
@@ -16,7 +17,6 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use self::owners::{Owner, Owners, id_of};
-use crate::services::{now_ms, now_ns};
 
 /// How long a ring stays after its instance ended.
 const KEEP: Duration = Duration::from_secs(3600);
@@ -92,7 +92,7 @@ impl Logs {
             None => Writer::open(&self.directory(id).join("cell"), OWN_BYTES),
         };
         let said = writer.and_then(|mut writer| {
-            writer.append(now_ns(), 0, text.as_bytes())?;
+            writer.append(clock::unix_ns(), 0, text.as_bytes())?;
             own.insert(id, writer);
             Ok(())
         });
@@ -106,7 +106,7 @@ impl Logs {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let owner = self.owners().get(id).filter(|owner| owner.ended_ms.is_none()).cloned();
         if let Some(owner) = owner {
-            self.note_owner(id, Owner { ended_ms: Some(now_ms()), ..owner });
+            self.note_owner(id, Owner { ended_ms: Some(clock::unix_ms()), ..owner });
         }
     }
 
@@ -338,7 +338,7 @@ mod tests {
         }
         assert_eq!(again.read(&query).expect("read").len(), 1, "and in memory");
         again.ended(mine);
-        again.sweep(now_ms() + 2 * 3_600_000).expect("sweep");
+        again.sweep(clock::unix_ms() + 2 * 3_600_000).expect("sweep");
         assert_eq!(again.read(&query).expect("read").len(), 0);
         assert_eq!(again.owners().of_source("else").len(), 1, "the other one stays");
         assert!(again.owners().get(mine).is_none(), "what was removed is forgotten");
@@ -368,9 +368,9 @@ mod tests {
         let refused = Uuid::from_u128(1);
         logs.say(refused, "this cell cannot run it");
         logs.ended(refused);
-        logs.sweep_to(now_ms(), 0).expect("sweep");
+        logs.sweep_to(clock::unix_ms(), 0).expect("sweep");
         assert!(logs.directory(refused).exists(), "it was said just now");
-        logs.sweep(now_ms() + 2 * 3_600_000).expect("sweep");
+        logs.sweep(clock::unix_ms() + 2 * 3_600_000).expect("sweep");
         assert!(!logs.directory(refused).exists());
     }
 
@@ -384,7 +384,7 @@ mod tests {
             write(&logs, id, &[(1, "x")]);
         }
         logs.ended(old);
-        let now = now_ms();
+        let now = clock::unix_ms();
         logs.sweep(now).expect("sweep");
         assert!(logs.ring(old).exists());
         logs.sweep_to(now, 1).expect("sweep");

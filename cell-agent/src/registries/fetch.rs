@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use reqwest::Response;
+use slipway_chassis::clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::digests::Hasher;
@@ -289,7 +290,7 @@ impl Fetcher {
             etag: etag_of(&response),
             content_type: content_type.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned(),
             digests: Default::default(),
-            fetched: now(),
+            fetched: u64::try_from(clock::unix_ms()).unwrap_or_default(),
         };
         let draft = self.store.draft(share).map_err(|error| Fault::host(&error))?;
         let file = draft.shared();
@@ -363,12 +364,6 @@ impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
     }
-}
-
-/// Milliseconds since 1970.
-fn now() -> u64 {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 async fn append((mut draft, mut hasher): (Draft, Hasher), piece: Vec<u8>) -> Result<(Draft, Hasher), Fault> {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use slipway_chassis::clock;
 use slipway_helper::spec::{EXIT_FILE, ExitRecord};
 use uuid::Uuid;
 
@@ -163,15 +164,10 @@ impl Records {
                 out_of_memory: false,
                 reason: format!("the sandbox ended without a record: {error}"),
                 platform_fault: true,
-                at_unix_ms: now_unix_ms(),
+                at_unix_ms: clock::unix_ms(),
             },
         }
     }
-}
-
-fn now_unix_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A process and the handle that stays with it.

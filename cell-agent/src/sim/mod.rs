@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use slipway_chassis::clock;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::sandbox::{
     Adopted, EgressRule, Exit, HostFacts, Members, SandboxError, SandboxId, SandboxRuntime, SandboxSpec, SandboxUsage,
 };
-use crate::services::now_ms;
 
 /// How a simulated program behaves.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub fn exit(code: i32) -> Exit {
         out_of_memory: false,
         reason: String::new(),
         platform_fault: false,
-        at_unix_ms: now_ms(),
+        at_unix_ms: clock::unix_ms(),
     }
 }
 

@@ -5,8 +5,9 @@ use axum::extract::{Path, RawQuery, State};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use serde_json::{Map, Value, json};
+use slipway_chassis::clock;
 use slipway_protocol::v1;
 
 use super::Router;
@@ -46,7 +47,7 @@ async fn read(
     // Whoever may not read the app learns nothing, not even that it exists.
     let app = super::apps::find(&context, &caller, &source_id, SpaceAction::Read).await?;
     let answer = match wish.logs {
-        true => match wish.settled(now_ns()) {
+        true => match wish.settled(clock::unix_ns()) {
             None => lines(&context, &caller, &app, &wish).await?,
             Some(settled) => match lines(&context, &caller, &app, &settled).await? {
                 answer if answer.lines.is_empty() => lines(&context, &caller, &app, &wish).await?,
@@ -78,10 +79,6 @@ async fn lines(context: &Context, caller: &Caller, app: &AppRow, wish: &Wish) ->
     }
     add(&mut answer.lines, waiting.into_iter(), wish);
     Ok(answer)
-}
-
-fn now_ns() -> i64 {
-    Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +163,7 @@ fn batch(app: (&str, &str), answer: LogAnswer, descending: bool) -> Vec<Value> {
         false => answer.lines.last(),
     };
     let line = v1::LogLine {
-        unix_ns: newest.map_or_else(now_ns, |line| line.unix_ns),
+        unix_ns: newest.map_or_else(clock::unix_ns, |line| line.unix_ns),
         stderr: true,
         text: format!("lines may be missing here: {} did not answer in time", answer.unanswered.join(", "))
             .into_bytes()
@@ -255,7 +252,7 @@ mod tests {
             assert_eq!(first.iter().map(|line| line.unix_ns).collect::<Vec<_>>(), expected);
         }
         let span = parse(Some("start_time=-6795364578871345152")).expect("valid").span();
-        assert!(span.from.timestamp() == 0 && span.to > Utc::now());
+        assert!(span.from.timestamp() == 0 && span.to > chrono::Utc::now());
     }
 
     #[test]

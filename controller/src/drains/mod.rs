@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_chassis::{Backoff, Shutdown, chain, clock};
 use slipway_protocol::reach::Reach;
 use slipway_protocol::v1;
 use tokio::sync::watch;
@@ -148,14 +148,10 @@ impl Drop for Running {
     }
 }
 
-fn now_ns() -> i64 {
-    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
-}
-
 /// Sends the lines of one app to one drain, for ever.
 async fn follow(context: Context, row: DrainRow, ways: Arc<DrainTransport>) {
     let key = (row.instance, row.app);
-    let since = row.since.timestamp_nanos_opt().unwrap_or_else(now_ns);
+    let since = row.since.timestamp_nanos_opt().unwrap_or_else(clock::unix_ns);
     // What was logged between an earlier binding and this one is not the drain's.
     let start = row.position_ns.map_or(since, |position| position.max(since));
     let mut follower = Follower::new(start);
@@ -172,7 +168,7 @@ async fn follow(context: Context, row: DrainRow, ways: Arc<DrainTransport>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let (mut silent, mut noted) = (0, (start, None::<String>));
     loop {
-        let until = now_ns().saturating_sub(SETTLE_NS);
+        let until = clock::unix_ns().saturating_sub(SETTLE_NS);
         let query = v1::LogQuery {
             source_id: row.app.to_string(),
             start_unix_ns: follower.position(),

@@ -14,11 +14,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub(crate) use line::Line;
 use rings::Rings;
 pub(crate) use rings::ring_directory;
+use slipway_chassis::clock;
 use waiting::Waiting;
 
 /// How long lines are gathered.
@@ -144,7 +145,7 @@ fn run(desk: &Desk, mut rings: Rings) {
         desk.much.store(false, Ordering::SeqCst);
         let cores = desk.cores.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let taken = cores.iter().map(|core| core.lock().unwrap_or_else(PoisonError::into_inner).take()).collect();
-        rings.write(taken, now_ns());
+        rings.write(taken, clock::unix_ns());
         if closed {
             return;
         }
@@ -168,10 +169,6 @@ fn sleep(until: Instant, over: impl Fn() -> bool) {
         }
         std::thread::park_timeout(left);
     }
-}
-
-fn now_ns() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
 #[cfg(test)]

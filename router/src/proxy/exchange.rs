@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use slipway_chassis::clock;
 
 use super::body::BodyReturn;
 use super::connection::Client;
@@ -67,7 +68,7 @@ impl Exchange {
         }
         let header = |name: &http::HeaderName| request.headers.get(name).cloned();
         self.line = Some(Box::new(Line {
-            unix_ns: unix_ns(),
+            unix_ns: clock::unix_ns(),
             host: request.host.to_owned(),
             method: request.method.clone(),
             uri: request.uri.clone(),
@@ -167,10 +168,6 @@ impl Drop for Exchange {
             self.core.log.add(&line);
         }
     }
-}
-
-fn unix_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
 fn new_request_id() -> HeaderValue {

@@ -3,6 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
+use slipway_chassis::clock;
 
 use super::answer::Answer;
 use super::connection::Client;
@@ -75,8 +76,7 @@ pub(crate) fn prepare_request(
     }
     forwarding.apply(headers, client.trust, &client.address, client.secure);
     if !headers.contains_key(REQUEST_START) {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        headers.insert(REQUEST_START, HeaderValue::from(now.map_or(0, |since| since.as_millis() as u64)));
+        headers.insert(REQUEST_START, HeaderValue::from(clock::unix_ms()));
     }
     headers.insert(REQUEST_ID, request_id.clone());
 }

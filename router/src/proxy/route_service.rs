@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
@@ -29,9 +29,9 @@ pub(crate) const SIGNATURE: HeaderName = HeaderName::from_static("x-cf-proxy-sig
 const METADATA: HeaderName = HeaderName::from_static("x-cf-proxy-metadata");
 
 /// How long a service may keep a request.
-const EXPIRY_MS: u64 = 60_000;
+const EXPIRY_MS: i64 = 60_000;
 /// Clocks of routers may differ by this much.
-const SKEW_MS: u64 = 5_000;
+const SKEW_MS: i64 = 5_000;
 /// Name look-up, connection and handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,11 +77,6 @@ impl ServiceError {
     }
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
 /// Whether a request comes from a client or back from the service.
 ///
 /// # Errors
@@ -90,7 +85,7 @@ pub(crate) fn arrival(
     service: &RouteService,
     headers: &HeaderMap,
     target: &Uri,
-    now_ms: u64,
+    now_ms: i64,
 ) -> Result<Arrival, Answer> {
     let Some(signature) = headers.get(SIGNATURE) else { return Ok(Arrival::Fresh) };
     let decode = |value: Option<&HeaderValue>| hex::decode(value.map_or(&[][..], HeaderValue::as_bytes)).ok();
@@ -107,7 +102,7 @@ pub(crate) fn arrival(
     if !asks_for(headers, target, url) {
         return Err(Answer::BadSignature("the request does not ask for the URL that was signed"));
     }
-    let made = u64::from_be_bytes(*time);
+    let made = i64::from_be_bytes(*time);
     if now_ms.saturating_sub(made) > EXPIRY_MS || made.saturating_sub(now_ms) > SKEW_MS {
         return Err(Answer::LateSignature);
     }
@@ -135,7 +130,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// When the service cannot be used at all.
-pub(crate) fn address(service: &RouteService, head: &mut request::Parts, now_ms: u64) -> Result<(), Answer> {
+pub(crate) fn address(service: &RouteService, head: &mut request::Parts, now_ms: i64) -> Result<(), Answer> {
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = if text(&HeaderName::from_static("x-forwarded-proto")) == Some("https") { "https" } else { "http" };
     let url = format!("{scheme}://{}{}", text(&HOST).unwrap_or_default(), head.uri);
@@ -225,7 +220,7 @@ mod tests {
         .expect("a service")
     }
 
-    fn signed(service: &RouteService, at: u64) -> HeaderMap {
+    fn signed(service: &RouteService, at: i64) -> HeaderMap {
         let request = http::Request::builder().uri("/a?b").header(HOST, "app.test:8080");
         let (mut head, ()) = request.body(()).expect("a request").into_parts();
         address(service, &mut head, at).expect("addressed");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, request};
 use hyper::body::{Body as _, Incoming};
-use slipway_chassis::chain;
+use slipway_chassis::{chain, clock};
 
 use super::answer::Answer;
 use super::body::{BodyReturn, ProxyBody, RequestBody};
@@ -175,7 +175,7 @@ impl ProxyRequest<'_> {
             if self.tries == 0
                 && let Some(service) = &route.service
             {
-                match route_service::arrival(service, &head.headers, &head.uri, route_service::now_ms())? {
+                match route_service::arrival(service, &head.headers, &head.uri, clock::unix_ms())? {
                     Arrival::Back => {
                         route_service::strip(&mut head.headers);
                         if let Some(claims) = self.claims.take() {
@@ -231,7 +231,7 @@ impl ProxyRequest<'_> {
         mut head: request::Parts,
         exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, Answer> {
-        route_service::address(service, &mut head, route_service::now_ms())?;
+        route_service::address(service, &mut head, clock::unix_ms())?;
         let sender = route_service::connect(self.core, service, descriptor)
             .await
             .map_err(|error| Answer::RouteServiceFailure(error.failure()))?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng as _;
 pub use sandboxes::{destroy, permit};
+use slipway_chassis::clock;
 use slipway_protocol::v1::{Assignment, Refusal, WorkloadKind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::instance::health::Watched;
 use crate::instance::prepare::{Prepared, prepare};
 use crate::instance::state::{Action, Event, Found, Life, Phase, StartFault, Wanted};
 use crate::sandbox::SandboxId;
-use crate::services::{Live, Services, now_ms};
+use crate::services::{Live, Services};
 use crate::store::Entry;
 
 /// Pause before a journal that could not be written is written again: a full disk has room again one day.
@@ -342,7 +343,7 @@ impl Runner {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let before = self.entry.life.clone();
-            let actions = self.entry.life.step(event, now_ms(), random);
+            let actions = self.entry.life.step(event, clock::unix_ms(), random);
             written &= before == self.entry.life;
             let mut silent = false;
             for action in actions {
@@ -464,7 +465,7 @@ impl Runner {
     }
 
     fn wake(&self, at_ms: i64) {
-        let pause = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+        let pause = Duration::from_millis(u64::try_from(at_ms - clock::unix_ms()).unwrap_or(0));
         let send = self.signals.clone();
         // Ends by itself; a wake-up that is no longer wanted does nothing.
         tokio::spawn(async move {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use slipway_chassis::clock;
 use slipway_protocol::v1::{ExitRecord, Observation, RestartState};
 
 use super::{Notice, Runner};
 use crate::instance::state::Report;
 use crate::logs::Logs;
-use crate::services::now_ms;
 use crate::workload;
 
 impl Runner {
@@ -30,11 +30,11 @@ impl Runner {
                 out_of_memory: exit.out_of_memory,
                 reason: exit.reason,
                 fault: fault.into(),
-                at_unix_ms: if exit.at_unix_ms == 0 { now_ms() } else { exit.at_unix_ms },
+                at_unix_ms: if exit.at_unix_ms == 0 { clock::unix_ms() } else { exit.at_unix_ms },
             }),
             restart: Some(RestartState { crashes: self.entry.life.crashes, incarnation: self.entry.life.incarnation }),
             reason: report.reason,
-            since_unix_ms: now_ms(),
+            since_unix_ms: clock::unix_ms(),
             build: report.build,
             incarnation: self.entry.life.incarnation,
             memory_limit_mb: spec.map_or(0, |spec| spec.memory_mb),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use slipway_chassis::clock;
 use slipway_protocol::v1::{Assignment, WorkloadKind, WorkloadSpec};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use super::{Prepared, Runner, Signal, Supervisor};
 use crate::instance::state::{Event, StartFault};
 use crate::policies::PolicyError;
 use crate::sandbox::{Exit, SandboxError, SandboxId, SandboxRuntime, SandboxSpec};
-use crate::services::{Services, now_ms};
+use crate::services::Services;
 use crate::{staging, workload};
 
 impl Runner {
@@ -197,7 +198,7 @@ fn lost(reason: &str) -> Exit {
         out_of_memory: false,
         reason: reason.to_owned(),
         platform_fault: true,
-        at_unix_ms: now_ms(),
+        at_unix_ms: clock::unix_ms(),
     }
 }
 
