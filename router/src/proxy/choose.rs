@@ -145,7 +145,7 @@ fn choose<'t>(
                 .filter(|target| entry(&target.pool).is_some())
                 .map(|target| u64::from(target.weight))
                 .sum();
-            let mut draw = core.random(total)?;
+            let mut draw = (total > 0).then(|| fastrand::u64(..total))?;
             let mut usable = several.iter().filter(|target| entry(&target.pool).is_some());
             let target = usable.find(|target| match draw.checked_sub(u64::from(target.weight)) {
                 Some(rest) => {
@@ -192,15 +192,15 @@ fn two_choices<'t>(
     if count < 2 {
         return all.first().filter(|one| fit(one));
     }
-    let first = core.random(count as u64)? as usize;
-    let second = (first + 1 + core.random(count as u64 - 1)? as usize) % count;
+    let first = fastrand::usize(..count);
+    let second = (first + 1 + fastrand::usize(..count - 1)) % count;
     let (first, second) = (&all[first], &all[second]);
     match (fit(first), fit(second)) {
         (true, true) if core.load(second.key) < core.load(first.key) => Some(second),
         (true, _) => Some(first),
         (false, true) => Some(second),
         (false, false) => {
-            let start = core.random(count as u64)? as usize;
+            let start = fastrand::usize(..count);
             all[start..].iter().chain(&all[..start]).find(|one| fit(one))
         }
     }

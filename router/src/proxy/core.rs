@@ -76,7 +76,6 @@ pub(crate) struct Core {
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     states: RefCell<HashMap<EndpointKey, Rc<EndpointState>>>,
     turns: RefCell<HashMap<u64, usize>>,
-    seed: Cell<u64>,
     /// Whose turn it is.
     pub(crate) fair: FairQueue,
     /// Access lines.
@@ -133,16 +132,6 @@ impl Core {
         *turn
     }
 
-    /// Uniform enough below `limit` for spreading load (xorshift64*); `None` when `limit` is 0.
-    pub(crate) fn random(&self, limit: u64) -> Option<u64> {
-        let mut seed = self.seed.get();
-        seed ^= seed >> 12;
-        seed ^= seed << 25;
-        seed ^= seed >> 27;
-        self.seed.set(seed);
-        (seed.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11).checked_rem(limit)
-    }
-
     /// Closes what is idle for too long, and forgets what has left the table.
     fn sweep(&self) {
         let then = Instant::now().checked_sub(UPSTREAM_IDLE);
@@ -187,7 +176,6 @@ pub(crate) fn run_core(
             table: RefCell::new(Cache::new(Arc::clone(shared.store.current()))),
             states: RefCell::default(),
             turns: RefCell::default(),
-            seed: Cell::new(rand::random::<u64>() | 1),
             fair: FairQueue::default(),
             log: shared.log.core(),
             log_quota: LogQuota::default(),
