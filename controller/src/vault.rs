@@ -1,17 +1,15 @@
 //! Sealing of environment values, credentials and spec bodies before they reach Postgres.
 //!
-//! AES-256-GCM with a random 96-bit nonce per value; sealed form: one version byte, the nonce, the cipher text. The
-//! associated data binds a value to its place, so that a row cannot be moved to another column or owner unnoticed.
+//! The sealed form is one version byte and what [`slipway_seal`] gives. A value is bound to its place, so that a row
+//! cannot be moved to another column or owner unnoticed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
-use aes_gcm::{Aes256Gcm, Key, Nonce};
-use rand::RngCore as _;
+use slipway_seal::{KEY_BYTES, OVERHEAD_BYTES, SealKey};
+use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
-const NONCE_BYTES: usize = 12;
 
 /// Why a value could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +36,7 @@ pub enum VaultError {
 /// Seals and opens. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault {
-    cipher: Arc<Aes256Gcm>,
+    key: Arc<SealKey>,
 }
 
 impl std::fmt::Debug for Vault {
@@ -50,8 +48,8 @@ impl std::fmt::Debug for Vault {
 impl Vault {
     /// A vault with this key.
     #[must_use]
-    pub fn new(key: &[u8; 32]) -> Self {
-        Self { cipher: Arc::new(Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))) }
+    pub fn new(key: &[u8; KEY_BYTES]) -> Self {
+        Self { key: Arc::new(SealKey::from(key)) }
     }
 
     /// Reads the key from a file of 64 hex digits.
@@ -59,10 +57,11 @@ impl Vault {
     /// # Errors
     /// When the file is missing or malformed.
     pub fn from_file(path: &Path) -> Result<Self, VaultError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| VaultError::Read { path: path.to_owned(), source })?;
-        let mut key = [0_u8; 32];
-        hex::decode_to_slice(text.trim(), &mut key).map_err(|_| VaultError::Malformed(path.to_owned()))?;
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|source| VaultError::Read { path: path.to_owned(), source })?;
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| VaultError::Malformed(path.to_owned()))?;
         Ok(Self::new(&key))
     }
 
@@ -71,15 +70,9 @@ impl Vault {
     /// # Errors
     /// Only when the value is too large for the cipher.
     pub fn seal(&self, place: &str, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let mut nonce = [0_u8; NONCE_BYTES];
-        rand::rng().fill_bytes(&mut nonce);
-        let payload = Payload { msg: plain, aad: place.as_bytes() };
-        let cipher_text =
-            self.cipher.encrypt(&Nonce::from(nonce), payload).map_err(|_| VaultError::Seal(place.to_owned()))?;
-        let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + cipher_text.len());
+        let mut sealed = Vec::with_capacity(1 + OVERHEAD_BYTES + plain.len());
         sealed.push(VERSION);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&cipher_text);
+        self.key.seal_onto(&mut sealed, place.as_bytes(), plain).map_err(|_| VaultError::Seal(place.to_owned()))?;
         Ok(sealed)
     }
 
@@ -89,14 +82,8 @@ impl Vault {
     /// When it was sealed with another key or for another place, or is damaged.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
         let bad = || VaultError::Open(place.to_owned());
-        let (version, rest) = sealed.split_first().ok_or_else(bad)?;
-        if *version != VERSION || rest.len() < NONCE_BYTES {
-            return Err(bad());
-        }
-        let (nonce, cipher_text) = rest.split_at(NONCE_BYTES);
-        let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| bad())?;
-        let payload = Payload { msg: cipher_text, aad: place.as_bytes() };
-        self.cipher.decrypt(&Nonce::from(nonce), payload).map_err(|_| bad())
+        let rest = sealed.strip_prefix(&[VERSION]).ok_or_else(bad)?;
+        self.key.open(place.as_bytes(), rest).map_err(|_| bad())
     }
 }
 
@@ -113,5 +100,13 @@ mod tests {
         assert!(Vault::new(&[8; 32]).open("app/1", &sealed).is_err());
         assert!(vault.open("app/1", &sealed[..10]).is_err());
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
+    }
+
+    /// Made by a version that had a cipher of its own.
+    #[test]
+    fn values_of_earlier_versions_open() {
+        let sealed = "0150d10fd9a909696f469e12bad36037573d86da80c471f370659079a7cb6ab7e91c22";
+        let sealed = hex::decode(sealed).expect("hex");
+        assert_eq!(Vault::new(&[7; 32]).open("app/1", &sealed).expect("open"), b"secret");
     }
 }

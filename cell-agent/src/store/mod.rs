@@ -12,10 +12,11 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use slipway_chassis::files;
 use slipway_protocol::v1::{Assignment, Observation, Refusal, Version};
+use slipway_seal::SealKey;
 use uuid::Uuid;
 
 use crate::instance::state::Life;
-use sealed::{FileError, SealKey};
+use sealed::FileError;
 
 /// What the cell holds as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +123,7 @@ impl Journal {
                 source,
             })?;
         }
-        let key = SealKey::load_or_make(&root.join("key"))?;
+        let key = sealed::load_or_make_key(&root.join("key"))?;
         let (members, header) = (root.join("members"), root.join("header"));
         Ok(Self { assignments, specs, policies, members, header, key })
     }

@@ -4,16 +4,18 @@
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use aes_gcm::aead::{Aead as _, KeyInit as _};
-use aes_gcm::{Aes256Gcm, Nonce};
-use rand::RngCore as _;
 use slipway_chassis::files::{self, Durability};
+use slipway_seal::SealKey;
+use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 4] = b"SLWJ";
 const FORMAT: u8 = 1;
 const PLAIN: u8 = 0;
 const ENCRYPTED: u8 = 1;
-const NONCE_BYTES: usize = 12;
+/// Magic, format, kind and checksum.
+const HEAD_BYTES: usize = 10;
+/// Files are bound to nothing but the key: it is of this journal alone.
+const PLACE: &[u8] = b"";
 
 /// Why a journal file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,37 +45,20 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileE
     move |source| FileError::Io { action, path, source }
 }
 
-/// The key that seals secret files. Refuses to print.
-#[derive(Clone)]
-pub struct SealKey(Aes256Gcm);
-
-impl std::fmt::Debug for SealKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SealKey(…)")
-    }
-}
-
-impl SealKey {
-    /// Reads the key, or makes one on the first start.
-    ///
-    /// # Errors
-    /// When the file is there and is not a key, or cannot be written.
-    pub fn load_or_make(path: &Path) -> Result<Self, FileError> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let mut key = vec![0_u8; 32];
-                rand::rng().fill_bytes(&mut key);
-                replace(path, &key)?;
-                key
-            }
-            Err(error) => return Err(io("read", path)(error)),
-        };
-        let cipher = Aes256Gcm::new_from_slice(&bytes).map_err(|_| FileError::Damaged {
-            path: path.to_owned(),
-            what: "it is not a key of 32 bytes".to_owned(),
-        })?;
-        Ok(Self(cipher))
+/// Reads the key that seals secret files, or makes one on the first start.
+///
+/// # Errors
+/// When the file is there and is not a key, or cannot be written.
+pub fn load_or_make_key(path: &Path) -> Result<SealKey, FileError> {
+    match std::fs::read(path).map(Zeroizing::new) {
+        Ok(bytes) => SealKey::try_from(bytes.as_slice())
+            .map_err(|_| FileError::Damaged { path: path.to_owned(), what: "it is not a key of 32 bytes".to_owned() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let key = SealKey::generate();
+            replace(path, key.as_slice())?;
+            Ok(SealKey::from(&*key))
+        }
+        Err(error) => Err(io("read", path)(error)),
     }
 }
 
@@ -82,25 +67,24 @@ impl SealKey {
 /// # Errors
 /// When the file system refuses; the earlier content is then still there.
 pub fn write(path: &Path, content: &[u8], key: Option<&SealKey>) -> Result<(), FileError> {
-    let (kind, body) = match key {
-        None => (PLAIN, content.to_vec()),
-        Some(SealKey(cipher)) => {
-            let mut nonce = [0_u8; NONCE_BYTES];
-            rand::rng().fill_bytes(&mut nonce);
-            let sealed = cipher.encrypt(&Nonce::from(nonce), content).map_err(|_| FileError::Damaged {
+    let mut bytes = vec![0; HEAD_BYTES];
+    let kind = match key {
+        None => {
+            bytes.extend_from_slice(content);
+            PLAIN
+        }
+        Some(key) => {
+            key.seal_onto(&mut bytes, PLACE, content).map_err(|_| FileError::Damaged {
                 path: path.to_owned(),
                 what: "its content is too large to be encrypted".to_owned(),
             })?;
-            let mut body = nonce.to_vec();
-            body.extend_from_slice(&sealed);
-            (ENCRYPTED, body)
+            ENCRYPTED
         }
     };
-    let mut bytes = Vec::with_capacity(body.len() + 10);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&[FORMAT, kind]);
-    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    bytes.extend_from_slice(&body);
+    let (head, body) = bytes.split_at_mut(HEAD_BYTES);
+    head[..4].copy_from_slice(MAGIC);
+    head[4..6].copy_from_slice(&[FORMAT, kind]);
+    head[6..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
     replace(path, &bytes)
 }
 
@@ -116,25 +100,19 @@ pub fn read(path: &Path, key: Option<&SealKey>) -> Result<Option<Vec<u8>>, FileE
         Err(error) => return Err(io("open", path)(error)),
     };
     let damaged = |what: &str| FileError::Damaged { path: path.to_owned(), what: what.to_owned() };
-    let (head, body) = bytes.split_at_checked(10).ok_or_else(|| damaged("it is too short"))?;
+    let (head, body) = bytes.split_at_checked(HEAD_BYTES).ok_or_else(|| damaged("it is too short"))?;
     if &head[..4] != MAGIC {
         return Err(damaged("it is not a journal file"));
     }
     if head[4] != FORMAT {
         return Err(damaged(&format!("format {} is not known to this version", head[4])));
     }
-    if crc32fast::hash(body).to_le_bytes() != head[6..10] {
+    if crc32fast::hash(body).to_le_bytes() != head[6..] {
         return Err(damaged("its checksum does not match"));
     }
     match (head[5], key) {
         (PLAIN, None) => Ok(Some(body.to_vec())),
-        (ENCRYPTED, Some(SealKey(cipher))) => {
-            let (nonce, sealed) = body.split_at_checked(NONCE_BYTES).ok_or_else(|| damaged("it is too short"))?;
-            let nonce: [u8; NONCE_BYTES] = nonce.try_into().map_err(|_| damaged("it is too short"))?;
-            let content =
-                cipher.decrypt(&Nonce::from(nonce), sealed).map_err(|_| damaged("the key does not open it"))?;
-            Ok(Some(content))
-        }
+        (ENCRYPTED, Some(key)) => key.open(PLACE, body).map(Some).map_err(|_| damaged("the key does not open it")),
         _ => Err(damaged("it is not sealed as expected")),
     }
 }
@@ -163,7 +141,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_damage_is_seen() {
         let directory = tempfile::tempdir().expect("directory");
-        let key = SealKey::load_or_make(&directory.path().join("key")).expect("key");
+        let key = load_or_make_key(&directory.path().join("key")).expect("key");
         let path = directory.path().join("entry");
         for key in [None, Some(&key)] {
             assert!(read(&path, key).expect("missing is not an error").is_none());
@@ -188,12 +166,24 @@ mod tests {
     #[test]
     fn another_key_opens_nothing() {
         let directory = tempfile::tempdir().expect("directory");
-        let mine = SealKey::load_or_make(&directory.path().join("mine")).expect("key");
-        let other = SealKey::load_or_make(&directory.path().join("other")).expect("key");
+        let mine = load_or_make_key(&directory.path().join("mine")).expect("key");
+        let other = load_or_make_key(&directory.path().join("other")).expect("key");
         let path = directory.path().join("entry");
         write(&path, b"x", Some(&mine)).expect("write");
         assert!(matches!(read(&path, Some(&other)), Err(FileError::Damaged { .. })));
-        let again = SealKey::load_or_make(&directory.path().join("mine")).expect("key");
+        let again = load_or_make_key(&directory.path().join("mine")).expect("key");
         assert!(read(&path, Some(&again)).expect("read").is_some());
+    }
+
+    /// Made by a version that had a cipher of its own.
+    #[test]
+    fn files_of_earlier_versions_open() {
+        let file = "534c574a0101ac3798f330ec26636d247af705354c094b8a995c0ed3459b0f57483c85a868b5104c6bcece81";
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("entry");
+        std::fs::write(&path, hex::decode(file).expect("hex")).expect("write");
+        std::fs::write(directory.path().join("key"), [7; 32]).expect("write");
+        let key = load_or_make_key(&directory.path().join("key")).expect("key");
+        assert_eq!(read(&path, Some(&key)).expect("read").as_deref(), Some(&b"secret"[..]));
     }
 }

@@ -5,26 +5,19 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
-use rand::RngCore as _;
 use slipway_chassis::files::{self, Durability};
+use slipway_seal::SealKey;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-const KEY_BYTES: usize = 32;
-const NONCE_BYTES: usize = 12;
+/// Length, checksum and kind.
+const HEAD_BYTES: usize = 9;
 
 /// The key, and the cluster that each record is bound to. Refuses to print.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Sealer {
-    cipher: Aes256Gcm,
+    key: SealKey,
     cluster: Uuid,
-}
-
-impl std::fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sealer(…)")
-    }
 }
 
 impl Sealer {
@@ -32,53 +25,45 @@ impl Sealer {
     /// have, and a router that refused to start would serve nobody.
     pub(super) fn load_or_make(path: &Path, cluster: Uuid) -> std::io::Result<Self> {
         let kept = match std::fs::read(path) {
-            Ok(bytes) => Some(bytes),
+            Ok(bytes) => Some(Zeroizing::new(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         if let Some(bytes) = kept {
-            if let Some(cipher) = cipher(&bytes) {
-                return Ok(Self { cipher, cluster });
+            if let Ok(key) = SealKey::try_from(bytes.as_slice()) {
+                return Ok(Self { key, cluster });
             }
             tracing::warn!(
                 path = %path.display(),
                 "the key of the routing table on disk is damaged; a new one is made, and the table comes anew from a controller"
             );
         }
-        let mut key = [0_u8; KEY_BYTES];
-        rand::rng().fill_bytes(&mut key);
-        replace(path, &key)?;
-        let cipher = cipher(&key).ok_or_else(|| std::io::Error::other("a key of 32 bytes was refused"))?;
-        Ok(Self { cipher, cluster })
+        let key = SealKey::generate();
+        replace(path, key.as_slice())?;
+        Ok(Self { key: SealKey::from(&*key), cluster })
     }
 
-    /// Appends `len u32 | crc32 u32 | kind u8 | nonce | sealed payload`.
+    /// Appends `len u32 | crc32 u32 | kind u8 | body`, where the length is the body's and the checksum that of kind and
+    /// body.
     pub(super) fn record(&self, bytes: &mut Vec<u8>, kind: u8, payload: &[u8]) -> std::io::Result<()> {
-        let mut nonce = [0_u8; NONCE_BYTES];
-        rand::rng().fill_bytes(&mut nonce);
-        let payload = Payload { msg: payload, aad: &self.bound(kind) };
-        let sealed = self
-            .cipher
-            .encrypt(&Nonce::from(nonce), payload)
-            .map_err(|_| std::io::Error::other("a record is too large to be sealed"))?;
-        let mut hash = crc32fast::Hasher::new();
-        for part in [&[kind][..], &nonce, &sealed] {
-            hash.update(part);
-        }
-        bytes.extend_from_slice(&((NONCE_BYTES + sealed.len()) as u32).to_le_bytes());
-        bytes.extend_from_slice(&hash.finalize().to_le_bytes());
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; HEAD_BYTES - 1]);
         bytes.push(kind);
-        bytes.extend_from_slice(&nonce);
-        bytes.extend_from_slice(&sealed);
+        let sealed = self.key.seal_onto(bytes, &self.bound(kind), payload);
+        let length = u32::try_from(bytes.len() - start - HEAD_BYTES);
+        let (Ok(()), Ok(length)) = (sealed, length) else {
+            bytes.truncate(start);
+            return Err(std::io::Error::other("a record is too large to be sealed"));
+        };
+        let crc = crc32fast::hash(&bytes[start + HEAD_BYTES - 1..]);
+        bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
         Ok(())
     }
 
     /// What a record holds; `None` when it was sealed with another key, for another cluster or as another kind.
     pub(super) fn open(&self, kind: u8, body: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = body.split_at_checked(NONCE_BYTES)?;
-        let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
-        let payload = Payload { msg: sealed, aad: &self.bound(kind) };
-        self.cipher.decrypt(&Nonce::from(nonce), payload).ok()
+        self.key.open(&self.bound(kind), body).ok()
     }
 
     fn bound(&self, kind: u8) -> Vec<u8> {
@@ -86,19 +71,40 @@ impl Sealer {
     }
 }
 
-fn cipher(key: &[u8]) -> Option<Aes256Gcm> {
-    Aes256Gcm::new_from_slice(key).ok()
-}
-
 /// The kind and body of the next record, and what is behind it; `None` at the end and at a torn or damaged one.
 pub(super) fn next_record(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let length = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let crc = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
-    let content = bytes.get(8..9 + length)?;
-    (crc32fast::hash(content) == crc).then(|| (content[0], &content[1..], &bytes[9 + length..]))
+    let content = bytes.get(HEAD_BYTES - 1..HEAD_BYTES + length)?;
+    (crc32fast::hash(content) == crc).then(|| (content[0], &content[1..], &bytes[HEAD_BYTES + length..]))
 }
 
 /// Puts a file in place as a whole or not at all, for its owner alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     files::write(path, bytes, 0o600, Durability::Lasting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by a version that had a cipher of its own.
+    #[test]
+    fn records_of_earlier_versions_open() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("key");
+        std::fs::write(&path, [7; 32]).expect("write");
+        let sealer = Sealer::load_or_make(&path, Uuid::from_bytes([9; 16])).expect("a key");
+        let record =
+            concat!("23000000ef51e6bb02462182e8cc467bb2f9b925436a615a", "182ebce161e5286e2092f44ff7836f79b2ecaf2a",);
+        let record = hex::decode(record).expect("hex");
+        let (kind, body, rest) = next_record(&record).expect("a record");
+        assert_eq!((kind, rest), (2, &[][..]));
+        assert_eq!(sealer.open(kind, body).expect("opened"), b"a table");
+        let mut own = Vec::new();
+        sealer.record(&mut own, kind, b"a table").expect("sealed");
+        assert_eq!((own.len(), &own[..4]), (record.len(), &record[..4]));
+        let (kind, body, _) = next_record(&own).expect("a record");
+        assert_eq!(sealer.open(kind, body).expect("opened"), b"a table");
+    }
 }
