@@ -7,6 +7,7 @@
 //! * [`clock`]: the time of day as numbers.
 //! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
 //! * [`files`]: small files that are replaced as a whole.
+//! * [`metrics`]: a page in Prometheus' text format.
 //! * [`errors`]: printing a chain of causes once, where it is handled.
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod config;
 pub mod driver;
 pub mod errors;
 pub mod files;
+pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -1,30 +1,33 @@
 //! The operator's door: `/healthz`, `/metrics`, and `/table` for people on the machine itself.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slipway_chassis::Shutdown;
+use slipway_chassis::metrics::{self, Metrics, Source, Values};
 use tokio::net::TcpListener;
 
-use crate::metrics::{self, CoreMetrics, Gauge};
+use crate::metrics::{AllCores, CoreMetrics};
 use crate::proxy::Shared;
 use crate::table::Table;
 
 /// What the pages show.
 pub(crate) struct Admin {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) cores: Vec<Arc<CoreMetrics>>,
-    pub(crate) draining: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    draining: Arc<AtomicBool>,
 }
 
 /// Serves until `ending`.
@@ -56,13 +59,22 @@ pub(crate) async fn serve(admin: Arc<Admin>, listener: TcpListener, ending: Shut
 }
 
 impl Admin {
+    pub(crate) fn new(shared: Arc<Shared>, cores: Vec<Arc<CoreMetrics>>, draining: Arc<AtomicBool>) -> Self {
+        let metrics = Metrics::default().with(AllCores(cores)).with(Parts(Arc::clone(&shared)));
+        Self { shared, metrics, draining }
+    }
+
     fn answer(&self, request: &Request<Incoming>, remote: SocketAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
         }
         match request.uri().path() {
             "/healthz" => self.health(),
-            "/metrics" => text(StatusCode::OK, metrics::render(&self.cores, &self.gauges())),
+            "/metrics" => {
+                let mut page = text(StatusCode::OK, self.metrics.page());
+                page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                page
+            }
             "/table" if !remote.ip().to_canonical().is_loopback() => {
                 text(StatusCode::FORBIDDEN, "only from this machine\n".to_owned())
             }
@@ -80,44 +92,35 @@ impl Admin {
             None => text(StatusCode::SERVICE_UNAVAILABLE, "no routing table yet\n".to_owned()),
         }
     }
+}
 
-    fn gauges(&self) -> Vec<Gauge> {
-        let store = &self.shared.store;
+/// What the table, the sessions and the log say of themselves.
+struct Parts(Arc<Shared>);
+
+impl Source for Parts {
+    fn read(&self, values: &mut Values<'_>) -> fmt::Result {
+        let store = &self.0.store;
         let table = store.current().load();
         let durable = *store.durable().borrow();
-        let gauge = |name, help, value| Gauge { name, help, kind: "gauge", value };
-        let counter = |name, help, value| Gauge { name, help, kind: "counter", value };
+        let (seq, epoch) = table.version().map_or((0, 0), |version| (version.seq, version.epoch));
         let unusable: usize = table.pools().map(|pool| pool.unusable).sum();
-        vec![
-            gauge("router_table_version", "Sequence of the table in force.", table.version().map_or(0, |v| v.seq)),
-            gauge("router_table_epoch", "Epoch of the table in force.", table.version().map_or(0, |v| v.epoch)),
-            gauge("router_table_durable_version", "Sequence of the table on disk.", durable.map_or(0, |v| v.seq)),
-            gauge("router_table_routes", "Routes in the table.", table.route_count() as u64),
-            gauge("router_table_pools", "Pools in the table.", table.pool_count() as u64),
-            gauge("router_table_unusable_endpoints", "Endpoints without a usable address.", unusable as u64),
-            gauge(
-                "router_controller_connected",
-                "1 while a session with a controller is open.",
-                u64::from(store.status.connected.load(Ordering::Relaxed)),
-            ),
-            counter(
-                "router_controller_sessions_total",
-                "Sessions begun.",
-                store.status.sessions.load(Ordering::Relaxed),
-            ),
-            counter(
-                "router_table_refused_total",
-                "Table messages refused.",
-                store.status.refused.load(Ordering::Relaxed),
-            ),
-            counter("router_access_lines_dropped_total", "Access lines dropped.", self.shared.log.dropped()),
-            gauge("router_descriptors_used", "Descriptors in use.", self.shared.descriptors.used() as u64),
-            gauge(
-                "router_descriptors_most",
-                "Clients are turned away above this.",
-                self.shared.descriptors.most() as u64,
-            ),
-        ]
+        values.gauge("router_table_version", "Sequence of the table in force.", seq)?;
+        values.gauge("router_table_epoch", "Epoch of the table in force.", epoch)?;
+        let durable = durable.map_or(0, |version| version.seq);
+        values.gauge("router_table_durable_version", "Sequence of the table on disk.", durable)?;
+        values.gauge("router_table_routes", "Routes in the table.", table.route_count() as u64)?;
+        values.gauge("router_table_pools", "Pools in the table.", table.pool_count() as u64)?;
+        values.gauge("router_table_unusable_endpoints", "Endpoints without a usable address.", unusable as u64)?;
+        let connected = u64::from(store.status.connected.load(Ordering::Relaxed));
+        values.gauge("router_controller_connected", "1 while a session with a controller is open.", connected)?;
+        let sessions = store.status.sessions.load(Ordering::Relaxed);
+        values.counter("router_controller_sessions_total", "Sessions begun.", sessions)?;
+        let refused = store.status.refused.load(Ordering::Relaxed);
+        values.counter("router_table_refused_total", "Table messages refused.", refused)?;
+        values.counter("router_access_lines_dropped_total", "Access lines dropped.", self.0.log.dropped())?;
+        let descriptors = &self.0.descriptors;
+        values.gauge("router_descriptors_used", "Descriptors in use.", descriptors.used() as u64)?;
+        values.gauge("router_descriptors_most", "Clients are turned away above this.", descriptors.most() as u64)
     }
 }
 

@@ -165,7 +165,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
     });
     let metrics: Vec<_> = (0..cores).map(|_| Arc::new(CoreMetrics::default())).collect();
     let draining = Arc::new(AtomicBool::new(false));
-    let pages = Admin { shared: Arc::clone(&shared), cores: metrics.clone(), draining: Arc::clone(&draining) };
+    let pages = Admin::new(Arc::clone(&shared), metrics.clone(), Arc::clone(&draining));
     ending.spawn(admin::serve(Arc::new(pages), admin_listener, ending.clone()));
     let settings = SessionSettings {
         id: config.id,
