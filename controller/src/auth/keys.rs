@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::{DecodingKey, EncodingKey};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding};
 
+use super::rs256::{CheckingKey, KeyError, SigningKey};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -25,7 +25,17 @@ pub struct Signer {
     /// Its name, in the header of each token.
     pub kid: String,
     /// The private half.
-    pub key: EncodingKey,
+    pub key: SigningKey,
+}
+
+impl Signer {
+    /// A token that says these claims.
+    ///
+    /// # Errors
+    /// When the key is damaged.
+    pub fn sign(&self, claims: &impl serde::Serialize) -> DomainResult<String> {
+        self.key.sign(&self.kid, claims).map_err(|error| DomainError::internal("a token cannot be signed", error))
+    }
 }
 
 /// Keys in memory. Cheap to clone.
@@ -43,7 +53,7 @@ impl std::fmt::Debug for KeyCache {
 #[derive(Default)]
 struct Inner {
     signer: Option<Signer>,
-    checkers: HashMap<String, DecodingKey>,
+    checkers: HashMap<String, CheckingKey>,
     read_at: Option<Instant>,
 }
 
@@ -53,17 +63,22 @@ struct Inner {
 /// # Errors
 /// When the operating system has no randomness.
 pub fn generate() -> DomainResult<(String, zeroize::Zeroizing<String>, String)> {
-    let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048)
+    let key = rsa::PrivateKey::new(&mut getrandom::SysRng, 2048)
         .map_err(|error| DomainError::internal("an RSA key cannot be made", error))?;
     let private = key
         .to_pkcs8_pem(LineEnding::LF)
         .map_err(|error| DomainError::internal("an RSA key cannot be encoded", error))?;
     let public = key
-        .to_public_key()
+        .as_public_key()
         .to_public_key_pem(LineEnding::LF)
         .map_err(|error| DomainError::internal("an RSA key cannot be encoded", error))?;
     let kid = format!("slipway-{}", uuid::Uuid::new_v4().simple());
     Ok((kid, private, public))
+}
+
+/// A stored key that cannot be used.
+pub(super) fn damaged(kid: &str, error: KeyError) -> DomainError {
+    DomainError::internal(format!("the signing key {kid} is damaged"), error)
 }
 
 /// Place under which a private half is sealed.
@@ -99,7 +114,7 @@ impl KeyCache {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn checker(&self, store: &Store, vault: &Vault, kid: &str) -> DomainResult<Option<DecodingKey>> {
+    pub async fn checker(&self, store: &Store, vault: &Vault, kid: &str) -> DomainResult<Option<CheckingKey>> {
         {
             let inner = self.lock();
             if let Some(key) = inner.checkers.get(kid) {
@@ -117,11 +132,11 @@ impl KeyCache {
         let rows = store.signing_keys().await?;
         let mut fresh = Inner { read_at: Some(Instant::now()), ..Inner::default() };
         for row in rows.into_iter().filter(|row| row.retired_at.is_none()) {
-            let bad = |error| DomainError::internal(format!("the signing key {} is damaged", row.kid), error);
-            let checker = DecodingKey::from_rsa_pem(row.public_pem.as_bytes()).map_err(bad)?;
+            let bad = |error: KeyError| damaged(&row.kid, error);
+            let checker = CheckingKey::from_pem(row.public_pem.as_bytes()).map_err(bad)?;
             if fresh.signer.is_none() {
                 let pem = zeroize::Zeroizing::new(vault.open(&place(&row.kid), &row.private_pem)?);
-                let key = EncodingKey::from_rsa_pem(&pem).map_err(bad)?;
+                let key = SigningKey::from_pem(&pem).map_err(bad)?;
                 fresh.signer = Some(Signer { kid: row.kid.clone(), key });
             }
             fresh.checkers.insert(row.kid, checker);

@@ -7,6 +7,7 @@ pub mod guesses;
 pub mod keys;
 pub mod login;
 pub mod password;
+pub mod rs256;
 pub mod tokens;
 
 pub use bootstrap::{bootstrap, waiting_password};

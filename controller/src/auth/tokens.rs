@@ -1,11 +1,13 @@
 //! Access tokens: RS256 and nothing else.
 
 use chrono::{DateTime, Utc};
-use jsonwebtoken::{Algorithm, Header, Validation};
+use jsonwebtoken::{Algorithm, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::keys::damaged;
+use super::rs256::CheckingKey;
 use crate::config::ControllerConfig;
 use crate::context::Context;
 use crate::domain::{DomainError, DomainResult};
@@ -87,10 +89,7 @@ pub fn issuer(config: &ControllerConfig) -> String {
 /// # Errors
 /// When there is no key.
 pub async fn sign(context: &Context, claims: &Claims) -> DomainResult<String> {
-    let signer = context.keys.signer(&context.store, &context.vault).await?;
-    let header = Header { kid: Some(signer.kid.clone()), ..Header::new(Algorithm::RS256) };
-    jsonwebtoken::encode(&header, claims, &signer.key)
-        .map_err(|error| DomainError::internal("a token cannot be signed", error))
+    context.keys.signer(&context.store, &context.vault).await?.sign(claims)
 }
 
 /// Checks a token and reads what it says.
@@ -115,7 +114,7 @@ pub async fn check(context: &Context, token: &str) -> Result<Claims, TokenError>
     validation.set_issuer(&[issuer(&context.config)]);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
     validation.validate_exp = true;
-    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation).map_err(|error| invalid(&error))?.claims;
+    let claims = key.check::<Claims>(token, &validation).map_err(|error| invalid(&error))?;
     let user = claims.user_id.as_deref();
     let standing = standing(context, &claims.jti, &kid, &claims.client_id, user).await?;
     if standing.revoked {
@@ -207,17 +206,12 @@ pub struct SubjectUser {
 /// # Errors
 /// When the store fails or a key is damaged.
 pub async fn key_set(context: &Context) -> DomainResult<Value> {
-    use base64::Engine as _;
-    use rsa::pkcs8::DecodePublicKey as _;
-    use rsa::traits::PublicKeyParts as _;
-    let encode = |number: &rsa::BigUint| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(number.to_bytes_be());
     let mut keys = Vec::new();
     for row in context.store.signing_keys().await?.into_iter().filter(|row| row.retired_at.is_none()) {
-        let key = rsa::RsaPublicKey::from_public_key_pem(&row.public_pem)
-            .map_err(|error| DomainError::internal(format!("the signing key {} is damaged", row.kid), error))?;
+        let key = CheckingKey::from_pem(row.public_pem.as_bytes()).map_err(|error| damaged(&row.kid, error))?;
         keys.push(serde_json::json!({
             "kty": "RSA", "use": "sig", "alg": "RS256", "kid": row.kid, "value": row.public_pem,
-            "e": encode(key.e()), "n": encode(key.n()),
+            "e": key.exponent(), "n": key.modulus(),
         }));
     }
     Ok(serde_json::json!({ "keys": keys }))
@@ -251,7 +245,6 @@ struct Code {
 /// When there is no key.
 pub async fn issue_code(context: &Context, token: &Claims) -> DomainResult<String> {
     let signer = context.keys.signer(&context.store, &context.vault).await?;
-    let header = Header { kid: Some(signer.kid.clone()), ..Header::new(Algorithm::RS256) };
     let code = Code {
         jti: Uuid::new_v4().simple().to_string(),
         sub: token.sub.clone(),
@@ -262,8 +255,7 @@ pub async fn issue_code(context: &Context, token: &Claims) -> DomainResult<Strin
         cid: token.client_id.clone(),
         rev_sig: if token.rev_sig.is_empty() { unnamed(token.user_id.as_deref()) } else { token.rev_sig.clone() },
     };
-    jsonwebtoken::encode(&header, &code, &signer.key)
-        .map_err(|error| DomainError::internal("a code cannot be signed", error))
+    signer.sign(&code)
 }
 
 /// The user of a code and what the code is good for; each code works once.
@@ -281,7 +273,7 @@ pub async fn redeem_code(context: &Context, code: &str) -> Result<(String, Vec<S
     validation.leeway = 0;
     validation.set_audience(&[CODE_AUDIENCE]);
     validation.set_issuer(&[issuer(&context.config)]);
-    let code = jsonwebtoken::decode::<Code>(code, &key, &validation).map_err(|error| invalid(&error))?.claims;
+    let code = key.check::<Code>(code, &validation).map_err(|error| invalid(&error))?;
     let user = Some(code.sub.as_str());
     let standing = standing(context, &code.jti, &kid, &code.cid, user).await?;
     if code.rev_sig != in_force(&standing, user)? {

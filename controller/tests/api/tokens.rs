@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use slipway_controller::auth::rs256::SigningKey;
 use slipway_controller::auth::{keys, tokens};
 
 #[tokio::test]
@@ -88,10 +89,6 @@ async fn nothing_works_once_more_at_the_end_of_its_life() {
     let context = &controller.context;
     // A code is over when it says so: not later, when nobody remembers any more that it was used.
     let signer = context.keys.signer(&context.store, &context.vault).await.expect("a key");
-    let header = jsonwebtoken::Header {
-        kid: Some(signer.kid.clone()),
-        ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256)
-    };
     let (cf, admin) = (controller.account("cf").await, controller.account("admin").await);
     let code = |jti: &str, ends_in: i64| {
         let claims = json!({
@@ -99,7 +96,7 @@ async fn nothing_works_once_more_at_the_end_of_its_life() {
             "scope": [], "iss": tokens::issuer(&context.config), "aud": "ssh-proxy",
             "exp": chrono::Utc::now().timestamp() + ends_in,
         });
-        jsonwebtoken::encode(&header, &claims, &signer.key).expect("signed")
+        signer.sign(&claims).expect("signed")
     };
     assert!(tokens::redeem_code(context, &code("one", 3600)).await.is_ok());
     assert!(tokens::redeem_code(context, &code("two", -10)).await.is_err());
@@ -163,15 +160,16 @@ async fn refused_tokens() {
     // Another key under our name.
     let kid = jsonwebtoken::decode_header(&good).expect("a header").kid;
     let (_, private, _) = tokio::task::spawn_blocking(|| keys::generate().expect("a key")).await.expect("joins");
-    let header = jsonwebtoken::Header { kid: kid.clone(), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::RS256) };
-    let key = jsonwebtoken::EncodingKey::from_rsa_pem(private.as_bytes()).expect("a key");
-    refused(&jsonwebtoken::encode(&header, &claims(600), &key).expect("signed")).await;
+    let key = SigningKey::from_pem(private.as_bytes()).expect("a key");
+    refused(&key.sign(kid.as_deref().expect("a name"), &claims(600)).expect("signed")).await;
 
     // The public key as an HMAC secret: the classic confusion of algorithms.
     let public = context.store.signing_keys().await.expect("keys").remove(0).public_pem;
-    let header = jsonwebtoken::Header { kid: kid.clone(), ..jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256) };
-    let key = jsonwebtoken::EncodingKey::from_secret(public.as_bytes());
-    refused(&jsonwebtoken::encode(&header, &claims(600), &key).expect("signed")).await;
+    let header = json!({ "typ": "JWT", "alg": "HS256", "kid": kid }).to_string();
+    let forged = [header, json!(claims(600)).to_string()].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, public.as_bytes());
+    let tag = URL_SAFE_NO_PAD.encode(ring::hmac::sign(&secret, forged.as_bytes()));
+    refused(&format!("{forged}.{tag}")).await;
 
     // No algorithm, changed claims, another audience or issuer, no token at all.
     let parts: Vec<&str> = good.split('.').collect();
@@ -253,6 +251,24 @@ async fn a_retired_key_proves_and_signs_nothing_from_then_on() {
     let token = answer["access_token"].as_str().expect("a token");
     assert_eq!(jsonwebtoken::decode_header(token).expect("a header").kid, Some(kid));
     assert_eq!(controller.client(Some(token)).get("/v3/jobs/x").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn whoever_has_the_published_numbers_can_check_a_token() {
+    let controller = TestController::start().await;
+    let form = [("grant_type", "password"), ("username", "admin"), ("password", ADMIN_PASSWORD)];
+    let (_, answer) = controller.token(&form).await;
+    let token = answer["access_token"].as_str().expect("a token");
+    let published = controller.client(None).get("/token_keys").await.1;
+    let number = |name: &str| {
+        let number = published["keys"][0][name].as_str().expect("a number");
+        URL_SAFE_NO_PAD.decode(number).expect("base64")
+    };
+    let (message, signature) = token.rsplit_once('.').expect("a signature");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
+    ring::signature::RsaPublicKeyComponents { n: number("n"), e: number("e") }
+        .verify(&ring::signature::RSA_PKCS1_2048_8192_SHA256, message.as_bytes(), &signature)
+        .expect("the published key checks it");
 }
 
 #[tokio::test]
