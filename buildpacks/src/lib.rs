@@ -14,6 +14,7 @@ pub mod langs;
 pub mod launch;
 pub mod plan;
 pub mod procfile;
+mod ranges;
 mod reason;
 pub mod run;
 pub mod source;

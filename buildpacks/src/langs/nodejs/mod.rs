@@ -16,7 +16,7 @@ use crate::dependency_cache::{self, Found};
 use crate::errors::Problem;
 use crate::source::Source;
 use crate::start::StartHint;
-use crate::versions;
+use crate::versions::{self, Runtime};
 
 use self::development::Development;
 use self::start::Start;
@@ -83,9 +83,9 @@ fn choose<'c>(
     let file = VERSION_FILES.into_iter().find_map(|file| Some((file, source.read(file)?)));
     match (wanted, file) {
         (None, Some((file, text))) => {
-            versions::prefer(&request.catalogue, "node", "Node.js", file, versions::first_line(&text), 1)
+            versions::prefer(&request.catalogue, Runtime::Node, file, versions::first_line(&text))
         }
-        _ => versions::choose(&request.catalogue, "node", "Node.js", "package.json", wanted, 1),
+        _ => versions::choose(&request.catalogue, Runtime::Node, "package.json", wanted),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
 use crate::dependency_cache::{self, Found};
 use crate::errors::Problem;
 use crate::source::Source;
-use crate::versions;
+use crate::versions::{self, Runtime};
 
 const NAME: &str = "python_buildpack";
 /// 1980-01-01, the oldest time that a wheel's zip can carry. Set, it also makes compiled files checked by content rather
@@ -62,13 +62,13 @@ fn choose<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<(&'c Cat
     let catalogue = &request.catalogue;
     let plain = |text: &str| versions::first_line(text).map(|text| text.trim_start_matches("python-").to_owned());
     if let Some(wanted) = source.read("runtime.txt").as_deref().and_then(plain) {
-        return versions::choose(catalogue, "python", "Python", "runtime.txt", Some(&wanted), 2);
+        return versions::choose(catalogue, Runtime::Python, "runtime.txt", Some(&wanted));
     }
     if let Some(wanted) = source.read(".python-version").as_deref().and_then(plain) {
-        return versions::prefer(catalogue, "python", "Python", ".python-version", Some(&wanted), 2);
+        return versions::prefer(catalogue, Runtime::Python, ".python-version", Some(&wanted));
     }
     let required = if source.has(REQUIREMENTS) { None } else { requires_python(source) };
-    versions::choose(catalogue, "python", "Python", "pyproject.toml", required.as_deref(), 2)
+    versions::choose(catalogue, Runtime::Python, "pyproject.toml", required.as_deref())
 }
 
 /// The range of versions with which the app can be installed as a package.

@@ -39,7 +39,7 @@ pub(super) fn is_site(request: &BuildRequest, source: &dyn Source) -> bool {
 
 pub(super) fn needs<'c>(request: &'c BuildRequest, source: &dyn Source) -> Result<Needs<'c>, Problem> {
     let options = options::read(source)?;
-    let (nginx, _) = versions::choose(&request.catalogue, "nginx", "nginx", MARK, None, 2)?;
+    let nginx = versions::highest(&request.catalogue, "nginx")?;
     Ok(Needs { layers: vec![(nginx, false)], notes: options.notes, says: "staticfile".into(), ..Needs::default() })
 }
 
