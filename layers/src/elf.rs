@@ -1,12 +1,18 @@
 //! The shared libraries that an ELF file needs, and the name it gives itself.
 //!
 //! Reads the dynamic section of 64-bit little-endian files, which is all that this platform runs. The files come from
-//! anybody: every offset is checked.
+//! anybody: `object` knows the format and checks its tables, and only a bounded part of the file is read for it.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use object::LittleEndian;
+use object::elf::{self, Dyn64, FileHeader64, ProgramHeader64};
+use object::pod::{Pod, slice_from_bytes};
+use object::read::StringTable;
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _};
 
 /// What a dynamic ELF file says about libraries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,11 +27,15 @@ pub struct Dynamic {
     pub interpreter: Option<String>,
 }
 
-const LOAD: u32 = 1;
-const DYNAMIC: u32 = 2;
-const INTERPRETER: u32 = 3;
+type Segment = ProgramHeader64<LittleEndian>;
+
+const LE: LittleEndian = LittleEndian;
+/// Of this build.
+const MACHINE: elf::Machine = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
 /// A dynamic section or string table of more than this is not one.
 const MAX_SECTION: u64 = 16 << 20;
+/// Longer paths do not exist.
+const MAX_INTERPRETER: u64 = 4096;
 
 /// Reads the dynamic section: `None` when the file is not an ELF file of this machine, or is static.
 ///
@@ -54,90 +64,55 @@ fn section(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-struct Segment {
-    kind: u32,
-    offset: u64,
-    address: u64,
-    size: u64,
-}
-
 fn parse(header: &[u8; 64], read: impl Fn(u64, u64) -> io::Result<Vec<u8>>) -> io::Result<Option<Dynamic>> {
-    if header[..6] != *b"\x7fELF\x02\x01" || u16_at(header, 18) != Some(machine()) {
+    let Ok(header) = FileHeader64::<LittleEndian>::parse(&header[..]) else { return Ok(None) };
+    let size = header.e_phentsize(LE);
+    if header.endian().is_err() || header.e_machine(LE) != MACHINE || usize::from(size) != size_of::<Segment>() {
         return Ok(None);
     }
-    let (Some(table), Some(size), Some(count)) = (u64_at(header, 32), u16_at(header, 54), u16_at(header, 56)) else {
-        return Ok(None);
-    };
-    if size < 56 {
-        return Ok(None);
-    }
-    let bytes = read(table, u64::from(size) * u64::from(count))?;
-    let segments: Vec<Segment> = bytes
-        .chunks_exact(size.into())
-        .filter_map(|entry| {
-            Some(Segment {
-                kind: u32_at(entry, 0)?,
-                offset: u64_at(entry, 8)?,
-                address: u64_at(entry, 16)?,
-                size: u64_at(entry, 32)?,
-            })
-        })
-        .collect();
+    let bytes = read(header.e_phoff(LE), u64::from(size) * u64::from(header.e_phnum(LE)))?;
+    let segments = table::<Segment>(&bytes);
     let mut found = Dynamic::default();
-    for segment in segments.iter().filter(|segment| segment.kind == INTERPRETER) {
-        let text = read(segment.offset, segment.size.min(4096))?;
-        found.interpreter = string_at(&text, 0);
+    for segment in segments.iter().filter(|segment| segment.p_type(LE) == elf::PT_INTERP) {
+        let text = read(segment.p_offset(LE), segment.p_filesz(LE).min(MAX_INTERPRETER))?;
+        found.interpreter = string(&text, 0);
     }
-    let Some(dynamic) = segments.iter().find(|segment| segment.kind == DYNAMIC) else { return Ok(None) };
-    let entries: Vec<(u64, u64)> = read(dynamic.offset, dynamic.size)?
-        .chunks_exact(16)
-        .filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)))
-        .take_while(|(tag, _)| *tag != 0)
-        .collect();
-    let value = |wanted| entries.iter().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
-    let (Some(strings), Some(length)) = (value(5), value(10)) else { return Ok(Some(found)) };
-    let Some(offset) = segments
-        .iter()
-        .filter(|segment| segment.kind == LOAD)
-        .find(|segment| strings >= segment.address && strings - segment.address < segment.size)
-        .and_then(|segment| segment.offset.checked_add(strings - segment.address))
-    else {
-        return Ok(Some(found));
-    };
+    let Some(dynamic) = segments.iter().find(|segment| segment.p_type(LE) == elf::PT_DYNAMIC) else { return Ok(None) };
+    let bytes = read(dynamic.p_offset(LE), dynamic.p_filesz(LE))?;
+    let entries = table::<Dyn64<LittleEndian>>(&bytes).split(|entry| entry.d_tag(LE) == elf::DT_NULL).next();
+    let entries = entries.unwrap_or_default();
+    let value = |wanted| entries.iter().find(|entry| entry.d_tag(LE) == wanted).map(|entry| entry.d_val(LE));
+    let (Some(address), Some(length)) = (value(elf::DT_STRTAB), value(elf::DT_STRSZ)) else { return Ok(Some(found)) };
+    let Some(offset) = segments.iter().find_map(|segment| place(segment, address)) else { return Ok(Some(found)) };
     let strings = read(offset, length)?;
-    for (tag, at) in &entries {
-        let Some(text) = usize::try_from(*at).ok().and_then(|at| string_at(&strings, at)) else { continue };
-        match tag {
-            1 => found.needed.push(text),
-            14 => found.soname = Some(text),
-            15 | 29 => found.search.extend(text.split(':').filter(|part| !part.is_empty()).map(str::to_owned)),
+    for entry in entries {
+        let Some(text) = u32::try_from(entry.d_val(LE)).ok().and_then(|at| string(&strings, at)) else { continue };
+        match entry.d_tag(LE) {
+            elf::DT_NEEDED => found.needed.push(text),
+            elf::DT_SONAME => found.soname = Some(text),
+            elf::DT_RPATH | elf::DT_RUNPATH => {
+                found.search.extend(text.split(':').filter(|part| !part.is_empty()).map(str::to_owned));
+            }
             _ => {}
         }
     }
     Ok(Some(found))
 }
 
-fn string_at(bytes: &[u8], at: usize) -> Option<String> {
-    let rest = bytes.get(at..)?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
-    Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+/// As many entries as there are whole ones.
+fn table<T: Pod>(bytes: &[u8]) -> &[T] {
+    slice_from_bytes(bytes, bytes.len() / size_of::<T>()).map_or(&[], |(entries, _)| entries)
 }
 
-/// `e_machine` of this build.
-const fn machine() -> u16 {
-    if cfg!(target_arch = "aarch64") { 183 } else { 62 }
+/// Where in the file the byte lies that is loaded to this address.
+fn place(segment: &Segment, address: u64) -> Option<u64> {
+    let inside = address.checked_sub(segment.p_vaddr(LE)).filter(|inside| *inside < segment.p_filesz(LE))?;
+    (segment.p_type(LE) == elf::PT_LOAD).then(|| segment.p_offset(LE).checked_add(inside))?
+}
+
+fn string(bytes: &[u8], at: u32) -> Option<String> {
+    let text = StringTable::new(bytes, 0, bytes.len() as u64).get(at).ok()?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 #[cfg(test)]
