@@ -34,11 +34,25 @@ install_packages() {
     fi
 }
 
+# rustup knows a tool chain by its name, and would fetch the release of rust-toolchain.toml although it is the default one,
+# installed as "stable". A machine without network could not build.
+use_installed_toolchain() {
+    local channel default
+    command -v rustup >/dev/null && [ -z "${RUSTUP_TOOLCHAIN:-}" ] || return 0
+    channel=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$root/rust-toolchain.toml")
+    ! rustup toolchain list | grep -q "^$channel-" || return 0
+    default=$(rustup default 2>/dev/null | cut -d' ' -f1)
+    if [ "$(rustup run "$default" rustc --version 2>/dev/null | cut -d' ' -f2)" = "$channel" ]; then
+        export RUSTUP_TOOLCHAIN=$default
+    fi
+}
+
 # Cargo's output lies outside the clone, so that every clone on a machine shares it. Cargo tells the workspace's own crates
 # apart by their place in the workspace and the age of their files: what another clone has built would pass for this one's.
 use_cargo() {
     command -v cargo >/dev/null || { [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"; }
     command -v cargo >/dev/null || die "no Rust tool chain: install one with rustup (rustup.rs), then run $0 again"
+    use_installed_toolchain
     # Who is not root has a place of their own.
     local cache=/var/cache/slipway
     [ "$(id -u)" = 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}/slipway
