@@ -68,7 +68,7 @@ pub mod warnings;
 
 use serde::Serialize;
 use serde_json::Value;
-use slipway_api_types::ToOne;
+use slipway_api_types::{ToMany, ToOne};
 use tower_http::normalize_path::NormalizePath;
 use uuid::Uuid;
 
@@ -152,6 +152,11 @@ pub fn guid(text: &str, what: &'static str) -> ApiResult<Uuid> {
 #[must_use]
 pub fn related(relationship: &ToOne) -> Option<Uuid> {
     relationship.guid().and_then(|text| text.parse().ok())
+}
+
+/// The guids in a to-many relationship, as the client wrote them.
+fn guids(relationship: ToMany) -> Vec<String> {
+    relationship.data.into_iter().map(|reference| reference.guid).collect()
 }
 
 /// Views as values, for `included`.

@@ -17,15 +17,12 @@ use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::permissions::{OrgAction, SpaceAction};
-use super::{guid, organizations, spaces};
+use super::{guid, guids, organizations, spaces};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::names::check_name;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::events::event_record_tx;
+use crate::domain::metadata::metadata_of;
+use crate::domain::segments::{self as domain, SegmentCreate, SegmentUpdate};
 use crate::store::list::Visible;
-use crate::store::segments::{self as store, IsolationSegmentRow, SHARED};
+use crate::store::segments::IsolationSegmentRow;
 
 const PATH: &str = "/v3/isolation_segments";
 const SPEC: ListSpec =
@@ -100,23 +97,12 @@ async fn one(
     Ok(Json(view(&base, &readable(&context, &caller, &segment).await?.0)))
 }
 
-fn check_segment_name(name: &str) -> ApiResult<()> {
-    if name.trim().is_empty() || name.chars().any(char::is_control) {
-        return Err(ApiError::unprocessable("Isolation Segment names can only contain non-blank unicode characters"));
-    }
-    Ok(check_name("Name", name)?)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
     name: String,
     #[serde(default)]
     metadata: Option<MetadataPatch>,
-}
-
-fn audit_subject(row: &IsolationSegmentRow) -> AuditSubject {
-    AuditSubject::new("isolation_segment", row.guid, &row.name)
 }
 
 async fn create(
@@ -126,14 +112,8 @@ async fn create(
     JsonBody(body): JsonBody<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     caller.require_admin()?;
-    check_segment_name(&body.name)?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let row = store::isolation_segment_insert_tx(&mut tx, &body.name, &metadata).await?;
-    let event = NewEvent::new("audit.isolation_segment.create", caller.actor(), audit_subject(&row))
-        .with_request(json!({ "name": row.name }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    let wish = SegmentCreate { name: body.name, metadata: body.metadata };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, &row))))
 }
 
@@ -155,45 +135,15 @@ async fn update(
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
     let row = find(&context, &segment).await?;
-    if let Some(name) = &body.name {
-        check_segment_name(name)?;
-    }
-    let metadata = MetadataChange::check(body.metadata)?;
-    if row.guid == SHARED {
-        return Err(ApiError::unprocessable("Cannot update the shared Isolation Segment"));
-    }
-    let mut tx = context.store.begin().await?;
-    if !store::isolation_segment_lock_tx(&mut tx, row.guid).await? {
-        return Err(missing());
-    }
-    if store::isolation_segment_assigned_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::unprocessable(
-            "Cannot update Isolation Segments that are assigned as the default for an Organization or Space.",
-        ));
-    }
-    let row = store::isolation_segment_patch_tx(&mut tx, row.guid, body.name.as_deref(), &metadata)
-        .await?
-        .ok_or_else(missing)?;
-    tx.commit().await?;
+    let change = SegmentUpdate { name: body.name, metadata: body.metadata };
+    let row = domain::update(&context, row.guid, change).await?;
     Ok(Json(view(&base, &row)))
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(segment): Path<String>) -> ApiResult<StatusCode> {
     caller.require_admin()?;
     let row = find(&context, &segment).await?;
-    if row.guid == SHARED {
-        return Err(ApiError::unprocessable("Cannot delete the shared Isolation Segment"));
-    }
-    let mut tx = context.store.begin().await?;
-    store::isolation_segment_lock_tx(&mut tx, row.guid).await?;
-    let used = store::isolation_segment_assigned_tx(&mut tx, row.guid).await?;
-    if used || store::isolation_segment_entitles_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::unprocessable("Revoke the Organization entitlements for your Isolation Segment."));
-    }
-    store::isolation_segment_delete_tx(&mut tx, row.guid).await?;
-    let event = NewEvent::new("audit.isolation_segment.delete", caller.actor(), audit_subject(&row));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    domain::delete(&context, &caller.actor(), &row).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -253,31 +203,7 @@ async fn entitle(
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
     let row = find(&context, &segment).await?;
-    let wanted: Vec<Uuid> = body.data.iter().filter_map(|reference| reference.guid.parse().ok()).collect();
-    let found: Vec<Uuid> =
-        context.store.organizations_by_guid(&wanted).await?.into_iter().map(|org| org.guid).collect();
-    let bad: Vec<String> = body
-        .data
-        .iter()
-        .filter(|reference| reference.guid.parse().map_or(true, |guid: Uuid| !found.contains(&guid)))
-        .map(|reference| format!("'{}'", reference.guid.chars().take(80).collect::<String>()))
-        .collect();
-    if !bad.is_empty() {
-        return Err(ApiError::unprocessable(format!(
-            "Unable to entitle organizations [{}] for the isolation segment. Ensure the organizations exist.",
-            bad.join(", ")
-        )));
-    }
-    let mut tx = context.store.begin().await?;
-    if !store::isolation_segment_lock_tx(&mut tx, row.guid).await? {
-        return Err(missing());
-    }
-    store::isolation_segment_entitle_tx(&mut tx, row.guid, &found).await?;
-    for org in &found {
-        let event = NewEvent::new("audit.isolation_segment.entitle", caller.actor(), audit_subject(&row)).in_org(*org);
-        event_record_tx(&mut tx, &event).await?;
-    }
-    tx.commit().await?;
+    domain::entitle(&context, &caller.actor(), &row, &guids(body)).await?;
     let orgs = context.store.isolation_segment_orgs(row.guid).await?;
     Ok(members(&base, row.guid, "organizations", orgs))
 }
@@ -291,26 +217,7 @@ async fn revoke(
     let row = find(&context, &segment).await?;
     let org = guid(&org, "Organization")?;
     let org = context.store.organization_get(org).await?.ok_or_else(|| ApiError::not_found("Organization"))?;
-    let mut tx = context.store.begin().await?;
-    store::isolation_segment_lock_tx(&mut tx, row.guid).await?;
-    if org.default_isolation_segment_guid == Some(row.guid) {
-        return Err(ApiError::unprocessable(
-            "Cannot remove the entitlement while this Isolation Segment is assigned as the Default Isolation Segment for \
-             the Organization.",
-        ));
-    }
-    let spaces = store::spaces_in_segment_tx(&mut tx, row.guid, org.guid).await?;
-    if !spaces.is_empty() {
-        let names: Vec<String> = spaces.iter().map(|name| format!("'{name}'")).collect();
-        return Err(ApiError::unprocessable(format!(
-            "Cannot remove the entitlement while this Isolation Segment is assigned to any Spaces. Currently assigned to: {}",
-            names.join(", ")
-        )));
-    }
-    store::isolation_segment_revoke_tx(&mut tx, row.guid, org.guid).await?;
-    let event = NewEvent::new("audit.isolation_segment.revoke", caller.actor(), audit_subject(&row)).in_org(org.guid);
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    domain::revoke(&context, &caller.actor(), &row, &org).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -320,19 +227,6 @@ fn relationship(base: &BaseUrl, path: String, segment: Option<Uuid>) -> Json<Val
         links.insert("related".to_owned(), base.link(&format!("{PATH}/{segment}")));
     }
     Json(json!({ "data": ToOne::maybe(segment).data, "links": links }))
-}
-
-/// The segment that a request names; it must be entitled to the organization.
-async fn wanted(tx: &mut sqlx::PgConnection, body: &ToOne, org: Uuid, tail: &str) -> ApiResult<Option<Uuid>> {
-    let Some(text) = body.guid() else { return Ok(None) };
-    let bad = || {
-        ApiError::unprocessable(format!(
-            "Unable to assign isolation segment with guid '{}'. Ensure it has been entitled to the organization{tail}.",
-            text.chars().take(80).collect::<String>()
-        ))
-    };
-    let segment: Uuid = text.parse().map_err(|_| bad())?;
-    if store::isolation_segment_entitled_tx(tx, segment, org).await? { Ok(Some(segment)) } else { Err(bad()) }
 }
 
 fn organization_path(org: Uuid) -> String {
@@ -357,19 +251,7 @@ async fn set_of_organization(
     JsonBody(body): JsonBody<ToOne>,
 ) -> ApiResult<Json<Value>> {
     let row = organizations::require(&context, &caller, &org, OrgAction::Manage).await?;
-    let mut tx = context.store.begin().await?;
-    let segment = wanted(&mut tx, &body, row.guid, "").await?;
-    store::organization_set_segment_tx(&mut tx, row.guid, segment).await?;
-    let event = NewEvent::new(
-        "audit.organization.update",
-        caller.actor(),
-        AuditSubject::new("organization", row.guid, &row.name),
-    )
-    .in_org(row.guid)
-    .with_request(json!({ "default_isolation_segment_guid": segment }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Organization, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    let segment = domain::set_of_organization(&context, &caller.actor(), &row, body.guid()).await?;
     Ok(relationship(&base, organization_path(row.guid), segment))
 }
 
@@ -396,14 +278,6 @@ async fn set_of_space(
 ) -> ApiResult<Json<Value>> {
     let row = spaces::require(&context, &caller, &space, SpaceAction::Read).await?;
     caller.require_org(&context, row.org_guid, "Space", OrgAction::Manage).await?;
-    let mut tx = context.store.begin().await?;
-    let segment = wanted(&mut tx, &body, row.org_guid, " that this space belongs to").await?;
-    store::space_set_segment_tx(&mut tx, row.guid, segment).await?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), AuditSubject::new("space", row.guid, &row.name))
-        .in_space(row.guid, row.org_guid)
-        .with_request(json!({ "isolation_segment_guid": segment }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Space, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    let segment = domain::set_of_space(&context, &caller.actor(), &row, body.guid()).await?;
     Ok(relationship(&base, space_path(row.guid), segment))
 }

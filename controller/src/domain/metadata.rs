@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use slipway_api_types::{Metadata, MetadataPatch};
 
+use super::names::shown;
 use super::{DomainError, DomainResult};
 
 /// Most labels, and most annotations, of one resource.
@@ -62,11 +63,6 @@ fn check_entries(
         let problem = value.as_deref().and_then(&value_problem);
         problems.extend(problem.map(|problem| format!("Metadata {kind} value error: {problem}")));
     }
-}
-
-/// A text as it stands in an answer.
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 fn key_problem(key: &str) -> Option<String> {

@@ -29,6 +29,7 @@ pub mod route_options;
 pub mod route_sharing;
 pub mod routes;
 pub mod security_groups;
+pub mod segments;
 pub mod services;
 pub mod sidecars;
 pub mod specs;

@@ -34,6 +34,11 @@ pub fn check_length(what: &str, value: &str, maximum: usize) -> DomainResult<()>
     Ok(())
 }
 
+/// What a client wrote, as it stands in a refusal.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::names::check_length;
+use super::names::{check_length, shown};
 use super::{DomainError, DomainResult};
 use crate::store::quotas::QuotaRow;
 
@@ -161,10 +161,6 @@ pub fn unlimited_logs(of: &str, names: &[String]) -> Option<String> {
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
-fn shown(name: &str) -> String {
-    name.chars().take(80).collect()
 }
 
 #[cfg(test)]
