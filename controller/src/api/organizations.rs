@@ -21,17 +21,10 @@ use super::list::{ListQuery, ListSpec};
 use super::permissions::OrgAction;
 use super::{domains, guid, jobs};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::domain::domains::refuse_shared_domains_tx;
-use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::names::check_name;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::constraints::refuse;
-use crate::store::domains::domain_default_tx;
-use crate::store::events::event_record_tx;
-use crate::store::jobs::{NewJob, job_create_tx, job_open_for_tx};
+use crate::domain::metadata::metadata_of;
+use crate::domain::organizations::{self as domain, OrganizationCreate, OrganizationUpdate};
 use crate::store::list::Visible;
-use crate::store::organizations::{self as store, OrganizationRow};
+use crate::store::organizations::OrganizationRow;
 use crate::store::usage::Usage;
 
 const SPEC: ListSpec = ListSpec { filters: &["names"], order: &["name"], labels: true, ..ListSpec::PLAIN };
@@ -76,10 +69,6 @@ pub(super) async fn require(
     context.store.organization_get(guid).await?.ok_or_else(|| ApiError::not_found("Organization"))
 }
 
-fn audit_subject(row: &OrganizationRow) -> AuditSubject {
-    AuditSubject::new("organization", row.guid, &row.name)
-}
-
 async fn list(
     State(context): State<Context>,
     caller: Caller,
@@ -121,21 +110,8 @@ async fn create(
     if !caller.is_admin && !super::feature_flags::enabled(&context, "user_org_creation").await? {
         return Err(ApiError::forbidden());
     }
-    check_name("Name", &body.name)?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let row = store::organization_insert_tx(&mut tx, &body.name, body.suspended, &metadata)
-        .await
-        .map_err(refuse("organization_name_key", || format!("Organization '{}' already exists.", body.name)))?;
-    // The creator's roles: clients do not ask for them.
-    for role in ["organization_user", "organization_manager"] {
-        crate::store::roles::role_insert_tx(&mut tx, role, &caller.user_guid, row.guid, None).await?;
-    }
-    let event = NewEvent::new("audit.organization.create", caller.actor(), audit_subject(&row))
-        .in_org(row.guid)
-        .with_request(json!({ "name": row.name }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    let wish = OrganizationCreate { name: body.name, suspended: body.suspended, metadata: body.metadata };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, row))))
 }
 
@@ -161,24 +137,8 @@ async fn patch(
     if body.suspended.is_some_and(|suspended| suspended != row.suspended) {
         caller.require_admin()?;
     }
-    if let Some(name) = &body.name {
-        check_name("Name", name)?;
-    }
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let name = body.name.as_deref();
-    let row = store::organization_patch_tx(&mut tx, row.guid, name, body.suspended, &metadata)
-        .await
-        .map_err(refuse("organization_name_key", || {
-            format!("Organization name '{}' is already taken.", name.unwrap_or_default())
-        }))?
-        .ok_or_else(|| ApiError::not_found("Organization"))?;
-    let event = NewEvent::new("audit.organization.update", caller.actor(), audit_subject(&row))
-        .in_org(row.guid)
-        .with_request(json!({ "name": body.name, "suspended": body.suspended }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Organization, row.guid)]).await?;
-    context.pokes.routes.notify_one();
+    let change = OrganizationUpdate { name: body.name, suspended: body.suspended, metadata: body.metadata };
+    let row = domain::update(&context, &caller.actor(), row.guid, change).await?;
     Ok(Json(view(&base, row)))
 }
 
@@ -190,26 +150,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = require(&context, &caller, &org, OrgAction::Read).await?;
     caller.require_admin()?;
-    let mut tx = context.store.begin().await?;
-    let job = match job_open_for_tx(&mut tx, "organization.delete", row.guid).await? {
-        Some(job) => job,
-        None => {
-            refuse_shared_domains_tx(&mut tx, row.guid).await?;
-            let event = NewEvent::new("audit.organization.delete-request", caller.actor(), audit_subject(&row))
-                .in_org(row.guid);
-            event_record_tx(&mut tx, &event).await?;
-            let job = NewJob {
-                operation: "organization.delete",
-                resource_type: "organization",
-                resource_guid: row.guid,
-                payload: json!({ "actor_name": caller.user_name }),
-                created_by: caller.user_guid.clone(),
-            };
-            job_create_tx(&mut tx, &job).await?
-        }
-    };
-    tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -235,10 +176,7 @@ async fn default_domain(
     Path(org): Path<String>,
 ) -> ApiResult<Json<DomainView>> {
     let row = require(&context, &caller, &org, OrgAction::Read).await?;
-    let mut connection = context.store.pool().acquire().await?;
-    let found = domain_default_tx(&mut connection, row.guid).await?;
-    drop(connection);
-    let found = found.ok_or_else(|| ApiError::not_found("Domain"))?;
+    let found = domain::default_domain(&context, row.guid).await?;
     let orgs = caller.visible_orgs(&context).await?;
     let view = domains::views(&context, &base, vec![found], &orgs).await?.pop();
     Ok(Json(view.ok_or_else(|| ApiError::not_found("Domain"))?))

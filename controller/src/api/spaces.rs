@@ -22,15 +22,9 @@ use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::names::check_name;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::constraints::refuse;
-use crate::store::events::event_record_tx;
-use crate::store::jobs::{NewJob, job_completed_tx, job_create_tx, job_open_for_tx};
-use crate::store::routes::routes_delete_unmapped_tx;
-use crate::store::spaces::{self as store, SpaceRow};
+use crate::domain::metadata::metadata_of;
+use crate::domain::spaces::{self as domain, SpaceCreate, SpaceUpdate};
+use crate::store::spaces::SpaceRow;
 
 const SPEC: ListSpec = ListSpec {
     filters: &["names", "organization_guids"],
@@ -81,10 +75,6 @@ pub(super) async fn require(
     let guid = guid(text, "Space")?;
     caller.require_space(context, guid, "Space", action).await?;
     context.store.space_get(guid).await?.ok_or_else(|| ApiError::not_found("Space"))
-}
-
-fn audit_subject(row: &SpaceRow) -> AuditSubject {
-    AuditSubject::new("space", row.guid, &row.name)
 }
 
 async fn list(
@@ -156,18 +146,8 @@ async fn create(
         Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_org()),
         access => access?,
     };
-    check_name("Name", &body.name)?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let guid = store::space_insert_tx(&mut tx, org, &body.name, &metadata)
-        .await
-        .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
-    let event = NewEvent::new("audit.space.create", caller.actor(), AuditSubject::new("space", guid, &body.name))
-        .in_space(guid, org)
-        .with_request(json!({ "name": body.name }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
-    let row = context.store.space_get(guid).await?.ok_or_else(|| ApiError::not_found("Space"))?;
+    let wish = SpaceCreate { org, name: body.name, metadata: body.metadata };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, row))))
 }
 
@@ -188,21 +168,8 @@ async fn patch(
     JsonBody(body): JsonBody<Patch>,
 ) -> ApiResult<Json<SpaceView>> {
     let row = require(&context, &caller, &space, SpaceAction::Manage).await?;
-    if let Some(name) = &body.name {
-        check_name("Name", name)?;
-    }
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    store::space_patch_tx(&mut tx, row.guid, body.name.as_deref(), None, &metadata)
-        .await
-        .map_err(refuse("space_name_key", || "Name must be unique per organization".to_owned()))?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), audit_subject(&row))
-        .in_space(row.guid, row.org_guid)
-        .with_request(json!({ "name": body.name }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Space, row.guid)]).await?;
-    context.pokes.routes.notify_one();
-    let row = context.store.space_get(row.guid).await?.ok_or_else(|| ApiError::not_found("Space"))?;
+    let change = SpaceUpdate { name: body.name, metadata: body.metadata };
+    let row = domain::update(&context, &caller.actor(), &row, change).await?;
     Ok(Json(view(&base, row)))
 }
 
@@ -214,25 +181,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = require(&context, &caller, &space, SpaceAction::Read).await?;
     caller.require_org(&context, row.org_guid, "Space", OrgAction::Manage).await?;
-    let mut tx = context.store.begin().await?;
-    let job = match job_open_for_tx(&mut tx, "space.delete", row.guid).await? {
-        Some(job) => job,
-        None => {
-            let event = NewEvent::new("audit.space.delete-request", caller.actor(), audit_subject(&row))
-                .in_space(row.guid, row.org_guid);
-            event_record_tx(&mut tx, &event).await?;
-            let job = NewJob {
-                operation: "space.delete",
-                resource_type: "space",
-                resource_guid: row.guid,
-                payload: json!({ "actor_name": caller.user_name }),
-                created_by: caller.user_guid.clone(),
-            };
-            job_create_tx(&mut tx, &job).await?
-        }
-    };
-    tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -248,25 +197,7 @@ async fn remove_unmapped_routes(
         return Err(ApiError::bad_query("The query parameter is invalid: unmapped must be 'true'"));
     }
     let row = require(&context, &caller, &space, SpaceAction::Support).await?;
-    let mut tx = context.store.begin().await?;
-    let removed = routes_delete_unmapped_tx(&mut tx, row.guid).await?;
-    for route in &removed {
-        let target = AuditSubject::new("route", route, "");
-        let event =
-            NewEvent::new("audit.route.delete-request", caller.actor(), target).in_space(row.guid, row.org_guid);
-        event_record_tx(&mut tx, &event).await?;
-    }
-    let job = NewJob {
-        operation: "space.delete_unmapped_routes",
-        resource_type: "space",
-        resource_guid: row.guid,
-        payload: json!({}),
-        created_by: caller.user_guid.clone(),
-    };
-    let job = job_completed_tx(&mut tx, &job).await?;
-    let changes: Vec<_> = removed.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    change_log::commit(tx, &changes).await?;
-    context.pokes.routes.notify_one();
+    let job = domain::delete_unmapped_routes(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -324,14 +255,7 @@ async fn set_feature(
     if name != "ssh" {
         return Err(ApiError::not_found("Feature"));
     }
-    let nothing = MetadataChange::check(None)?;
-    let mut tx = context.store.begin().await?;
-    store::space_patch_tx(&mut tx, row.guid, None, Some(body.enabled), &nothing).await?;
-    let event = NewEvent::new("audit.space.update", caller.actor(), audit_subject(&row))
-        .in_space(row.guid, row.org_guid)
-        .with_request(json!({ "allow_ssh": body.enabled }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    domain::set_ssh(&context, &caller.actor(), &row, body.enabled).await?;
     row.allow_ssh = body.enabled;
     Ok(feature_view(&row))
 }
