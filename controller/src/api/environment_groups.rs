@@ -13,10 +13,8 @@ use super::body::JsonBody;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::{group_place, open_object};
 use crate::domain::environment_groups;
-use crate::store::events::event_record_tx;
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -57,14 +55,6 @@ async fn update(
     JsonBody(body): JsonBody<Update>,
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    // Values are often secrets: an event holds names only.
-    let names: Vec<String> = body.var.keys().cloned().collect();
-    let mut tx = context.store.begin().await?;
-    environment_groups::merge_tx(&context, &mut tx, &name, body.var).await?;
-    let target = AuditSubject::new("environment_variable_group", &name, &name);
-    let event = NewEvent::new("audit.environment_variable_group.update", caller.actor(), target)
-        .with_request(json!({ "names": names }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    environment_groups::merge(&context, &caller.actor(), &name, body.var).await?;
     view(&context, &base, &name).await
 }

@@ -17,17 +17,12 @@ use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::{apps, guid};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::names::{check_length, check_name};
-use crate::domain::stacks::{DEFAULT, STATES};
-use crate::store::constraints::refuse;
-use crate::store::events::event_record_tx;
-use crate::store::stacks::{self as store, StackRow};
+use crate::domain::metadata::metadata_of;
+use crate::domain::stacks::{self as domain, DEFAULT, StackCreate, StackUpdate};
+use crate::store::stacks::StackRow;
 
 const PATH: &str = "/v3/stacks";
 const SPEC: ListSpec = ListSpec { filters: &["names", "default"], order: &["name"], labels: true, ..ListSpec::PLAIN };
-const MAX_REASON: usize = 5000;
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -77,17 +72,6 @@ async fn one(
     Ok(Json(view(&base, &find(&context, &stack).await?)))
 }
 
-fn check_state(state: Option<&str>, reason: Option<&str>) -> ApiResult<()> {
-    if state.is_some_and(|state| !STATES.contains(&state)) {
-        return Err(ApiError::unprocessable(format!("State must be one of {}", STATES.join(", "))));
-    }
-    Ok(check_length("State reason", reason.unwrap_or_default(), MAX_REASON)?)
-}
-
-fn audit_subject(row: &StackRow) -> AuditSubject {
-    AuditSubject::new("stack", row.guid, &row.name)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
@@ -109,20 +93,14 @@ async fn create(
     JsonBody(body): JsonBody<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     caller.require_admin()?;
-    check_name("Name", &body.name)?;
-    let description = body.description.unwrap_or_default();
-    check_length("Description", &description, 250)?;
-    check_state(body.state.as_deref(), body.state_reason.as_deref())?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let mut tx = context.store.begin().await?;
-    let state = body.state.as_deref().unwrap_or("ACTIVE");
-    let row = store::stack_insert_tx(&mut tx, &body.name, &description, state, body.state_reason.as_deref(), &metadata)
-        .await
-        .map_err(refuse("stack_name_key", || "Name must be unique".to_owned()))?;
-    let event = NewEvent::new("audit.stack.create", caller.actor(), audit_subject(&row))
-        .with_request(json!({ "name": row.name, "state": row.state }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    let wish = StackCreate {
+        name: body.name,
+        description: body.description.unwrap_or_default(),
+        state: body.state,
+        state_reason: body.state_reason,
+        metadata: body.metadata,
+    };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, &row))))
 }
 
@@ -146,24 +124,11 @@ async fn update(
 ) -> ApiResult<Response> {
     let found = find(&context, &stack).await?;
     caller.require_admin()?;
-    let reason = body.state_reason.as_ref().and_then(Option::as_deref);
-    check_state(body.state.as_deref(), reason)?;
-    let metadata = MetadataChange::check(body.metadata)?;
-    let warns = found.name == DEFAULT && body.state.is_some();
-    let mut tx = context.store.begin().await?;
-    let mut row = store::stack_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
-    row.state = body.state.unwrap_or(row.state);
-    row.state_reason = body.state_reason.unwrap_or(row.state_reason);
-    let row = store::stack_update_tx(&mut tx, &row, &metadata).await?.ok_or_else(missing)?;
-    let event = NewEvent::new("audit.stack.update", caller.actor(), audit_subject(&row))
-        .with_request(json!({ "state": row.state, "state_reason": row.state_reason }));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    let change = StackUpdate { state: body.state, state_reason: body.state_reason, metadata: body.metadata };
+    let (row, warning) = domain::update(&context, &caller.actor(), &found, change).await?;
     let mut response = Json(view(&base, &row)).into_response();
-    if warns {
-        let text =
-            format!("Changing state on the default stack '{}' may affect new application deployments.", row.name);
-        super::warnings::add(&mut response, &text);
+    if let Some(warning) = warning {
+        super::warnings::add(&mut response, &warning);
     }
     Ok(response)
 }
@@ -171,16 +136,7 @@ async fn update(
 async fn remove(State(context): State<Context>, caller: Caller, Path(stack): Path<String>) -> ApiResult<StatusCode> {
     let row = find(&context, &stack).await?;
     caller.require_admin()?;
-    let mut tx = context.store.begin().await?;
-    if !store::stack_delete_tx(&mut tx, row.guid).await? {
-        return Err(ApiError::unprocessable(format!(
-            "Cannot delete stack '{}' because apps are currently using the stack.",
-            row.name
-        )));
-    }
-    let event = NewEvent::new("audit.stack.delete", caller.actor(), audit_subject(&row));
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    domain::delete(&context, &caller.actor(), &row).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

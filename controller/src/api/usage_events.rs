@@ -13,9 +13,8 @@ use super::guid;
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use crate::context::Context;
-use crate::store::usage_events::{
-    AppUsageEventRow, ServiceUsageEventRow, app_usage_reseed_tx, service_usage_reseed_tx,
-};
+use crate::domain::usage_events as domain;
+use crate::store::usage_events::{AppUsageEventRow, ServiceUsageEventRow};
 
 const APP_PATH: &str = "/v3/app_usage_events";
 const SERVICE_PATH: &str = "/v3/service_usage_events";
@@ -116,9 +115,7 @@ async fn app(
 
 async fn reseed_apps(State(context): State<Context>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let mut tx = context.store.begin().await?;
-    app_usage_reseed_tx(&mut tx).await?;
-    tx.commit().await?;
+    domain::reseed_apps(&context).await?;
     Ok(Json(json!({})))
 }
 
@@ -157,8 +154,6 @@ async fn service(
 
 async fn reseed_services(State(context): State<Context>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
-    let mut tx = context.store.begin().await?;
-    service_usage_reseed_tx(&mut tx).await?;
-    tx.commit().await?;
+    domain::reseed_services(&context).await?;
     Ok(Json(json!({})))
 }

@@ -1,29 +1,33 @@
 //! The variables that every app gets, while it runs or while it is staged.
 
-use serde_json::{Map, Value};
-use sqlx::PgConnection;
+use serde_json::{Map, Value, json};
 
+use super::audit::{AuditSubject, NewEvent};
 use super::compose::{group_place, open_object, seal_object};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
 use crate::store::environment_groups::{environment_group_lock_tx, environment_group_set_tx};
+use crate::store::events::event_record_tx;
 
 /// More would not fit beside an app's own variables into what a program can be given.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Merges variables into a group; null removes. Gives all of them. Apps see them after their next start or staging.
+/// Merges variables into a group; null removes. Apps see them after their next start or staging.
 ///
 /// # Errors
 /// [`DomainError::NotFound`] when there is no such group; [`DomainError::Invalid`] naming the variable.
-pub async fn merge_tx(
+pub(crate) async fn merge(
     context: &Context,
-    tx: &mut PgConnection,
+    actor: &AuditSubject,
     name: &str,
     change: Map<String, Value>,
-) -> DomainResult<Map<String, Value>> {
+) -> DomainResult<()> {
     check(&change)?;
-    let sealed =
-        environment_group_lock_tx(tx, name).await?.ok_or(DomainError::NotFound("Environment variable group"))?;
+    // Values are often secrets: an event holds names only.
+    let names: Vec<String> = change.keys().cloned().collect();
+    let mut tx = context.store.begin().await?;
+    let sealed = environment_group_lock_tx(&mut tx, name).await?;
+    let sealed = sealed.ok_or(DomainError::NotFound("Environment variable group"))?;
     let mut group = open_object(context, &group_place(name), sealed.as_deref())?;
     for (variable, value) in change {
         match value {
@@ -38,8 +42,13 @@ pub async fn merge_tx(
         ));
     }
     let sealed = seal_object(context, &group_place(name), &group)?;
-    environment_group_set_tx(tx, name, &sealed).await?;
-    Ok(group)
+    environment_group_set_tx(&mut tx, name, &sealed).await?;
+    let target = AuditSubject::new("environment_variable_group", name, name);
+    let event = NewEvent::new("audit.environment_variable_group.update", actor.clone(), target)
+        .with_request(json!({ "names": names }));
+    event_record_tx(&mut tx, &event).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 fn check(change: &Map<String, Value>) -> DomainResult<()> {
@@ -67,8 +76,6 @@ fn check(change: &Map<String, Value>) -> DomainResult<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

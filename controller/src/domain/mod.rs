@@ -13,6 +13,7 @@ pub mod domains;
 pub mod droplets;
 pub mod environment_groups;
 pub mod error;
+pub mod feature_flags;
 pub mod lifecycle;
 pub mod list;
 pub mod manifest;
@@ -40,5 +41,6 @@ pub mod start_hint;
 pub mod stats;
 pub mod stored;
 pub mod tasks;
+pub mod usage_events;
 
 pub use error::{DomainError, DomainResult};
