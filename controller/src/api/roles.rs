@@ -19,11 +19,8 @@ use super::list::{ListQuery, ListSpec, One, add_included};
 use super::permissions::{OrgAction, SpaceAction};
 use super::{guid, jobs, organizations, spaces, users};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::store::events::event_record_tx;
-use crate::store::jobs::{NewJob, job_completed_tx};
-use crate::store::roles::{self as store, RoleRow};
-use crate::store::users::AccountRow;
+use crate::domain::roles::{self as domain, RoleCreate, UserChoice};
+use crate::store::roles::RoleRow;
 
 const SPEC: ListSpec = ListSpec {
     filters: &["organization_guids", "space_guids", "types", "user_guids"],
@@ -32,10 +29,6 @@ const SPEC: ListSpec = ListSpec {
     other: &[],
     labels: false,
 };
-
-const ORG_ROLES: &[&str] =
-    &["organization_user", "organization_auditor", "organization_manager", "organization_billing_manager"];
-const SPACE_ROLES: &[&str] = &["space_auditor", "space_developer", "space_manager", "space_supporter"];
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -161,37 +154,14 @@ struct UserReference {
     origin: Option<String>,
 }
 
-/// Also for a guid that nobody has: who does not exist has no role in the organization.
-const STRANGER: &str =
-    "Users cannot be assigned roles in a space if they do not have a role in that space's organization.";
-
-/// The user that is meant, by guid or by name, for a role in a space or in an organization.
-async fn find_user(context: &Context, caller: &Caller, user: &UserReference, in_space: bool) -> ApiResult<AccountRow> {
-    match (&user.guid, &user.username) {
+/// The user that is meant, by guid or by name.
+async fn user_choice(context: &Context, caller: &Caller, user: UserReference) -> ApiResult<UserChoice> {
+    match (user.guid, user.username) {
         (Some(_), Some(_)) => Err(ApiError::unprocessable("User cannot be given by both guid and username.")),
-        (Some(guid), None) => context.store.account_get(guid).await?.ok_or_else(|| {
-            ApiError::unprocessable(match in_space {
-                true => STRANGER,
-                false => "Invalid user. Ensure that the user exists and you have access to it.",
-            })
-        }),
-        (None, Some(name)) => {
-            if !caller.is_admin {
-                super::feature_flags::require(context, "set_roles_by_username").await?;
-            }
-            let mut found = context.store.accounts_named(name, user.origin.as_deref()).await?;
-            found.retain(|account| !account.is_client);
-            if found.len() > 1 {
-                let origins: Vec<_> = found.iter().map(|account| account.origin.as_str()).collect();
-                return Err(ApiError::unprocessable(format!(
-                    "Ambiguous user. User with username '{name}' exists in the following origins: {}. Specify an origin to disambiguate.",
-                    origins.join(", ")
-                )));
-            }
-            found.pop().ok_or_else(|| {
-                let origin = user.origin.as_ref().map(|origin| format!(" and origin '{origin}'")).unwrap_or_default();
-                ApiError::unprocessable(format!("No user exists with the username '{name}'{origin}."))
-            })
+        (Some(guid), None) => Ok(UserChoice::Guid(guid)),
+        (None, Some(username)) => {
+            super::feature_flags::require_for(context, caller, "set_roles_by_username").await?;
+            Ok(UserChoice::Named { username, origin: user.origin })
         }
         (None, None) => Err(ApiError::unprocessable("'relationships.user.data' needs a guid or a username.")),
     }
@@ -204,11 +174,7 @@ async fn find_place(
     kind: &str,
     relationships: &Relationships,
 ) -> ApiResult<(Uuid, Option<Uuid>, String)> {
-    let wants_space = SPACE_ROLES.contains(&kind);
-    if !wants_space && !ORG_ROLES.contains(&kind) {
-        let all: Vec<_> = ORG_ROLES.iter().chain(SPACE_ROLES).copied().collect();
-        return Err(ApiError::unprocessable(format!("type must be one of the allowed types: {}", all.join(", "))));
-    }
+    let wants_space = domain::is_of_space(kind)?;
     match (wants_space, &relationships.organization, &relationships.space) {
         (true, None, Some(space)) => {
             let bad =
@@ -248,25 +214,10 @@ async fn create(
     base: BaseUrl,
     JsonBody(body): JsonBody<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let kind = body.kind.as_str();
-    let (org, space, place) = find_place(&context, &caller, kind, &body.relationships).await?;
-    let user = find_user(&context, &caller, &body.relationships.user.data, space.is_some()).await?;
-    let name = user.username.clone().unwrap_or_else(|| user.guid.clone());
-    let mut tx = context.store.begin().await?;
-    if space.is_some() && !store::user_in_org_tx(&mut tx, &user.guid, org).await? {
-        return Err(ApiError::unprocessable(STRANGER));
-    }
-    let Some(row) = store::role_insert_tx(&mut tx, kind, &user.guid, org, space).await? else {
-        let level = if space.is_some() { "space" } else { "organization" };
-        return Err(ApiError::unprocessable(format!("User '{name}' already has '{kind}' role in {level} '{place}'.")));
-    };
-    let target = AuditSubject::new("user", &user.guid, name);
-    let mut event = NewEvent::new(format!("audit.user.{kind}_add"), caller.actor(), target)
-        .in_org(org)
-        .with_request(json!({ "type": kind }));
-    event.space = space;
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    let (org, space, org_or_space) = find_place(&context, &caller, &body.kind, &body.relationships).await?;
+    let user = user_choice(&context, &caller, body.relationships.user.data).await?;
+    let wish = RoleCreate { kind: body.kind, user, org, space, org_or_space };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, Json(view(&base, &row))))
 }
 
@@ -281,27 +232,6 @@ async fn remove(
         Some(space) => drop(caller.require_space(&context, space, "Role", SpaceAction::Manage).await?),
         None => drop(caller.require_org(&context, row.org_guid, "Role", OrgAction::Manage).await?),
     }
-    let mut tx = context.store.begin().await?;
-    if row.kind == "organization_user" && store::user_in_spaces_of_tx(&mut tx, &row.user_guid, row.org_guid).await? {
-        return Err(ApiError::unprocessable(
-            "Cannot delete organization_user role while user has roles in spaces in that organization.",
-        ));
-    }
-    store::role_delete_tx(&mut tx, row.guid).await?;
-    let target = AuditSubject::new("user", &row.user_guid, "");
-    let mut event = NewEvent::new(format!("audit.user.{}_remove", row.kind), caller.actor(), target)
-        .in_org(row.org_guid)
-        .with_request(json!({ "type": row.kind }));
-    event.space = row.space_guid;
-    event_record_tx(&mut tx, &event).await?;
-    let job = NewJob {
-        operation: "role.delete",
-        resource_type: "role",
-        resource_guid: row.guid,
-        payload: json!({}),
-        created_by: caller.user_guid.clone(),
-    };
-    let job = job_completed_tx(&mut tx, &job).await?;
-    tx.commit().await?;
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }

@@ -8,7 +8,6 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slipway_api_types::{MetadataPatch, Page, Timestamp};
-use uuid::Uuid;
 
 use super::Router;
 use super::auth_extract::Caller;
@@ -20,9 +19,8 @@ use super::list::{ListQuery, ListSpec};
 use crate::context::Context;
 use crate::domain::list::ListOptions;
 use crate::domain::metadata::{MetadataChange, metadata_of};
-use crate::domain::names::check_name;
-use crate::store::jobs::{NewJob, job_completed_tx};
-use crate::store::users::{NewAccount, UserRow, user_enter_api_tx, user_leave_api_tx, user_metadata_tx};
+use crate::domain::users::{self as domain, AccountChoice, UserCreate};
+use crate::store::users::UserRow;
 
 const SPEC: ListSpec =
     ListSpec { filters: &["usernames", "partial_usernames", "origins"], labels: true, ..ListSpec::PLAIN };
@@ -110,42 +108,20 @@ struct Create {
     metadata: Option<MetadataPatch>,
 }
 
-/// The guid that a request means: the account's own, or that of a new account of another origin.
-async fn account(context: &Context, body: &Create) -> ApiResult<String> {
+/// The account that a request means: by its guid, or by name and origin.
+fn account(guid: Option<String>, username: Option<String>, origin: Option<String>) -> ApiResult<AccountChoice> {
     let refuse = |text: &str| Err(ApiError::unprocessable(text));
-    match (&body.guid, &body.username, &body.origin) {
-        (Some(guid), None, None) => Ok(guid.clone()),
+    match (guid, username, origin) {
+        (Some(guid), None, None) => Ok(AccountChoice::Guid(guid)),
         (Some(_), Some(_), _) => refuse("Username cannot be provided with 'guid'"),
         (Some(_), None, Some(_)) => refuse("Origin cannot be provided with 'guid'"),
         (None, None, None) => refuse("Guid or 'username' and 'origin' must be provided"),
         (None, Some(_), None) => refuse("Username can only be provided together with 'origin'"),
         (None, None, Some(_)) => refuse("Origin can only be provided together with 'username'"),
-        (None, Some(_), Some(origin)) if origin == "uaa" => {
-            refuse("Origin cannot be 'uaa' when creating a user by username")
-        }
-        (None, Some(username), Some(origin)) => {
-            check_name("Username", username)?;
-            check_name("Origin", origin)?;
-            if let Some(found) = context.store.accounts_named(username, Some(origin)).await?.pop() {
-                return Ok(found.guid);
-            }
-            // It logs in through its own provider: there is no password here.
-            let account = NewAccount {
-                guid: Uuid::new_v4().to_string(),
-                username: username.clone(),
-                origin: origin.clone(),
-                password_hash: None,
-                given_name: None,
-                family_name: None,
-                email: None,
-            };
-            context.store.account_create(&account).await?;
-            Ok(account.guid)
-        }
+        (None, Some(username), Some(origin)) => Ok(AccountChoice::Named { username, origin }),
     }
 }
 
-/// Makes an account of the UAA known to the API.
 async fn create(
     State(context): State<Context>,
     caller: Caller,
@@ -153,25 +129,10 @@ async fn create(
     JsonBody(body): JsonBody<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     caller.require_admin()?;
-    let metadata = MetadataChange::check(body.metadata.clone())?;
-    let guid = account(&context, &body).await?;
-    if readable(&context, &caller, &guid).await.is_ok() {
-        return Err(ApiError::unprocessable(match (&body.username, &body.origin) {
-            (Some(username), Some(origin)) => {
-                format!("User with username '{username}' and origin '{origin}' already exists.")
-            }
-            _ => format!("User with guid '{guid}' already exists."),
-        }));
-    }
-    let mut tx = context.store.begin().await?;
-    if !user_enter_api_tx(&mut tx, &guid, &metadata).await? {
-        let shown: String = guid.chars().take(80).collect();
-        return Err(ApiError::unprocessable(format!(
-            "There is no account with guid '{shown}'. Create it first (POST /Users)."
-        )));
-    }
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(view(&base, &readable(&context, &caller, &guid).await?))))
+    let metadata = MetadataChange::check(body.metadata)?;
+    let account = account(body.guid, body.username, body.origin)?;
+    let row = domain::create(&context, UserCreate { account, metadata }).await?;
+    Ok((StatusCode::CREATED, Json(view(&base, &row))))
 }
 
 #[derive(Deserialize)]
@@ -191,9 +152,7 @@ async fn update(
     let row = readable(&context, &caller, &user).await?;
     caller.require_admin()?;
     let metadata = MetadataChange::check(body.metadata)?;
-    let mut connection = context.store.pool().acquire().await?;
-    user_metadata_tx(&mut connection, &row.guid, &metadata).await?;
-    drop(connection);
+    domain::update(&context, &row.guid, &metadata).await?;
     Ok(Json(view(&base, &readable(&context, &caller, &user).await?)))
 }
 
@@ -205,17 +164,6 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = readable(&context, &caller, &user).await?;
     caller.require_admin()?;
-    let mut tx = context.store.begin().await?;
-    user_leave_api_tx(&mut tx, &row.guid).await?;
-    let job = NewJob {
-        operation: "user.delete",
-        resource_type: "user",
-        // Service accounts have no uuid; a job only needs one to be found again.
-        resource_guid: row.guid.parse().unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, row.guid.as_bytes())),
-        payload: json!({ "user_guid": row.guid }),
-        created_by: caller.user_guid.clone(),
-    };
-    let job = job_completed_tx(&mut tx, &job).await?;
-    tx.commit().await?;
+    let job = domain::delete(&context, &caller.actor(), &row.guid).await?;
     Ok(jobs::accepted(&base, job))
 }

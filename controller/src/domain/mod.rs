@@ -29,6 +29,7 @@ pub mod removal;
 pub mod revisions;
 pub mod route_options;
 pub mod route_sharing;
+pub mod roles;
 pub mod routes;
 pub mod security_groups;
 pub mod segments;
@@ -42,5 +43,6 @@ pub mod stats;
 pub mod stored;
 pub mod tasks;
 pub mod usage_events;
+pub mod users;
 
 pub use error::{DomainError, DomainResult};
