@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use slipway_api_types::{Page, Ref, Timestamp, ToMany};
 use uuid::Uuid;
 
@@ -19,17 +19,11 @@ use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use super::list::{ListQuery, ListSpec};
 use super::permissions::SpaceAction;
-use super::{guid, jobs, spaces};
+use super::{guid, guids, jobs, spaces};
 use crate::context::Context;
-use crate::domain::audit::{AuditSubject, NewEvent};
-use crate::domain::names::check_name;
-use crate::domain::removal;
-use crate::domain::security_groups::check_rules;
-use crate::store::change_log::{self, ChangeKind};
-use crate::store::constraints::refuse;
-use crate::store::events::event_record_tx;
+use crate::domain::security_groups::{self as domain, BoundSpace, GroupCreate, GroupUpdate, Phase};
 use crate::store::list::Visible;
-use crate::store::security_groups::{self as store, SecurityGroupRow};
+use crate::store::security_groups::SecurityGroupRow;
 
 const PATH: &str = "/v3/security_groups";
 const SPEC: ListSpec = ListSpec {
@@ -44,22 +38,6 @@ const SPEC: ListSpec = ListSpec {
     ..ListSpec::PLAIN
 };
 const OF_SPACE: ListSpec = ListSpec { filters: &["names"], ..ListSpec::PLAIN };
-
-/// When a group holds.
-#[derive(Clone, Copy)]
-enum Phase {
-    Running,
-    Staging,
-}
-
-impl Phase {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Staging => "staging",
-        }
-    }
-}
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -164,24 +142,6 @@ async fn one(
     present(&context, &caller, &base, row).await
 }
 
-/// `running` and `staging` of `globally_enabled`, as far as they were given.
-fn globally(value: Option<&Value>) -> ApiResult<(Option<bool>, Option<bool>)> {
-    let bad = |text: &str| Err(ApiError::unprocessable(format!("Globally enabled {text}")));
-    let members: &Map<String, Value> = match value {
-        None | Some(Value::Null) => return Ok((None, None)),
-        Some(Value::Object(members)) => members,
-        Some(_) => return bad("must be an object"),
-    };
-    if members.keys().any(|key| key != "running" && key != "staging") {
-        return bad("only allows keys 'running' or 'staging'");
-    }
-    if members.values().any(|value| !value.is_boolean()) {
-        return bad("values must be booleans");
-    }
-    let member = |name: &str| members.get(name).and_then(Value::as_bool);
-    Ok((member("running"), member("staging")))
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Create {
@@ -203,31 +163,6 @@ struct CreateRelationships {
     staging_spaces: Option<ToMany>,
 }
 
-/// The guids of spaces that a request names; all of them must exist and be visible.
-async fn spaces_of(context: &Context, visible: &Visible, wanted: &ToMany, tail: &str) -> ApiResult<Vec<Uuid>> {
-    let known: Vec<Uuid> = wanted.data.iter().filter_map(|reference| reference.guid.parse().ok()).collect();
-    let found = context.store.spaces_by_guid(&known).await?;
-    let good: Vec<Uuid> = found.iter().map(|space| space.guid).filter(|guid| visible.contains(*guid)).collect();
-    let bad: Vec<String> = wanted
-        .data
-        .iter()
-        .filter(|reference| !good.iter().any(|guid| guid.to_string() == reference.guid.to_lowercase()))
-        .map(|reference| format!("\"{}\"", reference.guid.chars().take(80).collect::<String>()))
-        .collect();
-    if bad.is_empty() {
-        return Ok(good);
-    }
-    Err(ApiError::unprocessable(format!("Spaces with guids [{}] do not exist{tail}", bad.join(", "))))
-}
-
-fn audit_subject(row: &SecurityGroupRow) -> AuditSubject {
-    AuditSubject::new("security_group", row.guid, &row.name)
-}
-
-fn taken(name: &str) -> String {
-    format!("Security group with name '{name}' already exists.")
-}
-
 async fn create(
     State(context): State<Context>,
     caller: Caller,
@@ -235,26 +170,14 @@ async fn create(
     JsonBody(body): JsonBody<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     caller.require_admin()?;
-    check_name("Name", &body.name)?;
-    let rules = body.rules.unwrap_or_else(|| json!([]));
-    check_rules(&rules)?;
-    let (running, staging) = globally(body.globally_enabled.as_ref())?;
-    let running_spaces = body.relationships.running_spaces.unwrap_or_default();
-    let staging_spaces = body.relationships.staging_spaces.unwrap_or_default();
-    let running_spaces = spaces_of(&context, &Visible::All, &running_spaces, ".").await?;
-    let staging_spaces = spaces_of(&context, &Visible::All, &staging_spaces, ".").await?;
-    let mut tx = context.store.begin().await?;
-    let (running, staging) = (running.unwrap_or(false), staging.unwrap_or(false));
-    let row = store::security_group_insert_tx(&mut tx, &body.name, &rules, running, staging)
-        .await
-        .map_err(refuse("security_group_name_key", || taken(&body.name)))?;
-    store::security_group_bind_tx(&mut tx, row.guid, &running_spaces, "running").await?;
-    store::security_group_bind_tx(&mut tx, row.guid, &staging_spaces, "staging").await?;
-    let event = NewEvent::new("audit.security_group.create", caller.actor(), audit_subject(&row))
-        .with_request(json!({ "name": row.name, "rules": row.rules }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    let wish = GroupCreate {
+        name: body.name,
+        rules: body.rules,
+        globally_enabled: body.globally_enabled,
+        running_spaces: guids(body.relationships.running_spaces.unwrap_or_default()),
+        staging_spaces: guids(body.relationships.staging_spaces.unwrap_or_default()),
+    };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
 }
 
@@ -278,24 +201,8 @@ async fn update(
 ) -> ApiResult<Json<Value>> {
     let row = readable(&context, &caller, &group).await?;
     caller.require_admin()?;
-    if let Some(name) = &body.name {
-        check_name("Name", name)?;
-    }
-    if let Some(rules) = &body.rules {
-        check_rules(rules)?;
-    }
-    let (running, staging) = globally(body.globally_enabled.as_ref())?;
-    let mut tx = context.store.begin().await?;
-    let name = body.name.as_deref();
-    let row = store::security_group_patch_tx(&mut tx, row.guid, name, body.rules.as_ref(), running, staging)
-        .await
-        .map_err(refuse("security_group_name_key", || taken(name.unwrap_or_default())))?
-        .ok_or_else(missing)?;
-    let event = NewEvent::new("audit.security_group.update", caller.actor(), audit_subject(&row))
-        .with_request(json!({ "name": body.name, "rules": body.rules, "globally_enabled": body.globally_enabled }));
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    let change = GroupUpdate { name: body.name, rules: body.rules, globally_enabled: body.globally_enabled };
+    let row = domain::update(&context, &caller.actor(), row.guid, change).await?;
     present(&context, &caller, &base, row).await
 }
 
@@ -307,9 +214,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let row = readable(&context, &caller, &group).await?;
     caller.require_admin()?;
-    let event = NewEvent::new("audit.security_group.delete", caller.actor(), audit_subject(&row));
-    let operation = "security_group.delete";
-    let job = removal::request_recorded(&context, &event, operation, "security_group", row.guid).await?;
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -323,21 +228,11 @@ async fn bind(
 ) -> ApiResult<Json<Value>> {
     let row = readable(&context, &caller, &group).await?;
     let visible = caller.visible_spaces(&context).await?;
-    let guids = spaces_of(&context, &visible, &body, ", or you do not have access to them.").await?;
-    for space in &guids {
-        caller.require_space(&context, *space, "Space", SpaceAction::Manage).await?;
+    let spaces = domain::spaces_to_bind(&context, &visible, &guids(body)).await?;
+    for space in &spaces {
+        caller.require_space(&context, space.guid, "Space", SpaceAction::Manage).await?;
     }
-    let spaces = context.store.spaces_by_guid(&guids).await?;
-    let mut tx = context.store.begin().await?;
-    store::security_group_bind_tx(&mut tx, row.guid, &guids, phase.as_str()).await?;
-    for space in spaces {
-        let event = NewEvent::new("audit.security_group.bind", caller.actor(), audit_subject(&row))
-            .in_space(space.guid, space.org_guid)
-            .with("lifecycle", phase.as_str());
-        event_record_tx(&mut tx, &event).await?;
-    }
-    change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    domain::bind(&context, &caller.actor(), &row, &spaces, phase).await?;
     let bound = context.store.security_group_bindings(&[row.guid]).await?;
     let members: Vec<Ref> = bound
         .iter()
@@ -355,27 +250,14 @@ async fn unbind(
     phase: Phase,
 ) -> ApiResult<StatusCode> {
     let row = readable(&context, &caller, &group).await?;
-    let bad = || {
-        ApiError::unprocessable(format!(
-            "Unable to unbind security group from space with guid '{}'. Ensure the space is bound to this security group.",
-            space.chars().take(80).collect::<String>()
-        ))
-    };
+    let bad = || domain::not_bound(&space);
     let found: Uuid = space.parse().map_err(|_| bad())?;
     let access = match caller.require_space(&context, found, "Space", SpaceAction::Manage).await {
-        Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad()),
+        Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad().into()),
         access => access?,
     };
-    let mut tx = context.store.begin().await?;
-    if !store::security_group_unbind_tx(&mut tx, row.guid, found, phase.as_str()).await? {
-        return Err(bad());
-    }
-    let event = NewEvent::new("audit.security_group.unbind", caller.actor(), audit_subject(&row))
-        .in_space(found, access.standing.org_guid)
-        .with("lifecycle", phase.as_str());
-    event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::SecurityGroup, row.guid)]).await?;
-    context.pokes.planner.notify_one();
+    let bound = BoundSpace { guid: found, org: access.standing.org_guid, written: &space };
+    domain::unbind(&context, &caller.actor(), &row, bound, phase).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

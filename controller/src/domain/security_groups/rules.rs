@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value};
 
-use super::{DomainError, DomainResult};
+use crate::domain::{DomainError, DomainResult};
 
 const KEYS: &[&str] = &["code", "description", "destination", "log", "ports", "protocol", "type"];
 const MAX_DESTINATIONS: usize = 6000;
@@ -15,7 +15,7 @@ const MAX_RULES: usize = 1000;
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with every problem, each with the number of its rule.
-pub fn check_rules(rules: &Value) -> DomainResult<()> {
+pub(super) fn check_rules(rules: &Value) -> DomainResult<()> {
     let Value::Array(rules) = rules else { return Err(DomainError::invalid("Rules must be an array")) };
     if rules.len() > MAX_RULES {
         return Err(DomainError::invalid(format!("Rules must not be more than {MAX_RULES}")));
