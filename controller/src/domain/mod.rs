@@ -25,6 +25,7 @@ pub mod packages;
 pub mod processes;
 pub mod quota;
 pub mod quota_limits;
+pub mod quotas;
 pub mod removal;
 pub mod revisions;
 pub mod route_options;

@@ -73,6 +73,18 @@ impl QuotaChange {
         Ok(change)
     }
 
+    /// The same for a quota to be made, which needs a name.
+    ///
+    /// # Errors
+    /// As [`QuotaChange::take`].
+    pub(crate) fn take_new(body: &mut Map<String, Value>, domains: bool) -> DomainResult<Self> {
+        let change = Self::take(body, domains)?;
+        if change.name.is_none() {
+            return Err(DomainError::invalid("Name can't be blank"));
+        }
+        Ok(change)
+    }
+
     fn member(&mut self, section: &str, title: &str, name: &str, value: &Value) -> DomainResult<()> {
         if (section, name) == ("services", "paid_services_allowed") {
             self.paid_services = match value {
@@ -100,12 +112,6 @@ impl QuotaChange {
         };
         self.limits.push((limit, value));
         Ok(())
-    }
-
-    /// The name, when the client gave one.
-    #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
     }
 
     /// Writes the change into a quota.

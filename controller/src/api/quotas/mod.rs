@@ -13,7 +13,6 @@ use super::Router;
 use super::error::{ApiError, ApiResult};
 use super::links::BaseUrl;
 use crate::context::Context;
-use crate::domain::audit::AuditSubject;
 use crate::store::quotas::QuotaRow;
 
 /// Endpoints.
@@ -66,28 +65,4 @@ fn relationships(body: &mut Map<String, Value>) -> ApiResult<Map<String, Value>>
         Some(Value::Object(members)) => Ok(members),
         Some(_) => Err(ApiError::unprocessable("Relationships must be an object")),
     }
-}
-
-/// The guids that are valid, and those that are not, as they stand in the request.
-fn split(references: &ToMany) -> (Vec<Uuid>, Vec<String>) {
-    let mut good = Vec::new();
-    let mut bad = Vec::new();
-    for reference in &references.data {
-        match reference.guid.parse::<Uuid>() {
-            Ok(guid) if !good.contains(&guid) => good.push(guid),
-            Ok(_) => {}
-            Err(_) => bad.push(reference.guid.chars().take(80).collect()),
-        }
-    }
-    (good, bad)
-}
-
-/// `["a", "b"]`, as Cloud Foundry writes lists into its texts.
-fn quoted(guids: &[String]) -> String {
-    let quoted: Vec<String> = guids.iter().map(|guid| format!("\"{guid}\"")).collect();
-    format!("[{}]", quoted.join(", "))
-}
-
-fn audit_subject(kind: &'static str, row: &QuotaRow) -> AuditSubject {
-    AuditSubject::new(kind, row.guid, &row.name)
 }

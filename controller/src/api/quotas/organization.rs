@@ -7,25 +7,21 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use slipway_api_types::{Page, Ref, ToMany};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{audit_subject, by_quota, quoted, relationships, split, to_many, view};
+use super::{by_quota, relationships, to_many, view};
 use crate::api::Router;
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::list::{ListQuery, ListSpec};
-use crate::api::{guid, jobs};
+use crate::api::{guid, guids, jobs};
 use crate::context::Context;
-use crate::domain::audit::NewEvent;
-use crate::domain::quota_limits::{QuotaChange, unlimited_logs};
-use crate::domain::{DomainError, DomainResult, removal};
-use crate::store::constraints::refuse;
-use crate::store::events::event_record_tx;
+use crate::domain::quota_limits::QuotaChange;
+use crate::domain::quotas::organization::{self as domain, OrganizationQuotaCreate};
 use crate::store::list::Visible;
-use crate::store::quotas::{self as store, QuotaRow};
+use crate::store::quotas::QuotaRow;
 
 const PATH: &str = "/v3/organization_quotas";
 const SPEC: ListSpec = ListSpec { filters: &["names", "organization_guids"], order: &["name"], ..ListSpec::PLAIN };
@@ -88,21 +84,6 @@ async fn one(
     present(&context, &caller, &base, row).await
 }
 
-/// Organizations that a request names, all of which must exist.
-async fn organizations(context: &Context, wanted: &ToMany, tail: &str) -> ApiResult<Vec<Uuid>> {
-    let (guids, mut bad) = split(wanted);
-    let found = context.store.organizations_by_guid(&guids).await?;
-    bad.extend(guids.iter().filter(|guid| found.iter().all(|org| org.guid != **guid)).map(Uuid::to_string));
-    if bad.is_empty() {
-        return Ok(guids);
-    }
-    Err(ApiError::unprocessable(format!("Organizations with guids {} do not exist{tail}", quoted(&bad))))
-}
-
-fn taken(name: &str) -> String {
-    format!("Organization Quota '{name}' already exists.")
-}
-
 async fn create(
     State(context): State<Context>,
     caller: Caller,
@@ -111,44 +92,12 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     caller.require_admin()?;
     let request = Value::Object(body.clone());
-    let change = QuotaChange::take(&mut body, true)?;
-    if change.name().is_none() {
-        return Err(ApiError::unprocessable("Name can't be blank"));
-    }
+    let limits = QuotaChange::take_new(&mut body, true)?;
     let mut related = relationships(&mut body)?;
-    let wanted = to_many(&mut related, "organizations")?;
-    let orgs = organizations(&context, &wanted, ", or you do not have access to them.").await?;
-    let mut quota = QuotaRow::unlimited(None);
-    change.apply(&mut quota);
-    let mut tx = context.store.begin().await?;
-    let row = store::organization_quota_save_tx(&mut tx, &quota)
-        .await
-        .map_err(refuse("organization_quota_name_key", || taken(&quota.name)))?;
-    store::organization_quota_apply_tx(&mut tx, row.guid, &orgs).await?;
-    record(&mut tx, &caller, "audit.organization_quota.create", &row, request).await?;
-    tx.commit().await?;
+    let organizations = guids(to_many(&mut related, "organizations")?);
+    let wish = OrganizationQuotaCreate { limits, organizations, request };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
-}
-
-async fn record(
-    tx: &mut PgConnection,
-    caller: &Caller,
-    kind: &'static str,
-    row: &QuotaRow,
-    request: Value,
-) -> DomainResult<()> {
-    event_record_tx(tx, &event(caller, kind, row, request)).await?;
-    Ok(())
-}
-
-fn event(caller: &Caller, kind: &'static str, row: &QuotaRow, request: Value) -> NewEvent {
-    NewEvent::new(kind, caller.actor(), audit_subject("organization_quota", row)).with_request(request)
-}
-
-/// Processes without a limit of their log rate cannot be under a quota that has one.
-async fn check_logs(tx: &mut PgConnection, orgs: &[Uuid]) -> DomainResult<()> {
-    let names = store::organizations_with_unlimited_logs_tx(tx, orgs).await?;
-    unlimited_logs("org", &names).map_or(Ok(()), |text| Err(DomainError::Invalid(text)))
 }
 
 async fn update(
@@ -165,19 +114,8 @@ async fn update(
         return Err(ApiError::unprocessable("Unknown field(s): 'relationships'"));
     }
     let found = find(&context, &quota).await?;
-    let mut tx = context.store.begin().await?;
-    let mut row = store::organization_quota_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
-    if change.limits_logs() {
-        let pairs = context.store.organizations_of_quotas(&[row.guid]).await?;
-        check_logs(&mut tx, &pairs.into_iter().map(|(_, org)| org).collect::<Vec<_>>()).await?;
-    }
-    change.apply(&mut row);
-    let saved = store::organization_quota_save_tx(&mut tx, &row)
-        .await
-        .map_err(refuse("organization_quota_name_key", || taken(&row.name)))?;
-    record(&mut tx, &caller, "audit.organization_quota.update", &saved, request).await?;
-    tx.commit().await?;
-    present(&context, &caller, &base, saved).await
+    let row = domain::update(&context, &caller.actor(), found.guid, &change, request).await?;
+    present(&context, &caller, &base, row).await
 }
 
 async fn remove(
@@ -188,18 +126,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     caller.require_admin()?;
     let row = find(&context, &quota).await?;
-    if row.is_default {
-        return Err(ApiError::unprocessable("This quota is the default of new organizations and cannot be deleted."));
-    }
-    if !context.store.organizations_of_quotas(&[row.guid]).await?.is_empty() {
-        return Err(ApiError::unprocessable(
-            "This quota is applied to one or more organizations. Apply different quotas to those organizations before \
-             deleting.",
-        ));
-    }
-    let event = event(&caller, "audit.organization_quota.delete", &row, Value::Null);
-    let operation = "organization_quota.delete";
-    let job = removal::request_recorded(&context, &event, operation, "organization_quota", row.guid).await?;
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -212,26 +139,7 @@ async fn apply(
 ) -> ApiResult<Json<Value>> {
     caller.require_admin()?;
     let row = find(&context, &quota).await?;
-    let orgs = organizations(&context, &body, "").await?;
-    let mut tx = context.store.begin().await?;
-    let row = store::organization_quota_lock_tx(&mut tx, row.guid).await?.ok_or_else(missing)?;
-    if row.log_rate_limit_in_bytes_per_second.is_some()
-        && !store::organizations_with_unlimited_logs_tx(&mut tx, &orgs).await?.is_empty()
-    {
-        return Err(ApiError::unprocessable(
-            "Current usage exceeds new quota values. The org(s) being assigned this quota contain apps running with an \
-             unlimited log rate limit.",
-        ));
-    }
-    store::organization_quota_apply_tx(&mut tx, row.guid, &orgs).await?;
-    for org in &orgs {
-        let event =
-            NewEvent::new("audit.organization_quota.apply", caller.actor(), audit_subject("organization_quota", &row))
-                .in_org(*org)
-                .with("organization_guid", org.to_string());
-        event_record_tx(&mut tx, &event).await?;
-    }
-    tx.commit().await?;
+    domain::apply(&context, &caller.actor(), row.guid, &guids(body)).await?;
     let pairs = context.store.organizations_of_quotas(&[row.guid]).await?;
     let members: Vec<Ref> = match caller.visible_orgs(&context).await? {
         Visible::All => pairs.into_iter().map(|(_, org)| Ref::to(org)).collect(),

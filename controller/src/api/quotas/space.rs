@@ -7,10 +7,9 @@ use axum::routing::{delete, get, post};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use slipway_api_types::{Page, Ref, ToMany, ToOne};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{audit_subject, by_quota, quoted, relationships, split, to_many, view};
+use super::{by_quota, relationships, to_many, view};
 use crate::api::Router;
 use crate::api::auth_extract::Caller;
 use crate::api::body::JsonBody;
@@ -18,14 +17,11 @@ use crate::api::error::{ApiError, ApiResult};
 use crate::api::links::BaseUrl;
 use crate::api::list::{ListQuery, ListSpec};
 use crate::api::permissions::OrgAction;
-use crate::api::{guid, jobs, related};
+use crate::api::{guid, guids, jobs, related};
 use crate::context::Context;
-use crate::domain::audit::NewEvent;
-use crate::domain::quota_limits::{QuotaChange, unlimited_logs};
-use crate::domain::{DomainResult, removal};
-use crate::store::constraints::refuse;
-use crate::store::events::event_record_tx;
-use crate::store::quotas::{self as store, QuotaRow};
+use crate::domain::quota_limits::QuotaChange;
+use crate::domain::quotas::space::{self as domain, SpaceQuotaCreate};
+use crate::store::quotas::QuotaRow;
 
 const PATH: &str = "/v3/space_quotas";
 const SPEC: ListSpec =
@@ -105,10 +101,6 @@ async fn one(
     present(&context, &caller, &base, row).await
 }
 
-fn taken(name: &str) -> String {
-    format!("Space Quota '{name}' already exists.")
-}
-
 async fn create(
     State(context): State<Context>,
     caller: Caller,
@@ -116,12 +108,9 @@ async fn create(
     JsonBody(mut body): JsonBody<Map<String, Value>>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let request = Value::Object(body.clone());
-    let change = QuotaChange::take(&mut body, false)?;
-    if change.name().is_none() {
-        return Err(ApiError::unprocessable("Name can't be blank"));
-    }
+    let limits = QuotaChange::take_new(&mut body, false)?;
     let mut members = relationships(&mut body)?;
-    let wanted = to_many(&mut members, "spaces")?;
+    let spaces = guids(to_many(&mut members, "spaces")?);
     let owner: ToOne = match members.remove("organization") {
         Some(value) => serde_json::from_value(value)
             .map_err(|_| ApiError::unprocessable("Relationships Organization must be structured like this: \"organization: {\"data\": {\"guid\": \"valid-guid\"}}\""))?,
@@ -138,42 +127,9 @@ async fn create(
         Err(error) if error.status() == StatusCode::NOT_FOUND => return Err(bad_org()),
         access => drop(access?),
     }
-    let (guids, mut bad) = split(&wanted);
-    let found = context.store.spaces_by_guid(&guids).await?;
-    let within = |guid: &&Uuid| found.iter().any(|space| space.guid == **guid && space.org_guid == org);
-    bad.extend(guids.iter().filter(|guid| !within(guid)).map(Uuid::to_string));
-    if !bad.is_empty() {
-        return Err(ApiError::unprocessable(format!(
-            "Spaces with guids {} do not exist within the organization specified, or you do not have access to them.",
-            quoted(&bad)
-        )));
-    }
-    let mut quota = QuotaRow::unlimited(Some(org));
-    change.apply(&mut quota);
-    let mut tx = context.store.begin().await?;
-    let row = store::space_quota_save_tx(&mut tx, &quota)
-        .await
-        .map_err(refuse("space_quota_name_key", || taken(&quota.name)))?;
-    store::space_quota_apply_tx(&mut tx, Some(row.guid), &guids).await?;
-    record(&mut tx, &caller, "audit.space_quota.create", &row, request).await?;
-    tx.commit().await?;
+    let wish = SpaceQuotaCreate { limits, org, spaces, request };
+    let row = domain::create(&context, &caller.actor(), wish).await?;
     Ok((StatusCode::CREATED, present(&context, &caller, &base, row).await?))
-}
-
-async fn record(
-    tx: &mut PgConnection,
-    caller: &Caller,
-    kind: &'static str,
-    row: &QuotaRow,
-    request: Value,
-) -> DomainResult<()> {
-    event_record_tx(tx, &event(caller, kind, row, request)).await?;
-    Ok(())
-}
-
-fn event(caller: &Caller, kind: &'static str, row: &QuotaRow, request: Value) -> NewEvent {
-    let event = NewEvent::new(kind, caller.actor(), audit_subject("space_quota", row)).with_request(request);
-    NewEvent { org: row.org_guid, ..event }
 }
 
 async fn update(
@@ -189,22 +145,8 @@ async fn update(
     if body.contains_key("relationships") {
         return Err(ApiError::unprocessable("Unknown field(s): 'relationships'"));
     }
-    let mut tx = context.store.begin().await?;
-    let mut row = store::space_quota_lock_tx(&mut tx, found.guid).await?.ok_or_else(missing)?;
-    if change.limits_logs() {
-        let spaces: Vec<Uuid> =
-            context.store.spaces_of_quotas(&[row.guid]).await?.into_iter().map(|(_, space)| space).collect();
-        let names = store::spaces_with_unlimited_logs_tx(&mut tx, &spaces).await?;
-        if let Some(text) = unlimited_logs("space", &names) {
-            return Err(ApiError::unprocessable(text));
-        }
-    }
-    change.apply(&mut row);
-    let saved =
-        store::space_quota_save_tx(&mut tx, &row).await.map_err(refuse("space_quota_name_key", || taken(&row.name)))?;
-    record(&mut tx, &caller, "audit.space_quota.update", &saved, request).await?;
-    tx.commit().await?;
-    present(&context, &caller, &base, saved).await
+    let row = domain::update(&context, &caller.actor(), found.guid, &change, request).await?;
+    present(&context, &caller, &base, row).await
 }
 
 async fn remove(
@@ -214,13 +156,7 @@ async fn remove(
     Path(quota): Path<String>,
 ) -> ApiResult<Response> {
     let (row, _) = writable(&context, &caller, &quota).await?;
-    if !context.store.spaces_of_quotas(&[row.guid]).await?.is_empty() {
-        return Err(ApiError::unprocessable(
-            "This quota is applied to one or more spaces. Remove this quota from all spaces before deleting.",
-        ));
-    }
-    let event = event(&caller, "audit.space_quota.delete", &row, Value::Null);
-    let job = removal::request_recorded(&context, &event, "space_quota.delete", "space_quota", row.guid).await?;
+    let job = domain::delete(&context, &caller.actor(), &row).await?;
     Ok(jobs::accepted(&base, job))
 }
 
@@ -233,37 +169,7 @@ async fn apply(
 ) -> ApiResult<Json<Value>> {
     let (row, org) = writable(&context, &caller, &quota).await?;
     let visible = caller.visible_spaces(&context).await?;
-    let (guids, mut bad) = split(&body);
-    let found = context.store.spaces_by_guid(&guids).await?;
-    let seen = |guid: &&Uuid| visible.contains(**guid) && found.iter().any(|space| space.guid == **guid);
-    bad.extend(guids.iter().filter(|guid| !seen(guid)).map(Uuid::to_string));
-    if !bad.is_empty() {
-        return Err(ApiError::unprocessable(format!(
-            "Spaces with guids {} do not exist, or you do not have access to them.",
-            quoted(&bad)
-        )));
-    }
-    if found.iter().any(|space| space.org_guid != org) {
-        return Err(ApiError::unprocessable("Space quotas cannot be applied outside of their owning organization."));
-    }
-    let mut tx = context.store.begin().await?;
-    let row = store::space_quota_lock_tx(&mut tx, row.guid).await?.ok_or_else(missing)?;
-    if row.log_rate_limit_in_bytes_per_second.is_some()
-        && !store::spaces_with_unlimited_logs_tx(&mut tx, &guids).await?.is_empty()
-    {
-        return Err(ApiError::unprocessable(
-            "Current usage exceeds new quota values. The space(s) being assigned this quota contain apps running with \
-             an unlimited log rate limit.",
-        ));
-    }
-    store::space_quota_apply_tx(&mut tx, Some(row.guid), &guids).await?;
-    for space in &guids {
-        let event = NewEvent::new("audit.space_quota.apply", caller.actor(), audit_subject("space_quota", &row))
-            .in_space(*space, org)
-            .with("space_guid", space.to_string());
-        event_record_tx(&mut tx, &event).await?;
-    }
-    tx.commit().await?;
+    domain::apply(&context, &caller.actor(), &row, org, &visible, &guids(body)).await?;
     let pairs = context.store.spaces_of_quotas(&[row.guid]).await?;
     let members: Vec<Ref> =
         pairs.into_iter().filter(|(_, space)| visible.contains(*space)).map(|(_, space)| Ref::to(space)).collect();
@@ -277,23 +183,6 @@ async fn unapply(
     Path((quota, space)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let (row, org) = writable(&context, &caller, &quota).await?;
-    let bad = || {
-        ApiError::unprocessable(format!(
-            "Unable to remove quota from space with guid '{}'. Ensure the space quota is applied to this space.",
-            space.chars().take(80).collect::<String>()
-        ))
-    };
-    let guid: Uuid = space.parse().map_err(|_| bad())?;
-    let found = context.store.space_get(guid).await?;
-    if found.is_none_or(|space| space.quota_guid != Some(row.guid)) {
-        return Err(bad());
-    }
-    let mut tx = context.store.begin().await?;
-    store::space_quota_apply_tx(&mut tx, None, &[guid]).await?;
-    let event = NewEvent::new("audit.space_quota.remove", caller.actor(), audit_subject("space_quota", &row))
-        .in_space(guid, org)
-        .with("space_guid", guid.to_string());
-    event_record_tx(&mut tx, &event).await?;
-    tx.commit().await?;
+    domain::remove_from(&context, &caller.actor(), &row, org, &space).await?;
     Ok(StatusCode::NO_CONTENT)
 }
