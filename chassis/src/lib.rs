@@ -5,7 +5,7 @@
 //! * [`shutdown`]: tell, wait, force.
 //! * [`backoff`]: growing pauses with jitter.
 //! * [`clock`]: the time of day as numbers.
-//! * [`driver`]: background tasks that reconcile, with a period, a poke and a visible status.
+//! * [`driver`]: background tasks that reconcile, with a period, a wake and a visible status.
 //! * [`files`]: small files that are replaced as a whole.
 //! * [`metrics`]: a page in Prometheus' text format.
 //! * [`errors`]: printing a chain of causes once, where it is handled.

@@ -330,7 +330,7 @@ mod tests {
     async fn a_blob_is_on_disk_before_a_row_speaks_of_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://localhost/none").expect("an address");
-        let blobs = BlobStore::local(directory.path(), Store::new(pool)).expect("a store");
+        let blobs = BlobStore::local(directory.path(), Store::new(pool, Arc::default())).expect("a store");
         // No test can cut the power; the store says of itself what it does.
         assert!(format!("{blobs:?}").contains("fsync: true"), "{blobs:?}");
     }

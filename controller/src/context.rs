@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use slipway_api_types::AssignmentId;
+use slipway_chassis::driver::Registry;
 use slipway_protocol::v1;
-use tokio::sync::Notify;
 
 use crate::admission::Uploads;
 use crate::auth::guard::Guard;
 use crate::auth::keys::KeyCache;
 use crate::blobs::BlobStore;
 use crate::config::ControllerConfig;
+use crate::notifiers::TaskNotifiers;
 use crate::store::Store;
 use crate::vault::Vault;
 
@@ -34,23 +35,14 @@ pub struct Context {
     pub cells: Arc<dyn CellQueries>,
     /// What routers have acknowledged.
     pub routers: Arc<dyn RouterProof>,
-    /// Wakes background tasks; losing one only costs time.
-    pub pokes: Arc<Pokes>,
+    /// Wakes background tasks.
+    pub wake: Arc<TaskNotifiers>,
+    /// The background tasks of this controller. Start with `default()`.
+    pub tasks: Registry,
     /// Keys that sign and check tokens, read from the store when they are needed. Start with `default()`.
     pub keys: KeyCache,
     /// What keeps one caller from taking this controller from the others. Start with `default()`.
     pub guard: Arc<Guard>,
-}
-
-/// Wakes background tasks of this controller.
-#[derive(Debug, Default)]
-pub struct Pokes {
-    /// Something that placement depends on has changed.
-    pub planner: Notify,
-    /// Something that the routing table depends on has changed.
-    pub routes: Notify,
-    /// A job was written.
-    pub jobs: Notify,
 }
 
 /// A log read from every place that may hold lines, within a deadline.

@@ -18,6 +18,7 @@ pub mod drains;
 pub mod gzip;
 pub mod jobs;
 pub mod members;
+pub mod notifiers;
 pub mod reserve;
 pub mod routers;
 pub mod run;

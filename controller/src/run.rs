@@ -12,8 +12,9 @@ use std::time::Duration;
 use axum::serve::{Listener, ListenerExt as _, TapIo};
 use axum::{Extension, Router};
 use slipway_api_types::ControllerId;
+use slipway_chassis::driver::{Registry, Wake};
 use slipway_chassis::files::{self, Durability};
-use slipway_chassis::{Backoff, Shutdown, chain, driver};
+use slipway_chassis::{Backoff, Shutdown, chain};
 use slipway_protocol::accept::Acceptor;
 use slipway_protocol::dial::{DialError, Dialer};
 use slipway_protocol::identity::IdentityError;
@@ -35,21 +36,21 @@ use crate::cells::queries::{Directory, Queries};
 use crate::cells::recorder;
 use crate::cells::service::{CellService, CellServiceDeps};
 use crate::config::ControllerConfig;
-use crate::context::{Context, Pokes};
-use crate::domain::outcomes;
-use crate::drains;
+use crate::context::Context;
 use crate::members::{self, FromRouter, ServiceConnections};
+use crate::notifiers::TaskNotifiers;
 use crate::reserve::Reserve;
 use crate::routers::hub::RouterHub;
-use crate::routers::publisher::{self, Tables};
+use crate::routers::publisher::Tables;
 use crate::routers::service::{RouterService, RouterServiceDeps};
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
 use crate::store::connections::{self, API_CONNECTIONS, API_LIMITS, PLACEMENT_CONNECTIONS, PLACEMENT_LIMITS};
 use crate::store::placement::PgPlacement;
-use crate::tasks::{self, Wake};
+use crate::tasks::lease::{LEASE, Lease};
+use crate::tasks::{self, Background};
 use crate::vault::{Vault, VaultError};
-use crate::{api, auth, cells, jobs};
+use crate::{api, auth, cells};
 use slipway_placement::PlacementStore;
 
 /// How long a start waits for Postgres.
@@ -58,10 +59,6 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
 const DRAIN: Duration = Duration::from_secs(10);
 /// A cell's batch of observations, or a set with thousands of assignments, passes tonic's default of 4 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
-/// How often this controller says that it lives, and looks for builds and tasks that nobody can run.
-const SWEEP: Duration = Duration::from_secs(5);
-/// How often blobs are looked at that nothing may speak of any more.
-const SWEEP_BLOBS: Duration = Duration::from_secs(300);
 
 /// Why a controller could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +143,8 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let options: PgConnectOptions = config.database_url.parse().map_err(RunError::DatabaseUrl)?;
     let options = options.application_name("slipway-controller");
     let wait = Duration::from_secs(config.limits.database_wait_s);
-    let store = Store::new(connections::pool(options.clone(), API_CONNECTIONS, wait, API_LIMITS));
+    let wake = Arc::<TaskNotifiers>::default();
+    let store = Store::new(connections::pool(options.clone(), API_CONNECTIONS, wait, API_LIMITS), Arc::clone(&wake));
     let placement = connections::pool(options, PLACEMENT_CONNECTIONS, wait, PLACEMENT_LIMITS);
     let blobs = BlobStore::local(&config.blob_directory, store.clone())
         .map_err(|source| RunError::Blobs { directory: config.blob_directory.clone(), source })?
@@ -163,7 +161,8 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let cluster = listen("cells and routers", config.cluster_listen).await?;
     let placement: Arc<dyn PlacementStore> = Arc::new(PgPlacement::new(placement));
     let (hub, directory, tables) = (Arc::<CellHub>::default(), Arc::<Directory>::default(), Arc::<Tables>::default());
-    let router_hub = Arc::new(RouterHub::new(Arc::clone(&tables)));
+    let tasks = Registry::default();
+    let router_hub = Arc::new(RouterHub::new(Arc::clone(&tables), wake.acknowledgements.clone()));
     let config = Arc::new(config);
     let context = Context {
         config: Arc::clone(&config),
@@ -173,7 +172,8 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         uploads: Uploads::new(&config.limits),
         cells: Arc::new(Queries::new(Arc::clone(&hub), store, Arc::clone(&directory), dialer)),
         routers: Arc::clone(&router_hub) as _,
-        pokes: Arc::new(Pokes::default()),
+        wake,
+        tasks: tasks.clone(),
         keys: KeyCache::default(),
         guard: Arc::default(),
     };
@@ -181,9 +181,9 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let own = ControllerRow { id: config.id, cluster_address: cluster.1.to_string() };
     context.store.controller_put(&own).await.map_err(RunError::Database)?;
 
-    let wake = Arc::<Wake>::default();
-    let leadership = tasks::lease::start(Arc::clone(&placement), ControllerId(config.id), &shutdown);
-    let recorder = recorder::start(context.clone(), Arc::clone(&placement), Arc::clone(&wake), &shutdown);
+    let (lease, leadership) = Lease::new(Arc::clone(&placement), ControllerId(config.id), Arc::clone(&context.wake));
+    tasks.start(&shutdown, LEASE, Wake::default(), lease);
+    let recorder = recorder::start(context.clone(), Arc::clone(&placement), &shutdown);
     let parts = Arc::new(CellServiceDeps {
         context: context.clone(),
         members: cells::members::start(context.clone(), &shutdown),
@@ -193,48 +193,14 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         directory: Arc::clone(&directory),
         recorder,
         leading: leadership.term.clone(),
-        wake: Arc::clone(&wake),
         shutdown: shutdown.clone(),
     });
-    tasks::tail::start(
-        Arc::clone(&placement),
-        Arc::clone(&hub),
-        Arc::clone(&context.pokes),
-        Arc::clone(&wake),
-        &shutdown,
-    );
-    let overcommit = config.limits.overcommit();
-    tasks::place::start(Arc::clone(&placement), overcommit, leadership.clone(), Arc::clone(&wake), &shutdown);
-    tasks::deployments::start(context.clone(), leadership.clone(), Arc::clone(&wake), &shutdown);
-    tasks::acks::start(Arc::clone(&placement), Arc::clone(&router_hub), Arc::clone(&wake), &shutdown);
-    tasks::release::start(Arc::clone(&placement), context.store.clone(), Arc::clone(&wake), &shutdown);
-    match drains::client_tls() {
-        Ok(tls) => drains::start(context.clone(), leadership.term.clone(), tls, &shutdown),
-        Err(error) => tracing::error!(error = %chain(error.as_ref()), "syslog drains are not served"),
-    }
-    let liveness = tasks::liveness::Liveness {
-        context: context.clone(),
-        placement: Arc::clone(&placement),
-        hub: Arc::clone(&hub),
-        directory,
-        leadership,
-    };
-    tasks::liveness::start(liveness, Arc::clone(&wake), &shutdown);
-    publisher::start(
-        Arc::clone(&tables),
-        placement,
-        context.vault.clone(),
-        config.system_domain.clone(),
-        wake,
-        &shutdown,
-    );
     let layers = config
         .layer_directory
         .as_ref()
-        .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &shutdown));
-    sweep(&context, own, &shutdown);
-    sweep_blobs(&context, &shutdown);
-    jobs::start(context.clone(), &shutdown);
+        .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &tasks, &shutdown));
+    let background = Background { context: &context, placement, leadership, own, shutdown: &shutdown };
+    background.start(&hub, directory, &router_hub, &tables);
     let routers = Arc::new(RouterServiceDeps { common: Arc::clone(&parts), hub: router_hub, tables });
     let (services, from_routers) = members::start(cluster.0, cluster.1, acceptor, &shutdown);
     serve_cluster(services, parts, routers, &shutdown);
@@ -340,38 +306,6 @@ where
         let served = axum::serve(listener, service).with_graceful_shutdown(async move { stop.requested().await }).await;
         if let Err(error) = served {
             tracing::error!(error = %chain(&error), "the API ended");
-        }
-    });
-}
-
-/// Keeps the own row alive, and ends builds and tasks that nobody can run.
-fn sweep(context: &Context, own: ControllerRow, shutdown: &Shutdown) {
-    let context = context.clone();
-    driver::spawn(shutdown, "sweep", SWEEP, move || {
-        let (context, own) = (context.clone(), own.clone());
-        async move {
-            if let Err(error) = context.store.controller_seen(&own).await {
-                tracing::debug!(error = %chain(&error), "this controller could not say that it lives");
-            }
-            outcomes::sweep(&context).await
-        }
-    });
-}
-
-/// Removes blobs that nothing speaks of any more, and what broken uploads have left beside them.
-fn sweep_blobs(context: &Context, shutdown: &Shutdown) {
-    let (blobs, directory) = (context.blobs.clone(), context.config.blob_directory.clone());
-    driver::spawn(shutdown, "blobs", SWEEP_BLOBS, move || {
-        let (blobs, directory) = (blobs.clone(), directory.clone());
-        async move {
-            let looked =
-                tokio::task::spawn_blocking(move || tasks::leftovers::remove(&directory, tasks::leftovers::AGE));
-            match looked.await.map_err(std::io::Error::other).flatten() {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "leftovers of broken uploads were removed"),
-                Err(error) => tracing::warn!(error = %chain(&error), "leftovers of uploads cannot be looked for"),
-            }
-            blobs.sweep().await
         }
     });
 }

@@ -1,10 +1,14 @@
 //! What administrators do and see of the platform as a whole.
 
+use std::time::SystemTime;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use slipway_api_types::Timestamp;
 use uuid::Uuid;
 
 use super::Router;
@@ -19,6 +23,7 @@ use crate::domain::removal;
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/v3/admin/actions/clear_buildpack_cache", post(clear_buildpack_cache))
+        .route("/v3/admin/background_tasks", get(background_tasks))
         .route("/v3/info/usage_summary", get(usage))
         .route("/routing/v1/router_groups", get(router_groups))
 }
@@ -40,6 +45,34 @@ async fn usage(State(context): State<Context>, caller: Caller, base: BaseUrl) ->
         "usage_summary": organizations::usage_summary(&usage),
         "links": base.links(&[("self", "/v3/info/usage_summary".to_owned())]),
     })))
+}
+
+/// What this controller does by itself, and what came of it last. Each controller knows its own.
+async fn background_tasks(State(context): State<Context>, caller: Caller) -> ApiResult<Json<Value>> {
+    if !caller.reads_all() {
+        return Err(ApiError::forbidden());
+    }
+    let time = |at: Option<SystemTime>| at.map(|at| Timestamp::from(DateTime::<Utc>::from(at)));
+    let tasks = context.tasks.tasks();
+    let resources: Vec<Value> = tasks
+        .iter()
+        .map(|task| {
+            let (definition, status) = (task.definition(), task.status());
+            json!({
+                "name": definition.name,
+                "description": definition.description,
+                "period_in_seconds": definition.period.as_secs_f64(),
+                "woken_by": definition.woken_by,
+                "runs": status.runs,
+                "last_run_at": time(status.last_run),
+                "last_run_took_ms": u64::try_from(status.last_duration.as_millis()).unwrap_or(u64::MAX),
+                "running_since": time(status.running_since),
+                "failures_in_a_row": status.failures,
+                "last_error": status.last_error,
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "controller": context.config.id, "resources": resources })))
 }
 
 /// None: there are no TCP routes, and HTTP routes need no group.

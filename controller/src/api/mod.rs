@@ -5,7 +5,7 @@
 //! [`auth_extract::Caller`], [`permissions`], [`list`], [`body`], [`links`] and [`error`].
 //!
 //! A handler may be dropped when its client hangs up. So everything that must happen together is one transaction, and
-//! what follows the commit (a poke, waiting for routers) may be lost without harm.
+//! what follows the commit (a wake, waiting for routers) may be lost without harm.
 
 pub mod admin;
 mod api_lines;

@@ -12,10 +12,9 @@ use crate::context::{Context, Proof};
 const LIMIT: Duration = Duration::from_secs(2);
 const WARNINGS: HeaderName = HeaderName::from_static("x-cf-warnings");
 
-/// Wakes the route publisher, waits until every live router has this version in force, and adds a warning to the
+/// Waits until every live router has this version in force, and adds a warning to the
 /// answer when that cannot be said. The change itself stands either way.
 pub async fn prove(context: &Context, version: Version, mut response: Response) -> Response {
-    context.pokes.routes.notify_one();
     let warning = match context.routers.wait_applied(version, LIMIT).await {
         Proof::Applied => return response,
         Proof::Lagging(routers) => {

@@ -22,7 +22,7 @@ struct Entry {
     session: Option<Uuid>,
     /// When the last session ended.
     lost_at: Instant,
-    poke: Arc<Notify>,
+    wake: Arc<Notify>,
     usage: HashMap<AssignmentId, v1::Usage>,
 }
 
@@ -44,16 +44,16 @@ impl CellHub {
 
     /// A session has begun; what it gives wakes that session when the cell's set may have changed.
     pub fn enter(&self, cell: CellId, session: Uuid) -> Arc<Notify> {
-        let poke = Arc::new(Notify::new());
+        let wake = Arc::new(Notify::new());
         let entry =
-            Entry { session: Some(session), lost_at: Instant::now(), poke: Arc::clone(&poke), usage: HashMap::new() };
+            Entry { session: Some(session), lost_at: Instant::now(), wake: Arc::clone(&wake), usage: HashMap::new() };
         self.cells().insert(cell, entry);
-        poke
+        wake
     }
 
     /// A session has ended; ignored when another one has begun since.
-    pub fn leave(&self, cell: CellId, poke: &Arc<Notify>) {
-        if let Some(entry) = self.cells().get_mut(&cell).filter(|entry| Arc::ptr_eq(&entry.poke, poke)) {
+    pub fn leave(&self, cell: CellId, wake: &Arc<Notify>) {
+        if let Some(entry) = self.cells().get_mut(&cell).filter(|entry| Arc::ptr_eq(&entry.wake, wake)) {
             entry.session = None;
             entry.lost_at = Instant::now();
             entry.usage.clear();
@@ -61,17 +61,17 @@ impl CellHub {
     }
 
     /// Wakes the sessions of these cells.
-    pub fn poke<'a>(&self, cells: impl IntoIterator<Item = &'a CellId>) {
+    pub fn wake<'a>(&self, cells: impl IntoIterator<Item = &'a CellId>) {
         let all = self.cells();
         for entry in cells.into_iter().filter_map(|cell| all.get(cell)) {
-            entry.poke.notify_one();
+            entry.wake.notify_one();
         }
     }
 
     /// Wakes every session.
-    pub fn poke_all(&self) {
+    pub fn wake_all(&self) {
         for entry in self.cells().values() {
-            entry.poke.notify_one();
+            entry.wake.notify_one();
         }
     }
 
@@ -165,10 +165,10 @@ mod tests {
         assert_eq!(hub.seen(cell), Seen::Arriving);
         drop(first);
         assert_eq!(hub.seen(cell), Seen::Arriving, "another session is still on its way");
-        let poke = hub.enter(cell, Uuid::new_v4());
+        let wake = hub.enter(cell, Uuid::new_v4());
         drop(second);
         assert_eq!(hub.seen(cell), Seen::Connected);
-        hub.leave(cell, &poke);
+        hub.leave(cell, &wake);
         let third = hub.arrive(cell);
         assert_eq!(hub.seen(cell), Seen::Arriving, "it comes back");
         drop(third);

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_chassis::{Shutdown, driver};
+use slipway_chassis::Shutdown;
+use slipway_chassis::driver::{Definition, Next, Wake};
 use slipway_protocol::v1;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
@@ -15,8 +16,13 @@ use super::peer::FIRST_HOST_PORT;
 use crate::context::Context;
 use crate::store::members::MemberRows;
 
-/// How often they are looked at. A member that is new is reached by instances for so long at the most.
-const LOOK: Duration = Duration::from_secs(5);
+/// The look at them, as a task. A member that is new is reached by instances for its period at the most.
+const MEMBERS: Definition = Definition {
+    name: "members",
+    description: "Tells cells the addresses of the platform's members, which no app may reach",
+    period: Duration::from_secs(5),
+    woken_by: "",
+};
 
 /// What cells are told now; `None` until it is known.
 pub(crate) type Told = watch::Receiver<Option<Arc<v1::Members>>>;
@@ -25,7 +31,8 @@ pub(crate) type Told = watch::Receiver<Option<Arc<v1::Members>>>;
 pub(crate) fn start(context: Context, shutdown: &Shutdown) -> Told {
     let (send, told) = watch::channel(None);
     let send = Arc::new(send);
-    driver::spawn(shutdown, "members", LOOK, move || {
+    let tasks = context.tasks.clone();
+    tasks.start(shutdown, MEMBERS, Wake::default(), move || {
         let (context, send) = (context.clone(), Arc::clone(&send));
         async move {
             let rows = context.store.members().await?;
@@ -37,7 +44,7 @@ pub(crate) fn start(context: Context, shutdown: &Shutdown) -> Told {
                 }
                 changed
             });
-            Ok::<_, sqlx::Error>(())
+            Ok::<_, sqlx::Error>(Next::AfterPeriod)
         }
     });
     told

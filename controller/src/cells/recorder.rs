@@ -16,7 +16,6 @@ use tonic::Status;
 
 use crate::context::Context;
 use crate::domain::outcomes;
-use crate::tasks::Wake;
 use slipway_placement::{CellBatch, CellRecorded, Kind, Observed, OneShot, PlacementError, PlacementStore, Recorded};
 
 /// Batches of one transaction.
@@ -37,14 +36,9 @@ pub struct Submission {
 }
 
 /// Starts the recorder; submissions go into the sender.
-pub fn start(
-    context: Context,
-    placement: Arc<dyn PlacementStore>,
-    wake: Arc<Wake>,
-    shutdown: &Shutdown,
-) -> mpsc::Sender<Submission> {
+pub fn start(context: Context, placement: Arc<dyn PlacementStore>, shutdown: &Shutdown) -> mpsc::Sender<Submission> {
     let (sender, mut receiver) = mpsc::channel::<Submission>(AT_ONCE * 4);
-    let recorder = Recorder { context, placement, wake, stop: shutdown.clone() };
+    let recorder = Recorder { context, placement, stop: shutdown.clone() };
     let stop = shutdown.clone();
     shutdown.spawn(async move {
         loop {
@@ -69,7 +63,6 @@ pub fn start(
 struct Recorder {
     context: Context,
     placement: Arc<dyn PlacementStore>,
-    wake: Arc<Wake>,
     stop: Shutdown,
 }
 
@@ -119,7 +112,7 @@ impl Recorder {
 
     async fn answer(&self, group: &[Submission], recorded: &Recorded) {
         if recorded.version.is_some() {
-            self.wake.tail.notify_one();
+            self.context.wake.tail.wake();
         }
         for (submission, result) in group.iter().zip(&recorded.cells) {
             let ended =

@@ -19,7 +19,6 @@ use super::queries::Directory;
 use super::recorder::Submission;
 use super::session;
 use crate::context::Context;
-use crate::tasks::Wake;
 use slipway_placement::PlacementStore;
 
 /// Specs of one request: a cell's whole set at the most.
@@ -45,8 +44,6 @@ pub struct CellServiceDeps {
     pub leading: watch::Receiver<Option<i64>>,
     /// Where members are.
     pub(crate) members: Told,
-    /// Background tasks.
-    pub wake: Arc<Wake>,
     /// Ends all sessions.
     pub shutdown: Shutdown,
 }

@@ -24,7 +24,7 @@ use slipway_placement::{CellBatch, CellRegistration, PlacementError};
 
 /// The first message must come within this time.
 const HELLO: Duration = Duration::from_secs(10);
-/// How often this end says that it lives, and reads the set again in case a poke was lost while the store was away.
+/// How often this end says that it lives, and reads the set again in case a wake was lost while the store was away.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence of the cell that ends its session. Shorter ends sessions of hosts that are only busy.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -90,18 +90,18 @@ impl Session {
         self.register(&hello, &registration).await?;
 
         self.parts.directory.set(peer_name(self.cell.0), &registration.query_address);
-        let poke = self.parts.hub.enter(self.cell, self.session);
+        let wake = self.parts.hub.enter(self.cell, self.session);
         drop(arrival);
-        self.parts.wake.liveness.notify_one();
-        self.parts.wake.tail.notify_one();
+        self.parts.context.wake.liveness.wake();
+        self.parts.context.wake.tail.wake();
         tracing::info!(cell.id = %self.cell, zone = registration.zone, version = hello.binary_version, "a cell has a session");
-        let result = self.serve(&mut stream, &poke).await;
-        self.parts.hub.leave(self.cell, &poke);
-        self.parts.wake.liveness.notify_one();
+        let result = self.serve(&mut stream, &wake).await;
+        self.parts.hub.leave(self.cell, &wake);
+        self.parts.context.wake.liveness.wake();
         result
     }
 
-    async fn serve(&mut self, stream: &mut Streaming<v1::CellMessage>, poke: &Notify) -> Result<(), Status> {
+    async fn serve(&mut self, stream: &mut Streaming<v1::CellMessage>, wake: &Notify) -> Result<(), Status> {
         let shutdown = self.parts.shutdown.clone();
         let mut leading: watch::Receiver<Option<i64>> = self.parts.leading.clone();
         let mut report_here = leading.borrow_and_update().is_some();
@@ -117,7 +117,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Err(Status::unavailable("the controller is stopping")),
-                () = poke.notified() => self.push_set().await?,
+                () = wake.notified() => self.push_set().await?,
                 message = stream.message() => {
                     let Some(message) = message? else { return Ok(()) };
                     self.heard = Instant::now();
@@ -350,8 +350,8 @@ pub(crate) async fn raise_epoch(parts: &CellServiceDeps, shown: Version, peer: &
         peer, shown = %shown, now = %version,
         "the database is older than what a peer has seen (a restored backup, or a failover that lost commits): the epoch was raised; running instances are adopted"
     );
-    parts.wake.tail.notify_one();
-    parts.hub.poke_all();
+    parts.context.wake.tail.wake();
+    parts.hub.wake_all();
     Ok(version)
 }
 

@@ -20,7 +20,7 @@ use crate::store::apps::{
     AppRow, NewApp, app_delete_tx, app_insert_tx, app_update_tx, builds_open_of_tx, routes_of_app_tx,
 };
 use crate::store::buildpacks::buildpacks_tx;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::jobs::{ClaimedJob, NewJob, job_create_tx, job_open_for_tx};
 use crate::store::processes::{process_desire_tx, processes_of_app_tx};
@@ -354,7 +354,7 @@ pub async fn delete(context: &Context, actor: &AuditSubject, guid: Uuid) -> Doma
     };
     let job = job_create_tx(&mut tx, &job).await?;
     finish(context, tx, &app, &processes).await?;
-    context.pokes.jobs.notify_one();
+    context.wake.jobs.wake();
     Ok(job)
 }
 
@@ -378,8 +378,7 @@ pub async fn delete_job(context: Context, job: ClaimedJob) -> DomainResult<JobOu
     let mut changes = vec![(ChangeKind::App, guid)];
     changes.extend(routes_of_app_tx(&mut tx, guid).await?.into_iter().map(|route| (ChangeKind::Route, route)));
     app_delete_tx(&mut tx, guid).await?;
-    change_log::commit(tx, &changes).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &changes).await?;
     context.blobs.remove_unused(&blobs).await;
     Ok(JobOutcome::done())
 }

@@ -16,7 +16,7 @@ use super::{DomainError, DomainResult, stored};
 use crate::context::Context;
 use crate::store::buildpacks::{BuildpackRow, buildpacks_tx};
 use crate::store::builds::{BuildRow, NewBuild, build_insert_tx, build_is_open_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::packages::PackageRow;
 use crate::store::processes::{ProcessRow, processes_of_app_tx};
 use crate::store::specs::layers_tx;
@@ -196,8 +196,7 @@ pub async fn create(
     let row = build_insert_tx(&mut tx, &new).await?;
     let data = json!({ "build_guid": guid, "package_guid": package.guid });
     record(&mut tx, "audit.app.build.create", actor, &app, data).await?;
-    change_log::commit(tx, &[(ChangeKind::Build, guid)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Build, guid)]).await?;
     Ok(row)
 }
 

@@ -12,7 +12,7 @@ use super::audit::{AuditSubject, NewEvent};
 use super::routes::audit_subject;
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::destinations::{self as store, DestinationRow, NewDestination, USUAL_PORT};
 use crate::store::events::event_record_tx;
 use crate::store::list::Visible;
@@ -75,7 +75,7 @@ pub(crate) async fn add(
     let added = add_destinations_tx(&mut tx, change.route.guid, &new).await?;
     let added = added.into_iter().map(Mapping::from).collect();
     change.record_tx(&mut tx, "audit.app.map-route", added).await?;
-    Ok(change_log::commit(tx, &[(ChangeKind::Route, change.route.guid)]).await?)
+    Ok(context.store.commit(tx, &[(ChangeKind::Route, change.route.guid)]).await?)
 }
 
 /// Makes these the destinations of a route, all with weights or none.
@@ -99,7 +99,7 @@ pub(crate) async fn replace(
     change.record_tx(&mut tx, "audit.app.unmap-route", removed).await?;
     let added = added.into_iter().map(Mapping::from).collect();
     change.record_tx(&mut tx, "audit.app.map-route", added).await?;
-    Ok(change_log::commit(tx, &[(ChangeKind::Route, route)]).await?)
+    Ok(context.store.commit(tx, &[(ChangeKind::Route, route)]).await?)
 }
 
 /// Changes how a destination is spoken to; `None` leaves it. Gives the destination as it is then. As on Cloud Foundry no
@@ -119,7 +119,7 @@ pub(crate) async fn update(
         store::destination_protocol_tx(&mut tx, destination, protocol).await?;
         protocol.as_str().clone_into(&mut found.protocol);
     }
-    let version = change_log::commit(tx, &[(ChangeKind::Route, route)]).await?;
+    let version = context.store.commit(tx, &[(ChangeKind::Route, route)]).await?;
     Ok((found, version))
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn remove(context: &Context, change: Change<'_>, destination: U
     }
     store::destination_remove_tx(&mut tx, route, destination).await?;
     change.record_tx(&mut tx, "audit.app.unmap-route", vec![Mapping::from(&old)]).await?;
-    Ok(change_log::commit(tx, &[(ChangeKind::Route, route)]).await?)
+    Ok(context.store.commit(tx, &[(ChangeKind::Route, route)]).await?)
 }
 
 /// Locks a route and gives this destination of it.
@@ -246,7 +246,7 @@ async fn check_apps(
 }
 
 /// Adds destinations, without weights, to a route; gives those that were not there before. End the transaction in
-/// `change_log::commit` with `ChangeKind::Route`.
+/// `Store::commit` with `ChangeKind::Route`.
 ///
 /// # Errors
 /// [`DomainError::Invalid`] when the route has weighted destinations, would get too many, or has one of them with another

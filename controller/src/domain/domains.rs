@@ -12,7 +12,7 @@ use super::metadata::MetadataChange;
 use super::{DomainError, DomainResult, quota};
 use crate::context::Context;
 use crate::store::addresses::{address_lock_all_tx, routes_named_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::domains::{
     DomainRow, domain_conflicting_tx, domain_delete_tx, domain_insert_tx, domain_is_shared_tx, domain_lock_tx,
@@ -140,7 +140,7 @@ pub(crate) async fn delete(
     };
     let job = job_completed_tx(&mut tx, &job).await?;
     let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    let version = change_log::commit(tx, &changes).await?;
+    let version = context.store.commit(tx, &changes).await?;
     Ok((job, (!changes.is_empty()).then_some(version)))
 }
 

@@ -11,7 +11,7 @@ use super::quota::{self, Demand, DemandKind};
 use super::{DomainError, DomainResult, deployments, revisions};
 use crate::context::Context;
 use crate::store::apps::{AppRow, app_lock_tx, app_update_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::droplets::{DropletRow, droplet_get_tx};
 use crate::store::events::event_record_tx;
 use crate::store::processes::{
@@ -333,8 +333,6 @@ pub async fn finish(
 ) -> DomainResult<Version> {
     let mut changes = vec![(ChangeKind::App, app.guid)];
     changes.extend(processes.iter().map(|process| (ChangeKind::Process, process.guid)));
-    let version = change_log::commit(tx, &changes).await?;
-    context.pokes.planner.notify_one();
-    context.pokes.routes.notify_one();
+    let version = context.store.commit(tx, &changes).await?;
     Ok(version)
 }

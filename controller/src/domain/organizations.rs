@@ -10,7 +10,7 @@ use super::metadata::MetadataChange;
 use super::names::check_name;
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::domains::{DomainRow, domain_default_tx};
 use crate::store::events::event_record_tx;
@@ -95,8 +95,7 @@ pub(crate) async fn update(
     let event = event("audit.organization.update", actor, &row)
         .with_request(json!({ "name": change.name, "suspended": change.suspended }));
     event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Organization, row.guid)]).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Organization, row.guid)]).await?;
     Ok(row)
 }
 
@@ -122,7 +121,7 @@ pub(crate) async fn delete(context: &Context, actor: &AuditSubject, row: &Organi
         }
     };
     tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    context.wake.jobs.wake();
     Ok(job)
 }
 

@@ -18,11 +18,11 @@ use crate::context::Context;
 use crate::store::apps::{app_build_cache_tx, app_lock_tx};
 use crate::store::apptasks::{task_lock_tx, task_state_tx};
 use crate::store::builds::{BuildRow, build_app_tx, build_end_tx, build_lock_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::droplets::{NewDroplet, droplet_insert_tx};
 use crate::store::processes::process_usual_memory_tx;
 use crate::store::retention::bits_expire_tx;
-use slipway_placement::{NO_COMPATIBLE_CELL, NO_ROOM};
+use slipway_placement::UnplacedReason;
 
 /// Added to the staging timeout, seconds: the cell ends a build in time by itself and says more about it.
 const STAGING_GRACE_S: i64 = 60;
@@ -98,8 +98,7 @@ pub async fn build_completed(
             build_event(&mut tx, &row, "audit.app.build.failed", failure(&error)).await?;
         }
     }
-    change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Build, build)]).await?;
     Ok(())
 }
 
@@ -214,8 +213,7 @@ pub async fn build_failed(context: &Context, build: Uuid, attempt: u32, error: &
     let Some(row) = open_build(&mut tx, build, attempt).await? else { return Ok(()) };
     build_end_tx(&mut tx, build, None, Some(error), &json!({})).await?;
     build_event(&mut tx, &row, "audit.app.build.failed", failure(error)).await?;
-    change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Build, build)]).await?;
     Ok(())
 }
 
@@ -236,8 +234,7 @@ pub async fn build_cancelled(context: &Context, actor: &AuditSubject, build: Uui
     build_end_tx(&mut tx, build, None, Some(&error), &json!({})).await?;
     build_event(&mut tx, &row, "audit.app.build.failed", failure(&error)).await?;
     let row = build_lock_tx(&mut tx, build).await?.ok_or_else(gone)?;
-    change_log::commit(tx, &[(ChangeKind::Build, build)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Build, build)]).await?;
     Ok(row)
 }
 
@@ -281,9 +278,13 @@ pub async fn task_ended(
     let failure = if row.state == "CANCELING" { Some(super::tasks::CANCELLED) } else { failure };
     let state = if failure.is_none() { "SUCCEEDED" } else { "FAILED" };
     task_state_tx(&mut tx, task, state, failure).await?;
-    change_log::commit(tx, &[(ChangeKind::Task, task)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Task, task)]).await?;
     Ok(())
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Fails the builds and tasks that found no place, and the builds that ran out of time. Call it every few seconds.
@@ -298,21 +299,22 @@ pub async fn sweep(context: &Context) -> DomainResult<()> {
     let room_limit = seconds(limits.room_timeout_s);
     for build in context.store.builds_open().await? {
         let attempt = build.attempt.unsigned_abs();
+        // One of a kind that only a newer controller knows is none of those with a limit of their own.
+        let reason = build.unplaced_kind.and_then(|kind| kind.parse().ok()).unwrap_or(UnplacedReason::Other);
         match (build.unplaced, build.unplaced_s) {
-            (Some(reason), Some(waited))
-                if waited >= incompatible_limit && !build.assigned && reason.starts_with(NO_COMPATIBLE_CELL) =>
+            (Some(details), Some(waited))
+                if waited >= incompatible_limit && !build.assigned && reason == UnplacedReason::NoCompatibleCell =>
             {
-                // The words by which clients know it, and which kind of cell is missing.
-                let which = reason.strip_prefix(NO_COMPATIBLE_CELL).unwrap_or_default();
-                let error = format!("NoCompatibleCell - Found no compatible cell{which}");
+                // It begins with the words by which clients know it, and says which kind of cell is missing.
+                let error = format!("NoCompatibleCell - {}", capitalised(&details));
                 build_failed(context, build.guid, attempt, &error).await?;
             }
-            (Some(reason), Some(waited))
-                if waited > if reason.starts_with(NO_ROOM) { room_limit } else { unplaced_limit }
+            (Some(details), Some(waited))
+                if waited > if reason == UnplacedReason::NoRoom { room_limit } else { unplaced_limit }
                     && !build.assigned =>
             {
                 let error =
-                    format!("InsufficientResources - No cell could take the build for {waited} seconds: {reason}");
+                    format!("InsufficientResources - No cell could take the build for {waited} seconds: {details}");
                 build_failed(context, build.guid, attempt, &error).await?;
             }
             // What it waited for room is not its own time.

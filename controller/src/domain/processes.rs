@@ -283,6 +283,5 @@ pub async fn restart_instance(
     // Dropped without a commit, the transaction takes the event back.
     instance_restart_tx(&mut tx, process.guid, index).await?.ok_or(DomainError::NotFound("Instance"))?;
     tx.commit().await?;
-    context.pokes.planner.notify_one();
     Ok(())
 }

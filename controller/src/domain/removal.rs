@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::jobs::JobOutcome;
 use crate::store::apps::app_lock_tx;
 use crate::store::buildpacks::buildpack_delete_tx;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::droplets::droplet_delete_tx;
 use crate::store::events::event_record_tx;
 use crate::store::jobs::{ClaimedJob, NewJob, job_create_tx, job_lock_tx, job_open_for_tx};
@@ -78,7 +78,7 @@ async fn write(
     };
     let job = job_create_tx(&mut tx, &job).await?;
     tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    context.wake.jobs.wake();
     Ok(job)
 }
 
@@ -111,20 +111,22 @@ pub async fn job(context: Context, job: ClaimedJob) -> DomainResult<JobOutcome> 
         // Whoever starts or stages the app meanwhile has either said what it needs of this, or finds it gone.
         app_lock_tx(&mut tx, app).await?;
     }
+    let mut changes = Vec::new();
     match job.operation.as_str() {
         "package.delete" => package_delete_tx(&mut tx, guid).await?,
         "droplet.delete" => droplet_delete_tx(&mut tx, guid).await?,
         "organization_quota.delete" => organization_quota_delete_tx(&mut tx, guid).await?,
         "security_group.delete" => {
             security_group_delete_tx(&mut tx, guid).await?;
-            change_log::append(&mut tx, &[(ChangeKind::SecurityGroup, guid)]).await?;
+            changes.push((ChangeKind::SecurityGroup, guid));
         }
         "space_quota.delete" => space_quota_delete_tx(&mut tx, guid).await?,
         _ => buildpack_delete_tx(&mut tx, guid).await?,
     }
-    tx.commit().await?;
-    if job.operation == "security_group.delete" {
-        context.pokes.planner.notify_one();
+    if changes.is_empty() {
+        tx.commit().await?;
+    } else {
+        store.commit(tx, &changes).await?;
     }
     if let Some(blob) = blob {
         context.blobs.remove_unused(&[blob]).await;

@@ -8,7 +8,7 @@ use super::audit::{AuditSubject, NewEvent};
 use super::routes::audit_subject;
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::domains::domain_usable_in_tx;
 use crate::store::events::event_record_tx;
 use crate::store::route_shares::{route_share_tx, route_transfer_tx, route_unshare_tx};
@@ -99,7 +99,7 @@ pub(crate) async fn transfer(
     route_transfer_tx(&mut tx, &row, to.space).await?;
     let detail = ("target_space_guid", json!(to.space));
     record(&mut tx, "audit.route.transfer-owner", actor, org, &row, detail).await?;
-    change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    context.store.commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::route_options::{allowed_options_tx, check_complete};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
 use crate::store::addresses::{address_lock_tx, domain_named_tx, host_elsewhere_tx, routes_named_tx};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::domains::{DomainRow, domain_get_tx, domain_usable_in_tx};
 use crate::store::events::event_record_tx;
@@ -74,9 +74,8 @@ pub(crate) async fn create(context: &Context, actor: &AuditSubject, wish: RouteC
         .in_space(wish.space, wish.org)
         .with_request(json!({ "host": wish.host, "path": wish.path, "domain": domain.guid }));
     event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Route, guid)]).await?;
+    context.store.commit(tx, &[(ChangeKind::Route, guid)]).await?;
     // A route without destinations changes nothing at the routers: there is nothing to wait for.
-    context.pokes.routes.notify_one();
     Ok(guid)
 }
 
@@ -120,7 +119,7 @@ pub(crate) async fn update(
         event = event.with_request(json!({ "options": options }));
     }
     event_record_tx(&mut tx, &event).await?;
-    Ok(change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?)
+    Ok(context.store.commit(tx, &[(ChangeKind::Route, row.guid)]).await?)
 }
 
 /// Removes a route. `org` is the organization of its space. Gives the job that clients ask about.
@@ -148,7 +147,7 @@ pub(crate) async fn delete(
         created_by: actor.guid.clone(),
     };
     let job = job_completed_tx(&mut tx, &job).await?;
-    let version = change_log::commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
+    let version = context.store.commit(tx, &[(ChangeKind::Route, row.guid)]).await?;
     Ok((job, version))
 }
 
@@ -222,7 +221,7 @@ fn check_path(domain: &DomainRow, path: &str) -> DomainResult<()> {
 }
 
 /// Makes a route in the caller's transaction: address, domain, quota and uniqueness are checked here, permissions by
-/// the caller. `org` is the space's organization. End the transaction in `change_log::commit` with `ChangeKind::Route`.
+/// the caller. `org` is the space's organization. End the transaction in `Store::commit` with `ChangeKind::Route`.
 ///
 /// # Errors
 /// [`DomainError::Invalid`] with the texts that clients know (`Route already exists …`).

@@ -11,7 +11,7 @@ use super::metadata::MetadataChange;
 use super::names::{check_name, shown};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::events::event_record_tx;
 use crate::store::organizations::OrganizationRow;
 use crate::store::segments::{self as store, IsolationSegmentRow, SHARED};
@@ -223,8 +223,7 @@ pub(crate) async fn set_of_organization(
         .in_org(org.guid)
         .with_request(json!({ "default_isolation_segment_guid": segment }));
     event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Organization, org.guid)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Organization, org.guid)]).await?;
     Ok(segment)
 }
 
@@ -246,7 +245,6 @@ pub(crate) async fn set_of_space(
         .in_space(space.guid, space.org_guid)
         .with_request(json!({ "isolation_segment_guid": segment }));
     event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Space, space.guid)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Space, space.guid)]).await?;
     Ok(segment)
 }

@@ -9,7 +9,7 @@ use super::metadata::MetadataChange;
 use super::names::check_name;
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::events::event_record_tx;
 use crate::store::jobs::{NewJob, job_completed_tx, job_create_tx, job_open_for_tx};
@@ -89,8 +89,7 @@ pub(crate) async fn update(
         .map_err(refuse("space_name_key", taken))?;
     let event = event("audit.space.update", actor, row).with_request(json!({ "name": change.name }));
     event_record_tx(&mut tx, &event).await?;
-    change_log::commit(tx, &[(ChangeKind::Space, row.guid)]).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Space, row.guid)]).await?;
     read(context, row.guid).await
 }
 
@@ -134,7 +133,7 @@ pub(crate) async fn delete(context: &Context, actor: &AuditSubject, row: &SpaceR
         }
     };
     tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    context.wake.jobs.wake();
     Ok(job)
 }
 
@@ -163,7 +162,6 @@ pub(crate) async fn delete_unmapped_routes(
     };
     let job = job_completed_tx(&mut tx, &job).await?;
     let changes: Vec<_> = removed.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    change_log::commit(tx, &changes).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &changes).await?;
     Ok(job)
 }

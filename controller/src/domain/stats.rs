@@ -43,7 +43,7 @@ impl InstanceState {
     #[must_use]
     pub fn crashes(&self) -> Option<u64> {
         let row = self.row.as_ref().filter(|_| self.state != "DOWN")?;
-        let count = row.exit.as_ref()?.get("crashes")?.as_u64().filter(|count| *count > 0)?;
+        let count = row.crashes.filter(|count| *count > 0)?.unsigned_abs().into();
         let is_news = self.state != "RUNNING" || (Utc::now() - self.since).num_seconds() < CRASHES_ARE_NEWS_S;
         is_news.then_some(count)
     }
@@ -214,6 +214,7 @@ mod tests {
             cell: Uuid::nil(),
             cell_state: "connected".to_owned(),
             exit: None,
+            crashes: None,
             reason: None,
             route_seq,
             epoch: 1,

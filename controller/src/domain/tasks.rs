@@ -16,7 +16,7 @@ use crate::store::apps::app_lock_tx;
 use crate::store::apptasks::{
     NewTask, TaskRow, group_is_assigned_tx, task_insert_tx, task_lock_tx, task_next_sequence_tx, task_state_tx,
 };
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::droplets::droplet_get_tx;
 use crate::store::processes::processes_of_app_tx;
 use crate::store::specs::layers_tx;
@@ -120,8 +120,7 @@ pub async fn create(context: &Context, actor: &AuditSubject, app: Uuid, wish: Ta
     let row = task_insert_tx(&mut tx, &new).await?;
     let data = json!({ "task_guid": guid, "request": { "name": name } });
     record(&mut tx, "audit.app.task.create", actor, &app, data).await?;
-    change_log::commit(tx, &[(ChangeKind::Task, guid)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Task, guid)]).await?;
     Ok(row)
 }
 
@@ -148,7 +147,6 @@ pub async fn cancel(context: &Context, actor: &AuditSubject, task: Uuid) -> Doma
         _ => task_state_tx(&mut tx, task, "FAILED", Some(CANCELLED)).await?,
     };
     record(&mut tx, "audit.app.task.cancel", actor, &app, json!({ "task_guid": task })).await?;
-    change_log::commit(tx, &[(ChangeKind::Task, task)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::Task, task)]).await?;
     Ok(row)
 }

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_chassis::{Backoff, Shutdown, chain, clock};
 use slipway_protocol::reach::Reach;
 use slipway_protocol::v1;
@@ -33,8 +34,6 @@ use sender::Sender;
 use crate::context::Context;
 use crate::store::drains::DrainRow;
 
-/// How soon a binding that came or went is seen.
-const LOOK: Duration = Duration::from_secs(2);
 /// Between two reads of a drain that is up to date.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Lines of the last moment are left for the next read: another cell may still write one that is older.
@@ -68,39 +67,59 @@ pub fn tls_trusting(
     Ok(Arc::new(tls))
 }
 
-/// Follows all drains while `term` holds one, until shutdown.
-pub fn start(
+/// The look at which drains there are, as a task.
+pub const DRAINS: Definition = Definition {
+    name: "drains",
+    description: "Begins and ends the sending of logs to drains, while this controller holds the lease",
+    period: Duration::from_secs(2),
+    woken_by: "a change of the lease",
+};
+
+/// Follows all drains while this controller holds the lease.
+pub struct Drains {
     context: Context,
-    mut term: watch::Receiver<Option<i64>>,
-    tls: Arc<rustls::ClientConfig>,
-    shutdown: &Shutdown,
-) {
-    let reach = Reach::new(&context.config.drain_networks).unwrap_or_else(|network| {
-        // A configuration is checked before it comes here.
-        tracing::error!(network, "drain_networks names no network here; drains reach public addresses only");
-        Reach::default()
-    });
-    let ways = Arc::new(DrainTransport { tls, reach });
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut running = Running::default();
-        while !stop.is_stopping() {
-            if term.borrow_and_update().is_none() {
-                running.clear();
-            } else {
-                match context.store.drains().await {
-                    Ok(rows) => running.reconcile(&context, &ways, rows),
-                    // What runs goes on: the lines do not come from the database.
-                    Err(error) => tracing::debug!(error = %chain(&error), "drains cannot be read now"),
-                }
-            }
-            tokio::select! {
-                () = stop.requested() => break,
-                changed = term.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(LOOK) => {}
-            }
+    term: watch::Receiver<Option<i64>>,
+    transport: Arc<DrainTransport>,
+    shutdown: Shutdown,
+    running: Running,
+}
+
+impl Drains {
+    /// Follows while `term` holds one.
+    #[must_use]
+    pub fn new(
+        context: Context,
+        term: watch::Receiver<Option<i64>>,
+        tls: Arc<rustls::ClientConfig>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let reach = Reach::new(&context.config.drain_networks).unwrap_or_else(|network| {
+            // A configuration is checked before it comes here.
+            tracing::error!(network, "drain_networks names no network here; drains reach public addresses only");
+            Reach::default()
+        });
+        let transport = Arc::new(DrainTransport { tls, reach });
+        Self { context, term, transport, shutdown, running: Running::default() }
+    }
+}
+
+impl BackgroundTask for Drains {
+    type Error = sqlx::Error;
+
+    async fn run(&mut self) -> sqlx::Result<Next> {
+        if self.term.borrow().is_none() {
+            self.running.clear();
+        } else {
+            // When they cannot be read, what runs goes on: the lines do not come from the database.
+            let rows = self.context.store.drains().await?;
+            self.running.reconcile(&self.context, &self.transport, &self.shutdown, rows);
         }
-    });
+        Ok(Next::AfterPeriod)
+    }
+
+    async fn end(&mut self) {
+        self.running.clear();
+    }
 }
 
 /// How all drains are reached.
@@ -115,7 +134,13 @@ struct DrainTransport {
 struct Running(HashMap<(Uuid, Uuid), (DrainRow, JoinHandle<()>)>);
 
 impl Running {
-    fn reconcile(&mut self, context: &Context, ways: &Arc<DrainTransport>, rows: Vec<DrainRow>) {
+    fn reconcile(
+        &mut self,
+        context: &Context,
+        transport: &Arc<DrainTransport>,
+        shutdown: &Shutdown,
+        rows: Vec<DrainRow>,
+    ) {
         let wanted: HashMap<_, _> = rows.into_iter().map(|row| ((row.instance, row.app), row)).collect();
         self.0.retain(|key, (row, task)| {
             let same = wanted.get(key).is_some_and(|other| {
@@ -129,7 +154,7 @@ impl Running {
         });
         for (key, row) in wanted {
             self.0.entry(key).or_insert_with(|| {
-                let task = tokio::spawn(follow(context.clone(), row.clone(), Arc::clone(ways)));
+                let task = shutdown.spawn(follow(context.clone(), row.clone(), Arc::clone(transport)));
                 (row, task)
             });
         }

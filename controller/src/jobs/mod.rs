@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use slipway_api_types::ErrorCode;
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_chassis::{Shutdown, chain};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -28,7 +29,7 @@ const RENEW: Duration = Duration::from_secs(20);
 /// Tries of a job that fails for reasons of ours. With the pauses below: ten minutes. Those count too at which the
 /// controller died: a job that kills whoever runs it would otherwise end one controller after the other, for ever.
 const MAX_TRIES: i32 = 10;
-/// A lost poke costs this much.
+/// A lost wake costs this much.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// How a handler ended, when it did not fail.
@@ -49,50 +50,59 @@ impl JobOutcome {
     }
 }
 
-/// Claims and runs jobs until shutdown.
-pub fn start(context: Context, shutdown: &Shutdown) {
-    let (stop, tracked) = (shutdown.clone(), shutdown.clone());
-    let holder = Uuid::new_v4();
-    shutdown.spawn(async move {
-        let room = Arc::new(Semaphore::new(AT_ONCE));
-        while !stop.is_stopping() {
-            let free = room.available_permits();
-            let claimed = match free {
-                0 => Vec::new(),
-                free => match context.store.job_claim(holder, LEASE, i64::try_from(free).unwrap_or(1)).await {
-                    Ok(jobs) => jobs,
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "jobs cannot be claimed; will try again");
-                        Vec::new()
-                    }
-                },
-            };
-            let full = claimed.len() == free;
-            for job in claimed {
-                // No more are claimed than there is room for, and only this loop takes room.
-                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { break };
-                let context = context.clone();
-                tracked.spawn(async move {
-                    let again = run(&context, holder, job).await;
-                    drop(permit);
-                    if full {
-                        context.pokes.jobs.notify_one();
-                    }
-                    // A pause shorter than the loop's own is slept here; the loop would make it longer.
-                    if let Some(pause) = again.filter(|pause| *pause < PERIOD) {
-                        tokio::time::sleep(pause).await;
-                        context.pokes.jobs.notify_one();
-                    }
-                });
-            }
-            // Every arm may be dropped at any point: none holds a result.
-            tokio::select! {
-                () = stop.requested() => break,
-                () = context.pokes.jobs.notified() => {}
-                () = tokio::time::sleep(PERIOD) => {}
-            }
+/// The claiming of jobs, as a task.
+pub const JOBS: Definition = Definition {
+    name: "jobs",
+    description: "Claims jobs and runs a few at a time",
+    period: PERIOD,
+    woken_by: "jobs that are written",
+};
+
+/// Claims jobs and runs them beside each other.
+pub struct Jobs {
+    context: Context,
+    shutdown: Shutdown,
+    holder: Uuid,
+    room: Arc<Semaphore>,
+}
+
+impl Jobs {
+    /// Claims for a holder of its own.
+    #[must_use]
+    pub fn new(context: Context, shutdown: Shutdown) -> Self {
+        Self { context, shutdown, holder: Uuid::new_v4(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl BackgroundTask for Jobs {
+    type Error = sqlx::Error;
+
+    async fn run(&mut self) -> sqlx::Result<Next> {
+        let free = self.room.available_permits();
+        if free == 0 {
+            return Ok(Next::AfterPeriod);
         }
-    });
+        let claimed = self.context.store.job_claim(self.holder, LEASE, i64::try_from(free).unwrap_or(1)).await?;
+        let full = claimed.len() == free;
+        for job in claimed {
+            // No more are claimed than there is room for, and only this task takes room.
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { break };
+            let (context, holder) = (self.context.clone(), self.holder);
+            self.shutdown.spawn(async move {
+                let again = run(&context, holder, job).await;
+                drop(permit);
+                if full {
+                    context.wake.jobs.wake();
+                }
+                // A pause shorter than the task's own is slept here; the task would make it longer.
+                if let Some(pause) = again.filter(|pause| *pause < PERIOD) {
+                    tokio::time::sleep(pause).await;
+                    context.wake.jobs.wake();
+                }
+            });
+        }
+        Ok(Next::AfterPeriod)
+    }
 }
 
 /// Runs a job once and records how it ended. Gives the pause after which it wants to run again.

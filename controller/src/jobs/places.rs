@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::domain::audit::AuditSubject;
 use crate::domain::domains::refuse_shared_domains_tx;
 use crate::domain::{DomainError, DomainResult, apps};
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::domains::routes_of_own_domains_delete_tx;
 use crate::store::jobs::{ClaimedJob, NewJob, job_create_tx, job_open_for_tx};
 use crate::store::organizations::organization_delete_tx;
@@ -42,7 +42,7 @@ async fn ask_for_space(context: &Context, job: &ClaimedJob, space: Uuid) -> Doma
         job_create_tx(&mut tx, &new).await?;
     }
     tx.commit().await?;
-    context.pokes.jobs.notify_one();
+    context.wake.jobs.wake();
     Ok(())
 }
 
@@ -68,8 +68,7 @@ pub async fn delete_space(context: Context, job: ClaimedJob) -> DomainResult<Job
     let mut tx = context.store.begin().await?;
     let routes = space_delete_tx(&mut tx, space).await?;
     let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    change_log::commit(tx, &changes).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &changes).await?;
     Ok(JobOutcome::done())
 }
 
@@ -94,7 +93,6 @@ pub async fn delete_organization(context: Context, job: ClaimedJob) -> DomainRes
     let routes = routes_of_own_domains_delete_tx(&mut tx, org).await?;
     organization_delete_tx(&mut tx, org).await?;
     let changes: Vec<_> = routes.into_iter().map(|route| (ChangeKind::Route, route)).collect();
-    change_log::commit(tx, &changes).await?;
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &changes).await?;
     Ok(JobOutcome::done())
 }

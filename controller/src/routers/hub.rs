@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use slipway_api_types::RouterId;
+use slipway_chassis::driver::Wake;
 use slipway_protocol::v1::Version;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ const LAGGARD: Duration = Duration::from_secs(5);
 pub struct RouterHub {
     routers: Mutex<BTreeMap<RouterId, Live>>,
     changed: watch::Sender<u64>,
+    /// Records what was acknowledged.
+    recording: Wake,
     tables: Arc<Tables>,
 }
 
@@ -37,10 +40,10 @@ struct Live {
 }
 
 impl RouterHub {
-    /// Proves against these tables.
+    /// Proves against these tables, and wakes whoever records what was acknowledged.
     #[must_use]
-    pub fn new(tables: Arc<Tables>) -> Self {
-        Self { routers: Mutex::default(), changed: watch::Sender::new(0), tables }
+    pub fn new(tables: Arc<Tables>, recording: Wake) -> Self {
+        Self { routers: Mutex::default(), changed: watch::Sender::new(0), recording, tables }
     }
 
     fn routers(&self) -> MutexGuard<'_, BTreeMap<RouterId, Live>> {
@@ -49,6 +52,7 @@ impl RouterHub {
 
     fn tell(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.recording.wake();
     }
 
     /// A session has begun.
@@ -121,12 +125,6 @@ impl RouterHub {
             .collect()
     }
 
-    /// Changes with every session and acknowledgement.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
     fn judge(&self, version: Version) -> Proof {
         let routers = self.routers();
         if routers.is_empty() {
@@ -152,7 +150,7 @@ impl RouterHub {
 impl RouterProof for RouterHub {
     async fn wait_applied(&self, version: Version, limit: Duration) -> Proof {
         let deadline = Instant::now() + limit;
-        let mut changed = self.watch();
+        let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
             let proof = self.judge(version);
@@ -181,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_laggard_is_named_and_then_left_out() {
-        let hub = RouterHub::new(Arc::default());
+        let hub = RouterHub::new(Arc::default(), Wake::default());
         assert_eq!(hub.wait_applied(V(1), Duration::from_secs(1)).await, Proof::NoRouter);
         let (good, slow) = (RouterId::new(), RouterId::new());
         hub.enter(good, Uuid::new_v4(), V(0), V(0));
@@ -196,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_proof_comes_with_the_last_acknowledgement() {
-        let hub = Arc::new(RouterHub::new(Arc::default()));
+        let hub = Arc::new(RouterHub::new(Arc::default(), Wake::default()));
         let router = RouterId::new();
         hub.enter(router, Uuid::new_v4(), V(1), V(1));
         let waiting = tokio::spawn({

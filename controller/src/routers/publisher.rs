@@ -4,23 +4,21 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_chassis::chain;
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_protocol::v1::Version;
 use tokio::sync::watch;
 
 use crate::domain::services::bindings::credentials_place;
-use crate::tasks::Wake;
 use crate::vault::Vault;
-use slipway_placement::PlacementStore;
 use slipway_placement::routing_table::{self, RoutingInput, Table};
+use slipway_placement::{PlacementError, PlacementStore};
 
 /// Versions kept for routers that come back. They share what did not change; a router that missed more gets a
 /// snapshot.
 const HISTORY: usize = 256;
 /// Routes and pools in all kept versions together: the keys of each version are its own. Some 200 MB.
 const HISTORY_ENTRIES: usize = 2_000_000;
-/// Repairs lost pokes.
-const PERIOD: Duration = Duration::from_secs(5);
 
 /// The last tables.
 #[derive(Debug)]
@@ -108,34 +106,31 @@ pub fn open_secrets(vault: &Vault, input: &mut RoutingInput) {
     }
 }
 
-/// Publishes whenever poked, until shutdown. While the store is away the last table stands.
-pub fn start(
-    tables: Arc<Tables>,
-    placement: Arc<dyn PlacementStore>,
-    vault: Vault,
-    system_domain: String,
-    wake: Arc<Wake>,
-    shutdown: &Shutdown,
-) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        loop {
-            let pause = match tables.refresh(placement.as_ref(), &vault, &system_domain).await {
-                Ok(()) => {
-                    backoff.reset();
-                    PERIOD
-                }
-                Err(error) => {
-                    tracing::debug!(error = %chain(&error), "the routing table cannot be read now; the last one stands");
-                    backoff.pause()
-                }
-            };
-            tokio::select! {
-                () = stop.requested() => break,
-                () = wake.publish.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    });
+/// The publisher, as a task.
+pub const PUBLISH: Definition = Definition {
+    name: "publish",
+    description: "Makes the routing table of each version and gives it to the routers",
+    period: Duration::from_secs(5),
+    woken_by: "every change",
+};
+
+/// Publishes the table. While the store is away the last one stands.
+pub struct Publisher {
+    /// What is published.
+    pub tables: Arc<Tables>,
+    /// What it is made of.
+    pub placement: Arc<dyn PlacementStore>,
+    /// Opens the credentials of route services.
+    pub vault: Vault,
+    /// The platform's own domain.
+    pub system_domain: String,
+}
+
+impl BackgroundTask for Publisher {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next, PlacementError> {
+        self.tables.refresh(self.placement.as_ref(), &self.vault, &self.system_domain).await?;
+        Ok(Next::AfterPeriod)
+    }
 }

@@ -78,7 +78,7 @@ impl Session {
         let name = format!("router {}", self.router);
         parts.common.directory.set(name, &registration.query_address);
         parts.hub.enter(self.router, self.session, registration.applied, registration.durable);
-        parts.common.wake.tail.notify_one();
+        parts.common.context.wake.tail.wake();
         tracing::info!(router.id = %self.router, holds = %registration.applied, "a router has a session");
         let result = self.serve(&mut stream).await;
         parts.hub.leave(self.router, self.session);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Store;
 use super::list::{Listing, Visible};
 use crate::domain::list::ListOptions;
-use slipway_placement::{NO_COMPATIBLE_CELL, NO_ROOM};
+use slipway_placement::UnplacedReason;
 
 /// A task as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -169,15 +169,14 @@ impl Store {
             UnplacedTask,
             "select t.guid, u.reason from task t join unplaced u on u.group_id = t.guid
              where t.state in ('PENDING', 'RUNNING')
-               and u.since < now() - make_interval(secs => case when starts_with(u.reason, $3) then $2::bigint
-                                                                when starts_with(u.reason, $5) then $4::bigint
+               and u.since < now() - make_interval(secs => case u.kind when $3 then $2::bigint when $5 then $4::bigint
                                                                 else $1::bigint end)
                and not exists (select 1 from assignment x where x.group_id = t.guid)",
             seconds,
             incompatible_s,
-            NO_COMPATIBLE_CELL,
+            UnplacedReason::NoCompatibleCell.as_str(),
             room_s,
-            NO_ROOM
+            UnplacedReason::NoRoom.as_str()
         )
         .fetch_all(self.pool())
         .await

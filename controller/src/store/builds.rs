@@ -56,7 +56,8 @@ pub struct OpenBuild {
     pub attempt: i32,
     /// Seconds since it was asked for.
     pub age_s: i64,
-    /// Why it has no place, and for how many seconds.
+    /// Why it has no place (of which kind, and in words), and for how many seconds.
+    pub unplaced_kind: Option<String>,
     pub unplaced: Option<String>,
     pub unplaced_s: Option<i64>,
     /// A cell has it, or had it.
@@ -180,7 +181,8 @@ impl Store {
         sqlx::query_as!(
             OpenBuild,
             r#"select b.guid, b.attempt, extract(epoch from now() - b.created_at)::bigint as "age_s!",
-                      u.reason as "unplaced?", extract(epoch from now() - u.since)::bigint as "unplaced_s?",
+                      u.kind as "unplaced_kind?", u.reason as "unplaced?",
+                      extract(epoch from now() - u.since)::bigint as "unplaced_s?",
                       exists (select 1 from assignment x where x.group_id = b.guid) as "assigned!"
                from build b left join unplaced u on u.group_id = b.guid and u.index = 0
                where b.state = 'STAGING' order by b.created_at"#

@@ -42,11 +42,11 @@ pub async fn append(tx: &mut Transaction<'_, Postgres>, changes: &[(ChangeKind, 
     current(&mut **tx).await
 }
 
-/// Appends changes and commits.
+/// Appends changes and commits. Outside of the store it is [`Store::commit`](super::Store::commit).
 ///
 /// # Errors
 /// When the database fails. An error of the commit itself is ambiguous: it may have happened.
-pub async fn commit(mut tx: Transaction<'_, Postgres>, changes: &[(ChangeKind, Uuid)]) -> sqlx::Result<Version> {
+pub(super) async fn commit(mut tx: Transaction<'_, Postgres>, changes: &[(ChangeKind, Uuid)]) -> sqlx::Result<Version> {
     let version = append(&mut tx, changes).await?;
     tx.commit().await?;
     Ok(version)

@@ -5,7 +5,7 @@ use slipway_layers::meta::LayerEntry;
 use uuid::Uuid;
 
 use super::Store;
-use super::change_log::{self, ChangeKind};
+use super::change_log::ChangeKind;
 use slipway_placement::{Kind, OneShot};
 
 /// A controller as routers reach it.
@@ -38,7 +38,7 @@ impl Store {
         if changed.rows_affected() == 0 {
             return tx.rollback().await;
         }
-        change_log::commit(tx, &[(ChangeKind::Controller, row.id)]).await?;
+        self.commit(tx, &[(ChangeKind::Controller, row.id)]).await?;
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl Store {
             return tx.rollback().await;
         }
         let log: Vec<_> = gone.into_iter().map(|id| (ChangeKind::Controller, id)).collect();
-        change_log::commit(tx, &log).await?;
+        self.commit(tx, &log).await?;
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, meta.digest.as_bytes());
-        change_log::commit(tx, &[(ChangeKind::Build, id)]).await?;
+        self.commit(tx, &[(ChangeKind::Build, id)]).await?;
         Ok(())
     }
 }

@@ -294,7 +294,7 @@ pub async fn deployed_instances_tx(
                       as proven
                from assignment a join process p on p.guid = a.group_id
                cross join lateral (select case when p.deployment_guid is null then 0
-                   else coalesce((a.exit ->> 'crashes')::integer, a.restart_crashes) end as crashes) c
+                   else coalesce(a.crashes, (a.exit ->> 'crashes')::integer, a.restart_crashes) end as crashes) c
                where a.group_id = any($1) and a.tombstone_at is null and a.role <> 'extra' and a.kind = 'lrp'
            )
            select group_id as "process!", index as "index!", bool_or(up) as "routable!",

@@ -28,6 +28,8 @@ pub struct InstanceRow {
     /// As the planner judges it: `connected`, `suspect`, `lost`, `fenced`.
     pub cell_state: String,
     pub exit: Option<Value>,
+    /// Crashes in a row.
+    pub crashes: Option<i32>,
     pub reason: Option<String>,
     pub route_seq: i64,
     /// The store's epoch now: an acknowledgement of an earlier one proves nothing.
@@ -76,7 +78,8 @@ impl Store {
         sqlx::query_as!(
             InstanceRow,
             r#"select x.id, x.group_id as process_guid, x.index, x.role, x.observed, x.ready, x.incarnation, x.host, x.port,
-                      c.advertise_mode = 'direct' as "direct!", c.id as cell, c.state as cell_state, x.exit, x.reason,
+                      c.advertise_mode = 'direct' as "direct!", c.id as cell, c.state as cell_state, x.exit,
+                      coalesce(x.crashes, (x.exit ->> 'crashes')::integer) as crashes, x.reason,
                       x.route_seq, (select epoch from store_identity) as "epoch!", x.observed_since, x.created_at
                from assignment x join process p on p.guid = x.group_id join cell c on c.id = x.cell
                where x.group_id = any($1) and x.tombstone_at is null and x.intent = 'run' and x.spec = p.spec

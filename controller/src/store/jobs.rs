@@ -59,7 +59,7 @@ fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }
 
-/// Writes a job in the caller's transaction. Poke [`crate::context::Pokes::jobs`] after the commit.
+/// Writes a job in the caller's transaction. Wake the task `jobs` after the commit.
 ///
 /// # Errors
 /// When the database fails.

@@ -54,7 +54,14 @@ pub mod usage;
 pub mod usage_events;
 pub mod users;
 
+use std::sync::Arc;
+
+use slipway_protocol::v1::Version;
 use sqlx::{PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::notifiers::TaskNotifiers;
+use change_log::ChangeKind;
 
 /// Begins a transaction, also when nobody waits for it any more.
 ///
@@ -76,13 +83,25 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    wake: Arc<TaskNotifiers>,
 }
 
 impl Store {
-    /// A store over a pool that has been migrated.
+    /// A store over a pool that has been migrated. Its commits wake tasks of `wake`.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(pool: PgPool, wake: Arc<TaskNotifiers>) -> Self {
+        Self { pool, wake }
+    }
+
+    /// Ends a transaction that has changed input of placement or routing: appends the changes, commits, and wakes the task
+    /// that wakes whatever they concern.
+    ///
+    /// # Errors
+    /// When the database fails. An error of the commit itself is ambiguous: it may have happened.
+    pub async fn commit(&self, tx: Transaction<'_, Postgres>, changes: &[(ChangeKind, Uuid)]) -> sqlx::Result<Version> {
+        let version = change_log::commit(tx, changes).await?;
+        self.wake.tail.wake();
+        Ok(version)
     }
 
     /// Begins a transaction, see [`begin`].

@@ -3,45 +3,59 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_chassis::{Backoff, Shutdown, chain};
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
+use tokio::time::Instant;
 
-use super::Wake;
+use crate::notifiers::TaskNotifiers;
 use crate::routers::hub::RouterHub;
-use slipway_placement::PlacementStore;
+use slipway_placement::{PlacementError, PlacementStore, Result};
 
-/// Keeps "last seen" of routers with a session fresh; far below the time after which one is forgotten.
-const SEEN: Duration = Duration::from_secs(60);
+/// What records acknowledgements, as a task. Its period keeps "last seen" of routers with a session fresh, far below the
+/// time after which one is forgotten.
+pub const ACKNOWLEDGEMENTS: Definition = Definition {
+    name: "acknowledgements",
+    description: "Records which version of the routing table each router has in force",
+    period: Duration::from_secs(60),
+    woken_by: "acknowledgements of routers",
+};
 
-/// Records until shutdown.
-pub fn start(placement: Arc<dyn PlacementStore>, hub: Arc<RouterHub>, wake: Arc<Wake>, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut changed = hub.watch();
-        let mut seen = tokio::time::interval(SEEN);
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        loop {
-            let progress = tokio::select! {
-                () = stop.requested() => break,
-                _ = changed.changed() => hub.unrecorded(),
-                _ = seen.tick() => hub.all(),
-            };
-            if progress.is_empty() {
-                continue;
-            }
-            if let Err(error) = placement.routers_progress(&progress).await {
-                tracing::debug!(error = %chain(&error), "acknowledgements cannot be recorded now");
-                hub.not_recorded(&progress);
-                tokio::select! {
-                    () = stop.requested() => break,
-                    () = tokio::time::sleep(backoff.pause()) => changed.mark_changed(),
-                }
-                continue;
-            }
-            backoff.reset();
-            // Drains, deployments and slots wait for these.
-            wake.planner.notify_one();
-            wake.deployments.notify_one();
-            wake.release.notify_one();
+/// What records acknowledgements.
+pub struct Recording {
+    placement: Arc<dyn PlacementStore>,
+    hub: Arc<RouterHub>,
+    wake: Arc<TaskNotifiers>,
+    /// When all routers were recorded last.
+    all: Option<Instant>,
+}
+
+impl Recording {
+    /// Records what `hub` hears.
+    #[must_use]
+    pub fn new(placement: Arc<dyn PlacementStore>, hub: Arc<RouterHub>, wake: Arc<TaskNotifiers>) -> Self {
+        Self { placement, hub, wake, all: None }
+    }
+}
+
+impl BackgroundTask for Recording {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next> {
+        let due = self.all.is_none_or(|at| at.elapsed() >= ACKNOWLEDGEMENTS.period / 2);
+        let progress = if due { self.hub.all() } else { self.hub.unrecorded() };
+        if due {
+            self.all = Some(Instant::now());
         }
-    });
+        if progress.is_empty() {
+            return Ok(Next::AfterPeriod);
+        }
+        if let Err(error) = self.placement.routers_progress(&progress).await {
+            self.hub.not_recorded(&progress);
+            return Err(error);
+        }
+        // Drains, deployments and slots wait for these.
+        self.wake.planner.wake();
+        self.wake.deployments.wake();
+        self.wake.release.wake();
+        Ok(Next::AfterPeriod)
+    }
 }

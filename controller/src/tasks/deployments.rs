@@ -1,62 +1,50 @@
 //! Moves active deployments on, while this controller holds the planner's lease.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_chassis::{Shutdown, chain};
+use slipway_chassis::chain;
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 
-use super::Wake;
 use super::lease::Leadership;
 use crate::context::Context;
-use crate::domain::DomainResult;
+use crate::domain::DomainError;
 use crate::domain::deployments::{self, Driven};
 
-/// While one is active: repairs lost pokes, and sees the end of its patience.
+/// What moves deployments on, as a task.
+pub const DEPLOYMENTS: Definition = Definition {
+    name: "deployments",
+    description: "Moves active deployments on, while this controller holds the lease",
+    period: Duration::from_secs(5),
+    woken_by: "changes of apps and instances, and acknowledgements of routers",
+};
+/// While one is active: repairs lost wakes, and sees the end of its patience.
 const ACTIVE: Duration = Duration::from_secs(1);
-/// While none is.
-const IDLE: Duration = Duration::from_secs(5);
 
-/// Drives until shutdown.
-pub fn start(context: Context, leadership: Leadership, wake: Arc<Wake>, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut term = leadership.term.clone();
-        while !stop.is_stopping() {
-            let current = *term.borrow_and_update();
-            let pause = match current {
-                None => IDLE,
-                Some(current) => match round(&context, &leadership, current).await {
-                    Ok(0) => IDLE,
-                    Ok(_) => ACTIVE,
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "deployments cannot be read now");
-                        ACTIVE
-                    }
-                },
-            };
-            // Every arm may be dropped at any point: none holds a result.
-            tokio::select! {
-                () = stop.requested() => break,
-                () = wake.deployments.notified() => {}
-                changed = term.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    });
+/// What moves deployments on.
+pub struct Deploying {
+    /// Their rows, and what they write.
+    pub context: Context,
+    /// Who moves them.
+    pub leadership: Leadership,
 }
 
-/// One step of each; one that fails does not hold the others. Gives how many there are.
-async fn round(context: &Context, leadership: &Leadership, term: i64) -> DomainResult<usize> {
-    let apps = context.store.apps_deploying().await?;
-    for app in &apps {
-        match deployments::drive(context, term, *app).await {
-            Ok(Driven::Done) => {}
-            Ok(Driven::Fenced) => {
-                leadership.fenced(term);
-                break;
+impl BackgroundTask for Deploying {
+    type Error = DomainError;
+
+    /// One step of each; one that fails does not hold the others.
+    async fn run(&mut self) -> Result<Next, DomainError> {
+        let Some(term) = *self.leadership.term.borrow() else { return Ok(Next::AfterPeriod) };
+        let apps = self.context.store.apps_deploying().await?;
+        for app in &apps {
+            match deployments::drive(&self.context, term, *app).await {
+                Ok(Driven::Done) => {}
+                Ok(Driven::Fenced) => {
+                    self.leadership.fenced(term);
+                    break;
+                }
+                Err(error) => tracing::warn!(%app, error = %chain(&error), "a deployment did not move; it will again"),
             }
-            Err(error) => tracing::warn!(%app, error = %chain(&error), "a deployment did not move; it will again"),
         }
+        Ok(if apps.is_empty() { Next::AfterPeriod } else { Next::After(ACTIVE) })
     }
-    Ok(apps.len())
 }

@@ -5,13 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use slipway_chassis::{Shutdown, driver};
+use slipway_chassis::Shutdown;
+use slipway_chassis::driver::{Definition, Next, Registry, Task, Wake};
 use slipway_layers::meta::{INDEX_FILE, IndexError, LayerEntry, LayerIndex};
 
 use crate::blobs::{BlobError, BlobStore};
 use crate::context::Context;
 
-const PERIOD: Duration = Duration::from_secs(10);
+/// The import, as a task.
+const LAYERS: Definition = Definition {
+    name: "layers",
+    description: "Imports what `slipway stack build` has left in the layer directory",
+    period: Duration::from_secs(10),
+    woken_by: "",
+};
 
 /// Why layers cannot be imported.
 #[derive(Debug, thiserror::Error)]
@@ -47,27 +54,27 @@ pub enum LayerError {
 }
 
 /// Imports now and whenever the index changes.
-pub fn start(context: Context, directory: PathBuf, shutdown: &Shutdown) -> driver::Task {
+pub fn start(context: Context, directory: PathBuf, tasks: &Registry, shutdown: &Shutdown) -> Task {
     let imported = Arc::new(Mutex::new(None::<SystemTime>));
-    driver::spawn(shutdown, "layers", PERIOD, move || {
+    tasks.start(shutdown, LAYERS, Wake::default(), move || {
         let (context, directory, imported) = (context.clone(), directory.clone(), Arc::clone(&imported));
         async move {
             let modified = std::fs::metadata(directory.join(INDEX_FILE)).and_then(|meta| meta.modified()).ok();
             let before = *imported.lock().unwrap_or_else(PoisonError::into_inner);
             if modified.is_none() || modified == before {
-                return Ok(());
+                return Ok(Next::AfterPeriod);
             }
             import(&context, &directory).await?;
             // Only now: a failed import is tried again.
             *imported.lock().unwrap_or_else(PoisonError::into_inner) = modified;
-            Ok::<(), LayerError>(())
+            Ok::<_, LayerError>(Next::AfterPeriod)
         }
     })
 }
 
 /// Waits until the first look at the directory is over, well or badly: a controller that called itself ready before
 /// would refuse the first push of a new platform for want of a stack.
-pub async fn looked(task: &driver::Task, shutdown: &Shutdown) {
+pub async fn looked(task: &Task, shutdown: &Shutdown) {
     while task.status().runs == 0 && !shutdown.is_stopping() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -88,9 +95,6 @@ pub async fn import(context: &Context, directory: &Path) -> Result<usize, LayerE
         context.store.layer_put(entry).await?;
         tracing::info!(layer = entry.meta.line, version = entry.meta.version, digest = %entry.meta.digest, "a layer was imported");
         new += 1;
-    }
-    if new > 0 {
-        context.pokes.planner.notify_one();
     }
     Ok(new)
 }

@@ -5,18 +5,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_chassis::{Shutdown, chain};
+use slipway_chassis::chain;
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use tokio::time::Instant;
 
-use super::Wake;
 use super::lease::Leadership;
 use crate::cells::hub::{CellHub, Seen};
 use crate::cells::queries::{Directory, peer_name};
 use crate::context::Context;
 use crate::domain::outcomes;
+use crate::notifiers::TaskNotifiers;
 use slipway_placement::{CellState, Kind, PlacementError, PlacementStore};
 
-const PERIOD: Duration = Duration::from_secs(1);
+/// The judge, as a task.
+pub const LIVENESS: Definition = Definition {
+    name: "liveness",
+    description: "Judges which cells are lost, and ends the builds and tasks that were on them",
+    period: Duration::from_secs(1),
+    woken_by: "sessions of cells that begin or end",
+};
 /// A restarted agent or controller is back within this time; nothing needs to know.
 const BLINK: Duration = Duration::from_secs(3);
 
@@ -32,28 +39,23 @@ pub struct Liveness {
     pub directory: Arc<Directory>,
     /// Who judges, and since when the store has been writable.
     pub leadership: Leadership,
+    /// Wakes what depends on the states of cells.
+    pub wake: Arc<TaskNotifiers>,
+    /// Since when this controller runs.
+    pub started: Instant,
 }
 
-/// Judges until shutdown.
-pub fn start(liveness: Liveness, wake: Arc<Wake>, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let started = Instant::now();
-        while !stop.is_stopping() {
-            if let Err(error) = liveness.round(started, &wake).await {
-                tracing::debug!(error = %chain(&error), "cells cannot be judged now");
-            }
-            tokio::select! {
-                () = stop.requested() => break,
-                () = wake.liveness.notified() => {}
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-        }
-    });
+impl BackgroundTask for Liveness {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next, PlacementError> {
+        self.round().await?;
+        Ok(Next::AfterPeriod)
+    }
 }
 
 impl Liveness {
-    async fn round(&self, started: Instant, wake: &Wake) -> Result<(), PlacementError> {
+    async fn round(&self) -> Result<(), PlacementError> {
         self.directory.reading();
         let cells = self.placement.cells().await?;
         let mut names: BTreeMap<String, String> =
@@ -73,7 +75,7 @@ impl Liveness {
                 // A moment later it is connected, or it has failed to come and is judged by its last session.
                 Seen::Arriving => continue,
                 Seen::Connected => None,
-                Seen::Never => Some(started.max(writable)),
+                Seen::Never => Some(self.started.max(writable)),
                 Seen::LostAt(at) => Some(at.max(writable)),
             };
             let state = match gone_since.map(|since| since.elapsed()) {
@@ -94,7 +96,7 @@ impl Liveness {
                 self.leadership.fenced(term);
                 return Ok(());
             }
-            wake.tail.notify_one();
+            self.wake.tail.wake();
         }
         self.end_one_shots().await
     }

@@ -4,95 +4,93 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_api_types::AssignmentId;
-use slipway_chassis::{Shutdown, chain};
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 
-use super::Wake;
 use super::lease::Leadership;
+use crate::notifiers::TaskNotifiers;
 use slipway_placement::planner::{self, Overcommit};
-use slipway_placement::{ApplyOutcome, PlacementStore, Result};
+use slipway_placement::{ApplyOutcome, PlacementError, PlacementStore, Result};
 
-/// Repairs lost pokes.
-const PERIOD: Duration = Duration::from_secs(5);
-/// While something drains or waits for room: nobody pokes when a deadline passes.
+/// The planner, as a task.
+pub const PLANNER: Definition = Definition {
+    name: "planner",
+    description: "Decides which cell runs what, while this controller holds the lease",
+    period: Duration::from_secs(5),
+    woken_by: "changes of apps, cells and instances",
+};
+/// While something drains or waits for room: nobody wakes the planner when a deadline passes.
 const WAITING: Duration = Duration::from_millis(250);
 /// After an unknown or refused outcome.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Plans until shutdown.
-pub fn start(
+/// What the planner needs.
+pub struct Planning {
     placement: Arc<dyn PlacementStore>,
     overcommit: Overcommit,
     leadership: Leadership,
-    wake: Arc<Wake>,
-    shutdown: &Shutdown,
-) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut term = leadership.term.clone();
-        let mut alarms = Vec::new();
-        while !stop.is_stopping() {
-            let current = *term.borrow_and_update();
-            let pause = match current {
-                None => PERIOD,
-                Some(current) => {
-                    match round(placement.as_ref(), overcommit, &leadership, current, &wake, &mut alarms).await {
-                        Ok(pause) => pause,
-                        Err(error) => {
-                            tracing::warn!(error = %chain(&error), "planning failed; it will run again");
-                            Duration::from_secs(1)
-                        }
-                    }
-                }
-            };
-            // Every arm may be dropped at any point: none holds a result.
-            tokio::select! {
-                () = stop.requested() => break,
-                () = wake.planner.notified() => {}
-                changed = term.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    });
+    wake: Arc<TaskNotifiers>,
+    /// Those of the last plan: each is told once.
+    alarms: Vec<String>,
 }
 
-async fn round(
-    placement: &dyn PlacementStore,
-    overcommit: Overcommit,
-    leadership: &Leadership,
-    term: i64,
-    wake: &Wake,
-    alarms: &mut Vec<String>,
-) -> Result<Duration> {
-    let snapshot = placement.snapshot_for_planning().await?;
-    let plan = planner::plan(&snapshot, overcommit, AssignmentId::new);
-    if plan.alarms != *alarms {
-        for alarm in &plan.alarms {
-            tracing::error!(alarm, "placement is held");
-        }
-        *alarms = plan.alarms;
+impl Planning {
+    /// Plans what `placement` holds.
+    #[must_use]
+    pub fn new(
+        placement: Arc<dyn PlacementStore>,
+        overcommit: Overcommit,
+        leadership: Leadership,
+        wake: Arc<TaskNotifiers>,
+    ) -> Self {
+        Self { placement, overcommit, leadership, wake, alarms: Vec::new() }
     }
-    let pause = if plan.waiting { WAITING } else { PERIOD };
-    if plan.changes.is_empty() {
-        return Ok(pause);
+}
+
+impl BackgroundTask for Planning {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next> {
+        let term = *self.leadership.term.borrow();
+        match term {
+            Some(term) => self.round(term).await,
+            None => Ok(Next::AfterPeriod),
+        }
     }
-    let outcome = placement.plan_apply(term, snapshot.version, &plan.changes).await?;
-    tracing::debug!(
-        ?outcome,
-        placed = plan.changes.placements.len(),
-        intents = plan.changes.intents.len(),
-        roles = plan.changes.roles.len(),
-        "planned"
-    );
-    Ok(match outcome {
-        ApplyOutcome::Committed(_) => {
-            wake.tail.notify_one();
-            pause
+}
+
+impl Planning {
+    async fn round(&mut self, term: i64) -> Result<Next> {
+        let snapshot = self.placement.snapshot_for_planning().await?;
+        let plan = planner::plan(&snapshot, self.overcommit, AssignmentId::new);
+        if plan.alarms != self.alarms {
+            for alarm in &plan.alarms {
+                tracing::error!(alarm, "placement is held");
+            }
+            self.alarms = plan.alarms;
         }
-        ApplyOutcome::Fenced => {
-            leadership.fenced(term);
-            PERIOD
+        let next = if plan.waiting { Next::After(WAITING) } else { Next::AfterPeriod };
+        if plan.changes.is_empty() {
+            return Ok(next);
         }
-        // What is there now is read again; both are ordinary.
-        ApplyOutcome::Conflict | ApplyOutcome::Ambiguous => AGAIN,
-    })
+        let outcome = self.placement.plan_apply(term, snapshot.version, &plan.changes).await?;
+        tracing::debug!(
+            ?outcome,
+            placed = plan.changes.placements.len(),
+            intents = plan.changes.intents.len(),
+            roles = plan.changes.roles.len(),
+            "planned"
+        );
+        Ok(match outcome {
+            ApplyOutcome::Committed(_) => {
+                self.wake.tail.wake();
+                next
+            }
+            ApplyOutcome::Fenced => {
+                self.leadership.fenced(term);
+                Next::AfterPeriod
+            }
+            // What is there now is read again; both are ordinary.
+            ApplyOutcome::Conflict | ApplyOutcome::Ambiguous => Next::After(AGAIN),
+        })
+    }
 }

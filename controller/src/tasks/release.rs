@@ -5,14 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_api_types::RouterId;
-use slipway_chassis::{Shutdown, chain};
+use slipway_chassis::chain;
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use tokio::time::Instant;
 
-use super::Wake;
+use crate::notifiers::TaskNotifiers;
 use crate::store::Store;
-use slipway_placement::{PlacementStore, Result};
+use slipway_placement::{PlacementError, PlacementStore, Result};
 
-const PERIOD: Duration = Duration::from_secs(10);
+/// What releases slots, as a task.
+pub const RELEASE: Definition = Definition {
+    name: "release",
+    description: "Frees slots that no cell and no router uses, forgets routers that stay away, removes old rows",
+    period: Duration::from_secs(10),
+    woken_by: "changes of instances and routers",
+};
 /// A router without a session for this long is deregistered: it would hold the addresses of everything that it once
 /// routed to. One that comes back later registers again and gets the whole table before anything else.
 const ROUTER_UNSEEN: Duration = Duration::from_secs(600);
@@ -21,39 +28,41 @@ const ROUTER_UNSEEN: Duration = Duration::from_secs(600);
 /// a deregistration has its instances' addresses given to others.
 const ROUTER_DOUBT: Duration = Duration::from_secs(150);
 
-/// Releases until shutdown.
-pub fn start(placement: Arc<dyn PlacementStore>, store: Store, wake: Arc<Wake>, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut sweep = tokio::time::interval(PERIOD);
-        let mut unseen = Unseen::default();
-        while !stop.is_stopping() {
-            let poked = tokio::select! {
-                () = stop.requested() => break,
-                () = wake.release.notified() => true,
-                _ = sweep.tick() => false,
-            };
-            match placement.release().await {
-                Ok(released) if released.version.is_some() => {
-                    tracing::debug!(count = released.released.len(), waiting = released.waiting, "slots are free");
-                    wake.tail.notify_one();
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(error = %chain(&error), "slots cannot be released now");
-                    continue;
-                }
-            }
-            if !poked {
-                if let Err(error) = unseen.forget(placement.as_ref()).await {
-                    tracing::debug!(error = %chain(&error), "routers cannot be checked now");
-                }
-                if let Err(error) = store.trim().await {
-                    tracing::debug!(error = %chain(&error), "old rows cannot be removed now");
-                }
+/// What releases slots.
+pub struct Releasing {
+    placement: Arc<dyn PlacementStore>,
+    store: Store,
+    wake: Arc<TaskNotifiers>,
+    unseen: Unseen,
+    swept: Option<Instant>,
+}
+
+impl Releasing {
+    /// Releases what `placement` holds.
+    #[must_use]
+    pub fn new(placement: Arc<dyn PlacementStore>, store: Store, wake: Arc<TaskNotifiers>) -> Self {
+        Self { placement, store, wake, unseen: Unseen::default(), swept: None }
+    }
+}
+
+impl BackgroundTask for Releasing {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next> {
+        let released = self.placement.release().await?;
+        if released.version.is_some() {
+            tracing::debug!(count = released.released.len(), waiting = released.waiting, "slots are free");
+            self.wake.tail.wake();
+        }
+        if self.swept.is_none_or(|at| at.elapsed() >= RELEASE.period / 2) {
+            self.swept = Some(Instant::now());
+            self.unseen.forget(self.placement.as_ref()).await?;
+            if let Err(error) = self.store.trim().await {
+                tracing::debug!(error = %chain(&error), "old rows cannot be removed now");
             }
         }
-    });
+        Ok(Next::AfterPeriod)
+    }
 }
 
 /// Routers that are not seen, and since when on this controller's own clock.
@@ -116,7 +125,7 @@ mod tests {
         let mut unseen = Unseen::default();
         for _ in 0..6 {
             unseen.forget(&placement).await.expect("an answer");
-            tokio::time::advance(PERIOD).await;
+            tokio::time::advance(RELEASE.period).await;
         }
         assert_eq!(placement.routers().await.expect("routers").len(), 1);
         // The next note of what has a session finds its row.

@@ -1,4 +1,4 @@
-//! Follows the change log and wakes what depends on it: at once for what this controller wrote (a poke), by adaptive
+//! Follows the change log and wakes what depends on it: at once for what this controller wrote (a wake), by adaptive
 //! polling for what others wrote.
 //!
 //! A database that fell back under a running controller (a failover that lost commits, a backup put back) must be seen
@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_api_types::AssignmentId;
-use slipway_chassis::{Shutdown, chain};
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_protocol::v1::Version;
 use uuid::Uuid;
 
-use super::Wake;
 use crate::cells::hub::CellHub;
-use crate::context::Pokes;
+use crate::notifiers::TaskNotifiers;
 use crate::store::change_log::ChangeKind;
-use slipway_placement::{Change, PlacementStore, Result};
+use slipway_placement::{Change, PlacementError, PlacementStore, Result};
 
 /// Right after a change the next one is likely: other controllers' writes are seen this late at most.
 const BUSY: Duration = Duration::from_millis(25);
@@ -27,45 +26,35 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Entries of one read; more are read at once after it.
 const BATCH: u32 = 5_000;
 
-/// Follows until shutdown.
-pub fn start(
-    placement: Arc<dyn PlacementStore>,
-    hub: Arc<CellHub>,
-    pokes: Arc<Pokes>,
-    wake: Arc<Wake>,
-    shutdown: &Shutdown,
-) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        let mut tail = Tail::new(placement, hub, wake);
-        let mut pause = BUSY;
-        loop {
-            pause = match tail.step().await {
-                Ok(0) => (pause * 2).min(QUIET),
-                Ok(_) => BUSY,
-                Err(error) => {
-                    tracing::debug!(error = %chain(&error), "the change log cannot be read now");
-                    QUIET
-                }
-            };
-            // Every arm may be dropped at any point: none holds a result.
-            tokio::select! {
-                () = stop.requested() => break,
-                () = tail.wake.tail.notified() => {}
-                () = pokes.planner.notified() => {}
-                () = pokes.routes.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    });
-}
+/// The follower, as a task.
+pub const TAIL: Definition = Definition {
+    name: "tail",
+    description: "Follows the change log and wakes what depends on each change",
+    period: QUIET,
+    woken_by: "commits of this controller",
+};
 
-struct Tail {
+/// Follows the change log.
+pub struct Tail {
     placement: Arc<dyn PlacementStore>,
     hub: Arc<CellHub>,
-    wake: Arc<Wake>,
+    wake: Arc<TaskNotifiers>,
     /// Everything up to here was seen; `None` before the first read.
     seen: Option<Seen>,
+    /// Until the next look, when nothing wakes it.
+    pause: Duration,
+}
+
+impl BackgroundTask for Tail {
+    type Error = PlacementError;
+
+    async fn run(&mut self) -> Result<Next> {
+        self.pause = match self.step().await? {
+            0 => (self.pause * 2).min(QUIET),
+            _ => BUSY,
+        };
+        Ok(Next::After(self.pause))
+    }
 }
 
 /// How far the log was read.
@@ -76,8 +65,10 @@ struct Seen {
 }
 
 impl Tail {
-    fn new(placement: Arc<dyn PlacementStore>, hub: Arc<CellHub>, wake: Arc<Wake>) -> Self {
-        Self { placement, hub, wake, seen: None }
+    /// Follows from now on.
+    #[must_use]
+    pub fn new(placement: Arc<dyn PlacementStore>, hub: Arc<CellHub>, wake: Arc<TaskNotifiers>) -> Self {
+        Self { placement, hub, wake, seen: None, pause: BUSY }
     }
 
     async fn step(&mut self) -> Result<usize> {
@@ -110,7 +101,7 @@ impl Tail {
         let epoch = if raised { self.placement.version().await?.epoch } else { version.epoch };
         self.seen = Some(Seen { version: Version::new(epoch, last.seq), entry: Some(last) });
         if full {
-            self.wake.tail.notify_one();
+            self.wake.tail.wake();
         }
         Ok(changes.len())
     }
@@ -137,7 +128,7 @@ impl Tail {
     async fn dispatch(&self, changes: &[Change]) -> Result<()> {
         // Routers first: a healthy instance must be routable soon. They acknowledge each version, so also those that
         // change nothing in the table are published.
-        self.wake.publish.notify_one();
+        self.wake.publish.wake();
         let assignments: BTreeSet<AssignmentId> = changes
             .iter()
             .filter(|change| change.kind == Some(ChangeKind::Assignment))
@@ -146,32 +137,32 @@ impl Tail {
         if !assignments.is_empty() {
             let assignments: Vec<_> = assignments.into_iter().collect();
             let cells = self.placement.cells_of(&assignments).await?;
-            self.hub.poke(&cells);
+            self.hub.wake(&cells);
         }
         if changes.iter().any(|change| change.kind == Some(ChangeKind::SecurityGroup)) {
             // Which cells run something that it concerns is found out by reading their sets; most changes concern all.
-            self.hub.poke_all();
+            self.hub.wake_all();
         }
         let plans =
             |kind| !matches!(kind, Some(ChangeKind::Route | ChangeKind::Controller | ChangeKind::SecurityGroup));
         if changes.iter().any(|change| plans(change.kind)) {
-            self.wake.planner.notify_one();
-            self.wake.deployments.notify_one();
+            self.wake.planner.wake();
+            self.wake.deployments.wake();
         }
         let frees =
             |kind| matches!(kind, None | Some(ChangeKind::Assignment | ChangeKind::Observation | ChangeKind::Router));
         if changes.iter().any(|change| frees(change.kind)) {
-            self.wake.release.notify_one();
+            self.wake.release.wake();
         }
         Ok(())
     }
 
     fn wake_all(&self) {
-        self.wake.publish.notify_one();
-        self.wake.planner.notify_one();
-        self.wake.deployments.notify_one();
-        self.wake.release.notify_one();
-        self.hub.poke_all();
+        self.wake.publish.wake();
+        self.wake.planner.wake();
+        self.wake.deployments.wake();
+        self.wake.release.wake();
+        self.hub.wake_all();
     }
 }
 

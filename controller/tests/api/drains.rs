@@ -10,7 +10,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use slipway_chassis::Shutdown;
-use slipway_controller::drains;
+use slipway_chassis::driver::{Registry, Wake};
+use slipway_controller::drains::{self, DRAINS, Drains};
 use slipway_protocol::v1;
 use slipway_test_support::{PATIENCE, eventually};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -131,7 +132,8 @@ impl Running {
         let shutdown = Shutdown::new();
         let (term, receiver) = watch::channel(Some(1));
         let tls = drains::tls_trusting(authorities).expect("tls");
-        drains::start(context, receiver, tls, &shutdown);
+        let drains = Drains::new(context, receiver, tls, shutdown.clone());
+        Registry::default().start(&shutdown, DRAINS, Wake::default(), drains);
         Self { controller, app, shutdown, term }
     }
 

@@ -53,7 +53,7 @@ impl World {
         .execute(&self.controller.database.pool)
         .await
         .expect("a job");
-        self.controller.context.pokes.jobs.notify_one();
+        self.controller.context.wake.jobs.wake();
         guid
     }
 
@@ -125,7 +125,7 @@ async fn the_job_of_a_dead_runner_is_taken_over_and_a_live_ones_is_not() {
         .execute(&world.controller.database.pool)
         .await
         .expect("a job");
-    world.controller.context.pokes.jobs.notify_one();
+    world.controller.context.wake.jobs.wake();
     let refused = world.until(other, "FAILED").await;
     assert!(refused["errors"][0]["detail"].as_str().is_some_and(|text| text.contains("nonsense")), "{refused}");
     assert_eq!(world.client.get(&format!("/v3/jobs/{job}")).await.1["state"], "PROCESSING");

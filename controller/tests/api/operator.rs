@@ -338,6 +338,11 @@ async fn caches_of_all_apps_can_be_cleared() {
         .await
         .expect("a count");
     assert_eq!(left, 0);
+    let (status, body) = admin.get("/v3/admin/background_tasks").await;
+    let tasks = body["resources"].as_array().expect("a list");
+    let jobs = tasks.iter().find(|task| task["name"] == "jobs").expect("the task that runs jobs");
+    assert_eq!((status.as_u16(), &jobs["period_in_seconds"], &jobs["last_error"]), (200, &json!(2.0), &Value::Null));
+    assert!(jobs["runs"].as_u64() > Some(0) && jobs["last_run_at"].is_string(), "{jobs}");
     let (status, body) = admin.get("/v3/info/usage_summary").await;
     assert_eq!((status.as_u16(), &body["usage_summary"]["apps"]), (200, &json!(2)), "{body}");
     let (_, root) = admin.get("/").await;

@@ -1,5 +1,7 @@
 //! Rows that are over are removed when they are old, and no others.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
 use slipway_controller::blobs::{BlobDigest, SETTLE_S};
@@ -45,7 +47,7 @@ async fn what_is_over_is_kept_for_a_while() {
     run("insert into assignment (id, group_id, index, spec, kind, cell, slot, seq)
          select gen_random_uuid(), gen_random_uuid(), 0, sha256('oldused'), 'lrp', id, 1, 1 from cell limit 1")
     .await;
-    Store::new(pool.clone()).trim().await.expect("trimmed");
+    Store::new(pool.clone(), Arc::default()).trim().await.expect("trimmed");
     let names = async |sql: &str| -> Vec<String> {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(pool).await.expect(sql)
     };

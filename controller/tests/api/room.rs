@@ -14,12 +14,15 @@ const REASON: &str = "waiting for room: needs 1024 MiB; the largest free is 62 M
 
 async fn wait_for_place(controller: &TestController, group: Uuid, reason: &str, seconds: f64) {
     sqlx::query(
-        "insert into unplaced (group_id, index, reason, since) values ($1, 0, $2, now() - make_interval(secs => $3))
-         on conflict (group_id, index) do update set reason = excluded.reason, since = excluded.since",
+        "insert into unplaced (group_id, index, kind, reason, since)
+         values ($1, 0, $4, $2, now() - make_interval(secs => $3))
+         on conflict (group_id, index) do update
+             set kind = excluded.kind, reason = excluded.reason, since = excluded.since",
     )
     .bind(group)
     .bind(reason)
     .bind(seconds)
+    .bind(if reason == REASON { "no_room" } else { "other" })
     .execute(&controller.database.pool)
     .await
     .expect("it waits");

@@ -233,9 +233,9 @@ async fn instances_that_are_wanted_have_a_row() {
     .await
     .expect("a cell");
     sqlx::query(
-        "insert into assignment (id, group_id, app_id, index, spec, kind, cell, slot, seq, observed, exit)
+        "insert into assignment (id, group_id, app_id, index, spec, kind, cell, slot, seq, observed, crashes)
          select gen_random_uuid(), p.guid, p.app_guid, i, p.spec, 'lrp', c.id, i, 1, 'starting',
-                case when i = 0 then '{\"crashes\": 2}'::jsonb end
+                case when i = 0 then 2 end
          from process p cross join generate_series(0, 1) i cross join cell c
          where p.app_guid::text = $1 and p.type = 'web'",
     )

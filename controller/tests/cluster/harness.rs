@@ -1,13 +1,15 @@
 //! A real controller in this process, over real sockets and a real Postgres behind a proxy that can be cut.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use slipway_chassis::Shutdown;
 use slipway_controller::config::{ControllerConfig, Limits};
-use slipway_controller::store::change_log::{self, ChangeKind};
+use slipway_controller::store::Store;
+use slipway_controller::store::change_log::ChangeKind;
 use slipway_controller::vault::Vault;
 use slipway_protocol::dial::{Dialer, Wanted};
 use slipway_protocol::v1;
@@ -249,7 +251,10 @@ impl Harness {
             .execute(&mut *tx)
             .await
             .expect("process");
-        change_log::commit(tx, &[(ChangeKind::App, app), (ChangeKind::Process, process)]).await.expect("commit");
+        self.other_controller()
+            .commit(tx, &[(ChangeKind::App, app), (ChangeKind::Process, process)])
+            .await
+            .expect("commit");
         (app, process)
     }
 
@@ -268,11 +273,16 @@ impl Harness {
         digest
     }
 
+    /// The store as another controller has it: what it commits wakes nothing here.
+    fn other_controller(&self) -> Store {
+        Store::new(self.pool().clone(), Arc::default())
+    }
+
     /// Runs a statement that changes desired state.
     pub(crate) async fn desire(&self, statement: &str, kind: ChangeKind, id: Uuid) {
         let mut tx = slipway_controller::store::begin(self.pool()).await.expect("begin");
         sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut *tx).await.expect("statement");
-        change_log::commit(tx, &[(kind, id)]).await.expect("commit");
+        self.other_controller().commit(tx, &[(kind, id)]).await.expect("commit");
     }
 
     pub(crate) async fn count(&self, statement: &str) -> i64 {

@@ -1,5 +1,6 @@
 //! A controller that is stopped in the middle of a transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_controller::domain::DomainError;
@@ -16,7 +17,8 @@ use crate::harness::Harness;
 
 async fn connect(database: &TestDatabase, limits: TimeLimits) -> Store {
     let options = guarded(database.url.parse().expect("a URL"), limits);
-    Store::new(PgPoolOptions::new().max_connections(1).connect_with(options).await.expect("connected"))
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.expect("connected");
+    Store::new(pool, Arc::default())
 }
 
 /// Ends what is idle for less than a heartbeat.

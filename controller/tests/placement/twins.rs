@@ -1,8 +1,10 @@
 //! Both stores behind what the API and time do to them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_controller::store::change_log::{self, ChangeKind};
+use slipway_controller::store::Store;
+use slipway_controller::store::change_log::ChangeKind;
 use slipway_controller::store::placement::PgPlacement;
 use slipway_placement::memory::MemoryPlacement;
 use slipway_placement::{PlacementStore, Wanted};
@@ -56,6 +58,11 @@ const CLOCK: &str = "
     end $$;";
 
 impl PgTwin {
+    /// The store as the API has it.
+    fn api(&self) -> Store {
+        Store::new(self.database.pool.clone(), Arc::default())
+    }
+
     pub(crate) async fn create() -> Self {
         let database = TestDatabase::create().await;
         sqlx::raw_sql(CLOCK).execute(&database.pool).await.expect("the clock");
@@ -106,7 +113,7 @@ impl Desired for PgTwin {
         .execute(&mut *tx)
         .await
         .expect("process");
-        change_log::commit(tx, &[(ChangeKind::Process, wanted.group)]).await.expect("commit");
+        self.api().commit(tx, &[(ChangeKind::Process, wanted.group)]).await.expect("commit");
     }
 
     async fn unwant(&self, group: Uuid) {
@@ -116,7 +123,7 @@ impl Desired for PgTwin {
             .execute(&mut *tx)
             .await
             .expect("stop");
-        change_log::commit(tx, &[(ChangeKind::Process, group)]).await.expect("commit");
+        self.api().commit(tx, &[(ChangeKind::Process, group)]).await.expect("commit");
     }
 
     async fn advance(&self, by: Duration) {

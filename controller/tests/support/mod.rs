@@ -18,18 +18,20 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
 use slipway_chassis::Shutdown;
+use slipway_chassis::driver::Registry;
 use slipway_controller::admission::Uploads;
 use slipway_controller::auth::{self, keys, tokens};
 use slipway_controller::blobs::{BlobDigest, BlobStore};
 use slipway_controller::config::{ControllerConfig, Limits};
-use slipway_controller::context::{CellQueries, LogAnswer, Pokes, Proof, RouterProof};
+use slipway_controller::context::{CellQueries, LogAnswer, Proof, RouterProof};
 use slipway_controller::domain::outcomes;
+use slipway_controller::jobs::{JOBS, Jobs};
 use slipway_controller::members::FromRouter;
 use slipway_controller::reserve::Reserve;
 use slipway_controller::store::Store;
 use slipway_controller::store::users::AccountRow;
 use slipway_controller::vault::Vault;
-use slipway_controller::{Context, api, jobs};
+use slipway_controller::{Context, api};
 use slipway_protocol::v1;
 use slipway_test_support::TestDatabase;
 use tempfile::TempDir;
@@ -153,7 +155,7 @@ impl TestController {
         let cells = Arc::new(SimulatedCells::default());
         let routers = Arc::new(SimulatedRouters { proof: Mutex::new(Proof::Applied), waited_for: Mutex::default() });
         let context = Context {
-            blobs: BlobStore::local(&config.blob_directory, Store::new(database.pool.clone()))
+            blobs: BlobStore::local(&config.blob_directory, Store::new(database.pool.clone(), Arc::default()))
                 .expect("a blob store")
                 .with_reserve(Reserve::new(
                     &config.blob_directory,
@@ -162,17 +164,18 @@ impl TestController {
                 )),
             uploads: Uploads::new(&config.limits),
             config: Arc::new(config),
-            store: Store::new(database.pool.clone()),
+            store: Store::new(database.pool.clone(), Arc::default()),
             vault,
             cells: Arc::clone(&cells) as Arc<dyn CellQueries>,
             routers: Arc::clone(&routers) as Arc<dyn RouterProof>,
-            pokes: Arc::new(Pokes::default()),
+            wake: Arc::default(),
+            tasks: Registry::default(),
             keys: keys::KeyCache::default(),
             guard: Arc::default(),
         };
         auth::bootstrap(&context).await.expect("bootstrap");
         let shutdown = Shutdown::new();
-        jobs::start(context.clone(), &shutdown);
+        context.tasks.start(&shutdown, JOBS, context.wake.jobs.clone(), Jobs::new(context.clone(), shutdown.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
         // Every test is a router, so that it may say for whom it asks.

@@ -28,6 +28,19 @@ macro_rules! stored_enum {
 }
 
 stored_enum! {
+    /// Why an instance has no place.
+    UnplacedReason {
+        /// No connected cell is of the kind that is wanted, however much room there were: only an operator can help.
+        NoCompatibleCell = "no_compatible_cell",
+        /// Cells of the kind that is wanted are connected and none has room: it is placed when something else ends, so
+        /// whoever asked for it may wait.
+        NoRoom = "no_room",
+        /// Anything else, such as that no cell is connected.
+        Other = "other",
+    }
+}
+
+stored_enum! {
     /// What a workload is.
     Kind {
         /// Long-running: instances are at-least-once.

@@ -7,12 +7,9 @@ mod seen;
 
 use std::collections::BTreeSet;
 
-pub use kinds::{CellState, Fault, Intent, Kind, Observed, Role};
+pub use kinds::{CellState, Fault, Intent, Kind, Observed, Role, UnplacedReason};
 pub use peers::{Cell, CellRegistration, RouterProgress, RouterRegistration, RouterSeen};
-pub use plan::{
-    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, Placement, PlanChanges, Refused, SlotUse, Snapshot,
-    Unplaced,
-};
+pub use plan::{ApplyOutcome, LeaseOutcome, Placement, PlanChanges, Refused, SlotUse, Snapshot, Unplaced};
 pub use seen::{CellBatch, CellRecorded, Exit, ObservationRow, OneShot, Recorded, Released};
 use slipway_api_types::{AssignmentId, CellId};
 use slipway_protocol::v1::{self, Version};

@@ -6,15 +6,7 @@ use slipway_api_types::{AssignmentId, CellId, ControllerId};
 use slipway_protocol::v1::Version;
 use uuid::Uuid;
 
-use super::{Cell, Intent, Kind, Placed, Role, RouterSeen, SpecDigest, Wanted};
-
-/// How the reason of one without a place begins when no connected cell is of the kind that is wanted, however much room
-/// there were: only an operator can help. Cloud Foundry's words.
-pub const NO_COMPATIBLE_CELL: &str = "found no compatible cell";
-
-/// How the reason of one without a place begins when cells of the kind that is wanted are connected and none has room: it
-/// is placed when something else ends, so whoever asked for it may wait.
-pub const NO_ROOM: &str = "waiting for room";
+use super::{Cell, Intent, Kind, Placed, Role, RouterSeen, SpecDigest, UnplacedReason, Wanted};
 
 /// One instance that has no place, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,8 +15,10 @@ pub struct Unplaced {
     pub group: Uuid,
     /// Which instance.
     pub index: u32,
+    /// How long it is waited for.
+    pub reason: UnplacedReason,
     /// For people, with figures.
-    pub reason: String,
+    pub details: String,
 }
 
 /// A cell refused an instance of this spec.

@@ -17,9 +17,10 @@ use slipway_api_types::{AssignmentId, CellId};
 use uuid::Uuid;
 
 use crate::{
-    CellState, Fault, Intent, Kind, Observed, Placed, Placement, PlanChanges, Role, Snapshot, Unplaced, Wanted,
+    CellState, Fault, Intent, Kind, Observed, Placed, Placement, PlanChanges, Role, Snapshot, Unplaced, UnplacedReason,
+    Wanted,
 };
-use capacity::{Capacity, Need};
+use capacity::{Capacity, Need, NoPlace};
 
 /// How long a draining instance waits for routers before it is stopped anyway. Longer holds memory behind a router
 /// that hangs; shorter cuts requests when routers are only slow.
@@ -315,12 +316,17 @@ impl<'a> Round<'a> {
         let reason = |(key, leaves): (&(Uuid, u32), &Option<CellId>)| {
             let (group, index) = *key;
             let need = Need { wanted: self.wanted.get(&group).copied()?, not_on: *leaves };
-            let why = self.capacity.choose(&need).err()?;
-            let reason = match leaves {
-                Some(cell) => format!("is to leave {} but {why}", cell_name(*cell)),
-                None => why,
-            };
-            Some(Unplaced { group, index, reason })
+            let NoPlace { reason, details } = self.capacity.choose(&need).err()?;
+            Some(match leaves {
+                // It runs: nobody waits for it.
+                Some(cell) => Unplaced {
+                    group,
+                    index,
+                    reason: UnplacedReason::Other,
+                    details: format!("is to leave {} but {details}", cell_name(*cell)),
+                },
+                None => Unplaced { group, index, reason, details },
+            })
         };
         self.unplaced.iter().filter_map(reason).collect()
     }

@@ -85,7 +85,7 @@ fn plan(input: &Snapshot, ids: impl FnMut() -> AssignmentId) -> Plan {
 
 fn reason(input: &Snapshot) -> String {
     let plan = plan(input, ids());
-    plan.changes.unplaced.expect("unplaced").remove(0).reason
+    plan.changes.unplaced.expect("unplaced").remove(0).details
 }
 
 #[test]
@@ -110,13 +110,22 @@ fn more_is_promised_than_there_is_but_to_none_alone() {
     let plan = placed(11, 300, thrice);
     assert_eq!(plan.changes.placements.len(), 10, "3000 MiB");
     let text = "waiting for room: needs 300 MiB; the largest free is 0 MiB on cell 00000001";
-    assert_eq!(plan.changes.unplaced.expect("one waits").remove(0).reason, text);
+    assert_eq!(plan.changes.unplaced.expect("one waits").remove(0).details, text);
     let plan = placed(1, 1001, thrice);
     assert!(plan.changes.placements.is_empty(), "the cell has 1000 MiB, whatever it promises");
     let text = "waiting for room: needs 1001 MiB; the largest free is 1000 MiB on cell 00000001";
-    assert_eq!(plan.changes.unplaced.expect("it waits").remove(0).reason, text);
+    assert_eq!(plan.changes.unplaced.expect("it waits").remove(0).details, text);
     // Disk: 10 MiB each of 1000, then of 4000.
     assert_eq!(placed(200, 1, Overcommit::default()).changes.placements.len(), 100);
+}
+
+#[test]
+fn the_kind_of_a_reason_says_how_long_it_is_waited_for() {
+    let kind = |input: &Snapshot| plan(input, ids()).changes.unplaced.expect("unplaced").remove(0).reason;
+    let isolated = Wanted { segment: Some("gpu".into()), ..wanted(1, 1) };
+    assert_eq!(kind(&snapshot(vec![cell(1, "a")], isolated)), UnplacedReason::NoCompatibleCell);
+    assert_eq!(kind(&snapshot(vec![cell(1, "a")], wanted(1, 4096))), UnplacedReason::NoRoom);
+    assert_eq!(kind(&snapshot(vec![], wanted(1, 1))), UnplacedReason::Other, "an operator may start one");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::domain::services::operation::LastOperation;
 use crate::domain::{DomainError, DomainResult, builds, sidecars};
 use crate::store::apps::{AppRow, app_lock_by_name_tx};
 use crate::store::buildpacks::buildpacks_tx;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::done_jobs::job_done_tx;
 use crate::store::processes::processes_of_app_tx;
 use crate::store::routes::route_figures_tx;
@@ -52,9 +52,7 @@ pub async fn apply(
     }
     let warnings: Vec<_> = manifest.warnings.iter().map(|detail| json!({ "detail": detail })).collect();
     let job = job_done_tx(&mut tx, "space.apply_manifest", "space", space, &json!(warnings), &actor.guid).await?;
-    change_log::commit(tx, &changes).await?;
-    context.pokes.planner.notify_one();
-    context.pokes.routes.notify_one();
+    context.store.commit(tx, &changes).await?;
     Ok(job)
 }
 

@@ -10,7 +10,7 @@ use super::audit::{AuditSubject, NewEvent};
 use super::names::{check_name, shown};
 use super::{DomainError, DomainResult, removal};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::constraints::refuse;
 use crate::store::events::event_record_tx;
 use crate::store::list::Visible;
@@ -115,8 +115,7 @@ fn guids(spaces: &[SpaceRow]) -> Vec<Uuid> {
 }
 
 async fn commit(context: &Context, tx: sqlx::Transaction<'static, sqlx::Postgres>, group: Uuid) -> DomainResult<()> {
-    change_log::commit(tx, &[(ChangeKind::SecurityGroup, group)]).await?;
-    context.pokes.planner.notify_one();
+    context.store.commit(tx, &[(ChangeKind::SecurityGroup, group)]).await?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::change_log::{self, ChangeKind};
+use crate::store::change_log::ChangeKind;
 use crate::store::services::ServiceInstanceRow;
 
 /// Commits, and gives the version that routers must have before the change is in force; `None` when no route is concerned.
@@ -32,8 +32,7 @@ async fn commit(
         tx.commit().await?;
         return Ok(None);
     }
-    let version = change_log::commit(tx, changes).await?;
-    context.pokes.planner.notify_one();
+    let version = context.store.commit(tx, changes).await?;
     Ok(changes.iter().any(|(kind, _)| *kind == ChangeKind::Route).then_some(version))
 }
 

@@ -168,8 +168,7 @@ async fn write_rows(tx: &mut Transaction<'_, Postgres>, latest: &Latest<'_>) -> 
                update assignment a set
                    observed = i.state, ready = i.ready, host = coalesce(i.host, a.host),
                    port = coalesce(i.port, a.port), fault = coalesce(i.exit ->> 'fault', a.fault),
-                   exit = case when i.crashes is null then coalesce(i.exit, a.exit)
-                          else coalesce(i.exit, a.exit, '{}') || jsonb_build_object('crashes', i.crashes) end,
+                   exit = coalesce(i.exit, a.exit), crashes = coalesce(i.crashes, a.crashes),
                    reason = nullif(i.reason, ''), refusal = i.refusal, incarnation = i.incarnation,
                    obs_session = i.session, obs_seq = i.counter, observed_since = to_timestamp(i.since)
                from incoming i, before b where a.id = i.id and b.id = a.id

@@ -10,9 +10,7 @@ use uuid::Uuid;
 use super::Result;
 use super::{PgPlacement, order, signed, signed32};
 use crate::store::change_log::{self, ChangeKind};
-use slipway_placement::{
-    ApplyOutcome, LeaseOutcome, NO_COMPATIBLE_CELL, NO_ROOM, PLANNER_LEASE, PlanChanges, Released, Role, Unplaced,
-};
+use slipway_placement::{ApplyOutcome, LeaseOutcome, PLANNER_LEASE, PlanChanges, Released, Role, Unplaced};
 
 /// Rows freed by one round; the next round takes the rest.
 const RELEASE_AT_ONCE: i64 = 1_000;
@@ -295,7 +293,8 @@ async fn write_placements(tx: &mut Transaction<'_, Postgres>, changes: &PlanChan
 async fn write_unplaced(tx: &mut Transaction<'_, Postgres>, unplaced: &[Unplaced]) -> sqlx::Result<()> {
     let groups: Vec<Uuid> = unplaced.iter().map(|one| one.group).collect();
     let indexes: Vec<i32> = unplaced.iter().map(|one| signed32(one.index)).collect();
-    let reasons: Vec<String> = unplaced.iter().map(|one| one.reason.clone()).collect();
+    let kinds: Vec<String> = unplaced.iter().map(|one| one.reason.as_str().to_owned()).collect();
+    let reasons: Vec<String> = unplaced.iter().map(|one| one.details.clone()).collect();
     sqlx::query!(
         "delete from unplaced u where not exists (
              select 1 from unnest($1::uuid[], $2::integer[]) as t (group_id, index)
@@ -307,16 +306,14 @@ async fn write_unplaced(tx: &mut Transaction<'_, Postgres>, unplaced: &[Unplaced
     .await?;
     // Who has waited for room has not waited for a cell, nor for one of another kind, and those are given up sooner.
     sqlx::query!(
-        "insert into unplaced (group_id, index, reason) select * from unnest($1::uuid[], $2::integer[], $3::text[])
-         on conflict (group_id, index) do update set reason = excluded.reason,
-             since = case when starts_with(unplaced.reason, $4) = starts_with(excluded.reason, $4)
-                               and starts_with(unplaced.reason, $5) = starts_with(excluded.reason, $5) then unplaced.since
-                     else now() end",
+        "insert into unplaced (group_id, index, kind, reason)
+         select * from unnest($1::uuid[], $2::integer[], $3::text[], $4::text[])
+         on conflict (group_id, index) do update set kind = excluded.kind, reason = excluded.reason,
+             since = case when unplaced.kind = excluded.kind then unplaced.since else now() end",
         &groups,
         &indexes,
-        &reasons,
-        NO_COMPATIBLE_CELL,
-        NO_ROOM
+        &kinds,
+        &reasons
     )
     .execute(&mut **tx)
     .await?;

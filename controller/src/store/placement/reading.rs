@@ -223,7 +223,7 @@ async fn placed(connection: &mut PgConnection) -> Result<Vec<Placed>> {
     let rows = sqlx::query!(
         r#"select a.id, a.group_id, a.app_id, a.index, a.spec, a.kind, a.cell, a.role, a.intent, a.attempt, a.slot,
                   a.restart_nonce, a.observed, a.ready, a.host, a.port, a.fault, a.obs_seq, a.route_seq,
-                  coalesce((a.exit ->> 'crashes')::integer, a.restart_crashes) as "crashes!",
+                  coalesce(a.crashes, (a.exit ->> 'crashes')::integer, a.restart_crashes) as "crashes!",
                   (extract(epoch from now() - a.intent_at) * 1000)::bigint as "age!",
                   s.memory_mb, s.disk_mb
            from assignment a join spec s on s.digest = a.spec
@@ -352,13 +352,15 @@ async fn slots(connection: &mut PgConnection) -> Result<BTreeMap<CellId, SlotUse
 }
 
 async fn unplaced(connection: &mut PgConnection) -> Result<Vec<Unplaced>> {
-    let rows = sqlx::query!("select group_id, index, reason from unplaced order by group_id, index")
+    let rows = sqlx::query!("select group_id, index, kind, reason from unplaced order by group_id, index")
         .fetch_all(connection)
         .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Unplaced { group: row.group_id, index: small(row.index), reason: row.reason })
-        .collect())
+    rows.into_iter()
+        .map(|row| {
+            let (reason, details) = (row.kind.parse()?, row.reason);
+            Ok(Unplaced { group: row.group_id, index: small(row.index), reason, details })
+        })
+        .collect()
 }
 
 impl crate::store::Store {
