@@ -19,11 +19,9 @@ use crate::store::Store;
 use crate::store::blobs::{
     blob_clear_tx, blob_forget_tx, blob_is_held_tx, blob_is_used_tx, blob_postpone_tx, blob_suspect_tx,
 };
+use crate::store::stored::SETTLE_S;
 
 const CHUNK: usize = 256 * 1024;
-/// For how long a blob that was put may wait for the row that speaks of it, in seconds: several times as long as the
-/// longest build may take, which uploads before it reports.
-pub const SETTLE_S: f64 = 3600.0;
 /// A file of packages that no upload has spoken of for this long, in seconds, is sent once more when it comes again. Kept
 /// for ever, every version of every file that anybody ever pushed would be.
 const FILE_UNUSED_S: f64 = 30.0 * 86_400.0;

@@ -20,10 +20,13 @@ pub mod jobs;
 pub mod members;
 pub mod notifiers;
 pub mod reserve;
+#[cfg(test)]
+mod rooms;
 pub mod routers;
 pub mod run;
 pub mod store;
 pub mod tasks;
+pub mod values;
 pub mod vault;
 
 pub use config::ControllerConfig;

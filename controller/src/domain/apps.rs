@@ -15,13 +15,13 @@ use super::specs::AppFacts;
 use super::specs::environment::{as_text, check_variable};
 use super::{DomainError, DomainResult, builds};
 use crate::context::Context;
-use crate::jobs::JobOutcome;
+use crate::domain::JobOutcome;
+use crate::domain::constraints::refuse;
 use crate::store::apps::{
     AppRow, NewApp, app_delete_tx, app_insert_tx, app_update_tx, builds_open_of_tx, routes_of_app_tx,
 };
 use crate::store::buildpacks::buildpacks_tx;
 use crate::store::change_log::ChangeKind;
-use crate::store::constraints::refuse;
 use crate::store::jobs::{ClaimedJob, NewJob, job_create_tx, job_open_for_tx};
 use crate::store::processes::{process_desire_tx, processes_of_app_tx};
 use crate::store::services::files::{binding_files_off_tx, binding_files_on_tx};

@@ -11,11 +11,11 @@ use super::metadata::MetadataChange;
 use super::names::check_name;
 use super::{DomainError, DomainResult, removal};
 use crate::context::Context;
+use crate::domain::constraints::refuse;
 use crate::store::buildpacks::{
     BuildpackRow, buildpack_insert_tx, buildpack_lock_tx, buildpack_move_tx, buildpack_order_lock_tx,
     buildpack_update_tx,
 };
-use crate::store::constraints::refuse;
 use crate::store::events::event_record_tx;
 
 /// A buildpack to be made. It waits for its upload.

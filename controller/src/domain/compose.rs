@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::services::bindings;
 use super::services::vcap::{BoundService, Delivery};
-use super::specs::{self, AppFacts, Composed, DropletFacts, LayerRef, LayerRow, ProcessFacts, SpecError};
+use super::specs::{self, AppFacts, Composed, DropletFacts, LayerRef, ProcessFacts, SpecError};
 use super::{DomainError, DomainResult, start_hint};
 use crate::context::Context;
 use crate::store::apps::AppRow;
@@ -18,6 +18,7 @@ use crate::store::services::bindings::services_of_app_tx;
 use crate::store::services::files::binding_files_tx;
 use crate::store::sidecars::sidecars_of_app_tx;
 use crate::store::specs as store;
+use crate::store::specs::LayerRow;
 
 /// Which of the platform's variable groups and security groups hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use super::audit::AuditSubject;
 use super::metadata::MetadataChange;
 use super::{DomainError, DomainResult, quota};
 use crate::context::Context;
+use crate::domain::constraints::refuse;
 use crate::store::addresses::{address_lock_all_tx, routes_named_tx};
 use crate::store::change_log::ChangeKind;
-use crate::store::constraints::refuse;
 use crate::store::domains::{
     DomainRow, domain_conflicting_tx, domain_delete_tx, domain_insert_tx, domain_is_shared_tx, domain_lock_tx,
     domain_share_tx, domains_shared_by_tx,

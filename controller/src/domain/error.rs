@@ -103,6 +103,6 @@ impl DomainError {
 /// connection is "try again later", a value that no text column can hold is the caller's.
 impl From<sqlx::Error> for DomainError {
     fn from(error: sqlx::Error) -> Self {
-        crate::store::constraints::translate(error)
+        crate::domain::constraints::translate(error)
     }
 }

@@ -7,6 +7,7 @@ use slipway_api_types::{Metadata, MetadataPatch};
 
 use super::names::shown;
 use super::{DomainError, DomainResult};
+pub use crate::values::metadata::MetadataChange;
 
 /// Most labels, and most annotations, of one resource.
 const MAX_ENTRIES: usize = 200;
@@ -15,16 +16,6 @@ const MAX_LABEL: usize = 63;
 const MAX_ANNOTATION: usize = 5000;
 /// Most problems that one answer names.
 const MAX_PROBLEMS: usize = 10;
-
-/// A checked change, as two JSON objects in which null removes. SQL applies it with
-/// `labels = jsonb_strip_nulls(labels || $1)`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct MetadataChange {
-    /// Labels.
-    pub labels: Value,
-    /// Annotations.
-    pub annotations: Value,
-}
 
 impl MetadataChange {
     /// Checks a change; no change at all is two empty objects.

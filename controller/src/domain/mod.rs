@@ -1,11 +1,10 @@
 //! Rules and state machines, free of HTTP and of SQL text.
 
-pub mod app_protocol;
 pub mod apps;
-pub mod audit;
 pub mod buildpacks;
 pub mod builds;
 pub mod compose;
+pub mod constraints;
 pub mod deployments;
 pub mod destinations;
 pub mod domain_sharing;
@@ -14,8 +13,8 @@ pub mod droplets;
 pub mod environment_groups;
 pub mod error;
 pub mod feature_flags;
+pub mod job_outcome;
 pub mod lifecycle;
-pub mod list;
 pub mod manifest;
 pub mod metadata;
 pub mod names;
@@ -45,5 +44,8 @@ pub mod stored;
 pub mod tasks;
 pub mod usage_events;
 pub mod users;
+
+pub use crate::values::{app_protocol, audit, list};
+pub use job_outcome::JobOutcome;
 
 pub use error::{DomainError, DomainResult};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::audit::{AuditSubject, NewEvent};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::jobs::JobOutcome;
+use crate::domain::JobOutcome;
 use crate::store::apps::app_lock_tx;
 use crate::store::buildpacks::buildpack_delete_tx;
 use crate::store::change_log::ChangeKind;

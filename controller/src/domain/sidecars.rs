@@ -7,7 +7,7 @@ use super::lifecycle::{finish, lock};
 use super::manifest::SidecarManifest;
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::constraints::refuse;
+use crate::domain::constraints::refuse;
 use crate::store::processes::{ProcessRow, processes_of_app_tx};
 use crate::store::sidecars::{
     SidecarRow, sidecar_delete_tx, sidecar_insert_tx, sidecar_put_tx, sidecar_update_tx, sidecars_of_app_tx,

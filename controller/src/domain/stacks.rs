@@ -8,7 +8,7 @@ use super::metadata::MetadataChange;
 use super::names::{check_length, check_name};
 use super::{DomainError, DomainResult};
 use crate::context::Context;
-use crate::store::constraints::refuse;
+use crate::domain::constraints::refuse;
 use crate::store::events::event_record_tx;
 use crate::store::stacks::{self as store, StackRow};
 

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::context::Context;
-use crate::domain::DomainError;
+use crate::domain::{DomainError, JobOutcome};
 use crate::store::jobs::ClaimedJob;
 
 /// Jobs of one controller at a time: more would take connections from requests.
@@ -31,24 +31,6 @@ const RENEW: Duration = Duration::from_secs(20);
 const MAX_TRIES: i32 = 10;
 /// A lost wake costs this much.
 const PERIOD: Duration = Duration::from_secs(2);
-
-/// How a handler ended, when it did not fail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobOutcome {
-    /// Done, with what the user should be told.
-    Done(Vec<String>),
-    /// Something else must happen first; ask again after the pause. The job reads `POLLING` meanwhile when the flag
-    /// is set: only for work that a broker does, because clients stop waiting then.
-    Wait(Duration, bool),
-}
-
-impl JobOutcome {
-    /// Done, nothing to tell.
-    #[must_use]
-    pub fn done() -> Self {
-        Self::Done(Vec::new())
-    }
-}
 
 /// The claiming of jobs, as a task.
 pub const JOBS: Definition = Definition {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// An app as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

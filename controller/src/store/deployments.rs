@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Store;
 use super::list::{Listing, Visible};
 use super::processes::ProcessRow;
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// A deployment as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

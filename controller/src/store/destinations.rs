@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Store;
-use crate::domain::app_protocol::AppProtocol;
+use crate::values::app_protocol::AppProtocol;
 
 /// What an app listens on, and where a destination without a port leads.
 pub const USUAL_PORT: i32 = 8080;

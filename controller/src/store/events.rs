@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::audit::NewEvent;
-use crate::domain::list::ListOptions;
+use crate::values::audit::NewEvent;
+use crate::values::list::ListOptions;
 
 /// An event as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

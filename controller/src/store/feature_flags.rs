@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Store;
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// A flag as stored.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgPool, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use crate::domain::list::{LabelRequirement, ListOptions, TimeCondition};
+use crate::values::list::{LabelRequirement, ListOptions, TimeCondition};
 
 /// What a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::Store;
-use crate::domain::metadata::MetadataChange;
+use crate::values::metadata::MetadataChange;
 
 /// Where the rows are.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,6 @@ pub mod builds;
 pub mod change_log;
 pub mod cluster;
 pub mod connections;
-pub mod constraints;
 pub mod deployments;
 pub mod destinations;
 pub mod domains;

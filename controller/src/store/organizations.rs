@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::Store;
 use super::list::{Listing, Visible};
 use super::usage::Usage;
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// An organization as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// A quota of either kind as stored; a limit of `None` is none.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::Listing;
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// A revision as stored, and whether its droplet is still there.
 #[derive(Clone, Debug, sqlx::FromRow)]

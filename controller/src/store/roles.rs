@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// An organization as far as permissions need it.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// The segment of all cells that name none. Its guid is the same on every platform, as on Cloud Foundry.
 pub const SHARED: Uuid = Uuid::from_u128(0x933b_4c58_120b_499a_b85d_4b6f_c9e2_903b);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// A space as stored, with its organization's suspension.
 #[derive(Clone, Debug, sqlx::FromRow)]

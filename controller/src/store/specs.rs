@@ -1,10 +1,33 @@
 //! What specs are composed from, and the specs themselves.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Store;
-use crate::domain::specs::LayerRow;
+
+/// One row of the catalogue.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct LayerRow {
+    /// Identity: SHA-256 of the uncompressed canonical tar.
+    pub digest: Vec<u8>,
+    /// SHA-256 of the stored blob.
+    pub blob: Vec<u8>,
+    /// Bytes of the stored blob.
+    pub blob_size: i64,
+    /// Bytes unpacked.
+    pub size: i64,
+    /// `stack`, `compat`, `runtime` or `build`.
+    pub kind: String,
+    /// `node`.
+    pub name: String,
+    /// `node-22`.
+    pub line: String,
+    /// `22.11.0`.
+    pub version: String,
+    /// The newest of a line wins.
+    pub created_at: DateTime<Utc>,
+}
 
 /// Names of an app and what is around it.
 #[derive(Clone, Debug)]

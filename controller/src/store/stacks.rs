@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::Store;
 use super::buildpacks::BuildpackRow;
 use super::list::Listing;
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// A stack as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]

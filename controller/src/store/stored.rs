@@ -4,7 +4,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Store;
-use crate::blobs::SETTLE_S;
+
+/// For how long a blob that was put may wait for the row that speaks of it, in seconds: several times as long as the
+/// longest build may take, which uploads before it reports.
+pub const SETTLE_S: f64 = 3600.0;
 
 /// What an organization stores, in bytes, and may store.
 #[derive(Clone, Debug, Default)]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::Listing;
-use crate::domain::list::ListOptions;
+use crate::values::list::ListOptions;
 
 /// What an app was to use, from a moment on.
 #[derive(Clone, Debug, sqlx::FromRow)]

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::Listing;
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// A user or client as stored, with what logging in needs.
 #[derive(Clone)]

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::json;
-use slipway_controller::blobs::{BlobDigest, BlobError, SETTLE_S};
+use slipway_controller::blobs::{BlobDigest, BlobError};
 use slipway_controller::store::apps::app_build_cache_tx;
 use slipway_controller::store::list::Visible;
 use slipway_controller::store::space_files::FileRow;
+use slipway_controller::store::stored::SETTLE_S;
 use slipway_protocol::digest::sha256;
 
 use crate::support::TestController;

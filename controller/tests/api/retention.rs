@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
-use slipway_controller::blobs::{BlobDigest, SETTLE_S};
+use slipway_controller::blobs::BlobDigest;
 use slipway_controller::domain::outcomes;
 use slipway_controller::store::Store;
+use slipway_controller::store::stored::SETTLE_S;
 use slipway_protocol::digest::sha256;
 use sqlx::AssertSqlSafe;
 

@@ -4,9 +4,9 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use slipway_api_types::AssignmentId;
-use slipway_controller::blobs::SETTLE_S;
 use slipway_controller::config::Limits;
 use slipway_controller::domain::outcomes;
+use slipway_controller::store::stored::SETTLE_S;
 
 use crate::support::apps::{app_of, build, build_result, catalogue, package, ready_package, refused, upload, zip_of};
 use crate::support::{TestClient, TestController, error};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_controller::domain::DomainError;
+use slipway_controller::domain::constraints::translate;
 use slipway_controller::store::Store;
 use slipway_controller::store::change_log::{self, ChangeKind};
 use slipway_controller::store::connections::{API_CONNECTIONS, API_LIMITS, TimeLimits, guarded};
-use slipway_controller::store::constraints::translate;
 use slipway_test_support::{TestDatabase, eventually};
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;

@@ -17,7 +17,7 @@ use crate::api::auth_extract::{
 use crate::api::body::JsonBody;
 use crate::auth::password;
 use crate::context::Context;
-use crate::store::constraints::violates;
+use crate::domain::constraints::violates;
 use crate::store::users::AccountRow;
 
 /// The way in which a client gets a token here.

@@ -20,8 +20,8 @@ use crate::auth::login::{self, Refusal, Who};
 use crate::auth::password::{self, MAX_PASSWORD, MIN_PASSWORD};
 use crate::context::Context;
 use crate::domain::DomainError;
+use crate::domain::constraints::violates;
 use crate::domain::names::{check_length, check_name};
-use crate::store::constraints::violates;
 use crate::store::users::{AccountRow, NewAccount, Removal};
 
 pub(super) async fn caller_with(context: &Context, parts: &Parts, scope: &str) -> Result<Caller, UaaError> {

@@ -16,9 +16,9 @@ use crate::blobs::BlobError;
 use crate::context::Context;
 use crate::domain::audit::AuditSubject;
 use crate::domain::buildpacks::{check_unlocked, lock, record_tx};
+use crate::domain::constraints::violates;
 use crate::domain::{DomainError, DomainResult};
 use crate::store::buildpacks::{BuildpackRow, buildpack_uploaded_tx};
-use crate::store::constraints::violates;
 use crate::store::done_jobs::{job_done_tx, job_refused_tx};
 
 const OPERATION: &str = "buildpack.upload";

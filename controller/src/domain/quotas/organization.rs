@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::{quoted, split};
 use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
+use crate::domain::constraints::refuse;
 use crate::domain::quota_limits::{QuotaChange, unlimited_logs};
 use crate::domain::{DomainError, DomainResult, removal};
-use crate::store::constraints::refuse;
 use crate::store::events::event_record_tx;
 use crate::store::quotas::{self as store, QuotaRow};
 

@@ -15,11 +15,11 @@ use crate::context::Context;
 use crate::domain::apps::merge;
 use crate::domain::audit::{AuditSubject, NewEvent};
 use crate::domain::compose::{open_object, seal_object};
+use crate::domain::constraints::refuse;
 use crate::domain::metadata::MetadataChange;
 use crate::domain::names::{check_length, check_name};
 use crate::domain::{DomainError, DomainResult};
 use crate::store::change_log::ChangeKind;
-use crate::store::constraints::refuse;
 use crate::store::events::event_record_tx;
 use crate::store::services::bindings::{binding_delete_tx, bindings_of_instance_tx};
 use crate::store::services::instances::{

@@ -1,31 +1,9 @@
 //! Which layers a workload is mounted over.
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use slipway_protocol::v1;
 
-/// One row of the catalogue.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct LayerRow {
-    /// Identity: SHA-256 of the uncompressed canonical tar.
-    pub digest: Vec<u8>,
-    /// SHA-256 of the stored blob.
-    pub blob: Vec<u8>,
-    /// Bytes of the stored blob.
-    pub blob_size: i64,
-    /// Bytes unpacked.
-    pub size: i64,
-    /// `stack`, `compat`, `runtime` or `build`.
-    pub kind: String,
-    /// `node`.
-    pub name: String,
-    /// `node-22`.
-    pub line: String,
-    /// `22.11.0`.
-    pub version: String,
-    /// The newest of a line wins.
-    pub created_at: DateTime<Utc>,
-}
+use crate::store::specs::LayerRow;
 
 /// A layer as a droplet remembers it: the line decides, the digest says what it was staged with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,9 @@ use slipway_protocol::{digest, v1};
 use uuid::Uuid;
 
 use super::services::vcap::{self, BindingsError, BoundService, Delivery};
-pub use layers::{LayerError, LayerRef, LayerRow};
+pub use layers::{LayerError, LayerRef};
+
+use crate::store::specs::LayerRow;
 
 /// The user every app runs as.
 pub const USER: &str = "vcap";

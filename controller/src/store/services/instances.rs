@@ -5,10 +5,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::list::ListOptions;
-use crate::domain::metadata::MetadataChange;
 use crate::store::Store;
 use crate::store::list::{Listing, Visible};
+use crate::values::list::ListOptions;
+use crate::values::metadata::MetadataChange;
 
 /// A service instance as stored; its credentials are sealed.
 #[derive(Clone, Debug, sqlx::FromRow)]

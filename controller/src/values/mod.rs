@@ -1,0 +1,6 @@
+//! Values that rules and SQL share: what a list is asked for, what an event says. They know neither.
+
+pub mod app_protocol;
+pub mod audit;
+pub mod list;
+pub mod metadata;
