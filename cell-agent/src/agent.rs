@@ -230,6 +230,10 @@ struct Agent {
 
 impl Agent {
     fn new(services: Arc<Services>, loaded: &Loaded) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a few notices in the life of each instance, of which there are as many as slots"
+        )]
         let (notices, noticed) = mpsc::unbounded_channel();
         let (version, digest) = loaded
             .header
@@ -334,6 +338,10 @@ impl Agent {
     }
 
     fn spawn(&mut self, id: Uuid, origin: Origin) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one command for each change of the cell's set, and the loop must not wait"
+        )]
         let (send, receive) = mpsc::unbounded_channel();
         let task = runner::run(id, Arc::clone(&self.services), origin, receive, self.notices.clone());
         self.services.shutdown.spawn(task);

@@ -56,6 +56,7 @@ async fn told_of(program: Program, timeout_s: u32, most: usize) -> Vec<(u64, Eve
         ..WorkloadSpec::default()
     };
     let watched = Watched { runtime, id, slot: 0, spec: Arc::new(spec), healthy: false, ready: false };
+    #[expect(clippy::disallowed_methods, reason = "as in a runner")]
     let (send, mut heard) = mpsc::unbounded_channel::<Signal>();
     let begun = Instant::now();
     let running = tokio::spawn(watched.run(send));

@@ -263,6 +263,7 @@ mod tests {
     async fn a_crowd_in_one_lane_keeps_nobody_of_another_waiting() {
         let desk = Arc::new(HashQueue::new(1, 40));
         let held = desk.turn(lane(0)).await.expect("free");
+        #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
         let (told, mut heard) = unbounded_channel();
         for n in 0..MAX_IN_LANE + 3 {
             wait(&desk, lane(1), format!("crowd {n}"), &told);
@@ -285,6 +286,7 @@ mod tests {
     async fn when_all_places_are_taken_the_longest_lane_gives_one() {
         let desk = Arc::new(HashQueue::new(1, 10));
         let held = desk.turn(lane(0)).await.expect("free");
+        #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
         let (told, mut heard) = unbounded_channel();
         for n in 0..10 {
             wait(&desk, lane(1), format!("crowd {n}"), &told);

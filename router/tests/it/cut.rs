@@ -1,5 +1,7 @@
 //! How a connection to an app ends: in order, or reset where the client took its request back.
 
+#![expect(clippy::disallowed_methods, reason = "a test's few messages")]
+
 use slipway_test_support::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

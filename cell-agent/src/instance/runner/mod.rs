@@ -145,7 +145,9 @@ pub async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
     notices: mpsc::UnboundedSender<Notice>,
 ) {
+    #[expect(clippy::disallowed_methods, reason = "one signal for each change of health or end of a process")]
     let (signals, mut heard) = mpsc::unbounded_channel();
+    #[expect(clippy::disallowed_methods, reason = "one message for each preparation, and one runs at a time")]
     let (preparations, mut ready) = mpsc::unbounded_channel();
     let shutdown = services.shutdown.clone();
     let mut runner = Runner {

@@ -89,6 +89,7 @@ impl PgPlacement {
     }
 
     async fn snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        #[expect(clippy::disallowed_methods, reason = "background tasks read it: nobody drops them meanwhile")]
         Ok(self.pool.begin_with(SNAPSHOT).await?)
     }
 }
