@@ -74,6 +74,30 @@ fn marks(mark: &str, name: &str) -> bool {
 #[must_use]
 pub fn looks_like(source: &dyn Source) -> Option<String> {
     let names = source.top(MOST);
+    language(&names).or_else(|| program(source, &names))
+}
+
+/// What needs no build: a Procfile, or a program or script at the top.
+fn program(source: &dyn Source, names: &[String]) -> Option<String> {
+    if source.has("Procfile") {
+        return Some(
+            "There is a Procfile and nothing to install: push it with `-b binary_buildpack`, which starts what the \
+             Procfile says."
+                .to_owned(),
+        );
+    }
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
+    let runs = |name: &str| {
+        name.ends_with(".sh") || [&b"#!"[..], b"\x7fELF"].iter().any(|magic| source.starts_with(name, magic))
+    };
+    let file = names.iter().find(|name| plain(name) && runs(name))?;
+    Some(format!(
+        "If {file} is the whole app, push it with `-b binary_buildpack -c ./{file}`: nothing is installed, and it is \
+         started as it is."
+    ))
+}
+
+fn language(names: &[String]) -> Option<String> {
     KINDS.iter().find_map(|kind| {
         let found = kind.marks.iter().find_map(|mark| names.iter().find(|name| marks(mark, name)))?;
         let name = kind.name;
@@ -115,5 +139,18 @@ mod tests {
         }
         let both = looks_like(&Listing::of(&[("Dockerfile", ""), ("go.mod", ""), ("tool.py", "")])).unwrap();
         assert!(both.contains("Go"), "the language says more than a Dockerfile: {both}");
+    }
+
+    #[test]
+    fn what_needs_no_build_is_sent_to_the_buildpack_for_it() {
+        let advice = |files: &[(&str, &str)]| looks_like(&Listing::of(files)).unwrap_or_default();
+        let found = advice(&[("Procfile", "web: ./run.sh"), ("run.sh", "#!/bin/sh\n")]);
+        assert!(found.contains("`-b binary_buildpack`,") && found.contains("Procfile"), "{found}");
+        for (file, text) in [("run.sh", "echo"), ("start", "#!/bin/sh\n"), ("server", "\x7fELF")] {
+            let found = advice(&[("notes.txt", ""), (file, text)]);
+            assert!(found.contains(&format!("`-b binary_buildpack -c ./{file}`")), "{file}: {found}");
+        }
+        assert_eq!(advice(&[("my script.sh", "#!/bin/sh\n")]), "", "a name that a shell would take apart");
+        assert!(advice(&[("main.go", ""), ("run.sh", "")]).contains("Go"), "a language says more than a script");
     }
 }

@@ -25,6 +25,8 @@ const NAME: &str = "nodejs_buildpack";
 const LOCKS: [&str; 2] = ["package-lock.json", "npm-shrinkwrap.json"];
 /// Lock files that npm does not read.
 const OTHER_LOCKS: [&str; 4] = ["yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];
+const NO_LOCK: &str = "There is no package-lock.json: each push installs anew, and in versions that may be others. Commit \
+                       one (npm install --package-lock-only).";
 /// Files that say a version to tools at home.
 const VERSION_FILES: [&str; 2] = [".nvmrc", ".node-version"];
 /// Scripts that build, the first that is there: Heroku's and Cloud Foundry's name, and everybody's.
@@ -97,8 +99,8 @@ fn unread(source: &dyn Source, package: &Value) -> Vec<String> {
         notes.push(match own {
             Some(own) => format!("{lock} is not read: dependencies are those of {own}."),
             None => format!(
-                "{lock} is not read: dependencies are installed with npm, in versions that may be others. To hold them, \
-                 commit a package-lock.json (npm install --package-lock-only)."
+                "{lock} is not read: dependencies are installed with npm, anew with each push, in versions that may be \
+                 others. To hold them, commit a package-lock.json (npm install --package-lock-only)."
             ),
         });
     }
@@ -235,7 +237,7 @@ fn install(work: &Workspace<'_>, source: &dyn Source, package: &Value, kind: &st
     dependency_cache::forget(&work.cache);
     work.runner.headline("Installing the dependencies of package.json");
     if has_dependencies(package) && !OTHER_LOCKS.iter().any(|lock| source.has(lock)) {
-        work.runner.detail("There is no package-lock.json: another push may install other versions. Commit one.");
+        work.runner.detail(NO_LOCK);
     }
     work.runner.step(NAME, &mut npm(work, &["install", "--no-save", "--no-package-lock", kind]))
 }
