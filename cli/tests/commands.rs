@@ -109,6 +109,51 @@ async fn changes_send_what_they_say() {
 }
 
 #[tokio::test]
+async fn an_address_in_place_of_a_domain_is_taken_apart() {
+    let platform = Platform::logged_in().await;
+    {
+        let mut world = platform.lock();
+        world.app_exists = true;
+        world.answers.insert("GET /v3/domains".into(), json!({ "pagination": { "next": null }, "resources": [] }));
+    }
+    for (args, advice) in [
+        (&["map-route", "web", "good.slipway.localhost"][..], "`slipway map-route web slipway.localhost -n good`"),
+        (&["unmap-route", "web", "good.slipway.localhost"], "`slipway unmap-route web slipway.localhost -n good`"),
+        (
+            &["create-route", "http://good.slipway.localhost/v1"],
+            "`slipway create-route slipway.localhost -n good --path /v1`",
+        ),
+        (&["delete-route", "good.slipway.localhost", "-f"], "`slipway delete-route slipway.localhost -n good`"),
+    ] {
+        let ran = platform.run(args).await;
+        assert!(ran.exit == Exit::Usage && ran.err.contains(advice), "{args:?}: {}", ran.err);
+    }
+    for unknown in ["good.example.com", "badslipway.localhost", "a.b.slipway.localhost"] {
+        let ran = platform.run(&["map-route", "web", unknown]).await;
+        assert_eq!(ran.exit, Exit::NotFound, "{unknown}: {}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_route_of_another_app_is_said_to_lead_to_both() {
+    let platform = Platform::logged_in().await;
+    platform.lock().app_exists = true;
+    let to = |guid: &str| json!({ "guid": guid, "app": { "guid": guid, "process": { "type": "web" } }, "protocol": "http1" });
+    let route = json!({ "guid": "route-1", "host": "web", "path": "", "url": "web.slipway.localhost", "protocol": "http",
+                        "destinations": [to("app-2")] });
+    let list = json!({ "pagination": { "next": null }, "resources": [route] });
+    let other = json!({ "pagination": { "next": null }, "resources": [{ "guid": "app-2", "name": "other", "state": "STARTED" }] });
+    platform
+        .lock()
+        .answers
+        .extend([("GET /v3/routes".to_owned(), list), ("POST /v3/routes/route-1/destinations".to_owned(), json!({}))]);
+    platform.instead("/v3/apps", [Instead::Usual, Instead::Status(200, "application/json", other.to_string())]);
+    let ran = platform.run(&["map-route", "web", "slipway.localhost", "-n", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("Warning: web.slipway.localhost leads to 'other' as well"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn deleting_asks_first() {
     let platform = Platform::logged_in().await;
     platform.lock().app_exists = true;

@@ -10,7 +10,7 @@ use crate::args::{AppProtocol, DeleteRouteArgs, MapRouteArgs, MappingArgs, Route
 use crate::client::views::{App, NamedResource, Route, decode};
 use crate::client::{Body, query};
 use crate::error::CliError;
-use crate::push::route_url;
+use crate::push::{route_url, tell_shared};
 
 pub(super) async fn routes(session: &Session) -> Result<(), CliError> {
     let (client, space) = (session.client()?, session.space()?);
@@ -68,6 +68,37 @@ async fn make(session: &Session, args: &RouteArgs, domain: &NamedResource) -> Re
     Ok(session.client()?.send_json(Method::POST, "/v3/routes", body).await?)
 }
 
+/// The domain of a route. A whole address, where a domain belongs, is taken apart for the person who wrote it.
+async fn domain_of(session: &Session, args: &RouteArgs, command: &str) -> Result<NamedResource, CliError> {
+    let missing = match session.domain_named(&args.domain).await {
+        Err(missing @ CliError::Missing { .. }) if args.hostname.is_empty() => missing,
+        other => return other,
+    };
+    let typed = args.domain.split_once("://").map_or(args.domain.as_str(), |(_, rest)| rest);
+    let (name, path) = typed.split_once('/').unwrap_or((typed, ""));
+    let path = if args.path.is_empty() { path } else { args.path.trim_start_matches('/') };
+    let mut known = Vec::new();
+    if let Ok(org) = session.org() {
+        let path = format!("/v3/organizations/{}/domains", org.guid);
+        // Advice that cannot be given is not worth another error.
+        known = session.client()?.list_as::<NamedResource>(&path).await.unwrap_or_default();
+    }
+    let host = |domain: &NamedResource| {
+        let host = name.strip_suffix(domain.name.as_str())?;
+        let host = if host.is_empty() { host } else { host.strip_suffix('.')? };
+        (!host.contains('.')).then(|| host.to_owned())
+    };
+    let Some((host, domain)) = known.iter().find_map(|domain| Some((host(domain)?, &domain.name))) else {
+        return Err(missing);
+    };
+    let host = if host.is_empty() { host } else { format!(" -n {host}") };
+    let path = if path.is_empty() { String::new() } else { format!(" --path /{path}") };
+    Err(CliError::Usage {
+        message: format!("'{}' is an address of the domain '{domain}', not a domain.", args.domain),
+        hint: format!("Write `slipway {command} {domain}{host}{path}`."),
+    })
+}
+
 /// The route as a person writes it.
 pub(super) fn written(args: &RouteArgs) -> String {
     let dot = if args.hostname.is_empty() { "" } else { "." };
@@ -93,7 +124,7 @@ fn print_route(session: &Session, route: &Route) -> Result<(), CliError> {
 pub(super) async fn create(session: &Session, args: RouteArgs) -> Result<(), CliError> {
     session.space()?;
     let args = with_slash(args);
-    let domain = session.domain_named(&args.domain).await?;
+    let domain = domain_of(session, &args, "create-route").await?;
     let route = match make(session, &args, &domain).await {
         Err(CliError::Client(error)) if error.says("already exists") => match find(session, &args, &domain).await? {
             Some(route) if in_this_space(session, &route) => {
@@ -116,7 +147,7 @@ pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), Cli
     let (mapping, wanted) = (args.mapping, args.app_protocol.map(AppProtocol::word));
     let route = with_slash(mapping.route);
     let app = session.app(&mapping.name).await?;
-    let domain = session.domain_named(&route.domain).await?;
+    let domain = domain_of(session, &route, &format!("map-route {}", app.name)).await?;
     let found = match find(session, &route, &domain).await? {
         Some(found) => found,
         None => make(session, &route, &domain).await?,
@@ -139,13 +170,14 @@ pub(super) async fn map(session: &Session, args: MapRouteArgs) -> Result<(), Cli
         (Some(_), _) => said = "leads already to",
     }
     session.printer.say(&format!("'{}' {said} '{}'.", written(&route), app.name));
+    tell_shared(session, session.client()?, &app, std::slice::from_ref(&found)).await?;
     print_route(session, &found)
 }
 
 pub(super) async fn unmap(session: &Session, args: MappingArgs) -> Result<(), CliError> {
     let route = with_slash(args.route);
     let app = session.app(&args.name).await?;
-    let domain = session.domain_named(&route.domain).await?;
+    let domain = domain_of(session, &route, &format!("unmap-route {}", app.name)).await?;
     let found = find(session, &route, &domain).await?.ok_or_else(|| CliError::Missing {
         kind: "Route",
         name: written(&route),
@@ -170,7 +202,7 @@ pub(super) async fn unmap(session: &Session, args: MappingArgs) -> Result<(), Cl
 
 pub(super) async fn delete(session: &Session, args: DeleteRouteArgs) -> Result<(), CliError> {
     let route = with_slash(args.route);
-    let domain = session.domain_named(&route.domain).await?;
+    let domain = domain_of(session, &route, "delete-route").await?;
     let Some(found) = find(session, &route, &domain).await? else {
         session.printer.say(&format!("Route '{}' does not exist; nothing was done.", written(&route)));
         return Ok(());

@@ -439,7 +439,12 @@ async fn push_one(
 }
 
 /// Warns of routes that lead to other apps as well, which is as easily a mistake as it is meant.
-async fn tell_shared(session: &Session, client: &Client, app: &App, routes: &[Route]) -> Result<(), CliError> {
+pub(crate) async fn tell_shared(
+    session: &Session,
+    client: &Client,
+    app: &App,
+    routes: &[Route],
+) -> Result<(), CliError> {
     for route in routes {
         let others: HashSet<&str> =
             route.destinations.iter().map(|to| to.app.guid.as_str()).filter(|guid| *guid != app.guid).collect();
