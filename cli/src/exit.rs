@@ -110,6 +110,7 @@ pub(crate) fn of(error: &CliError) -> Exit {
 
 fn of_client(error: &ClientError) -> Exit {
     match error {
+        ClientError::Refused { .. } if error.says("no start command") => Exit::Start,
         ClientError::Refused { status, .. } => match status {
             401 | 403 => Exit::Denied,
             404 => Exit::NotFound,
@@ -125,5 +126,21 @@ fn of_client(error: &ClientError) -> Exit {
         | ClientError::JobStuck { .. }
         | ClientError::Logs { .. } => Exit::Unavailable,
         ClientError::Settings(_) | ClientError::Setup(_) => Exit::General,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_a_start_command_is_an_app_that_did_not_start() {
+        let refused = |detail: &str| {
+            let entry = serde_json::json!({ "code": 10008, "title": "CF-UnprocessableEntity", "detail": detail });
+            let errors = vec![serde_json::from_value(entry).expect("an entry")];
+            of(&CliError::Client(ClientError::Refused { status: 422, what: "POST /v3/apps".to_owned(), errors }))
+        };
+        assert_eq!(refused("The process \"web\" has no start command: its buildpack gave none"), Exit::Start);
+        assert_eq!(refused("Name must be unique"), Exit::Invalid);
     }
 }

@@ -172,10 +172,27 @@ fn of_client(error: &ClientError) -> String {
     }
 }
 
+/// Of a route that somebody has.
+const OTHER_HOST: &str =
+    "Choose another host (-n, or `routes` of the manifest); `slipway routes` lists those of this space.";
+/// Of what came to its end by itself.
+const ENDED: &str = "A process must go on running, and a web process listens on the port in $PORT. Correct the app or its start \
+                     command (-c) and push again; for work that comes to an end there is `slipway run APP -- COMMAND`.";
+
 /// Of a refusal for which there is no better advice.
 fn refused(errors: &[ApiErrorEntry]) -> &'static str {
     let says = |word: &str| errors.iter().any(|entry| entry.detail.to_lowercase().contains(word));
     for (word, advice) in [
+        ("app with the name", "Choose another name; `slipway apps` lists those that are taken."),
+        ("missing host", "Name the host with -n, such as `-n www`."),
+        (
+            "reserved system route",
+            "Choose another host (-n, or `routes` of the manifest): this one is the platform's own.",
+        ),
+        ("routes with host", OTHER_HOST),
+        ("in either the route's space", OTHER_HOST),
+        ("route already exists", OTHER_HOST),
+        ("route conflicts", OTHER_HOST),
         ("buildpack", "`slipway buildpacks` lists the buildpacks."),
         (
             "the quota of the ",
@@ -194,6 +211,12 @@ fn refused(errors: &[ApiErrorEntry]) -> &'static str {
     } else {
         "Try again with --verbose, which shows each request and its answer."
     }
+}
+
+/// Whether a process has ended with success, which is none for what should go on.
+fn ended(reason: &str) -> bool {
+    let after = reason.split_once("exited with status 0").map(|(_, rest)| rest);
+    after.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Twice the mebibytes that a text names behind `before`.
@@ -236,6 +259,7 @@ fn of_push(error: &PushError) -> String {
         PushError::Crashed { app, reason } if reason.contains("exited with status 127") => {
             format!("Its start command names a program that is not there: add it to the app's dependencies, such as gunicorn to requirements.txt, or correct the command (-c), then push again. `slipway app {app}` shows the command.")
         }
+        PushError::Crashed { reason, .. } | PushError::NotTakenOver { reason, .. } if ended(reason) => ENDED.to_owned(),
         PushError::Crashed { app, .. } => {
             format!("Correct the app or its start command (-c) and push again; `slipway logs {app} --recent` shows more, `slipway events {app}` the crashes.")
         }
@@ -278,11 +302,31 @@ mod tests {
         assert!(crashed("out of memory: limit 1024 MiB").contains("`slipway scale web -m 2048M`"));
         assert!(crashed("exited with status 127").contains("a program that is not there"));
         assert!(crashed("exited with status 1").contains("`slipway logs web --recent`"));
+        assert!(crashed("exited with status 0").contains("must go on running"));
         let disk = "cell 1 refused it: the droplet takes 900 MiB of disk, and the app's quota is 512 MiB";
         let placed = of_push(&PushError::NotPlaced { app: app(), reason: disk.to_owned() });
         assert!(placed.contains("`slipway scale web -k 1024M`") && !placed.contains("Ask for less"), "{placed}");
         let taken = |reason: &str| of_push(&PushError::NotTakenOver { app: app(), reason: reason.to_owned() });
         assert!(taken("it crashed: out of memory: limit 10 MiB").contains("more memory (-m"));
         assert!(taken(&format!("no instance of it can run ({disk})")).contains("more disk (-k"));
+        assert!(taken("it crashed: exited with status 0").contains("must go on running"));
+    }
+
+    #[test]
+    fn refusals_of_names_and_routes_say_what_to_choose() {
+        let hint = |detail: &str| {
+            let entry = serde_json::json!({ "code": 10008, "title": "CF-UnprocessableEntity", "detail": detail });
+            refused(&[serde_json::from_value(entry).expect("an entry")])
+        };
+        for (detail, part) in [
+            ("App with the name 'web' already exists.", "another name"),
+            ("Missing host. Routes in shared domains must have a host defined.", "-n www"),
+            ("Route conflicts with a reserved system route.", "the platform's own"),
+            ("Routes with host 'x' for domain 'a.test' have been reserved for another space.", "another host"),
+            ("Routes destinations must be in either the route's space or the route's shared spaces", "another host"),
+            ("Route already exists with host 'x' for domain 'a.test'.", "another host"),
+        ] {
+            assert!(hint(detail).contains(part), "{detail}: {}", hint(detail));
+        }
     }
 }
