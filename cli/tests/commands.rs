@@ -154,6 +154,22 @@ async fn a_route_of_another_app_is_said_to_lead_to_both() {
 }
 
 #[tokio::test]
+async fn what_has_no_effect_is_not_taken_without_a_word() {
+    let platform = Platform::logged_in().await;
+    platform.lock().app_exists = true;
+    let ran = platform.run(&["set-env", "web", "BAD NAME=1", "1X=2", "GOOD=3"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("variable 'BAD NAME'") && ran.err.contains("variable '1X'"), "{}", ran.err);
+    assert!(!ran.err.contains("variable 'GOOD'"), "{}", ran.err);
+    let ran = platform.run(&["set-health-check", "web", "port", "--endpoint", "/x"]).await;
+    assert!(
+        ran.exit == Exit::Usage && ran.err.contains("`slipway set-health-check web http --endpoint /x`"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
 async fn deleting_asks_first() {
     let platform = Platform::logged_in().await;
     platform.lock().app_exists = true;

@@ -19,7 +19,6 @@ pub use operator::{
     FlagState, GroupArgs, GroupPhase, Lifecycle, QuotaArgs, QuotaLimits, Role, RoleArgs, RulesArgs, SetGroupArgs,
     SetQuotaArgs, ShareDomainArgs, UpdateBuildpackArgs,
 };
-#[cfg(test)]
 pub(crate) use push::HealthCheck;
 pub use push::PushArgs;
 pub use services::{BindServiceArgs, RouteServiceArgs, ServiceArgs, UnbindServiceArgs, UserProvidedArgs};

@@ -4,9 +4,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Session, text};
-use crate::args::{HealthCheckArgs, ManifestArgs, RenameArgs};
-use crate::client::Body;
+use crate::args::{HealthCheck, HealthCheckArgs, ManifestArgs, RenameArgs};
 use crate::client::views::App;
+use crate::client::Body;
 use crate::error::CliError;
 
 pub(super) async fn rename(session: &Session, args: RenameArgs) -> Result<(), CliError> {
@@ -18,6 +18,15 @@ pub(super) async fn rename(session: &Session, args: RenameArgs) -> Result<(), Cl
 }
 
 pub(super) async fn set_health_check(session: &Session, args: HealthCheckArgs) -> Result<(), CliError> {
+    if let Some(endpoint) = args.endpoint.as_ref().filter(|_| args.kind != HealthCheck::Http) {
+        return Err(CliError::Usage {
+            message: format!(
+                "The check '{}' asks no endpoint such as '{endpoint}'; nothing was changed.",
+                args.kind.name()
+            ),
+            hint: format!("Write `slipway set-health-check {} http --endpoint {endpoint}`.", args.name),
+        });
+    }
     let app = session.app(&args.name).await?;
     let client = session.client()?;
     let path = format!("/v3/apps/{}/processes/{}", app.guid, args.process);

@@ -40,6 +40,7 @@ use crate::settings::{Named, Settings, SettingsFile};
 use crate::under_way::UnderWay;
 
 pub(crate) use names::closest;
+pub(crate) use variables::{is_variable, unusual_variable};
 
 /// What a command gets from outside.
 #[derive(Clone)]

@@ -92,9 +92,28 @@ fn is_are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
+/// Warns of variables that an app has and no shell can use.
+fn doubt(session: &Session, var: &Map<String, Value>) {
+    for (name, _) in var.iter().filter(|(name, value)| !value.is_null() && !is_variable(name)) {
+        session.printer.warn(&unusual_variable(name));
+    }
+}
+
+/// Whether a shell can read a variable of this name.
+pub(crate) fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// What is said of a name that is none for a shell.
+pub(crate) fn unusual_variable(name: &str) -> String {
+    format!("no shell can read the variable '{name}': names are of letters, digits and '_', and begin with no digit")
+}
+
 pub(super) async fn set(session: &Session, args: SetEnvArgs) -> Result<(), CliError> {
     let (name, var) = assignments(&args.words)?;
     let app = session.app_or_default(name).await?;
+    doubt(session, &var);
     let (names, verb) = (quoted(var.keys()), is_are(var.len()));
     change(session, &app.guid, var).await?;
     session.printer.say(&format!("{names} {verb} set for '{}'. {}", app.name, takes_effect(&app.name)));
@@ -151,6 +170,7 @@ pub(super) async fn set_group(session: &Session, args: SetGroupArgs) -> Result<(
     }
     let path = format!("/v3/environment_variable_groups/{word}");
     let names = quoted(var.keys());
+    doubt(session, &var);
     session.client()?.send(Method::PATCH, &path, Body::Json(json!({ "var": var }))).await?;
     session
         .printer
@@ -161,6 +181,16 @@ pub(super) async fn set_group(session: &Session, args: SetGroupArgs) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_no_shell_can_read_are_known() {
+        for name in ["A", "_x1", "PATH"] {
+            assert!(is_variable(name), "{name}");
+        }
+        for name in ["", "BAD NAME", "1X", "a-b", "spring.profile", "\u{c4}"] {
+            assert!(!is_variable(name), "{name}");
+        }
+    }
 
     #[test]
     fn variables_are_read_in_both_forms() {

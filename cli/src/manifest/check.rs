@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_norway::{Mapping, Value};
 
-use crate::commands::closest;
+use crate::commands::{closest, is_variable, unusual_variable};
 use crate::size::{parse_bytes, parse_mib};
 
 /// Keys of an app that Cloud Foundry knows.
@@ -169,6 +169,9 @@ impl Check<'_> {
             None | Some(Value::Null) => {}
             Some(Value::Mapping(env)) => {
                 for (key, value) in env {
+                    if let Some(name) = key.as_str().filter(|name| !is_variable(name)) {
+                        self.warnings.push(format!("{}: {}", self.place, unusual_variable(name)));
+                    }
                     if !matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null) {
                         let key = key.as_str().unwrap_or("?");
                         // Values of variables are often secret.
@@ -265,6 +268,17 @@ impl Check<'_> {
                 None | Some(Value::Null) => {}
                 Some(value) if matches!(value.as_str(), Some("port" | "http" | "process" | "none")) => {}
                 Some(value) => self.wrong(key, "must be port, http or process", value),
+            }
+        }
+        for prefix in ["", "readiness-"] {
+            let text = |key: &str| process.get(format!("{prefix}health-check-{key}")).and_then(Value::as_str);
+            if let (Some(kind @ ("port" | "process" | "none")), Some(endpoint)) = (text("type"), text("http-endpoint"))
+            {
+                self.warnings.push(format!(
+                    "{}: the endpoint '{endpoint}' has no effect, as '{prefix}health-check-type' is '{kind}' and not \
+                     'http'",
+                    self.place
+                ));
             }
         }
         self.text(process, &["command", "health-check-http-endpoint", "readiness-health-check-http-endpoint"]);

@@ -4,15 +4,19 @@ use serde_norway::{Mapping, Value};
 
 use super::ManifestError;
 use crate::args::PushArgs;
+use crate::commands::closest;
 
 /// Keeps the apps that are meant: all, or the one named.
 pub(super) fn choose(apps: &mut Vec<Mapping>, flags: &PushArgs, file: &str) -> Result<(), ManifestError> {
     match &flags.name {
         Some(name) if apps.len() > 1 => {
-            apps.retain(|app| app.get("name").and_then(Value::as_str) == Some(name));
-            if apps.is_empty() {
-                return Err(ManifestError::NotInManifest { name: name.clone(), file: file.to_owned() });
+            let named = |app: &Mapping| app.get("name").and_then(Value::as_str) == Some(name);
+            if !apps.iter().any(named) {
+                let names = apps.iter().filter_map(|app| app.get("name").and_then(Value::as_str));
+                let meant = closest(name, names).map(str::to_owned);
+                return Err(ManifestError::NotInManifest { name: name.clone(), file: file.to_owned(), meant });
             }
+            apps.retain(named);
         }
         // A manifest with one app is a template for any name.
         Some(name) => {

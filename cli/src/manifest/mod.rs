@@ -15,6 +15,7 @@ use serde_norway::{Mapping, Value};
 
 use crate::args::PushArgs;
 use crate::environment::Environment;
+use crate::push::{FilesError, check_path};
 use crate::size::{SizeError, parse_mib};
 
 /// The platform refuses more.
@@ -104,12 +105,14 @@ pub enum ManifestError {
     #[error("The flags can be meant for one app only, but the manifest has several")]
     SeveralApps,
     /// The name given is not one of the manifest's.
-    #[error("There is no app '{name}' in {file}")]
+    #[error("There is no app '{name}' in {file}{}", meant.as_ref().map(|meant| format!(" (did you mean '{meant}'?)")).unwrap_or_default())]
     NotInManifest {
         /// The name.
         name: String,
         /// The file.
         file: String,
+        /// One of the manifest that is close to it.
+        meant: Option<String>,
     },
 }
 
@@ -151,12 +154,15 @@ pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, Ma
     for app in &mut apps {
         merge::flags(app, flags);
     }
-    let problems = check::apps(&apps, &mut warnings);
+    let mut problems = check::apps(&apps, &mut warnings);
+    let base = file.as_deref().and_then(Path::parent).unwrap_or(directory);
+    let entries: Vec<AppEntry> = apps.iter().map(|app| entry(app, flags, base, directory)).collect();
+    if flags.path.is_none() {
+        problems.extend(apps.iter().zip(&entries).filter_map(|(app, entry)| wrong_path(app, entry)));
+    }
     if !problems.is_empty() {
         return Err(invalid(label, problems, warnings));
     }
-    let base = file.as_deref().and_then(Path::parent).unwrap_or(directory);
-    let entries = apps.iter().map(|app| entry(app, flags, base, directory)).collect();
     let mut root = Mapping::new();
     root.insert("applications".into(), Value::Sequence(apps.into_iter().map(Value::Mapping).collect()));
     let yaml = serde_norway::to_string(&root)
@@ -279,6 +285,16 @@ fn entry(app: &Mapping, flags: &PushArgs, base: &Path, directory: &Path) -> AppE
         path,
         image: app.get("docker").and_then(|docker| docker.get("image")).and_then(Value::as_str).map(str::to_owned),
     }
+}
+
+/// What is wrong with the `path` of an app, which is told with the other mistakes of the file.
+fn wrong_path(app: &Mapping, entry: &AppEntry) -> Option<String> {
+    let path = app.get("path").and_then(Value::as_str).filter(|_| entry.image.is_none())?;
+    let what = match check_path(&entry.path).err()? {
+        FilesError::NoSuchPath { path } => format!("there is nothing at {}", path.display()),
+        other => slipway_chassis::errors::chain(&other).to_string(),
+    };
+    Some(format!("app '{}': 'path' is '{path}': {what}", entry.name))
 }
 
 #[cfg(test)]

@@ -151,6 +151,39 @@ applications:
 }
 
 #[test]
+fn a_wrong_path_is_among_the_mistakes() {
+    let yaml = "applications: [{name: a, memory: 5, path: bda}, {name: b, path: manifest.yml}, {name: c}]";
+    let error = prepared(yaml, PushArgs::default()).expect_err("wrong").to_string();
+    for part in
+        ["3 mistakes", "'5' has no unit", "app 'a': 'path' is 'bda': there is nothing at ", "app 'b': 'path' is"]
+    {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let elsewhere = PushArgs { path: Some(".".into()), ..named("a") };
+    let error = prepared(yaml, elsewhere).expect_err("memory").to_string();
+    assert!(!error.contains("'path'"), "-p wins: {error}");
+}
+
+#[test]
+fn what_has_no_effect_or_cannot_be_read_is_a_warning() {
+    let flags = PushArgs {
+        health_check_type: Some(crate::args::HealthCheck::Port),
+        endpoint: Some("/x".into()),
+        ..PushArgs::default()
+    };
+    let yaml = "applications: [{name: a, env: {GOOD: 1, BAD NAME: 1}}]";
+    let warnings = prepared(yaml, flags).expect("valid").warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("app 'a': the endpoint '/x' has no effect"), "{warnings:?}");
+    assert!(warnings[1].contains("the variable 'BAD NAME'"), "{warnings:?}");
+    let http = "applications: [{name: a, health-check-type: http, health-check-http-endpoint: /x}]";
+    assert_eq!(prepared(http, PushArgs::default()).expect("valid").warnings, Vec::<String>::new());
+    // The app may have the check already.
+    let flags = PushArgs { endpoint: Some("/x".into()), ..named("a") };
+    assert_eq!(prepared("applications: [{name: a}]", flags).expect("valid").warnings, Vec::<String>::new());
+}
+
+#[test]
 fn unknown_keys_pass_through_and_are_named() {
     let manifest = prepared("colour: red\napplications:\n- name: a\n  memroy: 1G\n  host: b\n", PushArgs::default())
         .expect("valid");
@@ -197,11 +230,13 @@ fn an_alias_bomb_is_refused() {
 
 #[test]
 fn names_choose_among_several_apps() {
-    let yaml = "applications: [{name: a}, {name: b, path: sub}]";
-    let manifest = prepared(yaml, named("b")).expect("valid");
+    let yaml = "applications: [{name: alpha}, {name: beta, path: ./.}]";
+    let manifest = prepared(yaml, named("beta")).expect("valid");
     assert_eq!(manifest.apps.len(), 1);
-    assert!(manifest.apps[0].path.ends_with("sub"));
-    assert!(matches!(prepared(yaml, named("c")), Err(ManifestError::NotInManifest { .. })));
+    assert!(manifest.apps[0].path.to_string_lossy().ends_with("/."));
+    let error = prepared(yaml, named("bta")).expect_err("no such app").to_string();
+    assert_eq!(error, "There is no app 'bta' in manifest.yml (did you mean 'beta'?)");
+    assert!(matches!(prepared(yaml, named("c")), Err(ManifestError::NotInManifest { meant: None, .. })));
     let flags = PushArgs { instances: Some(1), ..PushArgs::default() };
     assert!(matches!(prepared(yaml, flags), Err(ManifestError::SeveralApps)));
 }
