@@ -154,6 +154,29 @@ async fn a_route_of_another_app_is_said_to_lead_to_both() {
 }
 
 #[tokio::test]
+async fn what_was_most_likely_meant_is_named() {
+    let platform = Platform::logged_in().await;
+    let nothing = || Instead::Status(200, "application/json", json!({ "resources": [] }).to_string());
+    platform.instead("/v3/organizations", [nothing()]);
+    let ran = platform.run(&["target", "dev"]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("`slipway target -s dev`"), "{}", ran.err);
+    platform.instead("/v3/organizations", [nothing()]);
+    platform.instead("/v3/spaces", [nothing()]);
+    assert_eq!(platform.run(&["target", "nope"]).await.exit, Exit::NotFound);
+    let bare = platform.url.replace("//api.", "//");
+    platform.instead("/", [Instead::Status(404, "text/plain", "no route".to_owned())]);
+    let ran = platform.run(&["login", &bare]).await;
+    assert!(
+        ran.exit == Exit::Usage && ran.err.contains("`slipway login http://api.slipway.localhost:PORT`"),
+        "{}",
+        ran.err
+    );
+    platform.write("site.zip", "PK");
+    let ran = platform.run(&["push", "site.zip"]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("`slipway push NAME -p site.zip`"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn what_has_no_effect_is_not_taken_without_a_word() {
     let platform = Platform::logged_in().await;
     platform.lock().app_exists = true;

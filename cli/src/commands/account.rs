@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::json;
+use url::Url;
 
 use super::names::split_place;
 use super::{Session, text};
@@ -47,7 +48,14 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
     if settings.localhost.is_none() && settings.api == old.api {
         settings.localhost = old.localhost;
     }
-    let platform = discover(&api, &settings).await?;
+    let platform = match discover(&api, &settings).await {
+        // Who waited for one address shall not wait for another one that was not typed.
+        Err(ClientError::Unreachable { address, source }) if source.is_timeout() => {
+            return Err(ClientError::Unreachable { address, source }.into());
+        }
+        Err(error) => return Err(with_api(&api, &settings).await.unwrap_or_else(|| error.into())),
+        Ok(platform) => platform,
+    };
     settings.login = platform.login.as_str().trim_end_matches('/').to_owned();
     settings.log_cache = platform.log_cache.as_str().trim_end_matches('/').to_owned();
 
@@ -90,6 +98,18 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
     let (org, space) = (settings.org.clone(), settings.space.clone());
     file.update(|stored| (stored.org, stored.space) = (org, space))?;
     show_target(&printer, &settings)
+}
+
+/// What is said of the address of a platform that is not that of its API, when `api.` before it is.
+async fn with_api(api: &Url, settings: &Settings) -> Option<CliError> {
+    let host = api.domain().filter(|host| !host.starts_with("api."))?;
+    let mut meant = api.clone();
+    meant.set_host(Some(&format!("api.{host}"))).ok()?;
+    discover(&meant, settings).await.ok()?;
+    Some(CliError::Usage {
+        message: format!("The API of the platform is not at '{}'.", api.as_str().trim_end_matches('/')),
+        hint: format!("Write `slipway login {}`.", meant.as_str().trim_end_matches('/')),
+    })
 }
 
 /// An answer; without a terminal it says what is missing.
@@ -174,7 +194,13 @@ pub(super) async fn target(session: &Session, args: TargetArgs) -> Result<(), Cl
     };
     let args = TargetArgs { at: None, org, space };
     if let Some(name) = &args.org {
-        settings.org = choose_org(client, Some(name)).await?;
+        settings.org = match (choose_org(client, Some(name)).await, &settings.org) {
+            (Err(error @ CliError::Missing { .. }), Some(here)) if args.space.is_none() => {
+                let space = choose_space(client, here, Some(name)).await;
+                return Err(if matches!(space, Ok(Some(_))) { space_for_org(name, &here.name) } else { error });
+            }
+            (found, _) => found?,
+        };
         settings.space = None;
     }
     if args.org.is_some() || args.space.is_some() {
@@ -184,6 +210,14 @@ pub(super) async fn target(session: &Session, args: TargetArgs) -> Result<(), Cl
         session.file.update(|stored| (stored.org, stored.space) = (org, space))?;
     }
     show_target(&session.printer, &settings)
+}
+
+/// What is said of a space that was written where an org belongs.
+fn space_for_org(name: &str, org: &str) -> CliError {
+    CliError::Usage {
+        message: format!("There is no org '{name}', but org '{org}' has a space of this name."),
+        hint: format!("Write `slipway target -s {name}`."),
+    }
 }
 
 fn show_target(printer: &Printer, settings: &Settings) -> Result<(), CliError> {

@@ -23,9 +23,9 @@ pub(super) fn split_place(text: &str) -> Result<(&str, Option<&str>), CliError> 
 
 /// The name that was most likely meant, if one is close.
 pub(crate) fn closest<'n>(typed: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let most = (typed.chars().count() / 3).clamp(1, 3);
+    let most = |name: &str| (typed.chars().count().max(name.chars().count()) / 3).clamp(1, 3);
     let distance = |name: &str| strsim::damerau_levenshtein(typed, name);
-    names.filter(|name| *name != typed && distance(name) <= most).min_by_key(|name| distance(name))
+    names.filter(|name| *name != typed && distance(name) <= most(name)).min_by_key(|name| distance(name))
 }
 
 impl Session {
@@ -98,6 +98,7 @@ mod tests {
         let meant = |typed| closest(typed, ["hello", "help", "shop-api"].into_iter());
         assert_eq!(meant("helo"), Some("hello"));
         assert_eq!(meant("shop-pai"), Some("shop-api"));
+        assert_eq!(closest("nodap", ["nodeapp"].into_iter()), Some("nodeapp"), "the longer name counts");
         assert_eq!(meant("hello"), None, "two apart from any other");
         assert_eq!(meant("crm"), None);
     }

@@ -7,6 +7,16 @@ use crate::error::CliError;
 use crate::push::{self, Pushed};
 
 pub(super) async fn push(session: &Session, args: &PushArgs) -> Result<(), CliError> {
+    let archive = |name: &&str| [".zip", ".jar", ".war"].iter().any(|ending| name.ends_with(ending));
+    if let Some(name) = args.name.as_deref().filter(archive)
+        && args.path.is_none()
+        && session.environment.directory.join(name).is_file()
+    {
+        return Err(CliError::Usage {
+            message: format!("'{name}' is a file, and `slipway push` takes the name of an app."),
+            hint: format!("Write `slipway push NAME -p {name}`."),
+        });
+    }
     let done = push::push(session, args).await?;
     if session.printer.wants_json() {
         // One app is what scripts push; they need not take it out of a list.
