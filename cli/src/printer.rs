@@ -156,10 +156,7 @@ impl Printer {
     pub(crate) fn failure(&self, error: &CliError, hint: &str, exit: Exit) {
         let text = slipway_chassis::errors::chain(error).to_string();
         if self.options.json {
-            let body = serde_json::json!({
-                "error": { "message": printable(&text), "hint": hint, "exit_code": exit.code() }
-            });
-            self.line(&body.to_string());
+            self.line(&failure_json(&printable(&text), hint, exit));
         } else {
             let hint = if hint.is_empty() { String::new() } else { format!("\nHint: {hint}") };
             self.line(&format!("Error: {}{hint}", printable(&text)));
@@ -193,6 +190,11 @@ impl Printer {
             state: Mutex::new((0, Instant::now())),
         })
     }
+}
+
+/// A failure as JSON, on one line.
+pub(crate) fn failure_json(message: &str, hint: &str, exit: Exit) -> String {
+    serde_json::json!({ "error": { "message": message, "hint": hint, "exit_code": exit.code() } }).to_string()
 }
 
 /// One upload under way. Cleared from the screen when dropped.

@@ -193,6 +193,27 @@ async fn what_has_no_effect_is_not_taken_without_a_word() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_json_when_that_is_asked_for() {
+    let platform = Platform::logged_in().await;
+    platform.lock().app_exists = true;
+    let yaml = "applications:\n- name: web\n  instances: 2\n";
+    for (args, wanted) in
+        [(&["create-app-manifest", "web"][..], None), (&["create-app-manifest", "web", "--json"], Some(2))]
+    {
+        platform.instead("/v3/apps/app-1/manifest", [Instead::Status(200, "application/x-yaml", yaml.to_owned())]);
+        let ran = platform.run(args).await;
+        assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+        match wanted {
+            None => assert_eq!(ran.out, yaml),
+            Some(instances) => {
+                let json: Value = serde_json::from_str(&ran.out).expect("JSON");
+                assert_eq!(json["applications"][0]["instances"], instances);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn deleting_asks_first() {
     let platform = Platform::logged_in().await;
     platform.lock().app_exists = true;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Session, text};
 use crate::args::{HealthCheck, HealthCheckArgs, ManifestArgs, RenameArgs};
 use crate::client::views::App;
-use crate::client::Body;
+use crate::client::{Body, ClientError};
 use crate::error::CliError;
 
 pub(super) async fn rename(session: &Session, args: RenameArgs) -> Result<(), CliError> {
@@ -71,6 +71,15 @@ pub(super) async fn create_manifest(session: &Session, args: ManifestArgs) -> Re
     let path = format!("/v3/apps/{}/manifest", app.guid);
     let answer = session.client()?.fetch(&path, &headers).await?;
     match &args.path {
+        None if session.printer.wants_json() => {
+            let manifest: Value = serde_norway::from_slice(&answer.body).map_err(|error| ClientError::Answer {
+                what: format!("GET {path}"),
+                status: answer.status,
+                begins: format!(": it is no YAML ({error})"),
+                source: None,
+            })?;
+            session.printer.json(&manifest)
+        }
         None => session.printer.bytes(&answer.body),
         Some(file) => {
             let file = session.environment.directory.join(file);

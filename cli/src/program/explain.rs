@@ -6,6 +6,7 @@ use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{TOPICS, visible};
+use crate::Exit;
 
 /// What other platforms call it.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -41,9 +42,21 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("unset-space-role", "unset-role"),
 ];
 
-/// What is wrong with a command line, for a person: as clap says it, but with suggestions out of what `--help` shows.
+/// What is wrong with a command line: as clap says it, but with suggestions out of what `--help` shows. As JSON when that
+/// is asked for.
 #[must_use]
 pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
+    let text = in_words(error, command, args);
+    let wants_json = args.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    if !error.use_stderr() || !wants_json {
+        return text;
+    }
+    let (message, hint) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    format!("{}\n", crate::printer::failure_json(message, hint, Exit::Usage))
+}
+
+fn in_words(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
     {
@@ -51,6 +64,11 @@ pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> Str
     }
     if error.kind() == ErrorKind::ValueValidation
         && let Some(text) = wrong_number(error)
+    {
+        return text;
+    }
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(text) = missing(error, command, args)
     {
         return text;
     }
@@ -80,8 +98,8 @@ fn takes_value(command: &Command, word: &str) -> bool {
     })
 }
 
-/// That a command does not take a word, and which one may have been meant.
-fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsString]) -> String {
+/// The command that is called, and its whole name.
+fn command_of<'c>(command: &'c Command, args: &[OsString]) -> (String, &'c Command) {
     let (mut path, mut here) = ("slipway".to_owned(), command);
     for word in args.iter().skip(1).filter_map(|word| word.to_str()) {
         if let Some(below) = here.find_subcommand(word) {
@@ -89,6 +107,48 @@ fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsSt
             here = below;
         }
     }
+    (path, here)
+}
+
+/// What the words that are there were taken for, when others are missing: most often the first one is the forgotten one.
+fn missing(error: &clap::Error, command: &Command, args: &[OsString]) -> Option<String> {
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else { return None };
+    let (path, here) = command_of(command, args);
+    let whole = command.clone().ignore_errors(true).try_get_matches_from(args).ok()?;
+    let mut matches = &whole;
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
+    let name = |one: &clap::Arg| one.get_value_names().unwrap_or_default().join(" ");
+    let given: Vec<String> = here
+        .get_positionals()
+        .filter_map(|one| {
+            let value = matches.try_get_raw(one.get_id().as_str()).ok()??.next()?;
+            Some(format!("'{}' for {}", value.to_string_lossy(), name(one)))
+        })
+        .collect();
+    if given.is_empty() {
+        return None;
+    }
+    let usage: Vec<String> = here
+        .get_positionals()
+        .map(|one| {
+            let more = if matches!(one.get_action(), clap::ArgAction::Append) { " …" } else { "" };
+            format!("{}{}{more}", if one.is_last_set() { "-- " } else { "" }, name(one))
+        })
+        .collect();
+    let missing: Vec<String> = missing.iter().map(|one| one.replace(['<', '>'], "").replace("...", "")).collect();
+    Some(format!(
+        "error: `{path}` takes {}, and {} is missing. Write `{path} {}`.\n\n`{path} --help` shows what it takes.\n",
+        given.join(" and "),
+        missing.join(" and "),
+        usage.join(" ")
+    ))
+}
+
+/// That a command does not take a word, and which one may have been meant.
+fn unknown_flag(error: &clap::Error, flag: &str, command: &Command, args: &[OsString]) -> String {
+    let (path, here) = command_of(command, args);
     let before = args.iter().position(|word| word == flag).and_then(|place| args.get(place.checked_sub(1)?));
     if let Some(before) = before.and_then(|word| word.to_str()).filter(|word| takes_value(here, word))
         && flag.parse::<f64>().is_ok()
@@ -164,7 +224,42 @@ fn suggestions(unknown: &str, names: &[&str]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+
+    fn says(words: &[&str]) -> String {
+        let whole = super::super::dressed(crate::Cli::command());
+        let args: Vec<OsString> = ["slipway"].iter().chain(words).map(OsString::from).collect();
+        let error = whole.clone().try_get_matches_from(&args).expect_err("refused");
+        explain(&error, &whole, &args)
+    }
+
+    #[test]
+    fn a_missing_word_is_told_with_what_the_others_were_taken_for() {
+        assert_eq!(
+            says(&["unset-env", "A"]),
+            "error: `slipway unset-env` takes 'A' for APP, and NAME is missing. Write `slipway unset-env APP NAME …`.\n\n\
+             `slipway unset-env --help` shows what it takes.\n"
+        );
+        let text = says(&["map-route", "web", "-n", "x"]);
+        assert!(text.contains("'web' for APP, and DOMAIN is missing") && text.contains("APP DOMAIN`"), "{text}");
+        let text = says(&["run", "web"]);
+        assert!(text.contains("COMMAND is missing") && text.contains("`slipway run APP -- COMMAND …`"), "{text}");
+        assert!(says(&["unset-env"]).contains("<APP>"), "without any word clap says enough");
+    }
+
+    #[test]
+    fn mistakes_are_json_when_that_is_asked_for() {
+        let json = |words: &[&str]| serde_json::from_str::<serde_json::Value>(&says(words)).expect("JSON");
+        let error = json(&["psuh", "--json"]);
+        assert_eq!(error["error"]["exit_code"], 2);
+        assert!(error["error"]["message"].as_str().is_some_and(|text| text.starts_with("there is no command 'psuh'")));
+        assert!(
+            json(&["--json", "unset-env", "A"])["error"]["hint"].as_str().is_some_and(|text| text.contains("--help"))
+        );
+        assert!(says(&["run", "web", "x", "--", "--json"]).starts_with("error: "), "the flag is the command's");
+    }
 
     #[test]
     fn suggestions_are_commands_that_help_shows() {

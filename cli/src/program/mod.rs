@@ -223,7 +223,8 @@ pub fn reference(command: &Command) -> String {
     let mut text = String::from(
         "# Commands\n\nWritten by `slipway reference` out of the program itself; a test fails when it is not up to \
          date.\n\n`--json`, `--quiet`, `--verbose`, `--no-progress` and `--target ORG/SPACE` work with every command. \
-         Data goes to standard output, everything else to standard error.\n\n",
+         Data goes to standard output, everything else to standard error. With `--json` data and failures are JSON; a \
+         command that only changes something has no data and prints nothing on standard output.\n\n",
     );
     for (title, names) in TOPICS {
         let mut section = String::new();
