@@ -114,7 +114,12 @@ async fn an_address_in_place_of_a_domain_is_taken_apart() {
     {
         let mut world = platform.lock();
         world.app_exists = true;
-        world.answers.insert("GET /v3/domains".into(), json!({ "pagination": { "next": null }, "resources": [] }));
+        let list = |all: Value| json!({ "pagination": { "next": null }, "resources": all });
+        world.answers.insert("GET /v3/domains".into(), list(json!([])));
+        world.answers.insert(
+            "GET /v3/service_instances".into(),
+            list(json!([{ "guid": "s", "name": "guard", "type": "user-provided" }])),
+        );
     }
     for (args, advice) in [
         (&["map-route", "web", "good.slipway.localhost"][..], "`slipway map-route web slipway.localhost -n good`"),
@@ -124,6 +129,10 @@ async fn an_address_in_place_of_a_domain_is_taken_apart() {
             "`slipway create-route slipway.localhost -n good --path /v1`",
         ),
         (&["delete-route", "good.slipway.localhost", "-f"], "`slipway delete-route slipway.localhost -n good`"),
+        (
+            &["bind-route-service", "guard", "good.slipway.localhost"],
+            "`slipway bind-route-service guard slipway.localhost -n good`",
+        ),
     ] {
         let ran = platform.run(args).await;
         assert!(ran.exit == Exit::Usage && ran.err.contains(advice), "{args:?}: {}", ran.err);

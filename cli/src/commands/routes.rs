@@ -69,7 +69,7 @@ async fn make(session: &Session, args: &RouteArgs, domain: &NamedResource) -> Re
 }
 
 /// The domain of a route. A whole address, where a domain belongs, is taken apart for the person who wrote it.
-async fn domain_of(session: &Session, args: &RouteArgs, command: &str) -> Result<NamedResource, CliError> {
+pub(super) async fn domain_of(session: &Session, args: &RouteArgs, command: &str) -> Result<NamedResource, CliError> {
     let missing = match session.domain_named(&args.domain).await {
         Err(missing @ CliError::Missing { .. }) if args.hostname.is_empty() => missing,
         other => return other,

@@ -258,11 +258,15 @@ pub(super) async fn unbind(session: &Session, args: UnbindServiceArgs) -> Result
     Ok(())
 }
 
-/// The service and the route that a command names, and how the route is written.
-async fn with_route(session: &Session, args: RouteServiceArgs) -> Result<(NamedResource, Route, String), CliError> {
+/// The service and the route that `command` names, and how the route is written.
+async fn with_route(
+    session: &Session,
+    args: RouteServiceArgs,
+    command: &str,
+) -> Result<(NamedResource, Route, String), CliError> {
     let route = routes::with_slash(args.route);
     let service = find(session, &args.service).await?;
-    let domain = session.domain_named(&route.domain).await?;
+    let domain = routes::domain_of(session, &route, &format!("{command} {}", args.service)).await?;
     let written = routes::written(&route);
     let found = routes::find(session, &route, &domain).await?;
     let missing = || CliError::Missing { kind: "Route", name: written.clone(), place: String::new() };
@@ -270,7 +274,7 @@ async fn with_route(session: &Session, args: RouteServiceArgs) -> Result<(NamedR
 }
 
 pub(super) async fn bind_route(session: &Session, args: RouteServiceArgs) -> Result<(), CliError> {
-    let (service, route, written) = with_route(session, args).await?;
+    let (service, route, written) = with_route(session, args, "bind-route-service").await?;
     let body = json!({ "relationships": {
         "service_instance": { "data": { "guid": service.guid } }, "route": { "data": { "guid": route.guid } },
     } });
@@ -282,7 +286,7 @@ pub(super) async fn bind_route(session: &Session, args: RouteServiceArgs) -> Res
 }
 
 pub(super) async fn unbind_route(session: &Session, args: RouteServiceArgs) -> Result<(), CliError> {
-    let (service, route, written) = with_route(session, args).await?;
+    let (service, route, written) = with_route(session, args, "unbind-route-service").await?;
     let client = session.client()?;
     let path = query(
         "/v3/service_route_bindings",

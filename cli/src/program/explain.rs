@@ -53,7 +53,7 @@ pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> Str
     }
     let (message, hint) = text.trim().split_once("\n\n").unwrap_or((text.trim(), ""));
     let message = message.strip_prefix("error: ").unwrap_or(message);
-    format!("{}\n", crate::printer::failure_json(message, hint, Exit::Usage))
+    format!("{}\n", crate::printer::failure_json(message, hint.trim(), Exit::Usage))
 }
 
 fn in_words(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
