@@ -144,6 +144,34 @@ async fn a_crash_shows_reason_and_last_lines() {
 }
 
 #[tokio::test]
+async fn a_program_that_runs_for_a_moment_has_crashed() {
+    let platform = Platform::logged_in().await;
+    app(&platform);
+    let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "health_check": { "type": "process" } });
+    {
+        let mut world = platform.lock();
+        world.answers.insert("GET /v3/apps/app-1/processes".to_owned(), json!({ "resources": [process] }));
+        let mut crashed = row("CRASHED", "new");
+        crashed["details"] = "exited with status 5".into();
+        world.stats =
+            VecDeque::from([json!([row("RUNNING", "new")]), json!([row("RUNNING", "new")]), json!([crashed])]);
+    }
+    let ran = platform.run(&["push", "web", "-u", "process"]).await;
+    assert_eq!(ran.exit, Exit::Start, "{}", ran.err);
+    assert!(ran.err.contains("Error: 'web' crashed: exited with status 5\n"), "{}", ran.err);
+    // What runs for long enough is good, and what is waited for is said.
+    let steady = |uptime: u64| {
+        let mut row = row("RUNNING", "new");
+        row["uptime"] = uptime.into();
+        json!([row])
+    };
+    platform.lock().stats = std::iter::repeat_n(steady(1), 80).chain([steady(5)]).collect();
+    let ran = platform.run(&["start", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("   web: 1 running, the check `process` counts after 5 s\n"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn a_broken_upload_is_repeated_and_a_finished_one_is_recognised() {
     let platform = Platform::logged_in().await;
     app(&platform);

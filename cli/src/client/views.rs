@@ -64,9 +64,19 @@ pub(crate) struct Process {
     #[serde(default)]
     pub(crate) disk_in_mb: u64,
     #[serde(default)]
+    pub(crate) health_check: Check,
+    #[serde(default)]
     pub(crate) relationships: Map<String, Value>,
     #[serde(default)]
     pub(crate) process_instances: Vec<Stats>,
+}
+
+/// How an instance is known to be healthy.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Check {
+    /// `port`, `http`, `process`.
+    #[serde(default, rename = "type")]
+    pub(crate) kind: String,
 }
 
 impl Process {

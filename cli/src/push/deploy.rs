@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::start::{
-    Before, NO_ROOM, Patience, SILENCE, StartTimings, show_last_lines, stats_of, still_waiting, summary,
-};
+use super::last_lines::show_last_lines;
+use super::start::{Before, NO_ROOM, Patience, SILENCE, StartTimings, stats_of, still_waiting, summary};
 use super::{PushError, Sizes, elapsed, limit};
 use crate::args::{Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Stats};

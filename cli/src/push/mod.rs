@@ -8,6 +8,7 @@ mod changes;
 mod checkout;
 mod deploy;
 mod files;
+mod last_lines;
 mod restore;
 mod stage;
 mod start;

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::last_lines::show_last_lines;
 use super::{PushError, elapsed, limit};
 use crate::client::Client;
-use crate::client::logs::Line;
 use crate::client::views::{App, Process, Stats, StatsList};
 use crate::commands::Session;
 use crate::error::{CliError, printable};
@@ -20,10 +20,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 const EAGER: Duration = Duration::from_secs(3);
 /// How long an app may be nowhere before that counts as having no room: cells come back, other apps go.
 pub(super) const NO_ROOM: Duration = Duration::from_secs(30);
-/// Lines shown of an app that crashed.
-const CRASH_LINES: usize = 30;
 /// After so long without a word the start is said to go on.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
+/// Seconds for which an instance must have run whose check only asks whether its program runs. Longer makes starts of workers
+/// slower; shorter takes a program that fails at its start for a good one.
+const STEADY_S: f64 = 5.0;
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,25 +149,32 @@ enum Verdict {
     Waits,
 }
 
-/// Judges the rows of one process that wants `wanted` instances.
-fn judge(rows: &[Stats], wanted: u32, before: &Before, patience: Patience) -> Verdict {
+/// Whether an instance runs, but not yet for as long as its check `process` takes to mean anything.
+fn is_unsteady(process: &Process, row: &Stats) -> bool {
+    let by_program = process.health_check.kind == "process";
+    by_program && row.state == "RUNNING" && row.uptime.is_none_or(|uptime| uptime < STEADY_S)
+}
+
+/// Judges the rows of one process.
+fn judge(process: &Process, rows: &[Stats], before: &Before, patience: Patience) -> Verdict {
     let rows: Vec<&Stats> = rows.iter().filter(|row| before.is_new(row)).collect();
-    let wanted = wanted as usize;
+    let wanted = process.instances as usize;
     if wanted == 0 {
         return Verdict::Runs(Vec::new());
     }
     let count = |state: &str| rows.iter().filter(|row| row.state == state).count();
     let (running, down) = (count("RUNNING"), count("DOWN"));
+    let steady = rows.iter().filter(|row| row.state == "RUNNING" && !is_unsteady(process, row)).count();
     let crashed = rows.iter().filter(|row| row.has_crashed()).count();
     let reason = |is: fn(&Stats) -> bool| {
         let details = rows.iter().filter(|row| is(row)).find_map(|row| row.details.clone());
         printable(&details.unwrap_or_else(|| "the platform gave no reason".to_owned()))
     };
-    if running >= wanted || (patience == Patience::FirstOfWeb && running > 0) {
+    if steady >= wanted || (patience == Patience::FirstOfWeb && running > 0) {
         Verdict::Runs(Vec::new())
     } else if rows.len() >= wanted && crashed == rows.len() {
         Verdict::Crashed(reason(Stats::has_crashed))
-    } else if rows.len() >= wanted && running > 0 && running + crashed == rows.len() {
+    } else if rows.len() >= wanted && steady > 0 && steady + crashed == rows.len() {
         // Some run and the others will not without a change: worth a warning, not a failure.
         let broken = rows.iter().filter(|row| row.has_crashed());
         let reason = reason(Stats::has_crashed);
@@ -202,7 +210,7 @@ pub(crate) async fn wait_until_running(
         for (process, mut timings) in waiting {
             let rows = stats(client, &process).await?;
             timings.note(&rows, process.instances, before, elapsed(begun));
-            match judge(&rows, process.instances, before, patience) {
+            match judge(&process, &rows, before, patience) {
                 Verdict::Runs(problems) => {
                     for problem in problems {
                         session.printer.warn(&format!("{} {problem}", process.kind));
@@ -217,7 +225,10 @@ pub(crate) async fn wait_until_running(
                 Verdict::Nowhere(reason) => nowhere = Some(reason),
                 Verdict::Waits => {}
             }
-            states.push(format!("{}: {}", process.kind, summary(&rows)));
+            let unsteady = rows.iter().any(|row| before.is_new(row) && is_unsteady(&process, row));
+            let steady =
+                if unsteady { format!(", the check `process` counts after {STEADY_S} s") } else { String::new() };
+            states.push(format!("{}: {}{steady}", process.kind, summary(&rows)));
             still.push((process, timings));
         }
         waiting = still;
@@ -287,31 +298,6 @@ pub(crate) fn summary(rows: &[Stats]) -> String {
     if parts.is_empty() { "no instance yet".to_owned() } else { parts.join(", ") }
 }
 
-/// Shows the last lines of an app that does not run.
-pub(super) async fn show_last_lines(session: &Session, app: &App) {
-    let Ok(client) = session.client() else { return };
-    // The crash is the failure to report; logs that cannot be read are not.
-    let Ok(lines) = client.recent_logs(&app.guid, 200).await else { return };
-    let lines: Vec<_> =
-        lines.iter().filter(|line| line.source.starts_with("APP") || line.source.starts_with("CELL")).collect();
-    let lines = since_start(&lines);
-    let shown = lines.len().saturating_sub(CRASH_LINES);
-    if !lines.is_empty() {
-        session.printer.say(&format!("Last lines of '{}':", app.name));
-    }
-    for line in &lines[shown..] {
-        session.printer.say(&format!("   {} | {}", line.label(), printable(&line.text)));
-    }
-}
-
-/// The lines since the version of the last one was started first: what was wrong with an earlier one is no help.
-fn since_start<'a, 'b>(lines: &'b [&'a Line]) -> &'b [&'a Line] {
-    let Some(last) = lines.last() else { return lines };
-    let first_start =
-        |line: &&Line| line.instance == last.instance && line.source.starts_with("CELL") && line.text == "starting";
-    &lines[lines.iter().rposition(first_start).unwrap_or(0)..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,28 +309,11 @@ mod tests {
         .expect("a row")
     }
 
-    #[test]
-    fn lines_of_an_earlier_version_are_left_out() {
-        let line = |source: &str, instance: &str, text: &str| Line {
-            timestamp: 0,
-            source: source.into(),
-            instance: instance.into(),
-            error: false,
-            text: text.into(),
-        };
-        let all = [
-            line("CELL/0", "0", "starting"),
-            line("APP/PROC/WEB", "0", "old"),
-            line("CELL/0", "0", "starting"),
-            line("CELL/1", "1", "starting"),
-            line("APP/PROC/WEB", "0", "new"),
-            line("CELL/0", "0", "starting again (start 2)"),
-            line("APP/PROC/WEB", "0", "new again"),
-        ];
-        let all: Vec<&Line> = all.iter().collect();
-        assert_eq!(since_start(&all), &all[2..]);
-        assert_eq!(since_start(&all[1..2]), &all[1..2], "its start is not among them");
-        assert!(since_start(&[]).is_empty());
+    fn process(check: &str, instances: u32) -> Process {
+        serde_json::from_value(serde_json::json!({
+            "guid": "p", "type": "web", "instances": instances, "health_check": { "type": check }
+        }))
+        .expect("a process")
     }
 
     #[test]
@@ -373,8 +342,23 @@ mod tests {
             (vec![row("DOWN", "a", Some("no room"))], 1, All, Verdict::Nowhere("no room".into())),
         ] {
             let before = Before { guids: HashSet::from(["old".to_owned()]), ..Before::default() };
-            assert_eq!(judge(&rows, wanted, &before, patience), verdict, "{rows:?}");
+            assert_eq!(judge(&process("port", wanted), &rows, &before, patience), verdict, "{rows:?}");
         }
+    }
+
+    #[test]
+    fn a_program_that_only_just_runs_is_not_trusted_when_nothing_else_is_checked() {
+        let runs = |uptime: f64| Stats { uptime: Some(uptime), ..row("RUNNING", "a", None) };
+        let verdict = |kind: &str, rows: &[Stats], patience| {
+            judge(&process(kind, rows.len() as u32), rows, &Before::default(), patience)
+        };
+        let good = Verdict::Runs(Vec::new());
+        assert_eq!(verdict("process", &[runs(4.0)], Patience::All), Verdict::Waits);
+        assert_eq!(verdict("process", &[runs(5.0)], Patience::All), good);
+        assert_eq!(verdict("process", &[runs(5.0), runs(1.0)], Patience::All), Verdict::Waits);
+        assert_eq!(verdict("process", &[row("CRASHED", "b", None), runs(1.0)], Patience::All), Verdict::Waits);
+        assert_eq!(verdict("port", &[runs(0.0)], Patience::All), good);
+        assert_eq!(verdict("process", &[runs(0.0)], Patience::FirstOfWeb), good, "nothing is waited for");
     }
 
     #[test]
