@@ -126,6 +126,8 @@ async fn a_canary_stands_at_its_step_and_goes_on_or_back() {
         &["restart", "web", "--strategy", "rolling", "--instance-steps", "10"],
         &["push", "web", "--strategy", "recreate", "--max-in-flight", "2"],
         &["push", "web", "--strategy", "canary", "--instance-steps", "0"],
+        &["push", "web", "--strategy", "canary", "--instance-steps", "60,20"],
+        &["restart", "web", "--strategy", "canary", "--instance-steps", "20,20"],
     ] {
         platform.lock().calls.clear();
         let ran = platform.run(args).await;

@@ -72,6 +72,12 @@ pub(crate) fn check(how: &StrategyArgs) -> Result<(), CliError> {
             "Add --strategy canary, or leave --instance-steps out.",
         ));
     }
+    if let Some(pair) = how.instance_steps.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(usage(
+            &format!("The step {} of --instance-steps is not larger than the {} before it.", pair[1], pair[0]),
+            "Name growing percentages, such as --instance-steps 20,60.",
+        ));
+    }
     if how.max_in_flight.is_some() && how.strategy == Some(Strategy::Recreate) {
         return Err(usage(
             "--max-in-flight has no meaning when all instances are stopped first.",
