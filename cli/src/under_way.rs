@@ -38,6 +38,15 @@ pub(crate) enum Unfinished {
         /// Whether the platform has said that it began.
         begun: bool,
     },
+    /// The app is to start or restart, and the platform has not confirmed it.
+    Asking {
+        /// The app.
+        app: App,
+        /// Whether this push made it.
+        first: bool,
+        /// New sizes that it has from its next start on.
+        sizes: Option<String>,
+    },
     /// The app starts.
     Starting {
         /// The app.
@@ -162,10 +171,7 @@ async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> 
                 ));
             }
             None => {
-                printer.say(&format!(
-                    "Interrupted before the deployment began: the old version of '{}' serves on.",
-                    app.name
-                ));
+                printer.say(&format!("Interrupted before the deployment of '{}' began: what ran goes on.", app.name));
             }
         },
         Unfinished::Starting { app, first } => {
@@ -173,6 +179,23 @@ async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> 
             printer.say(&format!(
                 "Interrupted: '{0}' goes on starting. `slipway app {0}` shows how far it is, `slipway stop {0}` ends it.",
                 app.name
+        Unfinished::Asking { app, first, sizes } => {
+            session.under_way.done(&app);
+            let name = &app.name;
+            printer.say(&match sizes {
+                Some(sizes) => format!(
+                    "Interrupted before the platform confirmed the restart of '{name}': it has {sizes} from its next start \
+                     on. `slipway restart {name}` restarts it, `slipway app {name}` shows what runs."
+                ),
+                None => format!(
+                    "Interrupted before the platform confirmed the start of '{name}'. `slipway app {name}` shows whether it \
+                     starts, `slipway restart {name}` starts it."
+                ),
+            });
+            if first {
+                left_behind(session, &app).await;
+            }
+        }
             ));
             if first {
                 left_behind(session, &app).await;

@@ -435,3 +435,23 @@ async fn what_stays_and_what_is_there_is_named() {
     let ran = platform.run(&["delete", "web", "-f"]).await;
     assert!(ran.err.contains("Its route stays: 'web.slipway.localhost'"), "{}", ran.err);
 }
+
+#[tokio::test]
+async fn an_interrupt_before_a_restart_does_not_claim_one() {
+    let platform = furnished().await;
+    platform.lock().app_runs = true;
+    platform.instead("/v3/processes/process-1/stats", [Instead::Hang]);
+    let ran =
+        platform.run_interrupted(&["scale", "web", "-m", "512M", "-f"], "GET /v3/processes/process-1/stats").await;
+    assert_eq!(ran.exit, Exit::Interrupted);
+    let said = "the restart of 'web': it has 512M memory from its next start on. `slipway restart web` restarts it";
+    assert!(ran.err.contains(said) && !ran.err.contains("goes on starting"), "{}", ran.err);
+    for command in ["restart", "start"] {
+        platform.lock().app_runs = command == "restart";
+        let path = format!("/v3/apps/app-1/actions/{command}");
+        platform.instead(&path, [Instead::Hang]);
+        let ran = platform.run_interrupted(&[command, "web"], &format!("POST {path}")).await;
+        assert_eq!(ran.exit, Exit::Interrupted);
+        assert!(ran.err.contains("`slipway app web` shows whether it starts"), "{command}: {}", ran.err);
+    }
+}

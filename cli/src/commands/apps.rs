@@ -328,21 +328,22 @@ pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliE
     if restarts {
         session.confirm(args.force, &format!("This restarts '{name}'.")).await?;
     }
+    let what = what.join(", ");
     let path = format!("/v3/apps/{}/processes/{kind}/actions/scale", app.guid);
     client.send(Method::POST, &path, Body::Json(Value::Object(body))).await?;
-    let what = what.join(", ");
     if !app.is_started() {
         session.printer.say(&format!("'{name}' ({kind}) has {what}, from its next start on: `slipway start {name}`"));
         return Ok(());
     }
     let mut before = Before::default();
-    session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
     if restarts {
+        session.under_way.begin(Unfinished::Asking { app: app.clone(), first: false, sizes: Some(what.clone()) });
         session.printer.say(&format!("Restarting '{name}' …"));
         before = Before::of(client, &app).await?;
-        client.send(Method::POST, &format!("/v3/apps/{}/actions/stop", app.guid), Body::None).await?;
-        client.send(Method::POST, &format!("/v3/apps/{}/actions/start", app.guid), Body::None).await?;
+        // One request: an interrupt between two of them would leave the app stopped.
+        client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
     }
+    session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
     wait_until_running(session, &app, &before, Patience::All).await?;
     session.under_way.end();
     session.printer.say(&format!("'{name}' ({kind}) runs with {what}."));

@@ -26,6 +26,7 @@ pub(super) async fn start(session: &Session, name: Option<String>) -> Result<(),
     } else {
         stage_if_needed(session, &app).await?;
         session.printer.say(&format!("Starting '{}' …", app.name));
+        session.under_way.begin(Unfinished::Asking { app: app.clone(), first: false, sizes: None });
         act(session, &app, "start").await?;
     }
     settle(session, &app, &Before::default()).await
@@ -93,7 +94,7 @@ pub(super) async fn replace(
 ) -> Result<(), CliError> {
     if rollout.strategy == Strategy::Recreate {
         session.printer.say(&format!("Restarting '{}' …", app.name));
-        session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
+        session.under_way.begin(Unfinished::Asking { app: app.clone(), first: false, sizes: None });
         act(session, app, "restart").await?;
         return settle(session, app, before).await;
     }

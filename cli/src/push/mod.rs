@@ -270,8 +270,8 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         let sizes = there.get(&app.name);
         let first = sizes.is_none();
         let result = Box::pin(push_one(session, client, flags, (entry, source), &app, sizes)).await;
-        // Once it is stopped for the new version, the new sizes are the right ones.
-        if matches!(session.under_way.take(), Some(Unfinished::Starting { .. })) {
+        // Once it is to be stopped for the new version, the new sizes are the right ones.
+        if matches!(session.under_way.take(), Some(Unfinished::Asking { .. } | Unfinished::Starting { .. })) {
             session.under_way.done(&app);
         }
         if result.is_err() {
@@ -399,12 +399,13 @@ async fn push_one(
                 pushed.strategy = Some("recreate");
                 assign_droplet(client, app, &droplet).await?;
                 printer.say(&format!("Starting '{}' …", app.name));
-                session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
+                session.under_way.begin(Unfinished::Asking { app: app.clone(), first, sizes: None });
                 client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
                 let restarted = elapsed(starting);
                 (wait_until_running(session, app, &before, patience).await?, restarted)
             }
             Strategy::Rolling | Strategy::Canary => {
+                session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
                 pushed.strategy = strategy.word();
                 printer
                     .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
