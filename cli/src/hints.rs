@@ -306,7 +306,9 @@ mod tests {
         let disk = "cell 1 refused it: the droplet takes 900 MiB of disk, and the app's quota is 512 MiB";
         let placed = of_push(&PushError::NotPlaced { app: app(), reason: disk.to_owned() });
         assert!(placed.contains("`slipway scale web -k 1024M`") && !placed.contains("Ask for less"), "{placed}");
-        let taken = |reason: &str| of_push(&PushError::NotTakenOver { app: app(), reason: reason.to_owned() });
+        let taken = |reason: &str| {
+            of_push(&PushError::NotTakenOver { app: app(), reason: reason.to_owned(), old: String::new() })
+        };
         assert!(taken("it crashed: out of memory: limit 10 MiB").contains("more memory (-m"));
         assert!(taken(&format!("no instance of it can run ({disk})")).contains("more disk (-k"));
         assert!(taken("it crashed: exited with status 0").contains("must go on running"));

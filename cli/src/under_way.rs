@@ -84,6 +84,13 @@ impl UnderWay {
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
     }
 
+    /// Notes what one app was like before, in place of what was noted of it.
+    pub(crate) fn expects_of(&self, sizes: Sizes) {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.retain(|other| other.app.guid != sizes.app.guid);
+        before.push(sizes);
+    }
+
     /// Whether something is to be set back when the command is interrupted.
     pub(crate) fn has_changed(&self) -> bool {
         !self.before.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -158,10 +165,8 @@ async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> 
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
-                printer.say(&format!(
-                    "Interrupted: the deployment is cancelled, the old version of '{}' serves on.",
-                    app.name
-                ));
+                let old = push::old_version(client, &app, &active).await;
+                printer.say(&format!("Interrupted: the deployment of '{}' is cancelled. {old}", app.name));
             }
             None if begun => {
                 session.under_way.done(&app);
@@ -174,11 +179,6 @@ async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> 
                 printer.say(&format!("Interrupted before the deployment of '{}' began: what ran goes on.", app.name));
             }
         },
-        Unfinished::Starting { app, first } => {
-            session.under_way.done(&app);
-            printer.say(&format!(
-                "Interrupted: '{0}' goes on starting. `slipway app {0}` shows how far it is, `slipway stop {0}` ends it.",
-                app.name
         Unfinished::Asking { app, first, sizes } => {
             session.under_way.done(&app);
             let name = &app.name;
@@ -196,6 +196,11 @@ async fn end(unfinished: Unfinished, session: &Session) -> Result<(), CliError> 
                 left_behind(session, &app).await;
             }
         }
+        Unfinished::Starting { app, first } => {
+            session.under_way.done(&app);
+            printer.say(&format!(
+                "Interrupted: '{0}' goes on starting. `slipway app {0}` shows how far it is, `slipway stop {0}` ends it.",
+                app.name
             ));
             if first {
                 left_behind(session, &app).await;

@@ -117,7 +117,7 @@ async fn a_canary_stands_at_its_step_and_goes_on_or_back() {
 
     platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
     let ran = platform.run(&["cancel-deployment", "web"]).await;
-    assert!(ran.exit == Exit::Success && ran.err.contains("the old version serves"), "{}", ran.err);
+    assert!(ran.exit == Exit::Success && ran.err.contains("given up. The old version serves on."), "{}", ran.err);
     let ran = platform.run(&["cancel-deployment", "web"]).await;
     assert!(ran.exit == Exit::NotFound && ran.err.contains("No deployment of 'web' is under way"), "{}", ran.err);
 
@@ -187,19 +187,119 @@ async fn restart_and_restage_can_roll_and_a_rollback_does() {
 async fn a_canary_that_is_given_up_takes_its_sizes_along() {
     let platform = running().await;
     platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
-    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
-    let processes = |memory: u64| {
-        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": memory });
-        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
-    };
-    platform.instead("/v3/apps/app-1/processes", [processes(128), processes(300)]);
+    memory(&platform, &[128, 300]);
     let ran = platform.run(&["push", "web", "--strategy", "canary", "-m", "300M"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
-    platform.instead("/v3/apps/app-1/processes", [processes(300), processes(300)]);
+    memory(&platform, &[300, 300, 300]);
     let ran = platform.run(&["cancel-deployment", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
     assert!(ran.err.contains("Set back for 'web': web memory 300M → 128M."), "{}", ran.err);
     assert_eq!(body(&platform, "POST /v3/processes/process-1/actions/scale"), json!({ "memory_in_mb": 128 }));
+}
+
+/// Answers of `GET /v3/apps/app-1/processes`, one for each of these sizes of memory.
+fn memory(platform: &Platform, sizes: &[u64]) {
+    let answer = |memory: &u64| {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": memory });
+        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
+    };
+    platform.instead("/v3/apps/app-1/processes", sizes.iter().map(answer).collect::<Vec<_>>());
+    platform.lock().answers.insert("POST /v3/processes/process-1/actions/scale".to_owned(), json!({}));
+}
+
+#[tokio::test]
+async fn a_canary_that_is_given_up_takes_its_command_along_and_says_what_stays() {
+    let platform = running().await;
+    let process = |command: Value| {
+        let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "command": command });
+        Instead::Status(200, "application/json", json!({ "resources": [process] }).to_string())
+    };
+    let diff = json!({ "diff": [
+        { "op": "add", "path": "/applications/0/command", "value": "./new" },
+        { "op": "add", "path": "/applications/0/env/TOKEN", "value": "secret" },
+    ] });
+    {
+        let mut world = platform.lock();
+        world.deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
+        world.answers.extend([
+            ("POST /v3/spaces/space-1/manifest_diff".to_owned(), diff),
+            (
+                "GET /v3/processes/process-1".to_owned(),
+                json!({ "guid": "process-1", "type": "web", "command": "./new" }),
+            ),
+            ("PATCH /v3/processes/process-1".to_owned(), json!({})),
+        ]);
+    }
+    platform.instead("/v3/apps/app-1/processes", [process(Value::Null), process("hidden".into())]);
+    let ran = platform.run(&["push", "web", "--strategy", "canary", "-c", "./new"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(!body(&platform, "POST /v3/deployments").to_string().contains("secret"));
+    let now = || process("hidden".into());
+    platform.instead("/v3/apps/app-1/processes", [now(), now(), now()]);
+    let ran = platform.run(&["cancel-deployment", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("Set back for 'web': web command ./new → default."), "{}", ran.err);
+    assert!(ran.err.contains("'web' keeps from what was given up: env TOKEN."), "{}", ran.err);
+    assert_eq!(body(&platform, "PATCH /v3/processes/process-1"), json!({ "command": null }));
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_canary_brings_back_what_ran_before_both() {
+    let canary = || async {
+        let platform = running().await;
+        platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
+        memory(&platform, &[64, 240]);
+        let ran = platform.run(&["push", "web", "--strategy", "canary", "-m", "240M"]).await;
+        assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+        platform
+    };
+    // Another push, which crashes.
+    let platform = canary().await;
+    {
+        let mut world = platform.lock();
+        world.deployment = VecDeque::from([("ACTIVE", "PAUSED"), ("ACTIVE", "DEPLOYING")]);
+        world.new_stats = VecDeque::from([json!([row("CRASHED", "new")])]);
+    }
+    memory(&platform, &[240, 240, 240, 240, 240]);
+    let continued = json!({ "guid": "deployment-1", "status": { "value": "ACTIVE", "reason": "DEPLOYING" },
+                            "new_processes": [{ "guid": "process-2" }] });
+    platform.lock().answers.insert("POST /v3/deployments".to_owned(), continued);
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Start, "{}", ran.err);
+    assert!(ran.err.contains("The canary that waits at step 1 of 2 is given up for this one.\n"), "{}", ran.err);
+    assert!(ran.err.contains("Set back for 'web': web memory 240M → 64M."), "{}", ran.err);
+    assert_eq!(body(&platform, "POST /v3/processes/process-1/actions/scale"), json!({ "memory_in_mb": 64 }));
+
+    // A rollback.
+    let platform = canary().await;
+    let revision = |version: u64| json!({ "guid": format!("revision-{version}"), "version": version });
+    let revisions = json!({ "resources": [revision(2), revision(1)] });
+    platform.lock().answers.extend([
+        ("GET /v3/apps/app-1/revisions".to_owned(), revisions),
+        ("GET /v3/apps/app-1/revisions/deployed".to_owned(), json!({ "resources": [revision(2)] })),
+    ]);
+    memory(&platform, &[240, 240]);
+    let ran = platform.run(&["rollback", "web"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert!(ran.err.contains("The canary that waits at step 1 of 2 is given up for this one.\n"), "{}", ran.err);
+    assert!(ran.err.contains("Set back for 'web' with it: web memory 240M → 64M."), "{}", ran.err);
+    let sent = body(&platform, "POST /v3/deployments");
+    assert_eq!(sent["options"], json!({ "memory_in_mb": 64 }));
+    assert!(sent["metadata"]["annotations"]["slipway.dev/changes"].is_string(), "for when it is given up: {sent}");
+}
+
+#[tokio::test]
+async fn an_old_version_that_crashes_is_not_said_to_serve() {
+    let platform = running().await;
+    {
+        let mut world = platform.lock();
+        world.deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
+        world.new_stats = VecDeque::from([json!([row("CRASHED", "new")])]);
+        world.stats = VecDeque::from([json!([row("RUNNING", "old")]), json!([row("CRASHED", "old")])]);
+    }
+    let ran = platform.run(&["push", "web"]).await;
+    assert_eq!(ran.exit, Exit::Start, "{}", ran.err);
+    assert!(ran.err.contains("\nThe old version is crashing as well.\n"), "{}", ran.err);
 }
 
 #[tokio::test]
@@ -233,7 +333,7 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING")]);
     let ran = platform.run_interrupted(&["push", "web"], "GET /v3/deployments/deployment-1").await;
     assert_eq!(ran.exit, Exit::Interrupted);
-    assert!(ran.err.contains("the deployment is cancelled, the old version of 'web' serves on"), "{}", ran.err);
+    assert!(ran.err.contains("the deployment of 'web' is cancelled. The old version serves on."), "{}", ran.err);
     assert!(asked(&platform, "POST /v3/deployments/deployment-1/actions/cancel"));
 
     // The request that begins it is on its way: what it begins is seen a moment later.

@@ -63,6 +63,9 @@ pub(crate) struct Process {
     pub(crate) memory_in_mb: u64,
     #[serde(default)]
     pub(crate) disk_in_mb: u64,
+    /// Not its text in a list.
+    #[serde(default)]
+    pub(crate) command: Option<String>,
     #[serde(default)]
     pub(crate) health_check: Check,
     #[serde(default)]

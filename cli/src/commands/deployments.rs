@@ -195,8 +195,10 @@ pub(super) async fn cancel(session: &Session, name: Option<String>) -> Result<()
     let (app, deployment) = active(session, name).await?;
     push::cancel(session, &deployment).await?;
     let what = if deployment.strategy.is_empty() { "new version" } else { deployment.strategy.as_str() };
-    session.printer.say(&format!("The {what} deployment of '{}' is given up; the old version serves.", app.name));
-    if let Some(sizes) = Sizes::noted(session.client()?, &app, &deployment).await? {
+    let client = session.client()?;
+    let old = push::old_version(client, &app, &deployment).await;
+    session.printer.say(&format!("The {what} deployment of '{}' is given up. {old}", app.name));
+    if let Some(sizes) = Sizes::noted(client, &app, &deployment).await? {
         sizes.set_back(session).await?;
     }
     Ok(())
@@ -213,8 +215,15 @@ pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(
         session.printer.say(&format!("The deployment of '{}' is not waiting; following it …", app.name));
     }
     let now: Deployment = client.get(&format!("/v3/deployments/{}", deployment.guid)).await?;
-    let done = follow(session, &app, now, wanted, Patience::All).await?;
-    lifecycle::deployed(session, &app, done, lifecycle::NEW_VERSION).await
+    if let Some(sizes) = Sizes::noted(client, &app, &now).await? {
+        session.under_way.expects_of(sizes);
+    }
+    let done = follow(session, &app, now, wanted, Patience::All).await;
+    if done.is_err() {
+        session.under_way.set_back(session).await;
+    }
+    session.under_way.done(&app);
+    lifecycle::deployed(session, &app, done?, lifecycle::NEW_VERSION).await
 }
 
 /// Web instances that a canary that stands at a step ends with. Beside what it has replaced there is one more than are

@@ -105,8 +105,12 @@ pub(super) async fn replace(
         Bring::Droplet(_) => NEW_VERSION,
         Bring::Revision(_) => "runs that version again",
     };
-    let done = deploy(session, app, bring, rollout).await?;
-    deployed(session, app, done, runs).await
+    let done = deploy(session, app, bring, rollout).await;
+    if done.is_err() {
+        session.under_way.set_back(session).await;
+    }
+    session.under_way.done(app);
+    deployed(session, app, done?, runs).await
 }
 
 /// What is said of an app to which something new was brought.

@@ -16,8 +16,8 @@ use super::restore::Sizes;
 /// Longest value that is shown whole.
 const LONGEST: usize = 60;
 
-/// What `scale` changes.
-const SIZES: &[&str] = &["instances", "memory", "disk_quota", "disk-quota"];
+/// What is set back when the push fails.
+const SET_BACK: &[&str] = &["instances", "memory", "disk_quota", "disk-quota", "command"];
 
 #[derive(Deserialize)]
 struct Answer {
@@ -36,7 +36,7 @@ struct Change {
     value: serde_json::Value,
 }
 
-/// Tells what applying `manifest` changes about the apps `there`, and notes with each what is no size. A platform that cannot
+/// Tells what applying `manifest` changes about the apps `there`, and notes with each what is not set back. A platform that cannot
 /// say it is no reason not to push.
 pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: &mut HashMap<String, Sizes>) {
     let Ok(client) = session.client() else { return };
@@ -58,13 +58,13 @@ pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: 
             session.printer.say(&format!("This push changes '{name}': {}.", changes.join(", ")));
         }
         // `memory`, `processes/1/memory`; a variable may have such a name as well.
-        let is_size = |path: &str| {
+        let is_set_back = |path: &str| {
             let path = path.strip_prefix(&start).unwrap_or(path);
             let key =
                 path.strip_prefix("processes/").and_then(|rest| rest.split_once('/')).map_or(path, |(_, key)| key);
-            SIZES.contains(&key)
+            SET_BACK.contains(&key)
         };
-        let others = diff.iter().filter(|change| !is_size(&change.path));
+        let others = diff.iter().filter(|change| !is_set_back(&change.path));
         let others =
             others.filter_map(|change| Some(described(app, change.path.strip_prefix(&start)?, change))).collect();
         if let Some(sizes) = there.get_mut(name) {
@@ -113,7 +113,7 @@ fn described(app: &Yaml, path: &str, change: &Change) -> String {
     }
 }
 
-fn shown(value: &serde_json::Value) -> String {
+pub(super) fn shown(value: &serde_json::Value) -> String {
     let text = match value {
         serde_json::Value::Null => "default".to_owned(),
         serde_json::Value::String(text) => text.clone(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::last_lines::show_last_lines;
 use super::start::{Before, NO_ROOM, Patience, SILENCE, StartTimings, stats_of, still_waiting, summary};
-use super::{PushError, Sizes, elapsed, limit};
+use super::{PushError, Sizes, elapsed, limit, old_version};
 use crate::args::{Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Stats};
 use crate::client::{Body, Client, ClientError, query};
@@ -129,14 +129,31 @@ pub(crate) async fn deploy(
         body["options"]["canary"] = json!({ "steps": steps });
     }
     session.under_way.begin(Unfinished::Deploying { app: app.clone(), begun: false });
-    if let Some(sizes) = sizes {
-        let earlier = active_deployment(client, app).await?;
-        let annotations = sizes.annotation(earlier.as_ref());
+    let earlier = active_deployment(client, app).await?;
+    if let Some(waiting) = earlier.as_ref().filter(|one| one.status.reason == "PAUSED") {
+        let (step, steps) = waiting.step();
+        session.printer.say(&format!("The canary that waits at step {step} of {steps} is given up for this one."));
+    }
+    let sizes = match (sizes, &earlier) {
+        (Some(sizes), Some(earlier)) => Some(sizes.after(earlier)),
+        (None, Some(earlier)) => Sizes::noted(client, app, earlier).await?,
+        (sizes, None) => sizes.cloned(),
+    };
+    if let Some(sizes) = &sizes {
+        if matches!(bring, Bring::Revision(_)) {
+            for (key, value) in sizes.rolled_back(session).await? {
+                body["options"][key] = value;
+            }
+        }
+        let annotations = sizes.annotation();
         if !annotations.is_empty() {
             body["metadata"]["annotations"] = annotations.into();
         }
     }
     let deployment: Deployment = client.send_json(Method::POST, "/v3/deployments", body).await?;
+    if let Some(sizes) = sizes {
+        session.under_way.expects_of(sizes);
+    }
     follow(session, app, deployment, wanted, patience).await
 }
 
@@ -165,11 +182,16 @@ pub(crate) async fn follow(
             ("FINALIZED", reason) => {
                 session.under_way.end();
                 let reason = match reason {
-                    "SUPERSEDED" => "another deployment has taken its place".to_owned(),
+                    "SUPERSEDED" => {
+                        // The other one sets the sizes back when it fails.
+                        session.under_way.done(app);
+                        "another deployment has taken its place".to_owned()
+                    }
                     "CANCELED" => "the deployment was cancelled".to_owned(),
                     other => format!("the deployment ended as {other}"),
                 };
-                return Err(PushError::NotTakenOver { app: app.name.clone(), reason }.into());
+                let old = old_version(client, app, &deployment).await;
+                return Err(PushError::NotTakenOver { app: app.name.clone(), reason, old }.into());
             }
             (_, "PAUSED") => {
                 session.under_way.end();
@@ -198,7 +220,7 @@ pub(crate) async fn follow(
         }
         if let Some(reason) = watch.verdict(&rows, Instant::now()) {
             show_last_lines(session, app).await;
-            return Err(give_up(session, app, &deployment, reason).await);
+            return Err(give_up(session, app, &deployment, reason).await?);
         }
         tokio::time::sleep(if begun.elapsed() < EAGER { SHORT_PAUSE } else { PAUSE }).await;
         deployment = client.get(&path).await?;
@@ -282,7 +304,7 @@ impl Watch {
 }
 
 /// Cancels a deployment and says how that went.
-async fn give_up(session: &Session, app: &App, deployment: &Deployment, reason: String) -> CliError {
+async fn give_up(session: &Session, app: &App, deployment: &Deployment, reason: String) -> Result<CliError, CliError> {
     session.printer.say(&format!("Giving the new version of '{}' up …", app.name));
     if let Err(error) = cancel(session, deployment).await {
         session.printer.warn(&format!(
@@ -292,7 +314,8 @@ async fn give_up(session: &Session, app: &App, deployment: &Deployment, reason: 
         ));
     }
     session.under_way.end();
-    PushError::NotTakenOver { app: app.name.clone(), reason }.into()
+    let old = old_version(session.client()?, app, deployment).await;
+    Ok(PushError::NotTakenOver { app: app.name.clone(), reason, old }.into())
 }
 
 /// Cancels a deployment and waits a while until the old version is whole again.
@@ -308,7 +331,7 @@ pub(crate) async fn cancel(session: &Session, deployment: &Deployment) -> Result
         }
         tokio::time::sleep(PAUSE).await;
     }
-    session.printer.say("The old version is being brought back; it serves meanwhile.");
+    session.printer.say("The old version is being brought back.");
     Ok(())
 }
 

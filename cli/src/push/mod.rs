@@ -9,6 +9,7 @@ mod checkout;
 mod deploy;
 mod files;
 mod last_lines;
+mod old_version;
 mod restore;
 mod stage;
 mod start;
@@ -24,7 +25,8 @@ use serde_json::json;
 pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
-pub(crate) use restore::Sizes;
+pub(crate) use old_version::old_version;
+pub(crate) use restore::{DEPLOYING, Sizes};
 pub(crate) use stage::{STAGING_IN_PROGRESS, cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};
@@ -92,12 +94,14 @@ pub enum PushError {
         reason: String,
     },
     /// A new version was given up.
-    #[error("The new version of '{app}' did not take over: {reason}.\nThe old version serves on.")]
+    #[error("The new version of '{app}' did not take over: {reason}.\n{old}")]
     NotTakenOver {
         /// The app.
         app: String,
         /// Why.
         reason: String,
+        /// A sentence about the old version.
+        old: String,
     },
     /// No deployment is under way.
     #[error("No deployment of '{app}' is under way")]
@@ -401,11 +405,11 @@ async fn push_one(
                 printer.say(&format!("Starting '{}' …", app.name));
                 session.under_way.begin(Unfinished::Asking { app: app.clone(), first, sizes: None });
                 client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
+                session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
                 let restarted = elapsed(starting);
                 (wait_until_running(session, app, &before, patience).await?, restarted)
             }
             Strategy::Rolling | Strategy::Canary => {
-                session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
                 pushed.strategy = strategy.word();
                 printer
                     .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
