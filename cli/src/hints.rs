@@ -5,7 +5,7 @@ use slipway_api_types::error::ApiErrorEntry;
 use crate::client::ClientError;
 use crate::error::{CliError, Target};
 use crate::manifest::ManifestError;
-use crate::push::{FilesError, PushError, STAGING_IN_PROGRESS};
+use crate::push::{DEPLOYING, FilesError, PushError, STAGING_IN_PROGRESS};
 use crate::settings::SettingsError;
 
 /// The advice that ends the message of a failed command.
@@ -78,6 +78,7 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
             "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
         }
+        CliError::JobFailed { errors } if is_deploying(errors) => end_the_deployment(errors),
         CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
         }
@@ -133,6 +134,7 @@ fn of_client(error: &ClientError) -> String {
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
             "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
         }
+        ClientError::Refused { errors, .. } if is_deploying(errors) => end_the_deployment(errors),
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
             "`slipway stacks` lists the stacks.".to_owned()
         }
@@ -178,6 +180,21 @@ const OTHER_HOST: &str =
 /// Of what came to its end by itself.
 const ENDED: &str = "A process must go on running, and a web process listens on the port in $PORT. Correct the app or its start \
                      command (-c) and push again; for work that comes to an end there is `slipway run APP -- COMMAND`.";
+
+/// Whether a change of a process is refused because another version takes over.
+fn is_deploying(errors: &[ApiErrorEntry]) -> bool {
+    errors.iter().any(|entry| DEPLOYING.contains(&entry.code))
+}
+
+fn end_the_deployment(errors: &[ApiErrorEntry]) -> String {
+    let named =
+        |entry: &ApiErrorEntry| Some(entry.detail.strip_prefix("For application '")?.split_once('\'')?.0.to_owned());
+    let app = errors.iter().find_map(named).unwrap_or_else(|| "APP".to_owned());
+    format!(
+        "Let the deployment end first: `slipway continue-deployment {app}` brings the new version, `slipway \
+         cancel-deployment {app}` gives it up."
+    )
+}
 
 /// Of a refusal for which there is no better advice.
 fn refused(errors: &[ApiErrorEntry]) -> &'static str {

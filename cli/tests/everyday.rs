@@ -455,3 +455,23 @@ async fn an_interrupt_before_a_restart_does_not_claim_one() {
         assert!(ran.err.contains("`slipway app web` shows whether it starts"), "{command}: {}", ran.err);
     }
 }
+
+#[tokio::test]
+async fn a_change_that_a_deployment_forbids_says_how_to_end_it() {
+    let platform = furnished().await;
+    platform.lock().app_runs = true;
+    let refusal = |detail: &str| {
+        let body = support::api_error(390_016, "CF-ScaleDisabledDuringDeployment", detail);
+        Instead::Status(422, "application/json", body)
+    };
+    let detail = "Cannot scale this process while a deployment is in flight.";
+    platform.instead("/v3/apps/app-1/processes/web/actions/scale", [refusal(detail)]);
+    let ran = platform.run(&["scale", "web", "-i", "3"]).await;
+    assert_eq!(ran.exit, Exit::Invalid, "{}", ran.err);
+    assert!(ran.err.contains("`slipway cancel-deployment APP` gives it up"), "{}", ran.err);
+    platform.write("index.js", "1");
+    let detail = format!("For application 'web': {detail}");
+    platform.instead("/v3/spaces/space-1/actions/apply_manifest", [refusal(&detail)]);
+    let ran = platform.run(&["push", "web", "-i", "3"]).await;
+    assert!(ran.err.contains("`slipway continue-deployment web` brings the new version"), "{}", ran.err);
+}
