@@ -181,9 +181,9 @@ const OTHER_HOST: &str =
 const ENDED: &str = "A process must go on running, and a web process listens on the port in $PORT. Correct the app or its start \
                      command (-c) and push again; for work that comes to an end there is `slipway run APP -- COMMAND`.";
 
-/// Whether a change of a process is refused because another version takes over.
+/// Whether a change is refused because another version takes over.
 fn is_deploying(errors: &[ApiErrorEntry]) -> bool {
-    errors.iter().any(|entry| DEPLOYING.contains(&entry.code))
+    errors.iter().any(|entry| DEPLOYING.contains(&entry.code) || entry.detail.contains("has a deployment in progress"))
 }
 
 fn end_the_deployment(errors: &[ApiErrorEntry]) -> String {
@@ -311,6 +311,14 @@ fn of_push(error: &PushError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_deployment_forbids_is_told_from_the_rest() {
+        let entry = |code: u32, detail: &str| ApiErrorEntry { code, title: String::new(), detail: detail.to_owned() };
+        let droplet = "Unable to assign current droplet while the app has a deployment in progress. Wait for it.";
+        assert!(is_deploying(&[entry(10_008, droplet)]) && is_deploying(&[entry(390_017, "")]));
+        assert!(!is_deploying(&[entry(10_008, "Broken.")]));
+    }
 
     #[test]
     fn advice_about_what_was_too_small_asks_for_more() {
