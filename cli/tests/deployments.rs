@@ -190,6 +190,11 @@ async fn a_canary_that_is_given_up_takes_its_sizes_along() {
     memory(&platform, &[128, 300]);
     let ran = platform.run(&["push", "web", "--strategy", "canary", "-m", "300M"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    memory(&platform, &[300]);
+    let process = json!({ "guid": "process-1", "type": "web", "instances": 1, "memory_in_mb": 300 });
+    platform.lock().answers.insert("GET /v3/processes/process-1".to_owned(), process);
+    let ran = platform.run(&["app", "web"]).await;
+    assert!(ran.out.contains("300M memory, 0B disk\nstill has, until its next start: 128M memory\n"), "{}", ran.out);
     memory(&platform, &[300, 300, 300]);
     let ran = platform.run(&["cancel-deployment", "web"]).await;
     assert_eq!(ran.exit, Exit::Success, "{}", ran.err);

@@ -11,7 +11,7 @@ use crate::args::{AppsArgs, DeleteArgs, ScaleArgs};
 use crate::client::views::{App, Build, Deployment, Process, Route, Stats, decode};
 use crate::client::{Body, query};
 use crate::error::{CliError, printable};
-use crate::push::{Before, Patience, active_deployment, processes, route_url, wait_until_running};
+use crate::push::{Before, Patience, active_deployment, processes, route_url, still_has, wait_until_running};
 use crate::size::{human, parse_mib};
 use crate::under_way::Unfinished;
 
@@ -166,6 +166,9 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         let command = text(process, "/command");
         if !command.is_empty() {
             session.printer.data(&format!("starts with: {}", printable(&command)))?;
+        }
+        if let Some(still) = deployment.as_ref().and_then(|deployment| still_has(deployment, &decoded)) {
+            session.printer.data(&format!("still has, until its next start: {still}"))?;
         }
         if !stats.is_empty() {
             let header = ["", "state", "uptime", "cpu", "memory", "disk", "details"];

@@ -26,7 +26,7 @@ pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, che
 pub use files::FilesError;
 pub(crate) use files::check_path;
 pub(crate) use old_version::old_version;
-pub(crate) use restore::{DEPLOYING, Sizes};
+pub(crate) use restore::{DEPLOYING, Sizes, still_has};
 pub(crate) use stage::{STAGING_IN_PROGRESS, cancel_build, stage};
 use start::StartTimings;
 pub(crate) use start::{Before, Patience, processes, wait_until_running};

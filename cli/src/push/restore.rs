@@ -283,6 +283,21 @@ fn note_of(deployment: &Deployment) -> Note {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
+/// What the instances of the old version still have, while the process shows what the push of a deployment made of it.
+pub(crate) fn still_has(deployment: &Deployment, process: &Process) -> Option<String> {
+    let note = note_of(deployment);
+    let noted = note.sizes.get(&process.guid);
+    let mut words = Vec::new();
+    // Numbers of instances hold at once.
+    for size in ALL.iter().filter(|size| size.key != "instances") {
+        let was = noted.and_then(|noted| noted.get(size.key)).filter(|[_, is]| *is == (size.of)(process));
+        words.extend(was.map(|[was, _]| format!("{} {}", (size.shown)(*was), size.word)));
+    }
+    let was = note.commands.get(&process.guid).filter(|[_, is]| *is == process.command);
+    words.extend(was.map(|[was, _]| format!("command {}", shown(&json!(was)))));
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 /// What to do so that a process which is so `now` is again as it was before what the note says; nothing when it is, or when
 /// somebody has changed it since.
 fn difference(note: &Note, now: &Process) -> Option<Changed> {
