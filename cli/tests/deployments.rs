@@ -91,7 +91,11 @@ async fn a_new_version_that_crashes_is_given_up_and_the_old_one_serves_on() {
     platform.lock().deployment = VecDeque::from([("ACTIVE", "DEPLOYING"), ("FINALIZED", "SUPERSEDED")]);
     let ran = platform.run(&["push", "web"]).await;
     assert_eq!(ran.exit, Exit::Start);
-    assert!(ran.err.contains("another deployment has taken its place"), "{}", ran.err);
+    assert!(
+        ran.err.contains("another deployment has taken its place.\n`slipway app web` shows what runs."),
+        "{}",
+        ran.err
+    );
 }
 
 #[tokio::test]

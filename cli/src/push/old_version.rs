@@ -10,10 +10,12 @@ const CALM_S: f64 = 60.0;
 
 /// A sentence about it.
 pub(crate) async fn old_version(client: &Client, app: &App, deployment: &Deployment) -> String {
+    // A deployment that takes the place of this one may be what runs.
+    let is_last = deployment.status.reason != "SUPERSEDED";
     match rows(client, app, deployment).await {
-        Ok(rows) => of_rows(&rows).to_owned(),
+        Ok(rows) if is_last => of_rows(&rows).to_owned(),
         // What cannot be looked up is not claimed.
-        Err(_) => format!("`slipway app {}` shows what runs.", app.name),
+        _ => format!("`slipway app {}` shows what runs.", app.name),
     }
 }
 
