@@ -17,12 +17,13 @@ use crate::push::{self, Before, Bring, Patience, PushError, Rollout, Sizes, acti
 struct Fate {
     /// They run.
     running: HashSet<String>,
-    /// They were to take over, and never did.
+    /// They were to take over, and never did. Of a start, as opposed to a deployment, only the revision itself tells, and
+    /// on Cloud Foundry nothing does.
     failed: HashSet<String>,
 }
 
 impl Fate {
-    fn of(running: &[Value], deployments: &[Value]) -> Self {
+    fn of(list: &[Value], running: &[Value], deployments: &[Value]) -> Self {
         let running: HashSet<String> = running.iter().map(|one| text(one, "/guid")).collect();
         let ended = |as_it_should: bool| {
             deployments
@@ -33,8 +34,9 @@ impl Fate {
                 .collect::<HashSet<String>>()
         };
         let served = ended(true);
-        let failed = ended(false).into_iter().filter(|guid| !served.contains(guid) && !running.contains(guid));
-        Self { failed: failed.collect(), running }
+        let never_ran = list.iter().filter(|one| one["served"] == false).map(|one| text(one, "/guid"));
+        let failed = ended(false).into_iter().filter(|guid| !served.contains(guid)).chain(never_ran);
+        Self { failed: failed.filter(|guid| !running.contains(guid)).collect(), running }
     }
 }
 
@@ -50,7 +52,8 @@ async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, Fate), CliErro
         client.list(&deployments),
     )
     .await?;
-    Ok((list, Fate::of(&running, &deployments)))
+    let fate = Fate::of(&list, &running, &deployments);
+    Ok((list, fate))
 }
 
 /// What changed, without Cloud Foundry's word for what a build makes.
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_failed_when_no_deployment_of_it_reached_its_end() {
+    fn a_revision_failed_when_no_deployment_of_it_reached_its_end_or_it_never_served() {
         let deployment = |revision: &str, value: &str, reason: &str| serde_json::json!({ "revision": { "guid": revision }, "status": { "value": value, "reason": reason } });
         let deployments = [
             deployment("good", "FINALIZED", "DEPLOYED"),
@@ -310,7 +313,14 @@ mod tests {
             deployment("on its way", "ACTIVE", "DEPLOYING"),
             deployment("restarted since", "FINALIZED", "CANCELED"),
         ];
-        let fate = Fate::of(&[serde_json::json!({ "guid": "restarted since" })], &deployments);
-        assert_eq!(fate.failed, HashSet::from(["bad".to_owned()]));
+        let list = [
+            serde_json::json!({ "guid": "crashed at every start", "served": false }),
+            serde_json::json!({ "guid": "starts now", "served": false }),
+            serde_json::json!({ "guid": "good", "served": true }),
+            serde_json::json!({ "guid": "nobody knows" }),
+        ];
+        let running = ["restarted since", "starts now"].map(|guid| serde_json::json!({ "guid": guid }));
+        let fate = Fate::of(&list, &running, &deployments);
+        assert_eq!(fate.failed, HashSet::from(["bad", "crashed at every start"].map(str::to_owned)));
     }
 }

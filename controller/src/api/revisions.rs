@@ -64,6 +64,7 @@ fn view(base: &BaseUrl, row: &RevisionRow) -> Value {
         "sidecars": row.sidecars,
         "description": row.description,
         "deployable": row.deployable,
+        "served": row.served,
         "relationships": { "app": { "data": { "guid": row.app_guid } } },
         "created_at": Timestamp(row.created_at),
         "updated_at": Timestamp(row.updated_at),

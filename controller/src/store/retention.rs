@@ -10,8 +10,8 @@ use super::Store;
 const BITS_KEPT: i64 = 5;
 
 /// Expires the older packages and droplets of an app: their rows stay and tell what was, their bits go. Droplets that were
-/// deployed and never took over go before all others: several bad pushes in a row must not take away what can be gone back
-/// to. Those of the current droplet, of a deployment, a process, a build or a task that goes on stay. The caller has locked the app, so
+/// deployed and never took over, or started and never served, go before all others: several bad pushes in a row must not
+/// take away what can be gone back to. Those of the current droplet, of a deployment, a process, a build or a task that goes on stay. The caller has locked the app, so
 /// nothing begins to use one meanwhile; who has just read one (a build, a copy, a cell) has an hour to fetch its bits.
 ///
 /// # Errors
@@ -25,7 +25,12 @@ pub async fn bits_expire_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<()
                     and not exists (
                         select 1 from deployment m where m.app_guid = $1
                         and (m.droplet_guid = d.guid and m.status_reason = 'DEPLOYED'
-                             or m.previous_droplet_guid = d.guid)), created_at desc, guid) as place from droplet d
+                             or m.previous_droplet_guid = d.guid))
+                    or exists (select 1 from revision r where r.app_guid = $1 and r.droplet_guid = d.guid)
+                    and not exists (
+                        select 1 from revision r where r.app_guid = $1 and r.droplet_guid = d.guid
+                        and not exists (select 1 from revision_unserved u where u.guid = r.guid)),
+                    created_at desc, guid) as place from droplet d
              where app_guid = $1 and state = 'STAGED'
                and not exists (select 1 from app a where a.droplet_guid = d.guid)
                and not exists (select 1 from deployment m where m.app_guid = $1 and m.status_value = 'ACTIVE'

@@ -9,7 +9,7 @@ use super::Store;
 use super::list::Listing;
 use crate::values::list::ListOptions;
 
-/// A revision as stored, and whether its droplet is still there.
+/// A revision as stored, whether its droplet is still there, and whether it has served.
 #[derive(Clone, Debug, sqlx::FromRow)]
 #[allow(missing_docs, reason = "columns of the table")]
 pub struct RevisionRow {
@@ -26,6 +26,7 @@ pub struct RevisionRow {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub deployable: bool,
+    pub served: bool,
 }
 
 /// A revision to be made.
@@ -50,10 +51,10 @@ pub async fn revision_insert_tx(tx: &mut PgConnection, new: &NewRevision<'_>) ->
     sqlx::query!("delete from revision where app_guid = $1 and version = $2", new.app_guid, new.version)
         .execute(&mut *tx)
         .await?;
-    sqlx::query_as!(
+    let row = sqlx::query_as!(
         RevisionRow,
         r#"insert into revision (guid, app_guid, version, description, droplet_guid, environment, commands, sidecars)
-           values ($1, $2, $3, $4, $5, $6, $7, $8) returning *, true as "deployable!""#,
+           values ($1, $2, $3, $4, $5, $6, $7, $8) returning *, true as "deployable!", false as "served!""#,
         new.guid,
         new.app_guid,
         new.version,
@@ -63,8 +64,10 @@ pub async fn revision_insert_tx(tx: &mut PgConnection, new: &NewRevision<'_>) ->
         new.commands,
         new.sidecars,
     )
-    .fetch_one(tx)
-    .await
+    .fetch_one(&mut *tx)
+    .await?;
+    sqlx::query!("insert into revision_unserved (guid) values ($1)", new.guid).execute(tx).await?;
+    Ok(row)
 }
 
 /// Removes all but the newest `kept` revisions of an app.
@@ -90,7 +93,8 @@ pub async fn revisions_prune_tx(tx: &mut PgConnection, app: Uuid, kept: i64) -> 
 pub async fn revision_latest_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<Option<RevisionRow>> {
     sqlx::query_as!(
         RevisionRow,
-        r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!"
+        r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!",
+                  not exists (select 1 from revision_unserved u where u.guid = r.guid) as "served!"
            from revision r left join droplet d on d.guid = r.droplet_guid
            where r.app_guid = $1 order by r.created_at desc, r.guid limit 1"#,
         app
@@ -106,7 +110,8 @@ pub async fn revision_latest_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Resul
 pub async fn revision_of_app_tx(tx: &mut PgConnection, app: Uuid, guid: Uuid) -> sqlx::Result<Option<RevisionRow>> {
     sqlx::query_as!(
         RevisionRow,
-        r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!"
+        r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!",
+                  not exists (select 1 from revision_unserved u where u.guid = r.guid) as "served!"
            from revision r left join droplet d on d.guid = r.droplet_guid
            where r.app_guid = $1 and r.guid = $2"#,
         app,
@@ -146,6 +151,15 @@ pub async fn processes_revision_tx(tx: &mut PgConnection, app: Uuid, revision: O
     Ok(())
 }
 
+/// Notes that a revision has served.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revision_served_tx(tx: &mut PgConnection, revision: Uuid) -> sqlx::Result<()> {
+    sqlx::query!("delete from revision_unserved where guid = $1", revision).execute(tx).await?;
+    Ok(())
+}
+
 impl Store {
     /// One revision.
     ///
@@ -154,7 +168,8 @@ impl Store {
     pub async fn revision_get(&self, guid: Uuid) -> sqlx::Result<Option<RevisionRow>> {
         sqlx::query_as!(
             RevisionRow,
-            r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!"
+            r#"select r.*, coalesce(d.state = 'STAGED', false) as "deployable!",
+                      not exists (select 1 from revision_unserved u where u.guid = r.guid) as "served!"
                from revision r left join droplet d on d.guid = r.droplet_guid where r.guid = $1"#,
             guid
         )
@@ -184,6 +199,34 @@ impl Store {
         }
         listing.guids("guids", "r.guid").texts("versions", "r.version::text");
         listing.texts("deployable", "coalesce(d.state = 'STAGED', false)::text");
-        listing.fetch(self.pool(), "r.*, coalesce(d.state = 'STAGED', false) as deployable").await
+        let columns = "r.*, coalesce(d.state = 'STAGED', false) as deployable,
+                       not exists (select 1 from revision_unserved u where u.guid = r.guid) as served";
+        listing.fetch(self.pool(), columns).await
+    }
+
+    /// Notes of which revisions an instance serves that were not known to: it is ready, and where the check only asks
+    /// whether the program runs, it has run for `steady_s` seconds. Only what is of an app's own processes counts; whether
+    /// a deployment takes over is its own matter. Beside `web`, nothing else tells whether a version is good.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revisions_seen_serving(&self, steady_s: i32) -> sqlx::Result<()> {
+        sqlx::query!(
+            "delete from revision_unserved where guid in (
+                 select u.guid from revision_unserved u where exists (
+                     select 1 from process p join assignment a on a.group_id = p.guid
+                     where p.revision_guid = u.guid and p.deployment_guid is null and a.spec = p.spec and a.kind = 'lrp'
+                       and a.tombstone_at is null and a.intent = 'run' and a.observed = 'running' and a.ready
+                       and coalesce(a.observed_since, a.created_at) <= now() - make_interval(secs => case
+                           when p.health_check ->> 'type' = 'process' then $1::double precision else 0 end)
+                       and (p.type = 'web' or not exists (
+                            select 1 from process w
+                            where w.revision_guid = u.guid and w.type = 'web' and w.instances > 0)))
+                 for update skip locked)",
+            f64::from(steady_s)
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! What is looked at now and then: this controller's own row, builds and tasks that nobody can run, blobs that nothing
-//! speaks of.
+//! What is looked at now and then: this controller's own row, builds and tasks that nobody can run, revisions that serve,
+//! blobs that nothing speaks of.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use super::leftovers;
 use crate::blobs::{BlobError, BlobStore};
 use crate::context::Context;
-use crate::domain::{DomainError, outcomes};
+use crate::domain::{DomainError, deployments, outcomes};
 use crate::store::cluster::ControllerRow;
 
 /// The look at what nobody can run, as a task.
 pub const SWEEP: Definition = Definition {
     name: "sweep",
-    description: "Says that this controller lives, and ends builds and tasks that nobody can run",
+    description: "Says that this controller lives, ends builds and tasks that nobody can run, and notes revisions that serve",
     period: Duration::from_secs(5),
     woken_by: "",
 };
@@ -29,7 +29,7 @@ pub const BLOBS: Definition = Definition {
     woken_by: "",
 };
 
-/// Keeps the own row alive, and ends builds and tasks that nobody can run.
+/// Keeps the own row alive, ends builds and tasks that nobody can run, and notes which revisions serve.
 pub struct Sweep {
     /// Their rows.
     pub context: Context,
@@ -45,6 +45,7 @@ impl BackgroundTask for Sweep {
             tracing::debug!(error = %chain(&error), "this controller could not say that it lives");
         }
         outcomes::sweep(&self.context).await?;
+        self.context.store.revisions_seen_serving(deployments::STEADY_S).await?;
         Ok(Next::AfterPeriod)
     }
 }

@@ -118,6 +118,22 @@ async fn versions_that_never_took_over_do_not_push_out_those_that_did() {
     let gone = ("EXPIRED".to_owned(), false);
     let expected = [&kept, &kept, &kept, &gone, &gone, &kept, &kept, &kept, &kept].map(Clone::clone);
     assert_eq!(states(&client, &app, "droplets").await, expected);
+
+    // Starts that came to nothing count as little as deployments.
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    for (content, serves) in [("good", true)].into_iter().chain([("bad", false); 6]) {
+        let (build, _) = built(&controller, &client, &app, content).await;
+        use_droplet(&client, &app, &build).await;
+        let (status, body) = client.act(&format!("/v3/apps/{app}/actions/restart")).await;
+        assert_eq!(status, 200, "{body}");
+        if serves {
+            sqlx::query("delete from revision_unserved").execute(&controller.database.pool).await.expect("it serves");
+        }
+    }
+    let expected = [&kept, &kept, &gone, &gone, &kept, &kept, &kept, &kept].map(Clone::clone);
+    assert_eq!(states(&client, &app, "droplets").await, expected, "the first two have served");
 }
 
 #[tokio::test]

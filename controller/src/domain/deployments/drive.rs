@@ -18,12 +18,12 @@ use crate::store::deployments::{
 };
 use crate::store::placement::hold_term;
 use crate::store::processes::{ProcessRow, process_desire_tx, process_update_tx, processes_of_app_tx};
-use crate::store::revisions::{processes_revision_tx, revision_of_app_tx};
+use crate::store::revisions::{processes_revision_tx, revision_of_app_tx, revision_served_tx};
 use slipway_placement::rollout::{CANCEL_PATIENCE_S, Side, State, Step, step};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
-/// up for it. Longer makes deployments of workers slower; shorter takes a program that fails at its start for a good one.
-const STEADY_S: i32 = 12;
+/// up for it, and before its revision counts as one that has served. Longer makes deployments of workers slower; shorter takes a program that fails at its start for a good one.
+pub const STEADY_S: i32 = 12;
 
 /// For how long a new instance that has crashed must have run since. Longer holds up a version whose dependency came a
 /// moment late; shorter lets one take over that crashes again and again.
@@ -255,6 +255,9 @@ async fn take_over(
         }
     }
     processes_revision_tx(tx, app.guid, active.revision_guid).await?;
+    if let Some(revision) = active.revision_guid {
+        revision_served_tx(tx, revision).await?;
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 pub use create::create;
-pub use drive::{Driven, drive};
+pub use drive::{Driven, STEADY_S, drive};
 pub use options::{DeploymentCreate, Options, Source, Strategy};
 pub use scale::{refuse_change, rescale_tx};
 

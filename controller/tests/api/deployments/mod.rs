@@ -14,7 +14,7 @@ use crate::support::{TestClient, TestController, error};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use slipway_api_types::ControllerId;
-use slipway_controller::domain::deployments::{Driven, drive};
+use slipway_controller::domain::deployments::{Driven, STEADY_S, drive};
 use slipway_controller::store::placement::PgPlacement;
 use slipway_placement::{LeaseOutcome, PlacementStore as _};
 use uuid::Uuid;

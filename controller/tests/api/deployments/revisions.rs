@@ -217,3 +217,61 @@ async fn lists_have_the_usual_grammar_and_labels() {
     assert_eq!(auditor.get(&path).await.0, StatusCode::OK);
     assert_eq!(auditor.patch(&path, json!({ "metadata": {} })).await.0, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn a_revision_says_whether_it_has_served() {
+    let site = Site::new().await;
+    site.start().await;
+    let served = || async {
+        site.controller.context.store.revisions_seen_serving(STEADY_S).await.expect("looked");
+        let all = site.revisions("").await;
+        all.iter().map(|one| one["served"].as_bool().expect("whether it served")).collect::<Vec<_>>()
+    };
+    assert_eq!(site.revisions("").await[0]["served"], false, "nobody has looked");
+    assert_eq!(served().await, [true]);
+
+    // What still runs is the version before, and the new one crashes at every start.
+    site.set_env("two").await;
+    site.restart().await;
+    assert_eq!(served().await, [true, false]);
+    site.sql("delete from assignment").await;
+    site.settle().await;
+    site.sql("update assignment set observed = 'crashed', ready = false").await;
+    assert_eq!(served().await, [true, false]);
+
+    // A program of which nothing but that it runs is asked may be one that fails at its start.
+    site.sql("update process set health_check = '{\"type\": \"process\"}'").await;
+    site.sql("update assignment set observed = 'running', ready = true, observed_since = now()").await;
+    assert_eq!(served().await, [true, false]);
+    site.sql("update assignment set observed_since = now() - interval '13 seconds'").await;
+    assert_eq!(served().await, [true, true]);
+
+    // Of a deployment, the end counts, not an instance on the way.
+    site.set_env("three").await;
+    let (_, deployment) = site.deploy(json!({ "droplet": { "guid": site.droplets[1] } })).await;
+    site.settle().await;
+    assert_eq!(served().await, [true, true, false]);
+    assert_eq!(site.act(&deployment, "cancel").await.0, StatusCode::OK);
+    assert_eq!(site.finish(&deployment).await, is("FINALIZED", "CANCELED"));
+    assert_eq!(served().await, [true, true, false]);
+    site.set_env("four").await;
+    let (_, deployment) = site.deploy(json!({ "droplet": { "guid": site.droplets[1] } })).await;
+    assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
+    assert_eq!(site.revisions("").await[3]["served"], true, "at once");
+}
+
+#[tokio::test]
+async fn a_worker_that_runs_does_not_make_a_site_good() {
+    let site = Site::new().await;
+    site.add_worker(1).await;
+    site.start().await;
+    let served = || async {
+        site.controller.context.store.revisions_seen_serving(STEADY_S).await.expect("looked");
+        site.revisions("").await[0]["served"].clone()
+    };
+    let web = "group_id in (select guid from process where type = 'web')";
+    site.sql(&format!("update assignment set observed = 'crashed', ready = false where {web}")).await;
+    assert_eq!(served().await, false);
+    site.sql("update process set instances = 0 where type = 'web'").await;
+    assert_eq!(served().await, true, "nothing but the worker is wanted");
+}
