@@ -133,7 +133,7 @@ impl Recorder {
 
     /// Ends a build or task; true when that is recorded.
     async fn end(&self, shot: &OneShot, observation: &v1::Observation) -> bool {
-        let exit = observation.exit.clone();
+        let exit = ending(observation);
         let result = match shot.kind {
             Kind::Build => {
                 outcomes::build_completed(
@@ -185,6 +185,12 @@ fn acknowledge(submission: &Submission, result: &CellRecorded) {
     }
 }
 
+/// How a build or task ended; of what a cell refused, with the refusal's own reason.
+fn ending(observation: &v1::Observation) -> Option<v1::ExitRecord> {
+    let refused = || v1::ExitRecord { code: 1, reason: observation.reason.clone(), ..v1::ExitRecord::default() };
+    observation.exit.clone().or_else(|| (!observation.reason.is_empty()).then(refused))
+}
+
 /// Whether an observation ends a build or task.
 #[must_use]
 pub fn is_end(observation: &v1::Observation, state: Observed) -> bool {
@@ -203,5 +209,21 @@ fn refuses_rows(error: &PlacementError) -> bool {
     match error {
         PlacementError::Refused(_) | PlacementError::Unknown { .. } => true,
         PlacementError::Unavailable(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cell_refused_ends_with_the_reason_of_the_cell() {
+        let reason = |observation: v1::Observation| ending(&observation).map(|exit| (exit.code, exit.reason));
+        let refused = v1::Observation { reason: "a limit is too low".into(), ..v1::Observation::default() };
+        assert_eq!(reason(refused.clone()), Some((1, "a limit is too low".to_owned())));
+        let exit = v1::ExitRecord { code: 3, reason: "it failed".into(), ..v1::ExitRecord::default() };
+        let ended = v1::Observation { exit: Some(exit), ..refused };
+        assert_eq!(reason(ended), Some((3, "it failed".to_owned())));
+        assert_eq!(reason(v1::Observation::default()), None, "the cell has lost it");
     }
 }
