@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use slipway_protocol::LEAST_DISK_MB;
 use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{self, Assignment, Endpoint, WorkloadKind, WorkloadSpec};
 use uuid::Uuid;
@@ -14,9 +15,6 @@ use crate::sandbox::{Companion, EgressRule, Limits, SandboxFile, SandboxId, Sand
 
 /// The first host port; see "Slots and addresses" in ARCHITECTURE.md.
 const FIRST_HOST_PORT: u32 = 61_000;
-
-/// Without this much a program can hardly write its first file, and the app would fail in a way that tells nobody why.
-const LEAST_WRITABLE: u64 = 4 << 20;
 
 /// A spec that says something no cell can do.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +184,7 @@ fn place(spec: &WorkloadSpec, setting: &Setting<'_>) -> Place {
 /// What is left of a disk quota for the writable layer: the droplet counts, as on Cloud Foundry.
 fn writable(disk_bytes: u64, droplet_bytes: u64) -> Result<u64, SpecError> {
     let left = disk_bytes.saturating_sub(droplet_bytes);
-    if left >= LEAST_WRITABLE {
+    if left >= mib(LEAST_DISK_MB) {
         return Ok(left);
     }
     Err(SpecError(format!(
@@ -194,7 +192,7 @@ fn writable(disk_bytes: u64, droplet_bytes: u64) -> Result<u64, SpecError> {
          quota (option -k, or disk_quota in the manifest), or push less",
         droplet_bytes.div_ceil(1 << 20),
         disk_bytes >> 20,
-        LEAST_WRITABLE >> 20
+        LEAST_DISK_MB
     )))
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use slipway_helper::spec::{BindSpec, CompanionSpec, Failure, FileSpec, InitSpec, NetworkSpec, Status};
 use slipway_log_ring::MAX_SIDECARS;
+use slipway_protocol::LEAST_MEMORY_MB;
 
 use super::linux::Host;
 use super::records::{self, Record};
@@ -193,14 +194,18 @@ fn check(on: &Host, spec: &SandboxSpec) -> Result<(), SandboxError> {
     if let Some(layer) = spec.layers.iter().find(|layer| !layer.is_dir()) {
         return invalid(format!("the layer {} is not unpacked on this cell", layer.display()));
     }
-    // Below this the kernel cannot even execute a program in the group, and the failure would have no name.
-    if spec.limits.memory_bytes < 4 << 20 {
-        return invalid(format!("a memory limit of {} bytes is below 4 MiB", spec.limits.memory_bytes));
+    if let Some(text) = too_little_memory(spec.limits.memory_bytes) {
+        return invalid(text);
     }
     if spec.limits.pids < 2 {
         return invalid(format!("a limit of {} processes is below 2", spec.limits.pids));
     }
     Ok(())
+}
+
+fn too_little_memory(bytes: u64) -> Option<String> {
+    let mib = bytes >> 20;
+    (mib < LEAST_MEMORY_MB).then(|| format!("a memory limit of {mib} MiB is below {LEAST_MEMORY_MB} MiB"))
 }
 
 /// Runs `init` until the program was executed. Returns process 1 of the sandbox.
@@ -278,5 +283,16 @@ fn failed(failure: Failure) -> SandboxError {
             SandboxError::Exhausted { what: "memory", detail: format!("{step}: {source}") }
         }
         Failure { step, .. } => SandboxError::Host { step, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_in_which_nothing_starts_is_told_as_people_write_it() {
+        assert_eq!(too_little_memory(2 << 20).as_deref(), Some("a memory limit of 2 MiB is below 4 MiB"));
+        assert_eq!(too_little_memory(4 << 20), None);
     }
 }

@@ -146,13 +146,6 @@ async fn create(
         Err(error) if error.refuses_the_caller() => return Err(missing()),
         other => other?,
     };
-    for (name, value) in
-        [("Staging memory in mb", body.staging_memory_in_mb), ("Staging disk in mb", body.staging_disk_in_mb)]
-    {
-        if value.is_some_and(|value| value <= 0) {
-            return Err(ApiError::unprocessable(format!("{name} must be greater than 0")));
-        }
-    }
     let choice = match body.lifecycle {
         Some(lifecycle) => lifecycle.choice()?,
         None => crate::domain::apps::LifecycleChoice::default(),

@@ -143,11 +143,6 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let app = find(&context, &caller, &guid, SpaceAction::Develop).await?;
     super::feature_flags::require_for(&context, &caller, "task_creation").await?;
-    for (name, value) in [("Memory in mb", body.memory_in_mb), ("Disk in mb", body.disk_in_mb)] {
-        if value.is_some_and(|value| value <= 0) {
-            return Err(ApiError::unprocessable(format!("{name} must be greater than 0")));
-        }
-    }
     let template = match body.template {
         Some(template) => Some(super::guid(&template.process.guid, "Process")?),
         None => None,

@@ -9,6 +9,7 @@ use super::audit::AuditSubject;
 use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
+use super::processes::{check_disk, check_memory};
 use super::quota::{self, Demand, DemandKind};
 use super::specs::{self, BuildFacts};
 use super::stacks;
@@ -154,6 +155,8 @@ pub async fn create(
     let web = |figure: fn(&ProcessRow) -> i64| web.map_or(0, figure);
     let memory_mb = wish.memory_mb.unwrap_or_else(|| web(|web| web.memory_in_mb).max(floor(limits.staging_memory_mb)));
     let disk_mb = wish.disk_mb.unwrap_or_else(|| web(|web| web.disk_in_mb).max(floor(limits.staging_disk_mb)));
+    check_memory("Staging memory", memory_mb)?;
+    check_disk("Staging disk", disk_mb)?;
     let what = "The build".to_owned();
     let demand = Demand { kind: DemandKind::Build, what, instances: 0, memory_mb, disk_mb, log_rate: 0 };
     quota::check_extra(limits, &mut tx, app.space_guid, app.guid, demand, false).await?;

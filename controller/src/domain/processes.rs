@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use slipway_api_types::views::CheckView;
+use slipway_protocol::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -20,8 +21,39 @@ use crate::store::sidecars::sidecars_of_app_tx;
 
 /// Most instances of one process.
 const MAX_INSTANCES: i64 = 10_000;
+/// Most memory or disk that is understood, MiB.
+const MOST_MB: u64 = 2_147_483_647;
 /// Longest command, characters.
 const MAX_COMMAND: usize = 4096;
+
+/// Refuses memory with which no cell starts a program.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the figures.
+pub fn check_memory(name: &str, mb: i64) -> DomainResult<()> {
+    check_size(name, mb, LEAST_MEMORY_MB, "with less no program starts")
+}
+
+/// Refuses a disk on which a program has no room beside the smallest droplet.
+///
+/// # Errors
+/// [`DomainError::Invalid`] with the figures.
+pub fn check_disk(name: &str, mb: i64) -> DomainResult<()> {
+    check_size(name, mb, LEAST_DISK_MB, "with less no program can write a file")
+}
+
+fn check_size(name: &str, mb: i64, least: u64, reason: &str) -> DomainResult<()> {
+    let refused = |text: String| Err(DomainError::invalid(text));
+    match u64::try_from(mb) {
+        Ok(given) if (1..least).contains(&given) => {
+            refused(format!("{name} must be at least {least} MiB, not {given} MiB: {reason}"))
+        }
+        Ok(1..=MOST_MB) => Ok(()),
+        Ok(1..) => refused(format!("{name} in mb must be at most {MOST_MB}, not {mb}")),
+        // In Cloud Foundry's words.
+        Ok(0) | Err(_) => refused(format!("{name} in mb must be greater than 0, not {mb}")),
+    }
+}
 
 /// How much of a process is wanted; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,15 +82,13 @@ impl Scale {
             }
             process.instances = i32::try_from(instances).unwrap_or(0);
         }
-        for (name, value, target) in
-            [("Memory", self.memory_mb, &mut process.memory_in_mb), ("Disk", self.disk_mb, &mut process.disk_in_mb)]
-        {
-            if let Some(value) = value {
-                if !(1..=i64::from(i32::MAX)).contains(&value) {
-                    return Err(DomainError::invalid(format!("{name} in mb must be greater than 0, not {value}")));
-                }
-                *target = value;
-            }
+        if let Some(memory) = self.memory_mb {
+            check_memory("Memory", memory)?;
+            process.memory_in_mb = memory;
+        }
+        if let Some(disk) = self.disk_mb {
+            check_disk("Disk", disk)?;
+            process.disk_in_mb = disk;
         }
         process.memory_chosen |= self.memory_mb.is_some();
         if let Some(rate) = self.log_rate {

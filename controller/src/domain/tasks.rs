@@ -8,6 +8,7 @@ use super::compose::{self, Phase, store_spec};
 use super::lifecycle::{lock, record};
 use super::metadata::MetadataChange;
 use super::names::check_name;
+use super::processes::{check_disk, check_memory};
 use super::quota::{self, Demand, DemandKind};
 use super::specs::{self, TaskFacts};
 use super::{DomainError, DomainResult};
@@ -78,6 +79,8 @@ pub async fn create(context: &Context, actor: &AuditSubject, app: Uuid, wish: Ta
         .unwrap_or_else(|| default(limits.default_memory_mb));
     let disk_mb =
         wish.disk_mb.or(template.map(|process| process.disk_in_mb)).unwrap_or_else(|| default(limits.default_disk_mb));
+    check_memory("Memory", memory_mb)?;
+    check_disk("Disk", disk_mb)?;
     let log_rate = wish.log_rate.or(template.map(|process| process.log_rate_limit)).unwrap_or(-1);
     let guid = Uuid::new_v4();
     let sequence_id = task_next_sequence_tx(&mut tx, app.guid).await?;

@@ -31,7 +31,7 @@ async fn what_exceeds_the_organization_is_refused_with_figures() {
     let texts = ["organization \"dev\"", "256 MiB of memory", "64 MiB are in use", "256 MiB are asked for"];
     refused(&client.post(&scale(&first), wish).await, 422, &texts);
     let texts = ["allows 3 instances:", "1 are in use", "3 are asked for"];
-    refused(&client.post(&scale(&first), json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
+    refused(&client.post(&scale(&first), json!({ "instances": 3, "memory_in_mb": 8 })).await, 422, &texts);
     let texts = ["asks for 512 MiB", "allows 256 MiB"];
     refused(&client.post(&scale(&first), json!({ "memory_in_mb": 512 })).await, 422, &texts);
     assert_eq!(web(&client, &first).await, (1, 64, 128), "nothing of it was kept");
@@ -69,7 +69,7 @@ async fn what_exceeds_the_space_is_refused_with_figures() {
     .await;
     let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
     let texts = ["space \"dev\"", "allows 2 instances:", "3 are asked for"];
-    refused(&client.post(&scale, json!({ "instances": 3, "memory_in_mb": 1 })).await, 422, &texts);
+    refused(&client.post(&scale, json!({ "instances": 3, "memory_in_mb": 8 })).await, 422, &texts);
     let texts = ["space \"dev\"", "allows 128 MiB", "180 MiB are asked for"];
     refused(&client.post(&scale, json!({ "instances": 2, "memory_in_mb": 90 })).await, 422, &texts);
     refused(&client.post(&scale, json!({ "memory_in_mb": 101 })).await, 422, &["101 MiB", "allows 100 MiB"]);
@@ -115,6 +115,49 @@ async fn what_no_cell_could_hold_is_refused_with_figures() {
     let build = json!({ "package": { "guid": package }, "staging_memory_in_mb": 4096 });
     refused(&client.post("/v3/builds", build).await, 422, &["4096 MiB", "2048 MiB"]);
     assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+}
+
+/// An app that is given less than any cell can run it with would be stopped for nothing.
+#[tokio::test]
+async fn what_no_program_starts_with_is_refused_with_figures() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let app = controller.pushed(&client, "web").await;
+    let (_, space) = controller.dev().await;
+    let (scale, tasks) = (format!("/v3/apps/{app}/processes/web/actions/scale"), format!("/v3/apps/{app}/tasks"));
+    let memory = "Memory must be at least 4 MiB, not 2 MiB: with less no program starts";
+    let disk = "Disk must be at least 4 MiB, not 3 MiB: with less no program can write a file";
+    refused(&client.post(&scale, json!({ "memory_in_mb": 2 })).await, 422, &[memory]);
+    refused(&client.post(&scale, json!({ "disk_in_mb": 3 })).await, 422, &[disk]);
+    for value in [0, -1] {
+        let text = format!("Memory in mb must be greater than 0, not {value}");
+        refused(&client.post(&scale, json!({ "memory_in_mb": value })).await, 422, &[&text]);
+        refused(&client.post(&tasks, json!({ "command": "true", "memory_in_mb": value })).await, 422, &[&text]);
+    }
+    let most = "Memory in mb must be at most 2147483647, not 2147483648";
+    refused(&client.post(&scale, json!({ "memory_in_mb": 1_i64 << 31 })).await, 422, &[most]);
+    refused(&client.post(&tasks, json!({ "command": "true", "memory_in_mb": 2 })).await, 422, &[memory]);
+    refused(&client.post(&tasks, json!({ "command": "true", "disk_in_mb": 3 })).await, 422, &[disk]);
+    let deployment =
+        json!({ "relationships": { "app": { "data": { "guid": app } } }, "options": { "memory_in_mb": 2 } });
+    refused(&client.post("/v3/deployments", deployment).await, 422, &[memory]);
+    for (key, text) in [
+        ("memory: 2M", "For application 'web': Memory must be at least 4M, not \"2M\""),
+        ("disk_quota: 3M", "For application 'web': Disk quota must be at least 4M, not \"3M\""),
+    ] {
+        let asked = format!("applications: [{{name: web, {key}}}]");
+        refused(&client.send(manifest(&client, space, &asked)).await, 422, &[text]);
+    }
+    let package = ready_package(&client, &app).await;
+    let build = json!({ "package": { "guid": package }, "staging_memory_in_mb": 2 });
+    refused(&client.post("/v3/builds", build).await, 422, &["Staging memory must be at least 4 MiB, not 2 MiB"]);
+    assert_eq!(web(&client, &app).await, (1, 64, 128), "nothing of it was kept");
+    assert_eq!(client.post(&scale, json!({ "memory_in_mb": 4, "disk_in_mb": 4 })).await.0, 202);
+
+    // What was given less before can be read and scaled.
+    execute(&controller, "update process set memory_in_mb = 2, disk_in_mb = 1").await;
+    assert_eq!(client.post(&scale, json!({ "instances": 2 })).await.0, 202);
+    assert_eq!(web(&client, &app).await, (2, 2, 1));
 }
 
 /// Disk is placed as it is asked for: what one instance, task or build may have is bounded, whatever the cells have.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use slipway_api_types::MetadataPatch;
+use slipway_protocol::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use super::{AppManifest, CheckManifest, Manifest, ProcessManifest, RouteManifest, ServiceManifest, SidecarManifest};
 use crate::domain::app_protocol::{AppProtocol, NotSpoken};
@@ -154,8 +155,8 @@ impl Reader {
         let kind = ["port", "http", "process", "none"];
         match key {
             "instances" => process.scale.instances = self.number(key, value, 0),
-            "memory" => process.scale.memory_mb = self.mebibytes("Memory", value),
-            "disk_quota" => process.scale.disk_mb = self.mebibytes("Disk quota", value),
+            "memory" => process.scale.memory_mb = self.mebibytes("Memory", value, LEAST_MEMORY_MB),
+            "disk_quota" => process.scale.disk_mb = self.mebibytes("Disk quota", value, LEAST_DISK_MB),
             "log_rate_limit_per_second" => process.scale.log_rate = self.rate(value),
             "command" => {
                 process.command = match value {
@@ -227,7 +228,7 @@ impl Reader {
             if process_types.is_empty() {
                 self.problems.push(format!("Sidecar \"{name}\": Process types must have at least 1 process_type"));
             }
-            let memory_mb = item.get("memory").and_then(|value| self.mebibytes("Memory", value));
+            let memory_mb = item.get("memory").and_then(|value| self.mebibytes("Memory", value, 1));
             sidecars.push(SidecarManifest { name, command, process_types, memory_mb });
         }
         sidecars
@@ -396,12 +397,12 @@ impl Reader {
         self.number(key, value, 1).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    fn mebibytes(&mut self, what: &str, value: &Value) -> Option<i64> {
+    fn mebibytes(&mut self, what: &str, value: &Value, least: u64) -> Option<i64> {
         let bytes = value.as_str().and_then(bytes);
         match bytes {
-            Some(bytes) if bytes >= 1 << 20 => i64::try_from(bytes >> 20).ok(),
+            Some(bytes) if bytes >> 20 >= least => i64::try_from(bytes >> 20).ok(),
             Some(_) => {
-                self.problems.push(format!("{what} must be at least 1M, not {value}"));
+                self.problems.push(format!("{what} must be at least {least}M, not {value}"));
                 None
             }
             None => {
@@ -493,7 +494,7 @@ mod tests {
     #[test]
     fn every_problem_is_named_with_its_app() {
         let problems = read(
-            "version: 2\napplications:\n- name: a\n  memory: 256\n  instances: many\n- name: a\n  disk_quota: 3 apples\n- memory: 1M\n",
+            "version: 2\napplications:\n- name: a\n  memory: 256\n  instances: many\n- name: a\n  disk_quota: 3 apples\n- memory: 3M\n  disk_quota: 4095K\n",
         )
         .expect_err("bad");
         let all = problems.join("\n");
@@ -504,6 +505,8 @@ mod tests {
             "more than once",
             "3 apples",
             "at index 2: Name",
+            "Memory must be at least 4M, not \"3M\"",
+            "Disk quota must be at least 4M, not \"4095K\"",
         ] {
             assert!(all.contains(part), "{part} in {all}");
         }
