@@ -22,7 +22,7 @@ use crate::store::sidecars::sidecars_of_app_tx;
 /// Most instances of one process.
 const MAX_INSTANCES: i64 = 10_000;
 /// Most memory or disk that is understood, MiB.
-const MOST_MB: u64 = 2_147_483_647;
+const MAX_MB: u64 = 2_147_483_647;
 /// Longest command, characters.
 const MAX_COMMAND: usize = 4096;
 
@@ -48,8 +48,8 @@ fn check_size(name: &str, mb: i64, least: u64, reason: &str) -> DomainResult<()>
         Ok(given) if (1..least).contains(&given) => {
             refused(format!("{name} must be at least {least} MiB, not {given} MiB: {reason}"))
         }
-        Ok(1..=MOST_MB) => Ok(()),
-        Ok(1..) => refused(format!("{name} in mb must be at most {MOST_MB}, not {mb}")),
+        Ok(1..=MAX_MB) => Ok(()),
+        Ok(1..) => refused(format!("{name} in mb must be at most {MAX_MB}, not {mb}")),
         // In Cloud Foundry's words.
         Ok(0) | Err(_) => refused(format!("{name} in mb must be greater than 0, not {mb}")),
     }

@@ -11,8 +11,9 @@ const BITS_KEPT: i64 = 5;
 
 /// Expires the older packages and droplets of an app: their rows stay and tell what was, their bits go. Droplets that were
 /// deployed and never took over, or started and never served, go before all others: several bad pushes in a row must not
-/// take away what can be gone back to. Those of the current droplet, of a deployment, a process, a build or a task that goes on stay. The caller has locked the app, so
-/// nothing begins to use one meanwhile; who has just read one (a build, a copy, a cell) has an hour to fetch its bits.
+/// take away what can be gone back to. Those of the current droplet, of a deployment, a process, a build or a task that goes
+/// on stay. The caller has locked the app, so nothing begins to use one meanwhile; who has just read one (a build, a copy, a
+/// cell) has an hour to fetch its bits.
 ///
 /// # Errors
 /// When the database fails.

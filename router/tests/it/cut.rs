@@ -147,7 +147,8 @@ async fn a_body_that_is_not_sent_resets_its_connection() {
 /// What was sent arrives, also when nobody waits for its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_app_has_not_read_yet_is_not_lost() {
-    // More than the app's kernel takes while the app does not read, and less than the router's does beside that.
+    // More than the app's kernel takes while the app does not read (its buffer is held small: the kernel would let it grow,
+    // and what has arrived may be followed by a reset), and less than the router's does beside that.
     const BODY: usize = 600_000;
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
@@ -156,6 +157,7 @@ async fn what_an_app_has_not_read_yet_is_not_lost() {
     let backend = RawBackend::start(move |_, mut stream| {
         let (tell, mut wait) = (tell.clone(), wait.clone());
         async move {
+            socket2::SockRef::from(&stream).set_recv_buffer_size(64 << 10).expect("a smaller buffer");
             assert!(!read_head(&mut stream).await.is_empty());
             wait.wait_for(|go| *go).await.expect("told");
             let mut all = Vec::new();

@@ -22,7 +22,8 @@ use crate::store::revisions::{processes_revision_tx, revision_of_app_tx, revisio
 use slipway_placement::rollout::{CANCEL_PATIENCE_S, Side, State, Step, step};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
-/// up for it, and before its revision counts as one that has served. Longer makes deployments of workers slower; shorter takes a program that fails at its start for a good one.
+/// up for it, and before its revision counts as one that has served. Longer makes deployments of workers slower; shorter
+/// takes a program that fails at its start for a good one.
 pub const STEADY_S: i32 = 12;
 
 /// For how long a new instance that has crashed must have run since. Longer holds up a version whose dependency came a
