@@ -2,7 +2,6 @@
 //! sooner; the period repairs lost ones. One run at a time. A [`Registry`] knows every task of a process, with what it did
 //! last, for whoever operates it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -193,25 +192,11 @@ impl Registry {
         });
         task
     }
-
-    /// Starts a task that cannot fail and only ever waits for its period.
-    pub fn every<F, Fut>(&self, shutdown: &Shutdown, definition: Definition, mut run: F) -> Task
-    where
-        F: FnMut() -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send,
-    {
-        self.start(shutdown, definition, Wake::default(), move || {
-            let run = run();
-            async move {
-                run.await;
-                Ok::<_, Infallible>(Next::AfterPeriod)
-            }
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
