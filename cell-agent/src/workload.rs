@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
-use slipway_protocol::LEAST_DISK_MB;
+use slipway_chassis::sizes::LEAST_DISK_MB;
 use slipway_protocol::instance::instance_guid;
 use slipway_protocol::v1::{self, Assignment, Endpoint, WorkloadKind, WorkloadSpec};
 use uuid::Uuid;

@@ -20,6 +20,7 @@ pub mod errors;
 pub mod files;
 pub mod metrics;
 pub mod shutdown;
+pub mod sizes;
 pub mod telemetry;
 
 pub use backoff::Backoff;

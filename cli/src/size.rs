@@ -21,7 +21,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
         return Err(fail("it must begin with a whole number"));
     }
     let factor: u64 = match unit.trim().to_ascii_uppercase().as_str() {
-        "" if number.chars().all(|digit| digit == '0') => return Err(fail("it must be at least 1M")),
+        // The number is what is wrong with it, not the unit.
+        "" if number.chars().all(|digit| digit == '0') => 1,
         "" => {
             let reason = format!("has no unit: write {number}M or {number}G");
             return Err(SizeError { value: text.to_owned(), reason });
@@ -37,13 +38,15 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(|| fail("it is too large"))
 }
 
-/// Whole mebibytes, at least one.
+/// Whole mebibytes, at least `least`.
 ///
 /// # Errors
-/// As [`parse_bytes`], and less than one mebibyte.
-pub(crate) fn parse_mib(text: &str) -> Result<u64, SizeError> {
+/// As [`parse_bytes`], and less than that.
+pub(crate) fn parse_mib(text: &str, least: u64) -> Result<u64, SizeError> {
     match parse_bytes(text)? >> 20 {
-        0 => Err(SizeError { value: text.to_owned(), reason: "is too small: it must be at least 1M".to_owned() }),
+        mib if mib < least => {
+            Err(SizeError { value: text.to_owned(), reason: format!("is too small: it must be at least {least}M") })
+        }
         mib => Ok(mib),
     }
 }
@@ -67,7 +70,7 @@ mod tests {
     fn sizes_are_read_in_all_spellings() {
         for (text, mib) in [("256M", 256), ("1g", 1024), ("2 GB", 2048), ("1T", 1 << 20), ("2048K", 2), ("1048576B", 1)]
         {
-            assert_eq!(parse_mib(text), Ok(mib), "{text}");
+            assert_eq!(parse_mib(text, 1), Ok(mib), "{text}");
         }
     }
 
@@ -76,15 +79,16 @@ mod tests {
         for (text, part) in [
             ("512Q", "unit must be"),
             ("512", "has no unit: write 512M"),
-            ("0", "at least 1M"),
+            ("0", "at least 4M"),
             ("M", "begin with a whole number"),
             ("-1M", "begin with a whole number"),
             ("1.5G", "whole numbers"),
             ("99999999999999T", "too large"),
-            ("10K", "at least 1M"),
+            ("10K", "at least 4M"),
+            ("3M", "at least 4M"),
             ("", "begin with"),
         ] {
-            let message = parse_mib(text).expect_err(text).to_string();
+            let message = parse_mib(text, 4).expect_err(text).to_string();
             assert!(message.contains(part) && message.contains(&format!("'{text}'")), "{text}: {message}");
         }
     }

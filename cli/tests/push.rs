@@ -240,6 +240,30 @@ async fn a_route_that_leads_to_another_app_as_well_is_warned_of() {
 }
 
 #[tokio::test]
+async fn routes_that_a_push_takes_from_the_app_are_named() {
+    let platform = Platform::logged_in().await;
+    platform.write("index.html", "hello");
+    platform.lock().app_exists = true;
+    let to = |guid: &str| json!({ "guid": guid, "app": { "guid": guid, "process": { "type": "web" } } });
+    let own = json!({ "guid": "route-1", "url": "own.slipway.localhost", "destinations": [to("app-1")] });
+    let shared = json!({ "guid": "route-2", "url": "shared.slipway.localhost",
+                         "destinations": [to("app-1"), to("app-2")] });
+    let before = json!({ "resources": [own, shared] }).to_string();
+    platform.instead(
+        "/v3/apps/app-1/routes",
+        [
+            Instead::Status(200, "application/json", before),
+            Instead::Status(200, "application/json", r#"{"resources":[]}"#.to_owned()),
+        ],
+    );
+    let ran = platform.run(&["push", "web", "--no-start", "--no-route"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    let said = "'own.slipway.localhost' no longer leads to 'web'. The route stays in the space; \
+                `slipway delete-orphaned-routes` deletes it.";
+    assert!(ran.err.contains(said) && !ran.err.contains("shared."), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn apps_after_one_that_failed_are_named() {
     let platform = Platform::logged_in().await;
     platform.write("index.html", "hello");

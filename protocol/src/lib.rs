@@ -29,11 +29,5 @@ pub mod v1 {
 /// Source type of lines in which a log speaks of itself, of lines that are missing say; the same as on Cloud Foundry.
 pub const LOG_ITSELF: &str = "LGR";
 
-/// Least memory, MiB: below this the kernel cannot even execute a program in the group, and the failure would have no name.
-pub const LEAST_MEMORY_MB: u64 = 4;
-/// Least disk to write to, MiB. Without this much a program can hardly write its first file, and the app would fail in a way
-/// that tells nobody why.
-pub const LEAST_DISK_MB: u64 = 4;
-
 pub use identity::{ClusterAuthority, Credentials, PeerIdentity, Role};
 pub use web_authority::WebAuthority;

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use slipway_chassis::sizes::LEAST_MEMORY_MB;
 use slipway_helper::spec::{BindSpec, CompanionSpec, Failure, FileSpec, InitSpec, NetworkSpec, Status};
 use slipway_log_ring::MAX_SIDECARS;
-use slipway_protocol::LEAST_MEMORY_MB;
 
 use super::linux::Host;
 use super::records::{self, Record};

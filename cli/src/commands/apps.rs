@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use super::lifecycle::at_step;
 use super::{Session, text};
@@ -293,8 +294,8 @@ fn no_pair(error: CliError) -> CliError {
 }
 
 pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliError> {
-    let memory = args.memory.as_deref().map(parse_mib).transpose()?;
-    let disk = args.disk.as_deref().map(parse_mib).transpose()?;
+    let memory = args.memory.as_deref().map(|text| parse_mib(text, LEAST_MEMORY_MB)).transpose()?;
+    let disk = args.disk.as_deref().map(|text| parse_mib(text, LEAST_DISK_MB)).transpose()?;
     if args.instances.is_none() && memory.is_none() && disk.is_none() {
         return app(session, args.name).await.map_err(no_pair);
     }

@@ -61,7 +61,7 @@ fn limits(limits: &QuotaLimits, of_spaces: bool) -> Result<Value, CliError> {
         match given.as_deref() {
             None => {}
             Some(text) if unlimited(text) => put("apps", key, Value::Null),
-            Some(text) => put("apps", key, parse_mib(text)?.into()),
+            Some(text) => put("apps", key, parse_mib(text, 1)?.into()),
         }
     }
     match limits.log_rate.as_deref() {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use super::Session;
 use super::logs::OVERLAP;
@@ -47,10 +48,10 @@ pub(super) fn body(
         body["name"] = name.into();
     }
     if let Some(memory) = memory {
-        body["memory_in_mb"] = parse_mib(memory)?.into();
+        body["memory_in_mb"] = parse_mib(memory, LEAST_MEMORY_MB)?.into();
     }
     if let Some(disk) = disk {
-        body["disk_in_mb"] = parse_mib(disk)?.into();
+        body["disk_in_mb"] = parse_mib(disk, LEAST_DISK_MB)?.into();
     }
     Ok(body)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use serde_norway::{Mapping, Value};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use crate::commands::{closest, is_variable, unusual_variable};
 use crate::size::{parse_bytes, parse_mib};
@@ -233,7 +234,8 @@ impl Check<'_> {
                 Value::String(text) if rate && matches!(text.as_str(), "-1" | "0") => {}
                 Value::Number(number) if rate && matches!(number.as_i64(), Some(-1 | 0)) => {}
                 Value::String(text) => {
-                    let result = if rate { parse_bytes(text).map(drop) } else { parse_mib(text).map(drop) };
+                    let least = if key == "memory" { LEAST_MEMORY_MB } else { LEAST_DISK_MB };
+                    let result = if rate { parse_bytes(text).map(drop) } else { parse_mib(text, least).map(drop) };
                     if let Err(error) = result {
                         self.problems.push(format!("{}: '{key}': {error}", self.place));
                     }

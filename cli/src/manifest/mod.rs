@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_norway::{Mapping, Value};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use crate::args::PushArgs;
 use crate::environment::Environment;
@@ -135,12 +136,14 @@ pub(crate) struct AppEntry {
     pub(crate) path: PathBuf,
     /// An image in place of files.
     pub(crate) image: Option<String>,
+    /// Whether the routes that it has are taken from it.
+    pub(crate) no_route: bool,
 }
 
 /// Reads the manifest that the flags mean and merges the flags into it. `directory` is where relative paths start.
 pub(crate) fn prepare(flags: &PushArgs, directory: &Path) -> Result<Manifest, ManifestError> {
-    for (flag, value) in [("-m", &flags.memory), ("-k", &flags.disk)] {
-        if let Some(Err(source)) = value.as_deref().map(parse_mib) {
+    for (flag, value, least) in [("-m", &flags.memory, LEAST_MEMORY_MB), ("-k", &flags.disk, LEAST_DISK_MB)] {
+        if let Some(Err(source)) = value.as_deref().map(|text| parse_mib(text, least)) {
             return Err(ManifestError::Flag { flag, value: value.clone().unwrap_or_default(), source });
         }
     }
@@ -284,6 +287,7 @@ fn entry(app: &Mapping, flags: &PushArgs, base: &Path, directory: &Path) -> AppE
         name: text("name").unwrap_or_default().to_owned(),
         path,
         image: app.get("docker").and_then(|docker| docker.get("image")).and_then(Value::as_str).map(str::to_owned),
+        no_route: app.get("no-route").and_then(Value::as_bool) == Some(true),
     }
 }
 

@@ -130,7 +130,7 @@ applications:
   command: [a, b]
   processes: [{type: web, memory: 5}, {type: web}]
 - name: a
-- memory: 1M
+- memory: 64M
 ";
     let error = prepared(yaml, PushArgs::default()).expect_err("invalid");
     insta::assert_snapshot!(error, @r"
@@ -245,7 +245,10 @@ fn names_choose_among_several_apps() {
 fn without_a_manifest_a_name_is_enough() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let manifest = prepare(&named("solo"), directory.path()).expect("valid");
-    assert_eq!(manifest.apps, [AppEntry { name: "solo".into(), path: directory.path().into(), image: None }]);
+    assert_eq!(
+        manifest.apps,
+        [AppEntry { name: "solo".into(), path: directory.path().into(), image: None, no_route: false }]
+    );
     assert!(matches!(prepare(&PushArgs::default(), directory.path()), Err(ManifestError::NoName)));
     let flags = PushArgs { manifest: Some("other.yml".into()), ..named("solo") };
     assert!(matches!(prepare(&flags, directory.path()), Err(ManifestError::Missing { .. })));

@@ -243,6 +243,10 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     if !there.is_empty() {
         changes::tell(session, &space.guid, &manifest.yaml, &mut there).await;
     }
+    let mut unmapped = Vec::new();
+    for app in manifest.apps.iter().filter(|entry| entry.no_route).filter_map(|entry| there.get(&entry.name)) {
+        unmapped.push((&app.app.name, own_routes(client, &app.app).await?));
+    }
     session.under_way.expects(there.values().cloned().collect());
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
@@ -257,6 +261,16 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         }
         session.under_way.expects(Vec::new());
         return Err(error);
+    }
+    for (app, routes) in unmapped.iter().filter(|(_, routes)| !routes.is_empty()) {
+        let (lead, stay, removes) = match routes.as_slice() {
+            [_] => ("leads", "The route stays in the space", "deletes it"),
+            _ => ("lead", "The routes stay in the space", "deletes them"),
+        };
+        session.printer.say(&format!(
+            "{} no longer {lead} to '{app}'. {stay}; `slipway delete-orphaned-routes` {removes}.",
+            routes.join(", ")
+        ));
     }
     for sizes in there.values_mut() {
         sizes.applied(client).await?;
@@ -299,6 +313,13 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
         done.push(pushed);
     }
     Ok(done)
+}
+
+/// The routes that lead to this app alone.
+async fn own_routes(client: &Client, app: &App) -> Result<Vec<String>, CliError> {
+    let routes: Vec<Route> = client.list_as(&format!("/v3/apps/{}/routes", app.guid)).await?;
+    let own = routes.into_iter().filter(|route| route.destinations.iter().all(|to| to.app.guid == app.guid));
+    Ok(own.map(|route| format!("'{}'", route.url)).collect())
 }
 
 async fn find(client: &Client, space: &str, name: &str) -> Result<Option<App>, CliError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use slipway_api_types::views::CheckView;
-use slipway_protocol::{LEAST_DISK_MB, LEAST_MEMORY_MB};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 use sqlx::PgConnection;
 use uuid::Uuid;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use slipway_api_types::MetadataPatch;
-use slipway_protocol::{LEAST_DISK_MB, LEAST_MEMORY_MB};
+use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use super::{AppManifest, CheckManifest, Manifest, ProcessManifest, RouteManifest, ServiceManifest, SidecarManifest};
 use crate::domain::app_protocol::{AppProtocol, NotSpoken};
