@@ -12,7 +12,7 @@ use slipway_protocol::v1::query_server::QueryServer;
 use slipway_protocol::v1::{Assignment, EgressPolicyBody, UsageReport, Version};
 use slipway_protocol::{Credentials, PeerIdentity, Role};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use uuid::Uuid;
 
@@ -159,7 +159,6 @@ pub async fn run_with(
         live: LiveTable::default(),
         registries,
         // Of some hundred kilobytes each: what a session that does not keep up would have to hold.
-        staging_lines: broadcast::channel(256).0,
         runtime,
         journal,
         config,

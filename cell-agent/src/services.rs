@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slipway_chassis::Shutdown;
-use slipway_protocol::v1::StagingLines;
-use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::cache::Cache;
@@ -43,8 +41,6 @@ pub struct Services {
     pub live: LiveTable,
     /// By which builds reach registries, where the operator wants that.
     pub registries: Option<Registries>,
-    /// Output of builds as it happens.
-    pub staging_lines: broadcast::Sender<StagingLines>,
     /// Tells everyone to finish.
     pub shutdown: Shutdown,
 }

@@ -15,7 +15,7 @@ use slipway_protocol::v1::{
     Applied, AssignmentSet, CellCommand, CellInfo, CellMessage, Heartbeat, Hello, Members, Observations, UsageReport,
     Version,
 };
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -56,7 +56,7 @@ pub struct InForce {
 /// What all sessions share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Outbox, staging lines.
+    /// The outbox.
     pub services: Arc<Services>,
     /// This cell, as Hello carries it.
     pub info: Arc<CellInfo>,
@@ -161,12 +161,11 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
 
     let mut outbox = shared.services.outbox.subscribe();
     let mut usage = shared.usage.clone();
-    let mut staging = shared.services.staging_lines.subscribe();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut reporting, mut sent, mut beats, mut heard) = (false, 0, 0, Instant::now());
     loop {
-        // Receiving from a stream, watches and a broadcast loses nothing when an arm is dropped.
+        // Receiving from a stream and from watches loses nothing when an arm is dropped.
         tokio::select! {
             command = commands.message() => {
                 heard = Instant::now();
@@ -193,12 +192,6 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
                 let report = usage.borrow_and_update().clone();
                 send.send(Message::Usage(report)).await?;
             }
-            lines = staging.recv() => match lines {
-                Ok(lines) if reporting => send.send(Message::StagingLines(lines)).await?,
-                // Lagged: the ring on disk holds what was passed over.
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return Err(SessionError::Closed),
-            },
             _ = heartbeat.tick() => {
                 if heard.elapsed() > SILENCE {
                     return Err(SessionError::Silent(SILENCE));
@@ -208,10 +201,6 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
             }
         }
         if reporting {
-            // What a build said goes before its end, whichever of the two woke us.
-            while let Ok(lines) = staging.try_recv() {
-                send.send(Message::StagingLines(lines)).await?;
-            }
             sent = report(shared, &send, sent).await?;
         }
     }

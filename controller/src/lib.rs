@@ -2,7 +2,8 @@
 //!
 //! Layers, from the outside in: [`api`] parses, authorises and presents (no SQL); [`domain`] has rules and state
 //! machines; [`store`] has all SQL (no HTTP). What is pure is the crate `slipway-placement`. [`tasks`] converge, [`jobs`]
-//! do payload work, [`cells`] and [`routers`] hold the streams.
+//! do payload work, [`cells`] and [`routers`] hold the streams, and [`sessions`] what both
+//! have in common.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod reserve;
 mod rooms;
 pub mod routers;
 pub mod run;
+pub mod sessions;
 pub mod store;
 pub mod tasks;
 pub mod values;

@@ -43,6 +43,7 @@ use crate::reserve::Reserve;
 use crate::routers::hub::RouterHub;
 use crate::routers::publisher::Tables;
 use crate::routers::service::{RouterService, RouterServiceDeps};
+use crate::sessions::SessionDeps;
 use crate::store::Store;
 use crate::store::cluster::ControllerRow;
 use crate::store::connections::{self, API_CONNECTIONS, API_LIMITS, PLACEMENT_CONNECTIONS, PLACEMENT_LIMITS};
@@ -184,16 +185,19 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
     let (lease, leadership) = Lease::new(Arc::clone(&placement), ControllerId(config.id), Arc::clone(&context.wake));
     tasks.start(&shutdown, LEASE, Wake::default(), lease);
     let recorder = recorder::start(context.clone(), Arc::clone(&placement), &shutdown);
-    let parts = Arc::new(CellServiceDeps {
+    let common = Arc::new(SessionDeps {
         context: context.clone(),
-        members: cells::members::start(context.clone(), &shutdown),
         session: Uuid::new_v4(),
         placement: Arc::clone(&placement),
-        hub: Arc::clone(&hub),
+        cells: Arc::clone(&hub),
         directory: Arc::clone(&directory),
+        shutdown: shutdown.clone(),
+    });
+    let cells = Arc::new(CellServiceDeps {
+        common: Arc::clone(&common),
+        members: cells::members::start(context.clone(), &shutdown),
         recorder,
         leading: leadership.term.clone(),
-        shutdown: shutdown.clone(),
     });
     let layers = config
         .layer_directory
@@ -201,9 +205,9 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         .map(|directory| tasks::layers::start(context.clone(), directory.clone(), &tasks, &shutdown));
     let background = Background { context: &context, placement, leadership, own, shutdown: &shutdown };
     background.start(&hub, directory, &router_hub, &tables);
-    let routers = Arc::new(RouterServiceDeps { common: Arc::clone(&parts), hub: router_hub, tables });
+    let routers = Arc::new(RouterServiceDeps { common, hub: router_hub, tables });
     let (services, from_routers) = members::start(cluster.0, cluster.1, acceptor, &shutdown);
-    serve_cluster(services, parts, routers, &shutdown);
+    serve_cluster(services, cells, routers, &shutdown);
     let by_routers = api::router(context.clone()).layer(Extension(FromRouter));
     // Only what was tapped tells its address: axum's own way to pass one on from a listener that is not axum's.
     serve_api(from_routers.tap_io(|_| ()), by_routers, &shutdown);
@@ -271,10 +275,11 @@ fn serve_cluster(
     routers: Arc<RouterServiceDeps>,
     shutdown: &Shutdown,
 ) {
-    let config = &cells.context.config;
+    let context = &cells.common.context;
+    let config = &context.config;
     let blobs = BlobService {
-        blobs: cells.context.blobs.clone(),
-        store: cells.context.store.clone(),
+        blobs: context.blobs.clone(),
+        store: context.store.clone(),
         cluster: config.cluster_id,
         scratch: config.blob_directory.clone(),
         most_bytes: config.limits.max_package_unpacked_bytes,

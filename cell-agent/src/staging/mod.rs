@@ -18,11 +18,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_buildpacks::contract::{BuildOutcome, BuildPlan, CACHE_FILE, PLAN_FILE, REQUEST_FILE, RESULT_FILE};
-use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, LogLine, StagingLines, WorkloadSpec};
+use slipway_protocol::v1::{Assignment, BuildResult, BuildSpec, Layer, WorkloadSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::failure::Failure;
@@ -45,13 +44,6 @@ const MAX_RESULT_BYTES: u64 = 32 << 20;
 /// The builder keeps time itself and reports; the cell ends it when it does not.
 const OVERTIME: Duration = Duration::from_secs(15);
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// How often new output is passed on.
-const TAIL: Duration = Duration::from_millis(100);
-/// Lines of one message.
-const MAX_LINES: usize = 500;
-/// Bytes of output that are passed on at once. What waits for a slow controller is held in memory, and foreign code decides
-/// how much it prints.
-const TAIL_BYTES: usize = 256 << 10;
 /// Where the registry settings of builds are, below the state directory.
 const SETTINGS: &str = "staging";
 /// Where the volume is inside.
@@ -78,24 +70,16 @@ pub async fn run(job: Job) -> BuildResult {
     let Ok(id) = job.assignment.id.parse::<Uuid>() else {
         return Failure::platform("the assignment has no valid id").into_result();
     };
-    let ended = CancellationToken::new();
-    let tail = AbortOnDropHandle::new(tokio::spawn(tail(Arc::clone(&job.services), id, ended.clone())));
     let built = build(&job, id).await;
     let told = job.services.registries.as_ref().map(|registries| registries.told(id)).unwrap_or_default();
-    let result = built.unwrap_or_else(|failure| {
+    built.unwrap_or_else(|failure| {
         let failure = failure.with(told);
         // What the builder reports it has printed.
         if !failure.told {
             job.services.logs.say(id, &format!("staging failed: {}", failure.text()));
         }
         failure.into_result()
-    });
-    // The last lines are passed on before the end is told.
-    ended.cancel();
-    if let Err(error) = tail.await {
-        tracing::error!(%error, assignment.id = %id, "the last lines of a build were not passed on");
-    }
-    result
+    })
 }
 
 /// Removes everything that a build may have left on this host. Answers whether its sandboxes are gone, and with them what
@@ -144,42 +128,6 @@ pub fn tell_withheld(config: &CellConfig) {
 
 fn settings_directory(services: &Services, id: Uuid) -> PathBuf {
     services.config.state_directory.join(SETTINGS).join(id.to_string())
-}
-
-/// Passes new lines of the output on as they come, and the last ones at once when the build has ended.
-async fn tail(services: Arc<Services>, id: Uuid, ended: CancellationToken) {
-    let mut next = 0;
-    loop {
-        let over = tokio::time::timeout(TAIL, ended.cancelled()).await.is_ok();
-        loop {
-            let logs = Arc::clone(&services.logs);
-            let read = tokio::task::spawn_blocking(move || logs.since(id, next, MAX_LINES)).await;
-            let Ok(Ok(lines)) = read else { break };
-            let lines = first_bytes(lines, TAIL_BYTES);
-            let Some(last) = lines.last() else { break };
-            next = last.seq + 1;
-            // Without a session nobody listens; the ring keeps the lines.
-            services.staging_lines.send(StagingLines { assignment_id: id.to_string(), lines }).ok();
-            // One piece a turn while it prints; at the end there are as many as the ring holds.
-            if !over {
-                break;
-            }
-        }
-        if over {
-            return;
-        }
-    }
-}
-
-/// The first lines, of so many bytes together; one at least.
-fn first_bytes(mut lines: Vec<LogLine>, most: usize) -> Vec<LogLine> {
-    let mut bytes = 0;
-    let kept = lines.iter().take_while(|line| {
-        bytes += line.text.len();
-        bytes <= most
-    });
-    lines.truncate(kept.count().max(1));
-    lines
 }
 
 /// What both phases share.
@@ -468,19 +416,4 @@ fn says(spec: &WorkloadSpec, name: &str) -> bool {
 /// Layers of the catalogue, by hexadecimal digest.
 fn from_catalogue<'a>(spec: &'a BuildSpec, digest: &str) -> Option<&'a Layer> {
     spec.catalogue.iter().find(|layer| hex::encode(&layer.digest) == digest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_is_passed_on_in_bounded_pieces() {
-        let line = |size: usize| LogLine { text: vec![b'x'; size].into(), ..LogLine::default() };
-        let kept = |sizes: &[usize]| first_bytes(sizes.iter().map(|size| line(*size)).collect(), 100).len();
-        assert_eq!(kept(&[40, 60, 1, 1]), 2);
-        assert_eq!(kept(&[1000, 1]), 1, "a line that is too long goes alone");
-        assert_eq!(kept(&[1; 3]), 3);
-        assert_eq!(kept(&[]), 0);
-    }
 }

@@ -5,9 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use slipway_cell_agent::sandbox::SandboxSpec;
 use slipway_cell_agent::sim::{Program, exit};
-use slipway_log_ring::Writer;
 use slipway_protocol::digest::sha256;
-use slipway_protocol::v1::{Blob, BuildResult, InstanceState};
+use slipway_protocol::v1::{Blob, BuildResult};
 
 use crate::builds::{build, outcome, plan, write};
 use crate::world::{World, archive};
@@ -94,29 +93,4 @@ async fn a_hostile_cache_costs_the_cache_and_not_the_build() {
     assert_eq!(result.cache, None);
     let passwd = std::fs::read("/etc/passwd").expect("passwd");
     assert!(!world.controller.has_blob(&digest(&passwd)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_line_of_a_build_goes_before_its_end() {
-    let script = |spec: &SandboxSpec, volume: &Path, phase: &str| {
-        let mut ring = Writer::open(&spec.log_directory, spec.log_bytes).expect("ring");
-        // More than one message takes.
-        for number in 0..700 {
-            ring.append(1, 0, format!("{phase} {number}").as_bytes()).expect("append");
-        }
-        if phase == "detect" {
-            return plan(volume);
-        }
-        std::fs::write(volume.join("out/droplet.tar.zst"), archive(&[("app/a", "b")]).0).expect("droplet");
-        write(volume, "result.json", &outcome());
-        Program::Exit(exit(0))
-    };
-    let (world, result) = build(script, |_, _| {}).await;
-    assert!(result.ok, "{}", result.error_text);
-    let end = world.controller.seen().iter().position(|seen| seen.state() == InstanceState::Completed).expect("end");
-    let said = world.controller.said();
-    let lines: Vec<&str> = said.iter().map(|(line, _)| line.as_str()).collect();
-    assert_eq!(lines.len(), 1400, "each line once");
-    assert_eq!((lines[0], lines[1399]), ("detect 0", "build 699"));
-    assert!(said.iter().all(|(_, before)| *before <= end), "a line came after the end");
 }

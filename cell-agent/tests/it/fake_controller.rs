@@ -38,7 +38,6 @@ struct State {
     fetched: Vec<Bytes>,
     withheld: Vec<Bytes>,
     uploaded: Vec<Bytes>,
-    said: Vec<(String, usize)>,
     policies: Vec<EgressPolicyBody>,
     purged: Vec<String>,
 }
@@ -215,11 +214,6 @@ impl FakeController {
         self.state().uploaded.iter().filter(|other| *other == digest).count()
     }
 
-    /// Lines of builds, each with the number of observations that had arrived before it.
-    pub(crate) fn said(&self) -> Vec<(String, usize)> {
-        self.state().said.clone()
-    }
-
     fn hear(&self, message: Message) -> Option<Command> {
         let mut state = self.state();
         match message {
@@ -231,11 +225,6 @@ impl FakeController {
             Message::Applied(applied) => state.applied = applied.version,
             // Of a session that begins later: what was applied meanwhile is not told again.
             Message::Hello(hello) => state.applied = hello.version,
-            Message::StagingLines(lines) => {
-                let seen = state.seen.len();
-                let lines = lines.lines.iter().map(|line| (String::from_utf8_lossy(&line.text).into_owned(), seen));
-                state.said.extend(lines);
-            }
             _ => {}
         }
         None

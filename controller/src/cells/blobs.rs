@@ -13,9 +13,9 @@ use tokio::io::AsyncWriteExt as _;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::service::member;
 use crate::blobs::{BlobDigest, BlobError, BlobStore};
 use crate::reserve::NoRoom;
+use crate::sessions::peer::member;
 use crate::store::Store;
 use crate::store::blobs::blob_is_open_to;
 

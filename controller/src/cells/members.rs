@@ -12,8 +12,8 @@ use slipway_protocol::v1;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 
-use super::peer::FIRST_HOST_PORT;
 use crate::context::Context;
+use crate::sessions::peer::FIRST_HOST_PORT;
 use crate::store::members::MemberRows;
 
 /// The look at them, as a task. A member that is new is reached by instances for its period at the most.

@@ -3,7 +3,6 @@
 //! * [`hub`]: which cells have a session with this controller, and what they last used.
 //! * [`session`]: one cell's session.
 //! * [`observation`]: observations from the wire, checked.
-//! * `peer`: who speaks, and which addresses are believed of it.
 //! * [`recorder`]: observations of all cells, a transaction at a time.
 //! * [`service`]: the gRPC service.
 //! * [`blobs`]: blobs for cells, which have no credentials of the object store.
@@ -14,7 +13,6 @@ pub mod blobs;
 pub mod hub;
 pub(crate) mod members;
 pub mod observation;
-pub(crate) mod peer;
 pub mod queries;
 pub mod recorder;
 pub mod service;

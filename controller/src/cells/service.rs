@@ -2,76 +2,41 @@
 
 use std::sync::Arc;
 
-use slipway_api_types::{CellId, ControllerId};
-use slipway_chassis::{Shutdown, chain};
+use slipway_api_types::CellId;
+use slipway_chassis::chain;
+use slipway_protocol::Role;
 use slipway_protocol::v1;
 use slipway_protocol::v1::cell_control_server::CellControl;
-use slipway_protocol::{PeerIdentity, Role};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use uuid::Uuid;
 
-use super::hub::CellHub;
 use super::members::Told;
-use super::peer::Peer;
-use super::queries::Directory;
 use super::recorder::Submission;
 use super::session;
-use crate::context::Context;
-use slipway_placement::PlacementStore;
+use crate::sessions::SessionDeps;
+use crate::sessions::peer::{Peer, member};
 
 /// Specs of one request: a cell's whole set at the most.
 const MAX_SPECS: usize = 4_096;
 /// Of one answer: half of the largest message.
 const MAX_SPEC_BYTES: usize = 32 << 20;
 
-/// What all sessions share.
+/// What all sessions of cells share.
 pub struct CellServiceDeps {
-    /// Of this controller.
-    pub context: Context,
-    /// Of this start of the controller.
-    pub session: Uuid,
-    /// Cells, assignments, versions.
-    pub placement: Arc<dyn PlacementStore>,
-    /// Who is here.
-    pub hub: Arc<CellHub>,
-    /// Whom to ask for logs.
-    pub directory: Arc<Directory>,
+    /// With those of routers.
+    pub common: Arc<SessionDeps>,
     /// Observations go here.
     pub recorder: mpsc::Sender<Submission>,
     /// The planner's term while this controller plans: cells report to it.
     pub leading: watch::Receiver<Option<i64>>,
     /// Where members are.
     pub(crate) members: Told,
-    /// Ends all sessions.
-    pub shutdown: Shutdown,
-}
-
-impl CellServiceDeps {
-    /// This controller.
-    #[must_use]
-    pub fn controller(&self) -> ControllerId {
-        ControllerId(self.context.config.id)
-    }
 }
 
 /// See the module.
 #[derive(Clone)]
 pub struct CellService(pub Arc<CellServiceDeps>);
-
-/// The cell behind a request, of this cluster.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-pub(crate) fn member<T>(request: &Request<T>, role: Role, cluster: Uuid) -> Result<Uuid, Status> {
-    let peer = PeerIdentity::of_request(request, role)?;
-    if peer.cluster != cluster {
-        return Err(Status::permission_denied(format!(
-            "this is cluster {cluster}; the certificate is of {}",
-            peer.cluster
-        )));
-    }
-    Ok(peer.id)
-}
 
 #[tonic::async_trait]
 impl CellControl for CellService {
@@ -81,16 +46,16 @@ impl CellControl for CellService {
         &self,
         request: Request<Streaming<v1::CellMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let peer = Peer::of(&request, Role::Cell, self.0.context.config.cluster_id)?;
+        let peer = Peer::of(&request, Role::Cell, self.0.common.context.config.cluster_id)?;
         let (out, commands) = mpsc::channel(64);
         let parts = Arc::clone(&self.0);
-        let tracked = parts.shutdown.clone();
+        let tracked = parts.common.shutdown.clone();
         tracked.spawn(session::run(parts, peer, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(commands)))
     }
 
     async fn get_specs(&self, request: Request<v1::SpecRequest>) -> Result<Response<v1::SpecReply>, Status> {
-        let cell = CellId(member(&request, Role::Cell, self.0.context.config.cluster_id)?);
+        let cell = CellId(member(&request, Role::Cell, self.0.common.context.config.cluster_id)?);
         let digests: Vec<Vec<u8>> = request.into_inner().digests.into_iter().map(|digest| digest.to_vec()).collect();
         if digests.len() > MAX_SPECS {
             return Err(Status::invalid_argument(format!(
@@ -98,7 +63,7 @@ impl CellControl for CellService {
                 digests.len()
             )));
         }
-        let context = &self.0.context;
+        let context = &self.0.common.context;
         let rows = context.store.specs_of_cell(cell, &digests).await.map_err(|error| {
             tracing::warn!(error = %chain(&error), "specs cannot be read");
             Status::unavailable("the database does not answer; ask again")

@@ -7,29 +7,27 @@ use std::time::Duration;
 use slipway_api_types::CellId;
 use slipway_chassis::chain;
 use slipway_protocol::digest::SetDigest;
+use slipway_protocol::v1;
 use slipway_protocol::v1::cell_command::Command;
 use slipway_protocol::v1::cell_message::Message;
-use slipway_protocol::v1::{self, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::observation;
-use super::peer::{Endpoints, Peer};
 use super::queries::peer_name;
 use super::recorder::{Out, Submission, is_end};
 use super::service::CellServiceDeps;
-use slipway_placement::{CellBatch, CellRegistration, PlacementError};
+use crate::sessions::hello::{check_hello, digest_of, raise_epoch};
+use crate::sessions::peer::{Endpoints, Peer};
+use crate::sessions::{self, unavailable};
+use slipway_placement::{CellBatch, CellRegistration};
 
-/// The first message must come within this time.
-const HELLO: Duration = Duration::from_secs(10);
 /// How often this end says that it lives, and reads the set again in case a wake was lost while the store was away.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silence of the cell that ends its session. Shorter ends sessions of hosts that are only busy.
 const SILENCE: Duration = Duration::from_secs(15);
-/// How long a cell may not read.
-const STUCK: Duration = Duration::from_secs(10);
 /// Largest host that slots can address.
 const MAX_SLOTS: u32 = 4_096;
 
@@ -77,32 +75,30 @@ struct Session {
 
 impl Session {
     async fn hold(&mut self, mut stream: Streaming<v1::CellMessage>) -> Result<(), Status> {
-        let first = tokio::time::timeout(HELLO, stream.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no hello came within 10 s"))??;
+        let first = sessions::first_message(&mut stream).await?;
         let Some(v1::CellMessage { message: Some(Message::Hello(hello)) }) = first else {
             return Err(Status::failed_precondition("the first message of a session must be a hello"));
         };
         let registration = self.check(&hello)?;
         self.endpoints = hello.cell.as_ref().map(|info| self.peer.endpoints(info)).transpose()?;
         self.session = registration.session;
-        let arrival = self.parts.hub.arrive(self.cell);
+        let arrival = self.parts.common.cells.arrive(self.cell);
         self.register(&hello, &registration).await?;
 
-        self.parts.directory.set(peer_name(self.cell.0), &registration.query_address);
-        let wake = self.parts.hub.enter(self.cell, self.session);
+        self.parts.common.directory.set(peer_name(self.cell.0), &registration.query_address);
+        let wake = self.parts.common.cells.enter(self.cell, self.session);
         drop(arrival);
-        self.parts.context.wake.liveness.wake();
-        self.parts.context.wake.tail.wake();
+        self.parts.common.context.wake.liveness.wake();
+        self.parts.common.context.wake.tail.wake();
         tracing::info!(cell.id = %self.cell, zone = registration.zone, version = hello.binary_version, "a cell has a session");
         let result = self.serve(&mut stream, &wake).await;
-        self.parts.hub.leave(self.cell, &wake);
-        self.parts.context.wake.liveness.wake();
+        self.parts.common.cells.leave(self.cell, &wake);
+        self.parts.common.context.wake.liveness.wake();
         result
     }
 
     async fn serve(&mut self, stream: &mut Streaming<v1::CellMessage>, wake: &Notify) -> Result<(), Status> {
-        let shutdown = self.parts.shutdown.clone();
+        let shutdown = self.parts.common.shutdown.clone();
         let mut leading: watch::Receiver<Option<i64>> = self.parts.leading.clone();
         let mut report_here = leading.borrow_and_update().is_some();
         self.send(Command::Reporter(v1::Reporter { report_here })).await?;
@@ -153,7 +149,7 @@ impl Session {
 
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     fn check(&self, hello: &v1::Hello) -> Result<CellRegistration, Status> {
-        check_hello(hello, self.parts.context.config.cluster_id, self.cell.0)?;
+        check_hello(hello, self.parts.common.context.config.cluster_id, self.cell.0)?;
         let bad = |what: String| Status::invalid_argument(format!("hello: {what}"));
         let info = hello.cell.as_ref().ok_or_else(|| bad("a cell must describe itself".to_owned()))?;
         if !(1..=MAX_SLOTS).contains(&info.slots) {
@@ -187,31 +183,21 @@ impl Session {
 
     async fn register(&mut self, hello: &v1::Hello, registration: &CellRegistration) -> Result<(), Status> {
         let parts = Arc::clone(&self.parts);
-        let set = parts.placement.cell_set(self.cell).await.map_err(away)?;
+        let set = parts.common.placement.cell_set(self.cell).await.map_err(unavailable)?;
         let digest = SetDigest::of_assignments(&set.assignments);
         let shown = registration.shown;
         let theirs = digest_of(&hello.digest)?;
         let mut version = set.version;
         if shown > version || (shown == version && theirs.is_some_and(|theirs| theirs != digest)) {
-            version = raise_epoch(&parts, shown, &format!("cell {}", self.cell)).await?;
+            version = raise_epoch(&parts.common, shown, &format!("cell {}", self.cell)).await?;
         }
         self.held = theirs.filter(|_| shown.epoch == version.epoch).map(|theirs| (shown.epoch, theirs));
-        self.last_counter = parts.placement.cell_register(registration).await.map_err(away)?;
-        let config = &parts.context.config;
-        self.send(Command::Hello(v1::Hello {
-            cluster_id: config.cluster_id.to_string(),
-            node_id: config.id.to_string(),
-            version: Some(version),
-            digest: digest.to_bytes(),
-            session: parts.session.to_string(),
-            binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..v1::Hello::default()
-        }))
-        .await
+        self.last_counter = parts.common.placement.cell_register(registration).await.map_err(unavailable)?;
+        self.send(Command::Hello(parts.common.hello(version, digest.to_bytes()))).await
     }
 
     async fn push_set(&mut self) -> Result<(), Status> {
-        let set = match self.parts.placement.cell_set(self.cell).await {
+        let set = match self.parts.common.placement.cell_set(self.cell).await {
             Ok(set) => set,
             Err(error) => {
                 tracing::debug!(cell.id = %self.cell, error = %chain(&error), "the set cannot be read now");
@@ -238,7 +224,7 @@ impl Session {
         match message.message {
             Some(Message::Observations(observations)) => self.observe(observations).await,
             Some(Message::Usage(report)) => {
-                self.parts.hub.usage_report(self.cell, report);
+                self.parts.common.cells.usage_report(self.cell, report);
                 Ok(())
             }
             Some(Message::Applied(applied)) => {
@@ -256,8 +242,8 @@ impl Session {
                 self.held = None;
                 self.push_set().await
             }
-            // The same lines are in the cell's ring, where they are read from; what a newer cell adds is not for us.
-            Some(Message::Heartbeat(_) | Message::StagingLines(_)) | None => Ok(()),
+            // Nothing: what a newer cell adds, which this controller does not know.
+            Some(Message::Heartbeat(_)) | None => Ok(()),
         }
     }
 
@@ -289,73 +275,6 @@ impl Session {
     }
 
     async fn send(&self, command: Command) -> Result<(), Status> {
-        let command = Ok(v1::CellCommand { command: Some(command) });
-        match tokio::time::timeout(STUCK, self.out.send(command)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Status::cancelled("the cell went away")),
-            Err(_) => Err(Status::deadline_exceeded("the cell did not read for 10 s")),
-        }
+        sessions::send(&self.out, v1::CellCommand { command: Some(command) }, "cell").await
     }
-}
-
-/// Cluster and id of a hello, against the certificate.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-pub(crate) fn check_hello(hello: &v1::Hello, cluster: Uuid, peer: Uuid) -> Result<(), Status> {
-    if hello.cluster_id != cluster.to_string() {
-        return Err(Status::failed_precondition(format!(
-            "this is cluster {cluster}, the hello is for {:?}; check cluster_id and the list of controllers",
-            hello.cluster_id
-        )));
-    }
-    if hello.node_id != peer.to_string() {
-        return Err(Status::permission_denied(format!(
-            "the certificate is of {peer}, the hello of {:?}",
-            hello.node_id
-        )));
-    }
-    Ok(())
-}
-
-/// A digest of the wire; `None` when the peer holds nothing.
-#[allow(clippy::result_large_err, reason = "tonic's own error type")]
-pub(crate) fn digest_of(bytes: &[u8]) -> Result<Option<SetDigest>, Status> {
-    match bytes {
-        [] => Ok(None),
-        bytes => bytes
-            .try_into()
-            .map(|digest| Some(SetDigest(digest)))
-            .map_err(|_| Status::invalid_argument(format!("a digest of {} bytes; it has 32", bytes.len()))),
-    }
-}
-
-/// By how much the epoch of a peer may be above the store's. Each restored backup raises it by one; a peer that shows more
-/// is damaged or lies, and following it would use the numbers up.
-const MAX_EPOCHS: u64 = 1_000;
-
-/// A peer knows more than the store, or something else at the same version: a backup was restored, or a failover lost
-/// commits. Running things are adopted under a higher epoch, nothing is stopped for it.
-pub(crate) async fn raise_epoch(parts: &CellServiceDeps, shown: Version, peer: &str) -> Result<Version, Status> {
-    let now = parts.placement.version().await.map_err(away)?;
-    if shown.epoch > now.epoch.saturating_add(MAX_EPOCHS) {
-        tracing::error!(peer, shown = %shown, now = %now, "a peer shows an epoch that no store has reached; it is refused");
-        return Err(Status::failed_precondition(format!(
-            "epoch {} cannot be: the store is at {}. Remove this node's state directory, and start it again",
-            shown.epoch, now.epoch
-        )));
-    }
-    // Also at an equal version with another digest the store must end above it.
-    let above = Version::new(shown.epoch, shown.seq.saturating_add(1));
-    let version = parts.placement.epoch_raise(above).await.map_err(away)?;
-    tracing::error!(
-        peer, shown = %shown, now = %version,
-        "the database is older than what a peer has seen (a restored backup, or a failover that lost commits): the epoch was raised; running instances are adopted"
-    );
-    parts.context.wake.tail.wake();
-    parts.hub.wake_all();
-    Ok(version)
-}
-
-pub(crate) fn away(error: PlacementError) -> Status {
-    tracing::warn!(error = %chain(&error), "the placement store does not answer");
-    Status::unavailable("the database does not answer; try again")
 }

@@ -12,13 +12,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::hub::RouterHub;
 use super::publisher::Tables;
 use super::session;
-use crate::cells::peer::Peer;
-use crate::cells::service::CellServiceDeps;
+use crate::sessions::SessionDeps;
+use crate::sessions::peer::Peer;
 
 /// What all sessions share.
 pub struct RouterServiceDeps {
-    /// Store, epoch, shutdown.
-    pub common: Arc<CellServiceDeps>,
+    /// With those of cells.
+    pub common: Arc<SessionDeps>,
     /// Who is here.
     pub hub: Arc<RouterHub>,
     /// What is published.

@@ -13,19 +13,16 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::service::RouterServiceDeps;
-use crate::cells::peer::Peer;
-use crate::cells::session::{away, check_hello, digest_of, raise_epoch};
+use crate::sessions::hello::{check_hello, digest_of, raise_epoch};
+use crate::sessions::peer::Peer;
+use crate::sessions::{self, unavailable};
 use slipway_placement::RouterRegistration;
 use slipway_placement::routing_table::Table;
 
-/// The first message must come within this time.
-const HELLO: Duration = Duration::from_secs(10);
 /// How often this end says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence of the router that ends its session.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How long a router may not read.
-const STUCK: Duration = Duration::from_secs(10);
 
 type Out = mpsc::Sender<Result<v1::RouterCommand, Status>>;
 
@@ -55,9 +52,7 @@ struct Session {
 
 impl Session {
     async fn hold(&mut self, mut stream: Streaming<v1::RouterMessage>) -> Result<(), Status> {
-        let first = tokio::time::timeout(HELLO, stream.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no hello came within 10 s"))??;
+        let first = sessions::first_message(&mut stream).await?;
         let Some(v1::RouterMessage { message: Some(Message::Hello(hello)) }) = first else {
             return Err(Status::failed_precondition("the first message of a session must be a hello"));
         };
@@ -74,7 +69,7 @@ impl Session {
             durable: hello.durable.unwrap_or_default(),
         };
         self.welcome(&hello).await?;
-        parts.common.placement.router_register(&registration).await.map_err(away)?;
+        parts.common.placement.router_register(&registration).await.map_err(unavailable)?;
         let name = format!("router {}", self.router);
         parts.common.directory.set(name, &registration.query_address);
         parts.hub.enter(self.router, self.session, registration.applied, registration.durable);
@@ -130,24 +125,15 @@ impl Session {
         let shown = hello.version.unwrap_or_default();
         let theirs = digest_of(&hello.digest)?;
         let known = parts.tables.at(shown);
-        let mut version = parts.common.placement.version().await.map_err(away)?;
+        let mut version = parts.common.placement.version().await.map_err(unavailable)?;
         let other = known.as_ref().zip(theirs).is_some_and(|(table, theirs)| table.digest != theirs);
         if shown > version || (other && shown == version) {
             version = raise_epoch(&parts.common, shown, &format!("router {}", self.router)).await?;
         }
         self.sent = known.filter(|table| Some(table.digest) == theirs);
         let newest = parts.tables.newest();
-        let config = &parts.common.context.config;
-        self.send(Command::Hello(v1::Hello {
-            cluster_id: config.cluster_id.to_string(),
-            node_id: config.id.to_string(),
-            version: Some(version),
-            digest: newest.map(|table| table.digest.to_bytes()).unwrap_or_default(),
-            session: parts.common.session.to_string(),
-            binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..v1::Hello::default()
-        }))
-        .await
+        let digest = newest.map(|table| table.digest.to_bytes()).unwrap_or_default();
+        self.send(Command::Hello(parts.common.hello(version, digest))).await
     }
 
     async fn push(&mut self, newest: Arc<Table>) -> Result<(), Status> {
@@ -204,11 +190,6 @@ impl Session {
     }
 
     async fn send(&self, command: Command) -> Result<(), Status> {
-        let command = Ok(v1::RouterCommand { command: Some(command) });
-        match tokio::time::timeout(STUCK, self.out.send(command)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Status::cancelled("the router went away")),
-            Err(_) => Err(Status::deadline_exceeded("the router did not read for 10 s")),
-        }
+        sessions::send(&self.out, v1::RouterCommand { command: Some(command) }, "router").await
     }
 }

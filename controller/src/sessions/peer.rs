@@ -15,6 +15,19 @@ pub(crate) const FIRST_HOST_PORT: u32 = 61_000;
 /// The widest network of instances: room for the slots of the largest host, and as much again.
 const WIDEST_NETWORK: u8 = 19;
 
+/// The id of the member behind a request, of this cluster.
+#[allow(clippy::result_large_err, reason = "tonic's own error type")]
+pub(crate) fn member<T>(request: &Request<T>, role: Role, cluster: Uuid) -> Result<Uuid, Status> {
+    let peer = PeerIdentity::of_request(request, role)?;
+    if peer.cluster != cluster {
+        return Err(Status::permission_denied(format!(
+            "this is cluster {cluster}; the certificate is of {}",
+            peer.cluster
+        )));
+    }
+    Ok(peer.id)
+}
+
 /// A member behind a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -31,7 +44,7 @@ impl Peer {
     /// [`Status`] `unauthenticated` or `permission_denied`.
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
     pub(crate) fn of<T>(request: &Request<T>, role: Role, cluster: Uuid) -> Result<Self, Status> {
-        let id = super::service::member(request, role, cluster)?;
+        let id = member(request, role, cluster)?;
         let mut addresses: BTreeSet<IpAddr> =
             request.remote_addr().map(|from| from.ip().to_canonical()).into_iter().collect();
         if let Some(certificate) = request.peer_certs().as_ref().and_then(|chain| chain.first()) {
