@@ -81,7 +81,7 @@ pub enum RunError {
     #[error("this host cannot run sandboxes")]
     Host(#[from] SandboxError),
     /// Builds cannot reach registries by this cell.
-    #[error("the registries of builds cannot be served")]
+    #[error("the proxy for package registries cannot be started")]
     Registries(#[from] RegistriesError),
     /// A connection cannot be configured.
     #[error("the controllers cannot be dialled")]

@@ -18,7 +18,9 @@ use crate::workload::{self, SpecError};
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// It did not come with the set, and is not kept.
-    #[error("the egress policy {0} is not on this cell; it comes with the next set of a controller")]
+    #[error(
+        "the egress policy {0} is not on this cell; it will come with the next set of assignments from a controller"
+    )]
     Missing(String),
     /// The bytes are the right ones and mean nothing.
     #[error("the egress policy {0} cannot be decoded")]

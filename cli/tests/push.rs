@@ -200,7 +200,7 @@ async fn mistakes_are_told_before_anything_is_sent() {
         (vec!["push", "web", "-p", "index.js"], "neither a directory nor a zip"),
         (vec!["push", "web", "-f", "other.yml"], "There is no manifest at WORK/other.yml"),
         (vec!["push", "web", "--var", "novalue"], "'novalue' is not of the form"),
-        (vec!["push"], "No app is named"),
+        (vec!["push"], "No app name is given"),
     ] {
         let ran = platform.run(&args).await;
         assert_eq!(ran.exit, Exit::Usage, "{args:?}: {}", ran.err);

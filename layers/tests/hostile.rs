@@ -270,7 +270,7 @@ fn records_in_front_of_an_entry_are_short_or_refused() {
         let long = extended(kind, 2 << 20);
         for result in [scan(&long), unpack(&long, limits).1] {
             let error = result.expect_err("too long").to_string();
-            assert!(error.contains("an extended header of more than 64 KiB"), "{kind:?}: {error}");
+            assert!(error.contains("an extended header has more than 64 KiB"), "{kind:?}: {error}");
         }
     }
     // A name that is only long is none that a file can have; one of a bearable length is read.

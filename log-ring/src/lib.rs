@@ -40,7 +40,7 @@ pub const MAX_TEXT: usize = 61_440;
 
 /// A ring could not be written or read.
 #[derive(Debug, thiserror::Error)]
-#[error("log ring {path}")]
+#[error("the log ring {path} cannot be used")]
 pub struct RingError {
     /// The directory or segment.
     pub path: PathBuf,

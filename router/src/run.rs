@@ -86,7 +86,7 @@ pub enum RunError {
     #[error("cannot start a core")]
     Core(#[source] std::io::Error),
     /// A thread that serves requests has ended; the process must start again.
-    #[error("a core has ended by itself")]
+    #[error("a worker thread of the router ended unexpectedly")]
     CoreEnded,
 }
 

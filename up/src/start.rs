@@ -36,7 +36,7 @@ pub struct UpOptions {
     /// Domain of the platform and of its apps [default: slipway.localhost]
     #[arg(long)]
     pub domain: Option<String>,
-    /// Address that end users come in on [default: this machine only for *.localhost, else all]
+    /// Address to listen on for apps [default: loopback when the domain ends in .localhost, otherwise all addresses]
     #[arg(long)]
     pub listen: Option<IpAddr>,
     /// Port for HTTP, 0 = any [default: 80, or 8080 when that is taken]
@@ -54,8 +54,8 @@ pub struct UpOptions {
     /// Disk that may be reserved for apps, in per cent of what this machine has for them [default: 400]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub disk_overcommit: Option<u64>,
-    /// Network that drains and route services may be in, beside public addresses and the platform's own; may be repeated, and
-    /// stays until it is given again [`none` ends it]
+    /// Allow log drains and route services in this network, beside public addresses and the platform's own; may be repeated, and
+    /// is kept for later starts until it is given again [`none` clears it]
     #[arg(long = "allow-network", value_name = "CIDR")]
     pub allow_networks: Vec<AllowNetwork>,
     /// Directory of built layers [default: /var/cache/slipway/stacks]
@@ -64,8 +64,8 @@ pub struct UpOptions {
     /// Whether builds use this machine's settings of npm, pip and proxies, in any case without credentials [default: on]
     #[arg(long, value_name = "on|off", value_parser = on_off)]
     pub host_settings: Option<bool>,
-    /// File of registries that builds reach by this machine, with credentials that they do not see; stays until it is given again
-    /// [`none` ends it]
+    /// File of package registries that builds reach through a proxy on this machine, which adds credentials that builds never
+    /// see; kept for later starts until it is given again [`none` clears it]
     #[arg(long, value_name = "FILE")]
     pub registries: Option<PathBuf>,
 }

@@ -18,7 +18,7 @@ const VCAP: u32 = 2000;
 /// Why an attempt did not bring the blob.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("the controllers did not send it")]
+    #[error("no controller sent the blob")]
     Call(#[from] CallError),
     #[error("what came has the digest {found}, not {expected}")]
     WrongDigest { expected: Digest, found: Digest },

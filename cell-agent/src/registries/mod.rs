@@ -69,7 +69,7 @@ pub enum RegistriesError {
     },
     /// The address that builds reach.
     #[error(
-        "cannot listen on {address} for builds: another program has the port; give `port` below [registries] of cell.toml another one"
+        "cannot listen on {address} for builds: another program uses the port; set another `port` in the section [registries] of cell.toml"
     )]
     Listen {
         /// The address.

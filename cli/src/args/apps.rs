@@ -105,7 +105,7 @@ pub struct EventsArgs {
     /// Name of the app [default: the one of manifest.yml, else the directory's name]
     #[arg(value_name = "APP")]
     pub name: Option<String>,
-    /// Those that changed nothing as well, such as a look at the variables
+    /// Also show events that changed nothing, such as reading the variables
     #[arg(long)]
     pub all: bool,
 }

@@ -34,7 +34,7 @@ pub struct StrategyArgs {
     /// Percent of the instances that are new at each step of a canary, such as 10,50
     #[arg(long, value_name = "PERCENTS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=100))]
     pub instance_steps: Vec<u32>,
-    /// New instances on their way at a time
+    /// Number of new instances that are started at the same time
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_in_flight: Option<u32>,
 }

@@ -175,7 +175,7 @@ pub enum DeveloperCommand {
     UnbindService(UnbindServiceArgs),
     /// Send the requests of a route through a service
     BindRouteService(RouteServiceArgs),
-    /// Send the requests of a route through a service no longer
+    /// Stop sending the requests of a route through a service
     UnbindRouteService(RouteServiceArgs),
 
     /// List orgs
@@ -250,7 +250,7 @@ pub enum DeveloperCommand {
     DeleteSecurityGroup(DeleteNamedArgs),
     /// Let a security group hold for a space, or everywhere
     BindSecurityGroup(BindSecurityGroupArgs),
-    /// Let a security group hold for a space, or everywhere, no longer
+    /// Stop applying a security group to a space, or everywhere
     UnbindSecurityGroup(BindSecurityGroupArgs),
     /// List feature flags
     FeatureFlags,

@@ -46,7 +46,7 @@ pub struct CreateUserArgs {
     /// Password; better typed, piped in, or in SLIPWAY_NEW_PASSWORD: others can read the list of processes
     #[arg(short, long)]
     pub password: Option<String>,
-    /// Who knows the user's password, when not this platform
+    /// Identity provider that checks the user's password, if it is not this platform
     #[arg(long)]
     pub origin: Option<String>,
 }
@@ -116,7 +116,7 @@ pub struct RoleArgs {
     /// Where [default: what is targeted]
     #[arg(value_name = "ORG[/SPACE]")]
     pub at: Option<String>,
-    /// Who knows the user's password, when names are not clear without it
+    /// Identity provider of the user; needed when several users have this name
     #[arg(long)]
     pub origin: Option<String>,
 }
@@ -124,7 +124,7 @@ pub struct RoleArgs {
 /// Where a buildpack stands and what holds for it.
 #[derive(Args, Debug)]
 pub struct BuildpackArgs {
-    /// Place in the order in which buildpacks are asked, from 1
+    /// Position in the order in which buildpacks are tried, from 1
     #[arg(short = 'i', long, value_name = "POSITION", value_parser = clap::value_parser!(u32).range(1..))]
     pub position: Option<u32>,
     /// Stack that it is for
@@ -138,13 +138,13 @@ pub struct CreateBuildpackArgs {
     /// Name of the buildpack
     #[arg(value_name = "BUILDPACK")]
     pub name: String,
-    /// A .zip file, or a directory with bin/detect and bin/compile or bin/supply and bin/finalize
+    /// A .zip file, or a directory with bin/detect and either bin/compile or both bin/supply and bin/finalize
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Where it stands
     #[command(flatten)]
     pub settings: BuildpackArgs,
-    /// Nobody is asked to use it yet
+    /// Create it disabled: builds do not use it yet
     #[arg(long)]
     pub disable: bool,
 }
@@ -227,7 +227,7 @@ pub struct SetQuotaArgs {
     /// An org, or a space of one
     #[arg(value_name = "ORG[/SPACE]")]
     pub at: String,
-    /// Name of the quota; `none` takes a space's away
+    /// Name of the quota; `none` removes the quota of a space
     #[arg(value_name = "QUOTA")]
     pub quota: String,
 }

@@ -48,7 +48,7 @@ pub struct PushArgs {
     /// Upload only: do not build, do not start; an app that runs is stopped
     #[arg(long)]
     pub no_start: bool,
-    /// Give the app no route and take away those it has; holds for this push, 'no-route: true' in the manifest for each
+    /// Give the app no route, and unmap those it has. For this push only; 'no-route: true' in the manifest applies to every push
     #[arg(long, conflicts_with = "random_route")]
     pub no_route: bool,
     /// Give the app a route of random words when it has none

@@ -118,7 +118,7 @@ pub struct MapRouteArgs {
     /// What leads where
     #[command(flatten)]
     pub mapping: MappingArgs,
-    /// What the app speaks at its port; http1 unless it is mapped already
+    /// Protocol that the app speaks at its port; a new mapping gets http1, an existing one keeps its protocol
     #[arg(long, value_enum)]
     pub app_protocol: Option<AppProtocol>,
 }

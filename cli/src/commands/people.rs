@@ -17,13 +17,13 @@ pub(super) async fn passwd(session: &Session) -> Result<(), CliError> {
     let client = session.client()?;
     let (name, guid) = identity(&session.settings.access_token.0);
     let guid = guid.ok_or_else(|| CliError::Usage {
-        message: "This login is one of a client, which has no password of its own.".to_owned(),
+        message: "You are logged in as a client and not as a user; a client has no password to change.".to_owned(),
         hint: "Log in as a user with `slipway login`.".to_owned(),
     })?;
     let variable = |name| session.environment.variable(name).map(str::to_owned);
     let old = match variable("SLIPWAY_PASSWORD") {
         Some(old) => old,
-        None => asked("The password of now", session.environment.ask(true, "Password of now: ").await)?,
+        None => asked("The current password", session.environment.ask(true, "Current password: ").await)?,
     };
     let new = new_password(session).await?;
     let body = Body::Json(json!({ "oldPassword": old, "password": new }));

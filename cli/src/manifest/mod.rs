@@ -99,11 +99,11 @@ pub enum ManifestError {
     },
     /// Neither a name nor a manifest.
     #[error(
-        "No app is named: there is no name, no manifest.yml, and the directory's name cannot be an app's: letters, digits, '-', '_' and '.' are possible"
+        "No app name is given, there is no manifest.yml, and the name of this directory is not a valid app name (letters, digits, '-', '_' and '.' are allowed)"
     )]
     NoName,
     /// Flags for one app, several apps.
-    #[error("The flags can be meant for one app only, but the manifest has several")]
+    #[error("These flags apply to a single app, but the manifest has several")]
     SeveralApps,
     /// The name given is not one of the manifest's.
     #[error("There is no app '{name}' in {file}{}", meant.as_ref().map(|meant| format!(" (did you mean '{meant}'?)")).unwrap_or_default())]

@@ -49,7 +49,7 @@ pub(super) struct Part<'a> {
 /// Why a form ends early.
 #[derive(Debug, thiserror::Error)]
 enum Bound {
-    #[error("more than {MAX_IN_MEMORY} bytes stand before its first part, or in the head of one")]
+    #[error("it has more than {MAX_IN_MEMORY} bytes before its first part, or in the header of a part")]
     Head,
     #[error("it is longer than {0} bytes")]
     Long(u64),

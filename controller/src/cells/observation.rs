@@ -30,7 +30,7 @@ pub enum ObservationError {
         state: i32,
     },
     /// A port above 65535.
-    #[error("observation {counter} of {id} has the port {port}")]
+    #[error("observation {counter} of {id} has the port {port}, and the largest port is 65535")]
     Port {
         /// The cell's counter.
         counter: u64,

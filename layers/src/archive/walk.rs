@@ -139,7 +139,7 @@ impl Extension {
                         b"linkpath" => self.link = Some(record.value_bytes().to_vec()),
                         b"size" => {
                             return Err(ArchiveError::Damaged {
-                                detail: "a size in an extended header".into(),
+                                detail: "an extended header gives a size, which is not allowed".into(),
                                 source: None,
                             });
                         }
@@ -157,7 +157,7 @@ fn text(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<u8>, ArchiveError> 
     let mut bytes = Vec::new();
     entry.take(MAX_EXTENSION + 1).read_to_end(&mut bytes).map_err(ArchiveError::damaged)?;
     if bytes.len() as u64 > MAX_EXTENSION {
-        return Err(ArchiveError::Damaged { detail: "an extended header of more than 64 KiB".into(), source: None });
+        return Err(ArchiveError::Damaged { detail: "an extended header has more than 64 KiB".into(), source: None });
     }
     if bytes.last() == Some(&0) {
         bytes.pop();

@@ -59,7 +59,7 @@ pub(crate) enum ServiceError {
     Late(String),
     #[error("cannot connect to the route service {0:?}")]
     Io(String, #[source] std::io::Error),
-    #[error("the route service {0:?} cannot be named in TLS")]
+    #[error("the host name of the route service {0:?} is not valid for TLS")]
     TlsName(String, #[source] rustls_pki_types::InvalidDnsNameError),
     #[error(transparent)]
     Http(#[from] ConnectError),

@@ -114,7 +114,7 @@ pub(crate) enum ConnectError {
     #[error("there are too many connections to open one to {0}")]
     Full(SocketAddr),
     /// The address may belong to somebody else by now.
-    #[error("{0} left the table while it was being dialled")]
+    #[error("{0} was removed from the routing table while the router was connecting to it")]
     Left(SocketAddr),
 }
 

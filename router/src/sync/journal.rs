@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("routing table journal {path}")]
+#[error("the journal {path} of the routing table cannot be used")]
 pub struct JournalError {
     path: PathBuf,
     #[source]

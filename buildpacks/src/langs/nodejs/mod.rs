@@ -127,9 +127,11 @@ fn without_start(hint: Option<&StartHint>, builds: bool) -> Vec<String> {
         "No start command: package.json has no start script, and there is no server.js.{pages} app will not start."
     );
     match hint {
-        Some(hint) => [format!("{begin} For a server:")].into_iter().chain(hint.remedies()).collect(),
+        Some(hint) => [format!("{begin} To start a server:")].into_iter().chain(hint.remedies()).collect(),
         None => {
-            vec![format!("{begin} For a server, add a file Procfile with a line such as `web: node dist/server.js`.")]
+            vec![format!(
+                "{begin} To start a server, add a file Procfile with a line such as `web: node dist/server.js`."
+            )]
         }
     }
 }
@@ -267,10 +269,11 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
     let pages =
         if work.last && script.is_some() && start.gives_way() && with_nginx { start::pages(source) } else { None };
     match &development {
-        Development::Wanted(why) => work.runner.detail(&format!("Dependencies for development stay: {why}")),
+        Development::Wanted(why) => work.runner.detail(&format!("Development dependencies are kept: {why}")),
         Development::Needed(program) if pages.is_none() => {
-            work.runner
-                .detail(&format!("Dependencies for development stay: the start command needs {program} of them"));
+            work.runner.detail(&format!(
+                "Development dependencies are kept: the start command needs {program}, which is one of them"
+            ));
         }
         Development::Needed(_) | Development::ForTheBuild => {
             work.runner.step(NAME, &mut npm(work, &["prune", "--omit=dev"]))?;

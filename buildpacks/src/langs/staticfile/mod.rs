@@ -120,7 +120,7 @@ fn serve(
     work.runner.headline(&format!("Serving {what}"));
     let passwords = match source.read(PASSWORDS) {
         Some(text) => {
-            work.runner.detail(&format!("Visitors need a password of {PASSWORDS}"));
+            work.runner.detail(&format!("Visitors need a password that is listed in {PASSWORDS}"));
             Some(work.put("staticfile/passwords", &text)?.display().to_string())
         }
         None => None,

@@ -323,7 +323,7 @@ impl<'a> Round<'a> {
                     group,
                     index,
                     reason: UnplacedReason::Other,
-                    details: format!("is to leave {} but {details}", cell_name(*cell)),
+                    details: format!("it must move away from {}, but {details}", cell_name(*cell)),
                 },
                 None => Unplaced { group, index, reason, details },
             })

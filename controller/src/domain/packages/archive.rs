@@ -92,7 +92,7 @@ pub enum ArchiveError {
         limit: u64,
     },
     /// A local file failed: our own fault.
-    #[error("a temporary file of the upload")]
+    #[error("a temporary file for the upload cannot be made or written")]
     Io(#[from] io::Error),
 }
 

@@ -69,7 +69,7 @@ pub struct BoundService {
 pub enum BindingsError {
     /// The name of a directory.
     #[error(
-        "Invalid binding name: '{0}'. As a directory it may hold lower-case letters, digits, '-' and '.' only; give the binding another name"
+        "Invalid binding name: '{0}'. It becomes the name of a directory, so it may have lower-case letters, digits, '-' and '.' only; give the binding another name"
     )]
     Name(String),
     /// Two directories of one name.
@@ -77,7 +77,7 @@ pub enum BindingsError {
     Duplicate(String),
     /// The name of a file.
     #[error(
-        "Invalid file name: {0}. As a file the name of a credential may hold lower-case letters, digits, '-', '.' and '_' only"
+        "Invalid file name: {0}. The name of a credential becomes the name of a file, so it may have lower-case letters, digits, '-', '.' and '_' only"
     )]
     FileName(String),
     /// Too much.
