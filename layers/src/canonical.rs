@@ -104,7 +104,7 @@ pub enum MakeError {
         source: io::Error,
     },
     /// A device, pipe, socket or whiteout.
-    #[error("{} is a device, pipe, socket or overlay mark: a layer holds only files, directories and links", .0.display())]
+    #[error("{} is a device, pipe, socket or whiteout of overlayfs: a layer holds only files, directories and links", .0.display())]
     Special(PathBuf),
     /// An owner that no sandbox can have.
     #[error("{} belongs to {id}: ids in a layer are below {FIRST_FOREIGN_ID}", path.display())]

@@ -119,7 +119,7 @@ pub struct LogsArgs {
     /// Show the last lines and end
     #[arg(long)]
     pub recent: bool,
-    /// Number of lines to begin with (at most 1000); 0 with -f for new lines only [default when following: 20]
+    /// Number of earlier lines to show first (at most 1000); with -f, 0 shows new lines only [default with -f: 20]
     #[arg(short = 'n', long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub lines: Option<u32>,
     /// Only lines of the last while (30s, 10m, 2h, 1d)
@@ -136,7 +136,7 @@ pub struct LogsArgs {
 /// `set-env`.
 #[derive(Args, Debug)]
 pub struct SetEnvArgs {
-    /// APP NAME=VALUE …, or APP NAME VALUE; without APP it is the one of manifest.yml, else the directory's name
+    /// APP NAME=VALUE …, or APP NAME VALUE; without APP, the app of manifest.yml is meant, otherwise the one named as the directory
     #[arg(value_name = "APP NAME=VALUE", required = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }
@@ -188,10 +188,10 @@ pub struct RunTaskArgs {
     /// Name of the app
     #[arg(value_name = "APP")]
     pub name: String,
-    /// The command, as a shell reads it
+    /// The command, as one string for a shell
     #[arg(value_name = "COMMAND", required_unless_present = "flag_command", conflicts_with = "flag_command")]
     pub command: Option<String>,
-    /// The command, as a shell reads it
+    /// The command, as one string for a shell
     #[arg(id = "flag_command", short, long = "command", value_name = "COMMAND", allow_hyphen_values = true)]
     pub flag_command: Option<String>,
     /// Name of the task

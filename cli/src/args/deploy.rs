@@ -56,7 +56,7 @@ pub struct RollbackArgs {
     /// Name of the app [default: the one of manifest.yml, else the directory's name]
     #[arg(value_name = "APP")]
     pub name: Option<String>,
-    /// Revision to bring back, as `revisions` shows it [default: the newest that served before the one that runs]
+    /// Revision to bring back, as `revisions` shows it [default: the newest one that served before the current one]
     #[arg(long, visible_alias = "version", value_name = "NUMBER")]
     pub revision: Option<u64>,
     /// How

@@ -79,7 +79,7 @@ pub enum DeveloperCommand {
     /// Stop and start an app, or replace its instances one by one
     #[command(visible_alias = "rs")]
     Restart(RestartArgs),
-    /// Build the newest package again and bring it to the app
+    /// Build the newest package of an app again, and run the app with the new droplet
     #[command(visible_alias = "rg")]
     Restage(RestartArgs),
     /// Show or change instances, memory and disk
@@ -150,7 +150,7 @@ pub enum DeveloperCommand {
     DeleteDomain(DeleteNamedArgs),
     /// Let another org use a domain of the targeted org
     ShareDomain(ShareDomainArgs),
-    /// Let another org use a domain no longer
+    /// Stop sharing a domain with another org
     UnshareDomain(ShareDomainArgs),
 
     /// List the services of the targeted space
@@ -225,7 +225,7 @@ pub enum DeveloperCommand {
     DeleteBuildpack(DeleteNamedArgs),
     /// List stacks
     Stacks,
-    /// Forget what builds keep between pushes: of one app, or of all
+    /// Delete the build cache of one app, or of all apps
     ClearCache(ClearCacheArgs),
 
     /// List the quotas of orgs, and of the targeted org's spaces
@@ -248,7 +248,7 @@ pub enum DeveloperCommand {
     UpdateSecurityGroup(RulesArgs),
     /// Delete a security group
     DeleteSecurityGroup(DeleteNamedArgs),
-    /// Let a security group hold for a space, or everywhere
+    /// Apply a security group to a space, or to every space
     BindSecurityGroup(BindSecurityGroupArgs),
     /// Stop applying a security group to a space, or everywhere
     UnbindSecurityGroup(BindSecurityGroupArgs),
@@ -290,7 +290,7 @@ pub struct DeleteQuotaArgs {
     /// Name of the quota
     #[arg(value_name = "QUOTA")]
     pub name: String,
-    /// One for spaces of the targeted org
+    /// A quota for spaces of the targeted org
     #[arg(long)]
     pub space: bool,
     /// Do not ask

@@ -43,7 +43,7 @@ pub struct CreateUserArgs {
     /// Name of the user
     #[arg(value_name = "USER")]
     pub name: String,
-    /// Password; better typed, piped in, or in SLIPWAY_NEW_PASSWORD: others can read the list of processes
+    /// Password. Other users of this machine can read it in the list of processes: type it when asked, pipe it in, or set SLIPWAY_NEW_PASSWORD
     #[arg(short, long)]
     pub password: Option<String>,
     /// Identity provider that checks the user's password, if it is not this platform
@@ -202,7 +202,7 @@ pub struct QuotaLimits {
     /// Services
     #[arg(short = 's', long, value_name = "COUNT")]
     pub services: Option<String>,
-    /// Domains; of an org's quota only
+    /// Number of domains; only a quota for orgs has it
     #[arg(long, value_name = "COUNT")]
     pub domains: Option<String>,
 }
@@ -213,7 +213,7 @@ pub struct QuotaArgs {
     /// Name of the quota
     #[arg(value_name = "QUOTA")]
     pub name: String,
-    /// One for spaces of the targeted org
+    /// A quota for spaces of the targeted org, not for orgs
     #[arg(long)]
     pub space: bool,
     /// What it allows
@@ -275,7 +275,7 @@ pub struct BindSecurityGroupArgs {
     /// In every space
     #[arg(long)]
     pub everywhere: bool,
-    /// For what
+    /// Whether it applies to running apps or to builds
     #[arg(long, value_enum, default_value = "running")]
     pub lifecycle: Lifecycle,
 }

@@ -24,7 +24,7 @@ pub struct UserProvidedArgs {
     /// Where log lines of bound apps are sent: syslog://, syslog-tls:// or https://
     #[arg(short = 'l', long, value_name = "URL")]
     pub syslog_drain: Option<String>,
-    /// Where requests of bound routes are sent through: https://
+    /// URL of the service through which requests of bound routes pass: https://
     #[arg(short = 'r', long, value_name = "URL")]
     pub route_service: Option<String>,
     /// Tags, separated by commas

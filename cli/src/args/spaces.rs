@@ -18,7 +18,7 @@ pub struct LoginArgs {
     /// User name
     #[arg(short)]
     pub user: Option<String>,
-    /// Password; better typed, piped in, or in SLIPWAY_PASSWORD: others can read the list of processes
+    /// Password. Other users of this machine can read it in the list of processes: type it when asked, pipe it in, or set SLIPWAY_PASSWORD
     #[arg(short)]
     pub password: Option<String>,
     /// Org to target

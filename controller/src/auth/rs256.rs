@@ -39,7 +39,7 @@ pub enum KeyError {
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// The claims have no JSON form.
-    #[error("the claims cannot be written")]
+    #[error("the claims of the token cannot be encoded")]
     Claims(#[from] serde_json::Error),
     /// The numbers of the key do not belong together, or the operating system has no randomness.
     #[error("the key cannot sign")]

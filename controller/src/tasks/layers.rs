@@ -37,7 +37,7 @@ pub enum LayerError {
     },
     /// A file that is not what the index says.
     #[error(
-        "the layer file {path} is not the one of the index (its digest is {found}); run `slipway stack build` again"
+        "the layer file {path} does not match the index of layers (the digest of the file is {found}); run `slipway stack build` again"
     )]
     Changed {
         /// Which.

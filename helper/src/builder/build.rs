@@ -139,7 +139,7 @@ fn with_room<T>(
 ) -> Result<T, Problem> {
     match pack() {
         Err(Problem::NoSpace { .. }) => {
-            runner.detail("The build cache is given up: the droplet needs its room.");
+            runner.detail("The build cache is deleted, because the droplet needs the disk space.");
             clear_cache(request);
             pack()
         }

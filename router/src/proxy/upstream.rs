@@ -111,7 +111,7 @@ pub(crate) enum ConnectError {
     /// The one that was opened for all who waited.
     #[error("no connection to {address}: {}", failure.detail)]
     Together { address: SocketAddr, failure: Failure },
-    #[error("there are too many connections to open one to {0}")]
+    #[error("no connection to {0} can be opened: too many connections are open already")]
     Full(SocketAddr),
     /// The address may belong to somebody else by now.
     #[error("{0} was removed from the routing table while the router was connecting to it")]

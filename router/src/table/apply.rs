@@ -35,7 +35,7 @@ pub enum ApplyError {
         held: Version,
     },
     /// The same version with other content: a controller has lost commits and not raised its epoch.
-    #[error("version {version} is in force with another content")]
+    #[error("version {version} of the routing table is in force already, with another content")]
     Conflict {
         /// The version.
         version: Version,

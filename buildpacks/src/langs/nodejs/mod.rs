@@ -292,7 +292,7 @@ pub(super) fn build(work: &Workspace<'_>, source: &dyn Source) -> Result<Vec<Pro
                 "`npm start` is a server for development ({server}); for it, add a Procfile with `web: npm start`"
             )),
             Start::Entry(file) => {
-                work.runner.detail(&format!("For {file} instead, add a Procfile with `web: node {file}`"));
+                work.runner.detail(&format!("To start {file} instead, add a Procfile with `web: node {file}`"));
             }
             _ => {}
         }

@@ -22,7 +22,9 @@ const USUAL: [&str; 5] = ["app.py", "main.py", "wsgi.py", "server.py", "applicat
 pub(super) fn advice(hint: Option<&StartHint>) -> Vec<String> {
     let begin = "No start command: the app will be built, but it will not start.";
     match hint {
-        Some(hint) => [format!("{begin} This seems to be the one:")].into_iter().chain(hint.remedies()).collect(),
+        Some(hint) => {
+            [format!("{begin} This command probably starts the app:")].into_iter().chain(hint.remedies()).collect()
+        }
         None => vec![format!(
             "{begin} Add a file Procfile with a line such as `web: python app.py`, push with -c, or set `command` in the manifest."
         )],

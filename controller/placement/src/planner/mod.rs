@@ -323,7 +323,10 @@ impl<'a> Round<'a> {
                     group,
                     index,
                     reason: UnplacedReason::Other,
-                    details: format!("it must move away from {}, but {details}", cell_name(*cell)),
+                    details: format!(
+                        "this instance must move to another cell than {}, but {details}",
+                        cell_name(*cell)
+                    ),
                 },
                 None => Unplaced { group, index, reason, details },
             })
