@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures::future::join_all;
+use slipway_chassis::driver::{Registry, Wake};
 use slipway_chassis::{Backoff, Shutdown, chain, clock};
 use slipway_protocol::identity::IdentityError;
 use slipway_protocol::v1::query_server::QueryServer;
-use slipway_protocol::v1::{Assignment, EgressPolicyBody, UsageReport, Version};
+use slipway_protocol::v1::{Assignment, EgressPolicyBody, Version};
 use slipway_protocol::{Credentials, PeerIdentity, Role};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::TcpListenerStream;
 use uuid::Uuid;
 
+use crate::admin::Admin;
 use crate::cache::{Cache, CacheError, Hold};
 use crate::config::CellConfig;
 use crate::controllers::{ConnectError, Controllers};
@@ -35,7 +38,7 @@ use crate::staging;
 use crate::store::outbox::Outbox;
 use crate::store::sealed::FileError;
 use crate::store::{Header, Journal, Loaded};
-use crate::usage;
+use crate::usage::{Sampled, Sampler, USAGE};
 
 /// How long a set may take to reach every instance's journal before the agent goes on without.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -158,15 +161,23 @@ pub async fn run_with(
         logs: Arc::clone(&logs),
         live: LiveTable::default(),
         registries,
-        // Of some hundred kilobytes each: what a session that does not keep up would have to hold.
         runtime,
         journal,
         config,
         shutdown: shutdown.clone(),
     });
     shutdown.spawn(Arc::clone(&services.specs).fetch(Arc::clone(&controllers), shutdown.clone()));
-    let (usage_send, usage_receive) = watch::channel(UsageReport::default());
-    shutdown.spawn(usage::sample(Arc::clone(&services), memory_mb, disk_mb, usage_send));
+    let (tasks, sessions) = (Registry::default(), Arc::<AtomicU64>::default());
+    let (send, sampled) = watch::channel(Sampled::default());
+    let sampler = Sampler::new(Arc::clone(&services), memory_mb, disk_mb, send);
+    tasks.start(&shutdown, USAGE, Wake::default(), sampler);
+    let mut admin_address = None;
+    if let Some(address) = services.config.admin_listen {
+        let listener = TcpListener::bind(address).await.map_err(io("listen on", address))?;
+        admin_address = Some(listener.local_addr().map_err(io("listen on", address))?);
+        let pages = Arc::new(Admin::new(&services, sampled.clone(), Arc::clone(&sessions), tasks));
+        shutdown.spawn(slipway_chassis::admin::serve(pages, listener, shutdown.clone()));
+    }
     members::restore(&services).await;
     let (incoming, commands) = mpsc::channel(64);
     let mut agent = Agent::new(Arc::clone(&services), &loaded);
@@ -178,7 +189,8 @@ pub async fn run_with(
         boot_id: host::boot_id(),
         incoming,
         in_force: agent.in_force.subscribe(),
-        usage: usage_receive,
+        sampled,
+        sessions,
     };
     for (address, channel) in controllers.channels() {
         shutdown.spawn(session::keep(shared.clone(), *address, channel.clone(), shutdown.clone()));
@@ -192,7 +204,8 @@ pub async fn run_with(
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { stop.requested().await });
     let server = shutdown.spawn(server);
     if let Some(path) = &services.config.ready_file {
-        let text = serde_json::json!({ "query": query_address.to_string(), "warnings": facts.warnings }).to_string();
+        let text = serde_json::json!({ "query": query_address, "admin": admin_address, "warnings": facts.warnings })
+            .to_string();
         host::write_ready(path, &text).map_err(io("write", path.display()))?;
     }
     tracing::info!(cell.id = %services.config.id, query = %query_address, "serving");

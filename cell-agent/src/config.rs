@@ -90,6 +90,9 @@ pub struct CellConfig {
     pub tls_directory: PathBuf,
     /// Where this cell serves logs to controllers. Port 0 = any free one.
     pub query_listen: SocketAddr,
+    /// Health and metrics in plain HTTP, for operators: bind it to loopback or to a network of theirs. Absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
     /// How routers reach instances.
     pub advertise: Advertise,
     /// This host's address as routers see it.
@@ -125,7 +128,7 @@ pub struct CellConfig {
     /// Builds reach registries by this cell; absent = by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<RegistryDoor>,
-    /// The bound addresses are written here once the agent serves: `{"query": "…"}`.
+    /// The bound addresses are written here once the agent serves: `{"query": "…", "admin": "…"}`.
     pub ready_file: Option<PathBuf>,
 }
 

@@ -8,6 +8,7 @@
 //! * [`sandbox`]: how a process is contained; the seam is [`sandbox::SandboxRuntime`]. [`sim`] is a simulated one for tests.
 //! * [`config`]: the agent's file.
 
+mod admin;
 pub mod agent;
 pub mod cache;
 pub mod config;

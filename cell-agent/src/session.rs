@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,7 @@ use slipway_protocol::v1::cell_command::Command;
 use slipway_protocol::v1::cell_control_client::CellControlClient;
 use slipway_protocol::v1::cell_message::Message;
 use slipway_protocol::v1::{
-    Applied, AssignmentSet, CellCommand, CellInfo, CellMessage, Heartbeat, Hello, Members, Observations, UsageReport,
-    Version,
+    Applied, AssignmentSet, CellCommand, CellInfo, CellMessage, Heartbeat, Hello, Members, Observations, Version,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 
 use crate::controllers::MAX_MESSAGE;
 use crate::services::Services;
+use crate::usage::Sampled;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A controller that says nothing for so long is dead, whatever its connection looks like.
@@ -69,7 +70,9 @@ pub struct Shared {
     /// From the agent.
     pub in_force: watch::Receiver<InForce>,
     /// The newest usage report.
-    pub usage: watch::Receiver<UsageReport>,
+    pub sampled: watch::Receiver<Sampled>,
+    /// How many are open.
+    pub sessions: Arc<AtomicU64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,22 @@ impl Sender {
     }
 }
 
+/// Counts a session while it is open.
+struct OpenSession(Arc<AtomicU64>);
+
+impl OpenSession {
+    fn begin(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Result<(), SessionError> {
     let (send, outgoing) = mpsc::channel(OUTGOING);
     let send = Sender(send);
@@ -158,9 +177,10 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
     let greeting = greeted.map_err(|_| SessionError::Silent(SILENCE))??.ok_or(SessionError::Closed)?;
     check_greeting(shared, &greeting)?;
     tracing::info!(controller = %address, "session begun");
+    let _open = OpenSession::begin(&shared.sessions);
 
     let mut outbox = shared.services.outbox.subscribe();
-    let mut usage = shared.usage.clone();
+    let mut usage = shared.sampled.clone();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut reporting, mut sent, mut beats, mut heard) = (false, 0, 0, Instant::now());
@@ -189,7 +209,7 @@ async fn session(shared: &Shared, address: SocketAddr, channel: Channel) -> Resu
                 send.send(Message::Applied(Applied { version: Some(now.version), digest: now.digest })).await?;
             }
             Ok(()) = usage.changed() => {
-                let report = usage.borrow_and_update().clone();
+                let report = usage.borrow_and_update().report.clone();
                 send.send(Message::Usage(report)).await?;
             }
             _ = heartbeat.tick() => {

@@ -1,11 +1,13 @@
 //! What instances use, sampled every five seconds.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_protocol::v1::{Usage, UsageReport};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,47 +52,78 @@ pub struct CellUsage {
     pub disk_used_mb: u64,
 }
 
-/// Samples until shutdown.
-pub async fn sample(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send: watch::Sender<UsageReport>) {
-    let mut before: BTreeMap<Uuid, Sample> = BTreeMap::new();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    loop {
-        // Nothing is held over the pause.
-        tokio::select! {
-            () = services.shutdown.requested() => return,
-            () = tokio::time::sleep(PERIOD) => {}
-        }
-        let live = services.live.all();
-        before.retain(|id, sample| live.iter().any(|live| live.id.assignment == *id && live.id == sample.id));
+/// The sampling, as a task.
+pub(crate) const USAGE: Definition = Definition {
+    name: "usage",
+    description: "Samples what instances use, for controllers, metrics and the host",
+    period: PERIOD,
+    woken_by: "",
+};
+
+/// The last sample.
+#[derive(Clone, Debug, Default)]
+pub struct Sampled {
+    /// Of each instance, as controllers get it.
+    pub report: UsageReport,
+    /// Of the whole cell.
+    pub cell: CellUsage,
+}
+
+/// Samples what instances use.
+pub(crate) struct Sampler {
+    services: Arc<Services>,
+    memory_mb: u64,
+    disk_mb: u64,
+    before: BTreeMap<Uuid, Sample>,
+    cores: usize,
+    send: watch::Sender<Sampled>,
+}
+
+impl Sampler {
+    /// For a cell that has so much for instances.
+    pub(crate) fn new(services: Arc<Services>, memory_mb: u64, disk_mb: u64, send: watch::Sender<Sampled>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { services, memory_mb, disk_mb, before: BTreeMap::new(), cores, send }
+    }
+}
+
+impl BackgroundTask for Sampler {
+    type Error = Infallible;
+
+    async fn run(&mut self) -> Result<Next, Infallible> {
+        let live = self.services.live.all();
+        self.before.retain(|id, sample| live.iter().any(|live| live.id.assignment == *id && live.id == sample.id));
         let mut report = UsageReport::default();
         let mut disk = 0;
         let taken: u64 = live.iter().map(|live| live.memory_mb).sum();
-        let mut whole = CellUsage {
-            memory_mb,
+        let mut cell = CellUsage {
+            memory_mb: self.memory_mb,
             memory_reserved_mb: taken,
-            disk_mb,
+            disk_mb: self.disk_mb,
             disk_reserved_mb: live.iter().map(|live| live.disk_mb).sum(),
             workloads: live.len() as u64,
             ..CellUsage::default()
         };
         for live in live {
             let memory = live.memory_mb;
-            let Some(mut usage) = one(&services, live, &mut before).await else { continue };
-            usage.cpu_entitlement = of_entitlement(usage.cpu_percent, memory, memory_mb, cores);
+            let Some(mut usage) = one(&self.services, live, &mut self.before).await else { continue };
+            usage.cpu_entitlement = of_entitlement(usage.cpu_percent, memory, self.memory_mb, self.cores);
             disk += usage.disk_bytes;
-            whole.memory_used_mb += usage.memory_bytes >> 20;
+            cell.memory_used_mb += usage.memory_bytes >> 20;
             report.usages.push(usage);
         }
-        whole.disk_used_mb = disk >> 20;
-        tell(&services.config.run_directory, &whole).await;
-        report.memory_free_mb = memory_mb.saturating_sub(taken);
-        report.disk_free_mb = disk_mb.saturating_sub(disk >> 20).min(services.cache.free_bytes() >> 20);
-        send.send_replace(report);
+        cell.disk_used_mb = disk >> 20;
+        write(&self.services.config.run_directory, &cell).await;
+        report.memory_free_mb = self.memory_mb.saturating_sub(taken);
+        report.disk_free_mb = self.disk_mb.saturating_sub(disk >> 20).min(self.services.cache.free_bytes() >> 20);
+        self.send.send_replace(Sampled { report, cell });
+        // Rates are figured between two samples, so the pause has no jitter.
+        Ok(Next::After(PERIOD))
     }
 }
 
 /// Nothing depends on the file, so a disk that refuses it is no reason to stop.
-async fn tell(directory: &std::path::Path, whole: &CellUsage) {
+async fn write(directory: &std::path::Path, whole: &CellUsage) {
     let (path, text) = (directory.join(FILE), serde_json::to_string(whole).unwrap_or_default());
     let written = tokio::task::spawn_blocking(move || crate::host::write_ready(&path, &text)).await;
     if let Ok(Err(error)) = written {

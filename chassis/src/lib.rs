@@ -1,5 +1,6 @@
 //! What every server part of Slipway starts with. Knows no business word.
 //!
+//! * [`admin`]: the operator's listener, with health and metrics.
 //! * [`telemetry`]: log lines with one grammar.
 //! * [`config`]: typed configuration from a TOML file, all mistakes reported at once.
 //! * [`shutdown`]: tell, wait, force.
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod backoff;
 pub mod clock;
 pub mod config;

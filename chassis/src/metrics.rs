@@ -10,6 +10,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::driver::Registry as Tasks;
+
 /// The type of the page, for its HTTP header.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
@@ -90,6 +92,43 @@ impl Values<'_> {
         ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
+    /// Histograms of one name that differ in a label; see [`Values::histogram`].
+    ///
+    /// # Errors
+    /// When the page cannot be written.
+    pub fn histograms<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, f64, Vec<(f64, u64)>)>,
+    ) -> fmt::Result {
+        let mut histograms = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (which, sum, buckets) in values {
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            histograms.encode_family(&[(label, which)])?.encode_histogram::<NoLabels>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// Gauges of one name that differ in a label.
+    ///
+    /// # Errors
+    /// When the page cannot be written.
+    pub fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut gauges = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (which, value) in values {
+            ConstGauge::new(value).encode(gauges.encode_family(&[(label, which)])?)?;
+        }
+        Ok(())
+    }
+
     /// How many things were how large. Each bucket has its upper bound and what is in it alone; the last bound is
     /// [`f64::INFINITY`].
     ///
@@ -105,6 +144,36 @@ impl Values<'_> {
 /// The format adds the ending, which stands in the code too so that a search for the name finds it.
 fn base(name: &str) -> &str {
     name.strip_suffix(TOTAL).unwrap_or(name)
+}
+
+/// What background tasks have done, under names that begin with the part's.
+#[derive(Debug)]
+pub struct TaskMetrics {
+    part: &'static str,
+    tasks: Tasks,
+}
+
+impl TaskMetrics {
+    /// Of all tasks of this registry.
+    #[must_use]
+    pub fn new(part: &'static str, tasks: Tasks) -> Self {
+        Self { part, tasks }
+    }
+}
+
+impl Source for TaskMetrics {
+    fn read(&self, values: &mut Values<'_>) -> fmt::Result {
+        let tasks: Vec<_> = self.tasks.tasks().iter().map(|task| (task.definition().name, task.status())).collect();
+        let name = |of: &str| format!("{}_task_{of}", self.part);
+        let runs = tasks.iter().map(|(task, status)| (*task, status.runs));
+        values.counters(&name("runs_total"), "Runs of background tasks.", "task", runs)?;
+        let failures = tasks.iter().map(|(task, status)| (*task, status.failures));
+        values.gauges(&name("failures_in_a_row"), "Failed runs since the last good one.", "task", failures)?;
+        let last = tasks
+            .iter()
+            .map(|(task, status)| (*task, u64::try_from(status.last_duration.as_micros()).unwrap_or(u64::MAX)));
+        values.gauges(&name("last_duration_microseconds"), "How long the last run took.", "task", last)
+    }
 }
 
 struct Collected<S>(S);
@@ -132,7 +201,9 @@ mod tests {
             values.counter("a_total", "Things.", 7)?;
             values.counters("b_total", "By kind.", "kind", [("x", 1), ("y\"", 2)])?;
             values.gauge("c", "Now.", 3)?;
-            values.histogram("d", "Sizes.", 31.5, &[(0.5, 1), (30.0, 2), (f64::INFINITY, 4)])
+            values.histogram("d", "Sizes.", 31.5, &[(0.5, 1), (30.0, 2), (f64::INFINITY, 4)])?;
+            values.gauges("e", "By pool.", "pool", [("x", 5)])?;
+            values.histograms("f", "By name.", "name", [("y", 2.5, vec![(1.0, 1), (f64::INFINITY, 1)])])
         }
     }
 
@@ -161,6 +232,15 @@ d_bucket{le="30"} 3
 d_bucket{le="+Inf"} 7
 d_sum 31.5
 d_count 7
+# HELP e By pool.
+# TYPE e gauge
+e{pool="x"} 5
+# HELP f By name.
+# TYPE f histogram
+f_bucket{name="y",le="1"} 1
+f_bucket{name="y",le="+Inf"} 2
+f_sum{name="y"} 2.5
+f_count{name="y"} 2
 "#;
 
     #[test]

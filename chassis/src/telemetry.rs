@@ -1,7 +1,9 @@
 //! Log lines: a readable message plus fields with one fixed name per thing (`app.guid`, `cell.id`, `duration_ms`).
 //! ERROR means that someone must look. No secrets, no bodies.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 /// What is logged when nothing else is asked for. Libraries say at `info` what belongs to one request or query.
 const QUIET: &str = "info,sqlx=warn,hyper=warn,h2=warn,tower=warn,rustls=warn,hickory_server=warn,hickory_proto=warn";
@@ -9,14 +11,19 @@ const QUIET: &str = "info,sqlx=warn,hyper=warn,h2=warn,tower=warn,rustls=warn,hi
 /// Starts logging to standard error. `SLIPWAY_LOG` holds the filter (`info` when unset), `SLIPWAY_LOG_FORMAT=json`
 /// switches to one JSON object per line. A second call in the same process does nothing.
 pub fn init(part: &'static str) {
+    init_with(part, None);
+}
+
+/// The same, with a layer that gets events whether they are logged or not. It should have a filter of its own.
+pub fn init_with(part: &'static str, layer: Option<Box<dyn Layer<Registry> + Send + Sync>>) {
     let filter = EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| EnvFilter::new(QUIET));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if std::env::var("SLIPWAY_LOG_FORMAT").as_deref() == Ok("json") {
-        builder.json().try_init()
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if std::env::var("SLIPWAY_LOG_FORMAT").as_deref() == Ok("json") {
+        lines.json().with_filter(filter).boxed()
     } else {
-        builder.with_ansi(false).try_init()
+        lines.with_ansi(false).with_filter(filter).boxed()
     };
-    if started.is_ok() {
+    if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
         tracing::info!(part, version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "starting");
     }
 }

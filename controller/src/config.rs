@@ -29,6 +29,9 @@ pub struct ControllerConfig {
     pub api_listen: SocketAddr,
     /// For members of the cluster, mutual TLS: gRPC for cells and routers, and the API as routers bring it to their clients.
     pub cluster_listen: SocketAddr,
+    /// Health and metrics in plain HTTP, for operators: bind it to loopback or to a network of theirs. Absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
     /// Directory with `ca.pem`, `cert.pem`, `key.pem`.
     pub tls_directory: PathBuf,
     /// 64 hex digits: seals what is secret in the database.
@@ -42,7 +45,7 @@ pub struct ControllerConfig {
     pub app_domain: String,
     /// `http://api.slipway.localhost:8080`-like base when a request does not tell; no trailing slash.
     pub public_url: String,
-    /// The bound addresses are written here once both listeners are open: `{"api": "...", "cluster": "..."}`.
+    /// The bound addresses are written here once both listeners are open: `{"api": "...", "cluster": "...", "admin": "..."}`.
     pub ready_file: Option<PathBuf>,
     /// What syslog drains may be in besides public addresses: networks (`10.8.0.0/16`, `::1/128`) and single ports
     /// (`192.0.2.7:6514`). Developers name the

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 pub mod admission;
 pub mod api;
 pub mod auth;

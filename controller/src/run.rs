@@ -51,7 +51,7 @@ use crate::store::placement::PgPlacement;
 use crate::tasks::lease::{LEASE, Lease};
 use crate::tasks::{self, Background};
 use crate::vault::{Vault, VaultError};
-use crate::{api, auth, cells};
+use crate::{admin, api, auth, cells};
 use slipway_placement::PlacementStore;
 
 /// How long a start waits for Postgres.
@@ -74,7 +74,7 @@ pub enum RunError {
         source: IdentityError,
     },
     /// The certificate, its key or the authority's certificate.
-    #[error("the credentials cannot be used to dial others")]
+    #[error("the credentials cannot be used to connect to other members of the cluster")]
     Dialer(#[source] DialError),
     /// The certificate names somebody else.
     #[error("the certificate in {directory} is of {found}; it must be of controller {wanted}")]
@@ -160,6 +160,11 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
 
     let api = listen("the API", config.api_listen).await?;
     let cluster = listen("cells and routers", config.cluster_listen).await?;
+    let admin = match config.admin_listen {
+        Some(address) => Some(listen("the operator", address).await?),
+        None => None,
+    };
+    let pools = [("api", store.pool().clone()), ("placement", placement.clone())];
     let placement: Arc<dyn PlacementStore> = Arc::new(PgPlacement::new(placement));
     let (hub, directory, tables) = (Arc::<CellHub>::default(), Arc::<Directory>::default(), Arc::<Tables>::default());
     let tasks = Registry::default();
@@ -199,6 +204,18 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         recorder,
         leading: leadership.term.clone(),
     });
+    let mut admin_address = None;
+    if let Some((listener, address)) = admin {
+        admin_address = Some(address);
+        let parts = admin::Parts {
+            pools,
+            cells: Arc::clone(&hub),
+            routers: Arc::clone(&router_hub),
+            leading: leadership.term.clone(),
+        };
+        let pages = Arc::new(admin::Admin::new(parts, tasks.clone(), shutdown.clone()));
+        shutdown.spawn(slipway_chassis::admin::serve(pages, listener, shutdown.clone()));
+    }
     let layers = config
         .layer_directory
         .as_ref()
@@ -216,7 +233,7 @@ pub async fn run(config: ControllerConfig, shutdown: Shutdown) -> Result<(), Run
         tasks::layers::looked(layers, &shutdown).await;
     }
     if let Some(path) = &config.ready_file {
-        write_ready(path, api.1, cluster.1)?;
+        write_ready(path, api.1, cluster.1, admin_address)?;
     }
     tracing::info!(api = %api.1, cluster = %cluster.1, "the controller is ready");
 
@@ -316,8 +333,8 @@ where
 }
 
 /// Written whole or not at all: whoever waits for it reads both addresses.
-fn write_ready(path: &Path, api: SocketAddr, cluster: SocketAddr) -> Result<(), RunError> {
-    let text = serde_json::json!({"api": api.to_string(), "cluster": cluster.to_string()}).to_string();
+fn write_ready(path: &Path, api: SocketAddr, cluster: SocketAddr, admin: Option<SocketAddr>) -> Result<(), RunError> {
+    let text = serde_json::json!({ "api": api, "cluster": cluster, "admin": admin }).to_string();
     files::write(path, text, 0o600, Durability::Whole)
         .map_err(|source| RunError::ReadyFile { path: path.to_owned(), source })
 }

@@ -1,23 +1,13 @@
-//! The operator's door: `/healthz`, `/metrics`, and `/table` for people on the machine itself.
+//! What the router shows its operator: health, metrics, and `/table` for people on the machine itself.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use slipway_chassis::Shutdown;
-use slipway_chassis::metrics::{self, Metrics, Source, Values};
-use tokio::net::TcpListener;
+use http::StatusCode;
+use slipway_chassis::admin::Pages;
+use slipway_chassis::metrics::{Metrics, Source, Values};
 
 use crate::metrics::{AllCores, CoreMetrics};
 use crate::proxy::Shared;
@@ -30,67 +20,37 @@ pub(crate) struct Admin {
     draining: Arc<AtomicBool>,
 }
 
-/// Serves until `ending`.
-pub(crate) async fn serve(admin: Arc<Admin>, listener: TcpListener, ending: Shutdown) {
-    loop {
-        let accepted = tokio::select! {
-            () = ending.requested() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, remote)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let (admin, end) = (Arc::clone(&admin), ending.clone());
-        ending.spawn(async move {
-            let service = service_fn(move |request| {
-                let response = admin.answer(&request, remote);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let connection =
-                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-            // A page that is being written when the router ends may be cut.
-            tokio::select! {
-                () = end.requested() => {}
-                _ = connection => {}
-            }
-        });
-    }
-}
-
 impl Admin {
     pub(crate) fn new(shared: Arc<Shared>, cores: Vec<Arc<CoreMetrics>>, draining: Arc<AtomicBool>) -> Self {
         let metrics = Metrics::default().with(AllCores(cores)).with(Parts(Arc::clone(&shared)));
         Self { shared, metrics, draining }
     }
+}
 
-    fn answer(&self, request: &Request<Incoming>, remote: SocketAddr) -> Response<Full<Bytes>> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+impl Pages for Admin {
+    fn health(&self) -> Result<String, String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("draining".to_owned());
         }
-        match request.uri().path() {
-            "/healthz" => self.health(),
-            "/metrics" => {
-                let mut page = text(StatusCode::OK, self.metrics.page());
-                page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
-                page
-            }
-            "/table" if !remote.ip().to_canonical().is_loopback() => {
-                text(StatusCode::FORBIDDEN, "only from this machine\n".to_owned())
-            }
-            "/table" => text(StatusCode::OK, describe(&self.shared.store.current().load())),
-            _ => text(StatusCode::NOT_FOUND, "there is /healthz, /metrics and /table\n".to_owned()),
+        match self.shared.store.current().load().version() {
+            Some(version) => Ok(format!("ok, table {version}")),
+            None => Err("no routing table yet".to_owned()),
         }
     }
 
-    fn health(&self) -> Response<Full<Bytes>> {
-        if self.draining.load(Ordering::Relaxed) {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
-        }
-        match self.shared.store.current().load().version() {
-            Some(version) => text(StatusCode::OK, format!("ok, table {version}\n")),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "no routing table yet\n".to_owned()),
-        }
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn others(&self) -> &'static [&'static str] {
+        &["/table"]
+    }
+
+    fn other(&self, path: &str, from: SocketAddr) -> Option<(StatusCode, String)> {
+        (path == "/table").then(|| match from.ip().to_canonical().is_loopback() {
+            true => (StatusCode::OK, describe(&self.shared.store.current().load())),
+            false => (StatusCode::FORBIDDEN, "only from this machine\n".to_owned()),
+        })
     }
 }
 
@@ -122,12 +82,6 @@ impl Source for Parts {
         values.gauge("router_descriptors_used", "Descriptors in use.", descriptors.used() as u64)?;
         values.gauge("router_descriptors_most", "Clients are turned away above this.", descriptors.most() as u64)
     }
-}
-
-fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    response
 }
 
 /// The table for people, sorted so that two can be compared.

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log;
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::cluster_tls::ClusterTls;
 use crate::config::RouterConfig;
 use crate::limits::{Descriptors, Holders};
@@ -83,7 +83,7 @@ pub enum RunError {
     #[error("cannot serve log queries")]
     Query(#[from] tonic::transport::Error),
     /// A thread cannot be started.
-    #[error("cannot start a core")]
+    #[error("cannot start a worker thread of the router")]
     Core(#[source] std::io::Error),
     /// A thread that serves requests has ended; the process must start again.
     #[error("a worker thread of the router ended unexpectedly")]
@@ -166,7 +166,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
     let metrics: Vec<_> = (0..cores).map(|_| Arc::new(CoreMetrics::default())).collect();
     let draining = Arc::new(AtomicBool::new(false));
     let pages = Admin::new(Arc::clone(&shared), metrics.clone(), Arc::clone(&draining));
-    ending.spawn(admin::serve(Arc::new(pages), admin_listener, ending.clone()));
+    ending.spawn(slipway_chassis::admin::serve(Arc::new(pages), admin_listener, ending.clone()));
     let settings = SessionSettings {
         id: config.id,
         cluster: config.cluster_id,

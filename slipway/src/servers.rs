@@ -108,7 +108,7 @@ fn execute(command: PlatformCommand, globals: &GlobalOptions) -> anyhow::Result<
             build_layers(&directory.unwrap_or_else(default_stacks), only, refresh, globals)?;
         }
         PlatformCommand::Controller(file) => {
-            telemetry::init("controller");
+            telemetry::init_with("controller", Some(slipway_controller::store::query_times::layer()));
             let config = config::load(&file.config)?;
             serve(|shutdown| slipway_controller::run::run(config, shutdown))?;
         }

@@ -77,12 +77,14 @@ fn checks(platform: &Platform, app: &str) -> anyhow::Result<std::collections::BT
 fn forbidden(platform: &Platform) -> anyhow::Result<Vec<String>> {
     let settings: slipway_up::settings::Settings =
         serde_json::from_str(&std::fs::read_to_string(platform.layout().state("settings.json"))?)?;
+    let mut ports = vec![settings.api_port, settings.cluster_port, settings.http_port];
+    ports.extend(settings.admin_ports());
     let base = settings.network.split('.').take(3).collect::<Vec<_>>().join(".");
     let addresses = std::process::Command::new("hostname").arg("-I").output()?;
     let addresses = String::from_utf8_lossy(&addresses.stdout).into_owned();
     let mut targets = Vec::new();
     for address in addresses.split_whitespace().filter(|address| !address.contains(':')).chain(["127.0.0.1"]) {
-        for port in [settings.api_port, settings.cluster_port, settings.admin_port, settings.http_port] {
+        for port in &ports {
             targets.push(format!("{address}:{port}"));
         }
         targets.push(format!("{address}:22"));
@@ -94,7 +96,7 @@ fn forbidden(platform: &Platform) -> anyhow::Result<Vec<String>> {
     let instances: Vec<String> = (2..40).map(|last| format!("{base}.{last}:8080")).collect();
     // What nobody listens on refuses everybody: of each kind one must be there for whoever may reach it.
     let there: Vec<&String> = targets.iter().chain(&instances).filter(|target| listens(target)).collect();
-    for port in [settings.api_port, settings.cluster_port, settings.admin_port, settings.http_port] {
+    for port in &ports {
         let port = format!(":{port}");
         ensure!(there.iter().any(|target| target.ends_with(&port)), "nobody listens on {port}: {there:?}");
     }

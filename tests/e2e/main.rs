@@ -77,6 +77,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     bad_builds::source_larger_than_the_staging_disk_is_told,
     operator::security_groups_hold_at_once,
     operator::uploaded_buildpacks_stage,
+    operator::parts_show_health_and_metrics,
     registries::private_packages_come_without_a_credential_in_the_build,
     hanging::a_cell_that_hangs_is_told_and_comes_back,
     chaos::one_instance_is_killed_under_load,

@@ -213,3 +213,53 @@ pub(crate) async fn uploaded_buildpacks_stage(platform: &mut Platform) -> anyhow
     .await?;
     Ok(())
 }
+
+/// Health and metrics of every part, with what an app and the queries for it have left there.
+pub(crate) async fn parts_show_health_and_metrics(platform: &mut Platform) -> anyhow::Result<()> {
+    let settings: slipway_up::settings::Settings =
+        serde_json::from_str(&std::fs::read_to_string(platform.layout().state("settings.json"))?)?;
+    let client = platform.client("127.0.0.1")?;
+    let page = async |port: u16, path: &str| -> anyhow::Result<(u16, String)> {
+        let response = client.get(format!("http://127.0.0.1:{port}{path}")).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    };
+    let controller = settings.controller_admin_port.context("a port for the controller's pages")?;
+    let cell = settings.cell_admin_port.context("a port for the cell's pages")?;
+    for port in settings.admin_ports() {
+        let (status, health) = page(port, "/healthz").await?;
+        ensure!(status == 200 && health.starts_with("ok"), "{port}: {status} {health}");
+        let (status, text) = page(port, "/nowhere").await?;
+        ensure!(status == 404 && text.contains("/metrics"), "{port}: {status} {text}");
+    }
+    let (_, numbers) = page(controller, "/metrics").await?;
+    for part in [
+        "controller_planning 1",
+        "controller_cell_sessions 1",
+        "controller_router_sessions 1",
+        "controller_database_connections{pool=\"placement\"}",
+        "controller_query_duration_seconds_count{query=\"select app\"}",
+        "controller_query_duration_seconds_bucket{query=\"insert change_log\",le=\"+Inf\"}",
+        "controller_task_runs_total{task=\"planner\"}",
+        "controller_task_failures_in_a_row{task=\"lease\"} 0",
+    ] {
+        ensure!(numbers.contains(part), "{part} is not among the controller's metrics:\n{numbers}");
+    }
+    let manifest = slipway_tests::script::WORKER;
+    let pushed = ScriptApp { name: "counted", script: "exec sleep 1000", manifest }.push(platform)?;
+    ensure!(pushed.code == 0, "{}", pushed.all());
+    let counted = async || -> anyhow::Result<()> {
+        let (_, numbers) = page(cell, "/metrics").await?;
+        let value = |name: &str| {
+            let line = numbers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<u64>().ok())
+        };
+        ensure!(value("cell_controller_sessions") == Some(1), "{numbers}");
+        ensure!(value("cell_task_runs_total{task=\"usage\"}").is_some_and(|runs| runs > 0), "{numbers}");
+        let used = value("cell_workloads") > Some(0) && value("cell_memory_used_bytes") > Some(0);
+        ensure!(used, "{numbers}");
+        Ok(())
+    };
+    Platform::eventually("the cell's metrics count the app", Duration::from_secs(30), counted).await?;
+    platform.ok(&["delete", "counted", "-f", "-r"])?;
+    Ok(())
+}

@@ -137,6 +137,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         layer_directory: Some(stacks.to_owned()),
         api_listen: loopback(settings.api_port),
         cluster_listen: loopback(settings.cluster_port),
+        admin_listen: settings.controller_admin_port.map(loopback),
         tls_directory: layout.tls("controller"),
         encryption_key_file: layout.state("encryption.key"),
         admin_password_file: layout.state("admin-password"),
@@ -168,6 +169,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         controllers: vec![loopback(settings.cluster_port)],
         tls_directory: layout.tls("cell"),
         query_listen: loopback(0),
+        admin_listen: settings.cell_admin_port.map(loopback),
         advertise: Advertise::Direct,
         advertise_host: IpAddr::from(Ipv4Addr::LOCALHOST),
         memory_mb: 0,
@@ -323,8 +325,8 @@ mod tests {
         for open in ["127.0.0.1:8080", "127.0.0.1:8443", "1.1.1.1:514", "[2606:4700::1111]:443"] {
             assert!(covers(&layout, open), "{open}");
         }
-        let ports = [settings.api_port, settings.cluster_port, settings.admin_port];
-        let parts = ports.map(|port| format!("127.0.0.1:{port}"));
+        let ports = [settings.api_port, settings.cluster_port].into_iter().chain(settings.admin_ports());
+        let parts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         let others = [
             "127.0.0.1:22",
             "127.0.0.2:8080",

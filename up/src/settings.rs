@@ -46,6 +46,12 @@ pub struct Settings {
     pub api_port: u16,
     /// Health and metrics of the router.
     pub admin_port: u16,
+    /// Health and metrics of the controller; none before the first start of a version that has it.
+    #[serde(default)]
+    pub controller_admin_port: Option<u16>,
+    /// The same of the cell.
+    #[serde(default)]
+    pub cell_admin_port: Option<u16>,
     /// Addresses of instances.
     pub network: String,
     /// Where the resolver of the platform's names listens; `None` = there is none.
@@ -151,6 +157,8 @@ impl Settings {
             cluster_port: internal(kept.as_ref().map(|kept| kept.cluster_port))?,
             api_port: internal(kept.as_ref().map(|kept| kept.api_port))?,
             admin_port: internal(kept.as_ref().map(|kept| kept.admin_port))?,
+            controller_admin_port: Some(internal(kept.as_ref().and_then(|kept| kept.controller_admin_port))?),
+            cell_admin_port: Some(internal(kept.as_ref().and_then(|kept| kept.cell_admin_port))?),
             network: match &kept {
                 Some(kept) => kept.network.clone(),
                 None => free_network()?,
@@ -178,6 +186,12 @@ impl Settings {
             .map_err(|error| UpError::File { path: path.clone(), source: std::io::Error::other(error) })?;
         write_atomically(&path, text.as_bytes(), 0o640)?;
         Ok(settings)
+    }
+
+    /// Where controller, cell and router show their health and metrics, on loopback.
+    #[must_use]
+    pub fn admin_ports(&self) -> Vec<u16> {
+        [self.controller_admin_port, self.cell_admin_port, Some(self.admin_port)].into_iter().flatten().collect()
     }
 
     /// What these options ask for and a platform that runs with these settings does not have; one sentence each.
@@ -425,6 +439,8 @@ pub(crate) mod tests {
             cluster_port: 1,
             api_port: 2,
             admin_port: 3,
+            controller_admin_port: Some(4),
+            cell_admin_port: Some(5),
             network: "10.62.0.0/20".to_owned(),
             dns_port: None,
             memory_overcommit: memory_overcommit(),

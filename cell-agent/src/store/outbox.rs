@@ -41,6 +41,12 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many observations no controller has acknowledged.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.inner().pending.len()
+    }
+
     /// Takes the next number; nothing later is sent until it is published or released.
     pub fn reserve(&self) -> u64 {
         let mut inner = self.inner();

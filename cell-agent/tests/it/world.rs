@@ -66,6 +66,7 @@ impl World {
             run_directory: directory.path().join("run"),
             controllers: vec![controller.address],
             tls_directory: tls,
+            admin_listen: None,
             query_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             advertise: Advertise::Direct,
             advertise_host: IpAddr::V4(Ipv4Addr::LOCALHOST),

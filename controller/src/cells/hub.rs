@@ -75,6 +75,12 @@ impl CellHub {
         }
     }
 
+    /// How many cells have a session.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.cells().values().filter(|entry| entry.session.is_some()).count()
+    }
+
     /// Whether the cell has a session; if not, since when, when it had one.
     #[must_use]
     pub fn seen(&self, cell: CellId) -> Seen {

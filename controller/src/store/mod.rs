@@ -34,6 +34,7 @@ pub mod parents;
 pub mod passcodes;
 pub mod placement;
 pub mod processes;
+pub mod query_times;
 pub mod quotas;
 pub mod retention;
 pub mod revisions;

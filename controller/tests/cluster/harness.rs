@@ -123,6 +123,7 @@ impl Harness {
             blob_directory: directory.path().join("blobs"),
             layer_directory: Some(directory.path().join("layers")),
             api_listen: "127.0.0.1:0".parse().expect("address"),
+            admin_listen: None,
             cluster_listen: "127.0.0.1:0".parse().expect("address"),
             tls_directory: tls,
             encryption_key_file: directory.path().join("key"),

@@ -129,6 +129,7 @@ impl TestController {
             blob_directory: directory.path().join("blobs"),
             layer_directory: None,
             api_listen: "127.0.0.1:0".parse().expect("an address"),
+            admin_listen: None,
             cluster_listen: "127.0.0.1:0".parse().expect("an address"),
             tls_directory: directory.path().to_owned(),
             encryption_key_file: directory.path().join("key"),
