@@ -72,6 +72,19 @@ use_cargo() {
 # Layers are named by content and kept between runs.
 export SLIPWAY_STACK_DIR=${SLIPWAY_STACK_DIR:-/var/cache/slipway/stacks}
 
+# What checks which dependencies may come in (deny.toml), in a place of its own. Without its parts for advisories, which need
+# a database, and without optimisation it is there in a minute.
+cargo_deny() {
+    local version=0.20.2 place=/var/cache/slipway/tools
+    if [ "$("$place/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $version" ]; then
+        say "installing cargo-deny $version into $place (about 2 minutes)"
+        CARGO_TARGET_DIR="$place/target" \
+            cargo install -q cargo-deny --version "$version" --locked --no-default-features --debug --root "$place"
+        rm -rf "$place/target"
+    fi
+    "$place/bin/cargo-deny" --locked check bans licenses sources
+}
+
 # The Python client that the platform is tried with, in a place of its own. Kept as long as the list of what is in it.
 python_client() {
     local venv=/var/cache/slipway/venv wanted="$root/tests/python/requirements.txt"
