@@ -97,6 +97,8 @@ pub enum CliError {
     NobodyToAsk {
         /// `The user name`, …
         what: &'static str,
+        /// Which variable of the environment it is read from.
+        variable: &'static str,
     },
     /// A question could not be asked.
     #[error("Cannot read the answer")]

@@ -57,10 +57,18 @@ pub(crate) fn of(error: &CliError) -> String {
         CliError::NoTarget(Target::Space) => {
             "Choose one with `slipway target ORG/SPACE`; `slipway spaces` lists them.".to_owned()
         }
+        CliError::Missing { kind: "Space", name, place } => {
+            // ` in org 'dev'`.
+            let org = place.split('\'').nth(1).map(|org| format!(" -o {org}")).unwrap_or_default();
+            format!("`slipway spaces` lists the spaces of the targeted org; `slipway create-space {name}{org}` makes this one.")
+        }
+        CliError::Missing { kind: "Quota", name, .. } if name == "none" => {
+            "An org always has a quota: `slipway set-quota ORG default` gives it back the one that it began with."
+                .to_owned()
+        }
         CliError::Missing { kind, .. } => match *kind {
             "App" => "`slipway apps` lists the apps of the targeted space.",
             "Org" => "`slipway orgs` lists the orgs you can see; `slipway create-org` makes one.",
-            "Space" => "`slipway spaces` lists the spaces of the org; `slipway create-space` makes one.",
             "Domain" => "`slipway domains` lists the domains of the org; `slipway create-domain` makes one.",
             "Route" => "`slipway routes` lists the routes of the targeted space.",
             "Service" => "`slipway services` lists the services of the targeted space.",
@@ -76,7 +84,7 @@ pub(crate) fn of(error: &CliError) -> String {
         }
         .to_owned(),
         CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
-            "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
+            STOPPED_WHILE_DEPLOYING.to_owned()
         }
         CliError::JobFailed { errors } if is_deploying(errors) => end_the_deployment(errors),
         CliError::JobFailed { errors } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
@@ -90,8 +98,8 @@ pub(crate) fn of(error: &CliError) -> String {
             format!("`slipway logs {app} --recent --source task` shows what it wrote, `slipway tasks {app}` all tasks.")
         }
         CliError::NeedsForce { .. } => "Repeat the command with -f, or on a terminal, where it asks.".to_owned(),
-        CliError::NobodyToAsk { .. } => {
-            "Give it as a flag: `--help` of the command names it. `slipway login` also reads SLIPWAY_USERNAME and SLIPWAY_PASSWORD.".to_owned()
+        CliError::NobodyToAsk { variable, .. } => {
+            format!("Set {variable}, give it as a flag if the command has one (`--help`), or pipe it in, each answer on a line.")
         }
         CliError::Prompt(_) => "Give the answer as a flag (-u, -p, -f).".to_owned(),
         CliError::Declined => "Repeat the command with -f to skip the question.".to_owned(),
@@ -132,7 +140,7 @@ fn of_client(error: &ClientError) -> String {
                 .to_owned()
         }
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("deploying")) => {
-            "Wait for the deployment that is under way, or give it up with `slipway cancel-deployment`.".to_owned()
+            STOPPED_WHILE_DEPLOYING.to_owned()
         }
         ClientError::Refused { errors, .. } if is_deploying(errors) => end_the_deployment(errors),
         ClientError::Refused { errors, .. } if errors.iter().any(|entry| entry.detail.contains("Stack must be")) => {
@@ -174,9 +182,11 @@ fn of_client(error: &ClientError) -> String {
     }
 }
 
+/// Of a stop, or a restart that stops first, while a deployment goes on.
+const STOPPED_WHILE_DEPLOYING: &str = "Wait for the deployment that is under way, or give it up with `slipway \
+                                       cancel-deployment`; a canary that waits goes on with `slipway continue-deployment`.";
 /// Of a route that somebody has.
-const OTHER_HOST: &str =
-    "Choose another host (-n, or `routes` of the manifest); `slipway routes` lists those of this space.";
+const OTHER_HOST: &str = "Choose another host (-n, `routes` of the manifest, or `push --random-route`); `slipway routes` lists those of this space.";
 /// Of what came to its end by itself.
 const ENDED: &str = "A process must go on running, and a web process listens on the port in $PORT. Correct the app or its start \
                      command (-c) and push again; for work that comes to an end there is `slipway run APP -- COMMAND`.";

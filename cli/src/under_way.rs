@@ -123,7 +123,7 @@ impl UnderWay {
 
 /// The rest of a sentence about an app that runs what it ran. One that is being pushed for the first time was nothing.
 fn runs_on(app: &App, first: bool) -> String {
-    if first { ".".to_owned() } else { format!(", '{}' has the files that it had.", app.name) }
+    if first { ".".to_owned() } else { format!(", '{}' has the files that it had before, if any.", app.name) }
 }
 
 /// Ends what an interrupted command has begun, or says that it goes on and how to look.

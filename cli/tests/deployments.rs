@@ -253,6 +253,20 @@ async fn a_canary_that_is_given_up_takes_its_command_along_and_says_what_stays()
 }
 
 #[tokio::test]
+async fn what_would_bring_a_canary_wholly_is_refused_while_it_waits() {
+    for command in [&["restart", "web", "--strategy", "rolling"][..], &["restart", "web"], &["restage", "web"]] {
+        let platform = running().await;
+        platform.lock().deployment = VecDeque::from([("ACTIVE", "PAUSED")]);
+        let ran = platform.run(command).await;
+        assert_eq!(ran.exit, Exit::Usage, "{command:?}: {}", ran.err);
+        for part in ["A canary of 'web' waits at step 1 of 2", "cancel-deployment web", "continue-deployment web"] {
+            assert!(ran.err.contains(part), "{command:?}: {}", ran.err);
+        }
+        assert!(!asked(&platform, "POST") && !asked(&platform, "PATCH"), "{:?}", platform.lock().calls);
+    }
+}
+
+#[tokio::test]
 async fn what_takes_the_place_of_a_canary_brings_back_what_ran_before_both() {
     let canary = || async {
         let platform = running().await;
@@ -325,7 +339,7 @@ async fn an_interrupted_push_says_what_becomes_of_it() {
     assert_eq!(ran.exit, Exit::Interrupted);
     assert!(ran.err.contains("Set back for 'web': web memory 300M → 128M."), "{}", ran.err);
     assert_eq!(body(&platform, "POST /v3/processes/process-1/actions/scale"), json!({ "memory_in_mb": 128 }));
-    assert!(ran.err.contains("the build is cancelled, 'web' has the files that it had"), "{}", ran.err);
+    assert!(ran.err.contains("the build is cancelled, 'web' has the files that it had before"), "{}", ran.err);
     assert!(asked(&platform, "POST /v3/builds/build-1/actions/cancel"));
     assert!(!ran.err.contains("delete web"), "it was there before: {}", ran.err);
 

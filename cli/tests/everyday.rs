@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 use slipway_cli::Exit;
-use support::{Instead, Platform, envelope, row};
+use support::{Instead, Platform, api_error, envelope, row};
 
 fn page(items: &[Value]) -> Value {
     json!({ "pagination": { "next": null }, "resources": items })
@@ -474,4 +474,23 @@ async fn a_change_that_a_deployment_forbids_says_how_to_end_it() {
     platform.instead("/v3/spaces/space-1/actions/apply_manifest", [refusal(&detail)]);
     let ran = platform.run(&["push", "web", "-i", "3"]).await;
     assert!(ran.err.contains("`slipway continue-deployment web` brings the new version"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn what_is_not_there_says_where_to_look_or_how_to_make_it() {
+    let platform = Platform::logged_in().await;
+    let refused = api_error(10_008, "CF-UnprocessableEntity", "No user exists with the username 'nobody'.");
+    platform.instead("/v3/roles", [Instead::Status(422, "application/json", refused)]);
+    let ran = platform.run(&["set-role", "nobody", "org-manager", "main"]).await;
+    assert_eq!(ran.exit, Exit::NotFound, "{}", ran.err);
+    assert!(ran.err.contains("User 'nobody' not found") && ran.err.contains("slipway create-user"), "{}", ran.err);
+
+    platform.lock().answers.insert("GET /v3/spaces".to_owned(), json!({ "resources": [] }));
+    let ran = platform.run(&["target", "main/live"]).await;
+    assert_eq!(ran.exit, Exit::NotFound, "{}", ran.err);
+    assert!(ran.err.contains("`slipway create-space live -o main` makes this one"), "{}", ran.err);
+
+    let ran = platform.run(&["passwd"]).await;
+    assert_eq!(ran.exit, Exit::Usage, "{}", ran.err);
+    assert!(ran.err.contains("Set SLIPWAY_PASSWORD, give it as a flag"), "{}", ran.err);
 }

@@ -66,7 +66,7 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
     }
     let user = match args.user.or_else(|| environment.variable("SLIPWAY_USERNAME").map(str::to_owned)) {
         Some(user) => user,
-        None => asked("The user name", environment.ask(false, "User: ").await)?,
+        None => asked("The user name", "SLIPWAY_USERNAME", environment.ask(false, "User: ").await)?,
     };
     let given = args.password.or_else(|| environment.variable("SLIPWAY_PASSWORD").map(str::to_owned)).map(Secret);
     let tokens = match given {
@@ -75,7 +75,7 @@ pub(super) async fn login(args: LoginArgs, environment: Environment, printer: Ar
             let mut tries = 0;
             loop {
                 tries += 1;
-                let typed = asked("The password", environment.ask(true, "Password: ").await)?;
+                let typed = asked("The password", "SLIPWAY_PASSWORD", environment.ask(true, "Password: ").await)?;
                 match platform.password(&user, &Secret(typed)).await {
                     Err(error @ ClientError::BadCredentials { .. }) if tries < TRIES => {
                         printer.warn(&error.to_string())
@@ -112,10 +112,14 @@ async fn with_api(api: &Url, settings: &Settings) -> Option<CliError> {
     })
 }
 
-/// An answer; without a terminal it says what is missing.
-pub(super) fn asked(what: &'static str, answer: std::io::Result<String>) -> Result<String, CliError> {
+/// An answer; without a terminal it says what is missing, and which variable would have it.
+pub(super) fn asked(
+    what: &'static str,
+    variable: &'static str,
+    answer: std::io::Result<String>,
+) -> Result<String, CliError> {
     answer.map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => CliError::NobodyToAsk { what },
+        std::io::ErrorKind::UnexpectedEof => CliError::NobodyToAsk { what, variable },
         _ => CliError::Prompt(error),
     })
 }
@@ -295,6 +299,8 @@ pub(super) async fn create_space(session: &Session, args: CreateSpaceArgs) -> Re
             }
         }
     }
-    session.printer.say(&format!("Space '{}' is made. Target it: `slipway target -s {0}`", args.name));
+    session
+        .printer
+        .say(&format!("Space '{0}' of org '{1}' is made. Target it: `slipway target {1}/{0}`", args.name, org.name));
     Ok(())
 }

@@ -9,14 +9,37 @@ use crate::client::views::{App, Package};
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::{
-    Before, Bring, Deployed, Patience, PushError, Rollout, assign_droplet, check, choose, deploy, processes, stage,
-    urls, wait_until_running,
+    Before, Bring, Deployed, Patience, PushError, Rollout, active_deployment, assign_droplet, check, choose, deploy,
+    processes, stage, urls, wait_until_running,
 };
 use crate::under_way::Unfinished;
 
 async fn act(session: &Session, app: &App, action: &str) -> Result<(), CliError> {
     session.client()?.send(Method::POST, &format!("/v3/apps/{}/actions/{action}", app.guid), Body::None).await?;
     Ok(())
+}
+
+/// Refuses to restart or restage what a canary waits at: its version is what would take over, and wholly.
+async fn refuse_waiting_canary(session: &Session, app: &App) -> Result<(), CliError> {
+    let client = session.client()?;
+    match active_deployment(client, app).await? {
+        Some(waiting) if waiting.status.reason == "PAUSED" => {
+            let (step, steps) = waiting.step();
+            Err(CliError::Usage {
+                message: format!(
+                    "A canary of '{}' waits at step {step} of {steps}, and its version would take over from the old one. \
+                     Nothing was changed.",
+                    app.name
+                ),
+                hint: format!(
+                    "`slipway cancel-deployment {0}` gives the new version up, `slipway continue-deployment {0}` brings it; \
+                     then repeat this command.",
+                    app.name
+                ),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn start(session: &Session, name: Option<String>) -> Result<(), CliError> {
@@ -46,6 +69,7 @@ pub(super) async fn stop(session: &Session, name: Option<String>) -> Result<(), 
 pub(super) async fn restart(session: &Session, args: RestartArgs) -> Result<(), CliError> {
     check(&args.how)?;
     let app = session.app_or_default(args.name).await?;
+    refuse_waiting_canary(session, &app).await?;
     let before = Before::of(session.client()?, &app).await?;
     if !app.is_started() {
         stage_if_needed(session, &app).await?;
@@ -60,6 +84,7 @@ pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), 
     check(&args.how)?;
     let client = session.client()?;
     let app = session.app_or_default(args.name).await?;
+    refuse_waiting_canary(session, &app).await?;
     let path = query(
         "/v3/packages",
         &[("app_guids", &app.guid), ("states", "READY"), ("order_by", "-created_at"), ("per_page", "1"), ("page", "1")],

@@ -1,8 +1,10 @@
 //! `logs`: the last lines, or lines as they come.
 
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use chrono::{DateTime, Local, Utc};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Session;
 use crate::args::LogsArgs;
@@ -67,8 +69,20 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
             }
             Err(error) => return Err(error.into()),
         }
+        if reader_is_gone() {
+            return Ok(());
+        }
         tokio::time::sleep(PAUSE * (1 + failures)).await;
     }
+}
+
+/// Whether standard output is a pipe that nobody reads any more, as after `| head`. Otherwise a write would be the first
+/// to notice, and a quiet app writes nothing.
+fn reader_is_gone() -> bool {
+    let out = std::io::stdout();
+    let mut pipe = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut pipe, PollTimeout::ZERO);
+    polled.is_ok() && pipe[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
 }
 
 /// Which lines are shown.

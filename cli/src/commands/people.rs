@@ -10,7 +10,7 @@ use super::names::gone;
 use super::{Session, text};
 use crate::args::{CreateUserArgs, DeleteNamedArgs, Role, RoleArgs};
 use crate::client::views::NamedResource;
-use crate::client::{Body, identity, query};
+use crate::client::{Body, ClientError, identity, query};
 use crate::error::{CliError, Target};
 
 pub(super) async fn passwd(session: &Session) -> Result<(), CliError> {
@@ -23,7 +23,11 @@ pub(super) async fn passwd(session: &Session) -> Result<(), CliError> {
     let variable = |name| session.environment.variable(name).map(str::to_owned);
     let old = match variable("SLIPWAY_PASSWORD") {
         Some(old) => old,
-        None => asked("The current password", session.environment.ask(true, "Current password: ").await)?,
+        None => asked(
+            "The current password",
+            "SLIPWAY_PASSWORD",
+            session.environment.ask(true, "Current password: ").await,
+        )?,
     };
     let new = new_password(session).await?;
     let body = Body::Json(json!({ "oldPassword": old, "password": new }));
@@ -37,11 +41,12 @@ async fn new_password(session: &Session) -> Result<String, CliError> {
     if let Some(given) = session.environment.variable("SLIPWAY_NEW_PASSWORD") {
         return Ok(given.to_owned());
     }
-    let new = asked("The new password", session.environment.ask(true, "New password: ").await)?;
+    let new = asked("The new password", "SLIPWAY_NEW_PASSWORD", session.environment.ask(true, "New password: ").await)?;
     if !session.environment.ask.is_typed() {
         return Ok(new);
     }
-    let again = asked("The new password", session.environment.ask(true, "New password again: ").await)?;
+    let again =
+        asked("The new password", "SLIPWAY_NEW_PASSWORD", session.environment.ask(true, "New password again: ").await)?;
     if new == again {
         return Ok(new);
     }
@@ -170,6 +175,10 @@ pub(super) async fn set_role(session: &Session, args: RoleArgs) -> Result<(), Cl
     if let Some(origin) = &args.origin {
         user["origin"] = origin.as_str().into();
     }
+    let unknown = |error: ClientError| match error.says("No user exists with the username") {
+        true => CliError::Missing { kind: "User", name: args.user.clone(), place: String::new() },
+        false => error.into(),
+    };
     let role = |kind: &str, place: &str, guid: &str| {
         let mut body = json!({ "type": kind, "relationships": { "user": { "data": user } } });
         body["relationships"][place] = json!({ "data": { "guid": guid } });
@@ -180,7 +189,7 @@ pub(super) async fn set_role(session: &Session, args: RoleArgs) -> Result<(), Cl
         match client.send(Method::POST, "/v3/roles", role("organization_user", "organization", &org)).await {
             // Is in it already, or the caller may not say so and it is needed no more.
             Err(error) if error.says("already has") || error.has_status(403) => {}
-            other => drop(other?),
+            other => drop(other.map_err(unknown)?),
         }
     }
     let body = match &space {
@@ -193,7 +202,7 @@ pub(super) async fn set_role(session: &Session, args: RoleArgs) -> Result<(), Cl
             session.printer.say(&format!("'{}' is {shown} of {written} already; nothing was done.", args.user));
         }
         other => {
-            other?;
+            other.map_err(unknown)?;
             session.printer.say(&format!("'{}' is {shown} of {written}.", args.user));
         }
     }

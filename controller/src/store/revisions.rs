@@ -177,7 +177,8 @@ impl Store {
         .await
     }
 
-    /// A page of an app's revisions; with `deployed`, only those of which processes are wanted now.
+    /// A page of an app's revisions; with `deployed`, only those of which processes are wanted now: not of one
+    /// that a deployment has given up and still keeps.
     ///
     /// # Errors
     /// When the database fails.
@@ -193,7 +194,10 @@ impl Store {
             listing
                 .sql(
                     "exists (select 1 from process p join app a on a.guid = p.app_guid
-                             where p.revision_guid = r.guid and p.spec is not null and a.state = 'STARTED')",
+                             where p.revision_guid = r.guid and p.spec is not null and a.state = 'STARTED'
+                               and (p.deployment_guid is null or p.instances > 0 or exists (
+                                    select 1 from deployment one
+                                    where one.guid = p.deployment_guid and one.status_value = 'ACTIVE')))",
                 )
                 .done();
         }

@@ -160,3 +160,17 @@ async fn the_manifest_of_an_app_says_everything_that_made_it() {
     assert_eq!((&job["state"], &job["warnings"]), (&json!("COMPLETE"), &json!([])), "{job}");
     assert_eq!(client.get(&format!("/v3/apps/{app}/manifest")).await.1, written);
 }
+
+#[tokio::test]
+async fn the_manifest_of_an_app_without_a_route_asks_for_none() {
+    let controller = TestController::start().await;
+    let client = controller.user_with("dev@example.com", "space_developer").await;
+    let (_, space) = controller.dev().await;
+    let app = app_of(&client, space, "worker", "  no-route: true\n").await;
+    let (_, written) = client.get(&format!("/v3/apps/{app}/manifest")).await;
+    let written = written.as_str().expect("YAML").to_owned();
+    assert!(written.contains("\n  no-route: true\n"), "{written}");
+    let job = client.job(manifest(&client, space, &written)).await;
+    assert_eq!(job["state"], "COMPLETE", "{job}");
+    assert_eq!(client.get(&format!("/v3/apps/{app}/manifest")).await.1, written);
+}

@@ -46,6 +46,10 @@ pub async fn entry(context: &Context, app: &AppRow) -> DomainResult<Map<String, 
         })
         .collect();
     put_unless_empty(&mut entry, "services", json!(services));
+    if routes.is_empty() {
+        // Without a word about routes a push would give it one.
+        entry.insert("no-route".to_owned(), true.into());
+    }
     put_unless_empty(&mut entry, "routes", json!(routes));
     let mut metadata = Map::new();
     put_unless_empty(&mut metadata, "labels", app.labels.clone());

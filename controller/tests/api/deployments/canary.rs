@@ -87,17 +87,21 @@ async fn a_waiting_canary_is_taken_back() {
 #[tokio::test]
 async fn a_waiting_canary_is_superseded_and_goes_first() {
     let site = Site::running().await;
+    site.set_env("one").await;
     let (_, first) = site.deploy(canary(&[50])).await;
     assert_eq!(site.finish(&first).await, is("ACTIVE", "PAUSED"));
     assert_eq!(site.counts().await, [2, 2]);
+    site.set_env("other").await;
     let (status, second) = site.deploy(json!({})).await;
     assert_eq!(status, StatusCode::CREATED, "{second}");
     assert_eq!(site.status(&first).await, is("FINALIZED", "SUPERSEDED"));
     site.drive().await;
+    assert_eq!(site.history().await.1, [1, 2, 3], "one of the canaries runs until then");
     assert_eq!(site.counts().await, [2, 1, 1], "three must serve, so one of the canaries stays until then");
     site.settle().await;
     site.drive().await;
     assert_eq!(site.counts().await, [2, 2], "the other goes for the first new one");
+    assert_eq!(site.history().await.1, [1, 3], "what was given up runs no more");
     assert_eq!(site.finish(&second).await, is("FINALIZED", "DEPLOYED"));
     assert_eq!(site.counts().await, [3]);
 }

@@ -11,7 +11,7 @@ impl Site {
     }
 
     /// Version and description of every revision, and the versions that run.
-    async fn history(&self) -> (Vec<String>, Vec<u64>) {
+    pub(super) async fn history(&self) -> (Vec<String>, Vec<u64>) {
         let all = self.revisions("").await;
         let line = |one: &Value| format!("{} {}", one["version"], one["description"].as_str().expect("text"));
         let deployed = self.revisions("/deployed").await;
