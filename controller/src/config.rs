@@ -252,7 +252,7 @@ impl Validate for ControllerConfig {
                 limits.maximum_app_disk_mb, limits.default_disk_mb
             ));
         }
-        if let Err(network) = slipway_protocol::reach::Reach::new(&self.drain_networks) {
+        if let Err(network) = slipway_protocol::egress_guard::EgressGuard::new(&self.drain_networks) {
             problems
                 .push(format!("drain_networks: {network:?} is not a network or port; write it like 10.8.0.0/16, ::1/128 or 192.0.2.7:6514"));
         }

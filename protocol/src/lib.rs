@@ -4,7 +4,8 @@
 //! * [`identity`]: the cluster's own certificate authority; each certificate is bound to one [`Role`] and one id.
 //! * [`dial`]: connections to members, each to the one that is meant.
 //! * [`web_authority`]: the authority for what end users see.
-//! * [`web_roots`], [`reach`]: the web's certificate authorities, and the addresses that are open, for those who call out.
+//! * [`web_roots`]: the web's certificate authorities, for outgoing connections.
+//! * [`egress_guard`]: which addresses may be connected to on behalf of a developer.
 //! * [`instance`]: the guid of each start of an instance.
 //! * [`version`]: the order of versions, and digests of sets and tables.
 
@@ -13,9 +14,9 @@
 pub mod accept;
 pub mod dial;
 pub mod digest;
+pub mod egress_guard;
 pub mod identity;
 pub mod instance;
-pub mod reach;
 pub mod version;
 pub mod web_authority;
 pub mod web_roots;

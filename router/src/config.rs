@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chassis::config::Validate;
 use serde::{Deserialize, Serialize};
 use slipway_chassis as chassis;
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use uuid::Uuid;
 
 use crate::proxy::forwarding::Forwarding;
@@ -146,7 +146,7 @@ impl Validate for RouterConfig {
         if !self.https_listen.is_empty() && (self.certificate.is_none() || self.certificate_key.is_none()) {
             problems.push("certificate, certificate_key: both are needed for https_listen".to_owned());
         }
-        if let Err(network) = Reach::new(&self.route_service_networks) {
+        if let Err(network) = EgressGuard::new(&self.route_service_networks) {
             problems.push(format!(
                 "route_service_networks: {network:?} is not a network or port; write it like 10.8.0.0/16, ::1/128 or 192.0.2.7:443"
             ));

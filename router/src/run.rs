@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use slipway_chassis::files::{self, Durability};
 use slipway_chassis::{Shutdown, chain};
 use slipway_protocol::Credentials;
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use slipway_protocol::v1::query_server::QueryServer;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,7 @@ pub async fn run(config: RouterConfig, mut inherited: Inherited, shutdown: Shutd
         log,
         cluster_tls: Arc::clone(&cluster_tls),
         service_tls: service_tls(&config)?,
-        service_reach: service_reach(&config),
+        service_egress: service_egress(&config),
         web_tls,
         descriptors,
         apps: Holders::default(),
@@ -309,14 +309,14 @@ async fn refresh(
 }
 
 /// Where route services may be.
-fn service_reach(config: &RouterConfig) -> Reach {
-    Reach::new(&config.route_service_networks).unwrap_or_else(|network| {
+fn service_egress(config: &RouterConfig) -> EgressGuard {
+    EgressGuard::new(&config.route_service_networks).unwrap_or_else(|network| {
         // A configuration is checked before it comes here.
         tracing::error!(
             network,
             "route_service_networks names no network here; route services are at public addresses only"
         );
-        Reach::default()
+        EgressGuard::default()
     })
 }
 

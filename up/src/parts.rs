@@ -284,7 +284,7 @@ pub fn program() -> Result<PathBuf, UpError> {
 
 #[cfg(test)]
 mod tests {
-    use slipway_protocol::reach::Reach;
+    use slipway_protocol::egress_guard::EgressGuard;
 
     use super::*;
     use crate::start::UpOptions;
@@ -303,15 +303,17 @@ mod tests {
         assert!(shown.ends_with(&authority), "it signed what the router itself shows");
     }
 
-    fn reaches(layout: &Layout) -> [Reach; 2] {
+    fn egress_guards(layout: &Layout) -> [EgressGuard; 2] {
         let controller: ControllerConfig =
             slipway_chassis::config::load(&layout.config("controller")).expect("a configuration");
         let router = router_config(layout).expect("a configuration");
-        [controller.drain_networks, router.route_service_networks].map(|places| Reach::new(&places).expect("places"))
+        [controller.drain_networks, router.route_service_networks]
+            .map(|places| EgressGuard::new(&places).expect("places"))
     }
 
-    fn covers(layout: &Layout, address: &str) -> bool {
-        let [drains, services] = reaches(layout).map(|reach| reach.covers(address.parse().expect(address)));
+    fn allows(layout: &Layout, address: &str) -> bool {
+        let [drains, services] =
+            egress_guards(layout).map(|egress_guard| egress_guard.allows(address.parse().expect(address)));
         assert_eq!(drains, services, "{address}");
         drains
     }
@@ -323,7 +325,7 @@ mod tests {
         let mut settings = crate::settings::tests::example();
         write_configs(&layout, &settings, Path::new("/layers")).expect("written");
         for open in ["127.0.0.1:8080", "127.0.0.1:8443", "1.1.1.1:514", "[2606:4700::1111]:443"] {
-            assert!(covers(&layout, open), "{open}");
+            assert!(allows(&layout, open), "{open}");
         }
         let ports = [settings.api_port, settings.cluster_port].into_iter().chain(settings.admin_ports());
         let parts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
@@ -338,17 +340,17 @@ mod tests {
             "169.254.169.254:80",
         ];
         for closed in parts.iter().map(String::as_str).chain(others) {
-            assert!(!covers(&layout, closed), "{closed}");
+            assert!(!allows(&layout, closed), "{closed}");
         }
         // What the operator names, every port of it; the doors follow the platform.
         settings.allow_networks = Some(vec!["192.168.0.0/16".parse().expect("a network")]);
         settings.listen = "127.0.0.9".parse().expect("an address");
         write_configs(&layout, &settings, Path::new("/layers")).expect("written");
         for open in ["192.168.1.1:443", "127.0.0.9:8080"] {
-            assert!(covers(&layout, open), "{open}");
+            assert!(allows(&layout, open), "{open}");
         }
         for closed in ["127.0.0.1:8080", "172.17.0.2:8080"] {
-            assert!(!covers(&layout, closed), "{closed}");
+            assert!(!allows(&layout, closed), "{closed}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, ETAG, IF_NONE_MATCH, LOCATION};
 use reqwest::{Certificate, Client, NoProxy, Proxy, Response, StatusCode, redirect};
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use url::{Host, Url};
 
 use super::credential::Credential;
@@ -205,7 +205,7 @@ fn admit(registry: &Registry, url: &Url) -> Result<(), Fault> {
         }
         _ => return Ok(()),
     };
-    if Reach::default().covers(SocketAddr::new(address, 443)) {
+    if EgressGuard::default().allows(SocketAddr::new(address, 443)) {
         return Ok(());
     }
     refused("which is not a public address (the operator may name it in file_hosts)")
@@ -228,9 +228,9 @@ impl reqwest::dns::Resolve for Resolver {
         let named = self.named.contains(&name.as_str().to_ascii_lowercase());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let reach = Reach::default();
+            let egress_guard = EgressGuard::default();
             let admitted: Vec<SocketAddr> =
-                found.into_iter().filter(|address| named || reach.covers(*address)).collect();
+                found.into_iter().filter(|address| named || egress_guard.allows(*address)).collect();
             if admitted.is_empty() {
                 return Err(format!(
                     "{} has no public address (the operator may name it in file_hosts)",

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use slipway_chassis::{Backoff, Shutdown, chain, clock};
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use slipway_protocol::v1;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -93,12 +93,12 @@ impl Drains {
         tls: Arc<rustls::ClientConfig>,
         shutdown: Shutdown,
     ) -> Self {
-        let reach = Reach::new(&context.config.drain_networks).unwrap_or_else(|network| {
+        let egress_guard = EgressGuard::new(&context.config.drain_networks).unwrap_or_else(|network| {
             // A configuration is checked before it comes here.
             tracing::error!(network, "drain_networks names no network here; drains reach public addresses only");
-            Reach::default()
+            EgressGuard::default()
         });
-        let transport = Arc::new(DrainTransport { tls, reach });
+        let transport = Arc::new(DrainTransport { tls, egress_guard });
         Self { context, term, transport, shutdown, running: Running::default() }
     }
 }
@@ -126,7 +126,7 @@ impl BackgroundTask for Drains {
 #[derive(Debug)]
 struct DrainTransport {
     tls: Arc<rustls::ClientConfig>,
-    reach: Reach,
+    egress_guard: EgressGuard,
 }
 
 /// One task per drain; they end with this value.
@@ -174,7 +174,7 @@ impl Drop for Running {
 }
 
 /// Sends the lines of one app to one drain, for ever.
-async fn follow(context: Context, row: DrainRow, ways: Arc<DrainTransport>) {
+async fn follow(context: Context, row: DrainRow, transport: Arc<DrainTransport>) {
     let key = (row.instance, row.app);
     let since = row.since.timestamp_nanos_opt().unwrap_or_else(clock::unix_ns);
     // What was logged between an earlier binding and this one is not the drain's.
@@ -189,7 +189,7 @@ async fn follow(context: Context, row: DrainRow, ways: Arc<DrainTransport>) {
         }
     };
     let names = Names::of(&row);
-    let mut sender = Sender::new(destination, ways);
+    let mut sender = Sender::new(destination, transport);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let (mut silent, mut noted) = (0, (start, None::<String>));
     loop {

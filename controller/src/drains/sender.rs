@@ -53,13 +53,13 @@ enum Connection {
 
 pub(super) struct Sender {
     destination: Destination,
-    ways: Arc<DrainTransport>,
+    transport: Arc<DrainTransport>,
     connection: Option<Connection>,
 }
 
 impl Sender {
-    pub(super) fn new(destination: Destination, ways: Arc<DrainTransport>) -> Self {
-        Self { destination, ways, connection: None }
+    pub(super) fn new(destination: Destination, transport: Arc<DrainTransport>) -> Self {
+        Self { destination, transport, connection: None }
     }
 
     /// Sends a message. True when the drain refused it for good: asking again would be of no use.
@@ -131,7 +131,7 @@ impl Sender {
             return Ok(Connection::Syslog(Box::new(stream)));
         }
         let name = ServerName::try_from(host.clone()).map_err(|error| self.io(io::Error::other(error)))?;
-        let tls = TlsConnector::from(Arc::clone(&self.ways.tls));
+        let tls = TlsConnector::from(Arc::clone(&self.transport.tls));
         let stream = tls.connect(name, stream).await.map_err(|error| self.io(error))?;
         if *transport == Transport::Tls {
             return Ok(Connection::Syslog(Box::new(stream)));
@@ -150,7 +150,7 @@ impl Sender {
     async fn open(&self, host: &str, port: u16) -> Result<TcpStream, SendError> {
         let mut failure = self.io(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
         for address in tokio::net::lookup_host((host, port)).await.map_err(|error| self.io(error))? {
-            if !self.ways.reach.covers(address) {
+            if !self.transport.egress_guard.allows(address) {
                 failure = SendError::Unreachable { host: host.to_owned(), address: address.ip() };
                 continue;
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::EndpointState;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// Toward route services.
     pub(crate) service_tls: Arc<rustls::ClientConfig>,
     /// Where route services may be.
-    pub(crate) service_reach: Reach,
+    pub(crate) service_egress: EgressGuard,
     pub(crate) web_tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) descriptors: Descriptors,
     /// What apps hold of them, by guid.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 use rustls_pki_types::ServerName;
-use slipway_protocol::reach::Reach;
+use slipway_protocol::egress_guard::EgressGuard;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -163,9 +163,13 @@ async fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
 
 /// Those of the addresses that a developer may send the router to. What is left is what is dialled: the name is not
 /// asked about again, it could have another address by then.
-fn open(reach: &Reach, host: &str, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ServiceError> {
+fn open(
+    egress_guard: &EgressGuard,
+    host: &str,
+    mut addresses: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, ServiceError> {
     let one = addresses.first().map(SocketAddr::ip);
-    addresses.retain(|address| reach.covers(*address));
+    addresses.retain(|address| egress_guard.allows(*address));
     match one {
         Some(address) if addresses.is_empty() => Err(ServiceError::Closed { host: host.to_owned(), address }),
         _ => Ok(addresses),
@@ -185,7 +189,7 @@ pub(crate) async fn connect(
     let host = || target.host.clone();
     let dial = async {
         let found = resolve(&target.host, target.port).await.map_err(|error| ServiceError::Name(host(), error))?;
-        let addresses = open(&core.shared.service_reach, &target.host, found)?;
+        let addresses = open(&core.shared.service_egress, &target.host, found)?;
         let first = *addresses.first().ok_or_else(|| ServiceError::NoAddress(host()))?;
         let stream = TcpStream::connect(&*addresses).await.map_err(|error| ServiceError::Io(host(), error))?;
         let ready = stream.set_nodelay(true).and_then(|()| keep_alive(&stream));
@@ -244,13 +248,13 @@ mod tests {
     fn a_service_inside_the_platform_is_not_dialled() {
         let at = |text: &str| text.parse::<SocketAddr>().expect(text);
         let (inside, outside) = (at("10.0.0.5:443"), at("1.1.1.1:443"));
-        let found = open(&Reach::default(), "s.test", vec![inside, outside]).expect("one is open");
+        let found = open(&EgressGuard::default(), "s.test", vec![inside, outside]).expect("one is open");
         assert_eq!(found, [outside]);
-        let refused = open(&Reach::default(), "s.test", vec![inside]).expect_err("closed");
+        let refused = open(&EgressGuard::default(), "s.test", vec![inside]).expect_err("closed");
         assert_eq!(refused.failure().cause, Cause::Unreachable);
         let text = refused.to_string();
         assert!(text.contains("\"s.test\" is at 10.0.0.5") && text.contains("route_service_networks"), "{text}");
-        let allowed = Reach::new(&["10.0.0.0/24".to_owned()]).expect("a network");
+        let allowed = EgressGuard::new(&["10.0.0.0/24".to_owned()]).expect("a network");
         assert_eq!(open(&allowed, "s.test", vec![inside]).expect("open"), [inside]);
         assert!(open(&allowed, "s.test", Vec::new()).expect("nothing").is_empty());
     }
