@@ -36,9 +36,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("lock").extend_from_slice(bytes);
             Ok(bytes.len())
@@ -51,8 +51,8 @@ mod tests {
 
     #[test]
     fn libraries_do_not_fill_the_log_with_a_line_for_each_request() {
-        let kept = Kept::default();
-        let writer = kept.clone();
+        let captured = Captured::default();
+        let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(QUIET))
             .with_writer(move || writer.clone())
@@ -63,7 +63,7 @@ mod tests {
             tracing::warn!(target: "hickory_server::server", "cannot answer");
             tracing::info!("ours");
         });
-        let text = String::from_utf8(kept.0.lock().expect("lock").clone()).expect("text");
+        let text = String::from_utf8(captured.0.lock().expect("lock").clone()).expect("text");
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() == 2 && lines[0].contains("cannot answer") && lines[1].contains("ours"), "{text}");
     }

@@ -92,10 +92,10 @@ fn what_the_disk_refused_is_told_as_well() {
     let mut writer = Writer::open(directory.path(), 1 << 20).expect("open");
     writer.append(1, 0, b"first").expect("append");
     let segment = std::fs::read_dir(directory.path()).expect("list").next().expect("one").expect("entry").path();
-    let kept = std::fs::read(&segment).expect("read");
+    let before = std::fs::read(&segment).expect("read");
     writer.append_all([(2, 0, b"refused".as_slice()), (3, 0, b"too")]).expect("append");
     // As if the disk had taken nothing.
-    std::fs::write(&segment, kept).expect("write");
+    std::fs::write(&segment, before).expect("write");
     writer.append(4, 0, b"last").expect("append");
     let lines = |query| -> Vec<String> {
         let records = Reader::new(directory.path()).range(query).expect("range");

@@ -290,6 +290,6 @@ fn build_layers(
     options.only = only;
     options.refresh = refresh;
     let summary = slipway_stacks::build(&options)?;
-    tell(&format!("{} layers made, {} kept, in {}", summary.made.len(), summary.kept.len(), directory.display()));
+    tell(&format!("{} layers made, {} kept, in {}", summary.made.len(), summary.present.len(), directory.display()));
     Ok(())
 }

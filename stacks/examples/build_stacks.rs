@@ -9,6 +9,6 @@ fn main() -> anyhow::Result<()> {
     let mut options = slipway_stacks::BuildOptions::new(&directory, &progress);
     options.only = arguments.collect();
     let summary = slipway_stacks::build(&options)?;
-    println!("{} made, {} there already", summary.made.len(), summary.kept.len());
+    println!("{} made, {} there already", summary.made.len(), summary.present.len());
     Ok(())
 }

@@ -79,7 +79,7 @@ pub struct Summary {
     /// Lines that were made now.
     pub made: Vec<String>,
     /// Lines that were there already.
-    pub kept: Vec<String>,
+    pub present: Vec<String>,
 }
 
 /// Why layers could not be made. What was made before the failure stays and is used by the next run.
@@ -144,13 +144,13 @@ pub fn build(options: &BuildOptions<'_>) -> Result<Summary, BuildError> {
         index: LayerIndex::read(&options.out_dir)?,
         settings: NpmSettings::of_host(recipe::sources()?.npm_registry),
         made: Vec::new(),
-        kept: Vec::new(),
+        present: Vec::new(),
     };
     for line in wanted {
         run.ensure(line, options.refresh)?;
     }
     remove(&work)?;
-    Ok(Summary { index: run.index, made: run.made, kept: run.kept })
+    Ok(Summary { index: run.index, made: run.made, present: run.present })
 }
 
 /// The lines to make, each after those below it.
@@ -195,7 +195,7 @@ struct Run<'a> {
     index: LayerIndex,
     settings: NpmSettings,
     made: Vec<String>,
-    kept: Vec<String>,
+    present: Vec<String>,
 }
 
 impl<'a> Run<'a> {
@@ -229,9 +229,9 @@ impl<'a> Run<'a> {
             .line(line)
             .is_some_and(|entry| entry.recipe == key && self.options.out_dir.join(&entry.file).is_file());
         if current && !again {
-            if !self.kept.iter().any(|kept| kept == line) {
+            if !self.present.iter().any(|other| other == line) {
                 (self.options.progress)(&format!("{line}: is there"));
-                self.kept.push(line.to_owned());
+                self.present.push(line.to_owned());
             }
             return Ok(());
         }
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
         self.index.layers.retain(|other| other.meta.line != line);
         self.index.layers.push(entry);
         self.index.write(&self.options.out_dir)?;
-        self.kept.retain(|kept| kept != line);
+        self.present.retain(|other| other != line);
         self.made.push(line.to_owned());
         Ok(())
     }
@@ -318,12 +318,12 @@ impl<'a> Run<'a> {
             fs::copy(&partial, &beside).map_err(io(&beside))?;
             fs::rename(&beside, &target).map_err(io(&target))?;
         }
-        let kept = self.raw(&recipe.line);
-        if let Some(parent) = kept.parent() {
+        let cached = self.raw(&recipe.line);
+        if let Some(parent) = cached.parent() {
             fs::create_dir_all(parent).map_err(io(parent))?;
         }
-        remove(&kept)?;
-        fs::rename(&raw, &kept).map_err(io(&kept))?;
+        remove(&cached)?;
+        fs::rename(&raw, &cached).map_err(io(&cached))?;
         remove(&work)?;
         let digest_of = |line: &String| self.index.line(line).map(|entry| entry.meta.digest);
         Ok(LayerEntry {

@@ -277,8 +277,8 @@ mod tests {
         fs::create_dir_all(raw.path().join("var/log/nginx")).unwrap();
         let made = root(raw.path(), below.path()).make(&out.path().join("l")).unwrap();
         let paths: Vec<_> = made.packed.paths.iter().map(|path| path.display().to_string()).collect();
-        for kept in ["usr/bin/x", "var/log/nginx", "usr/share/slipway/layers/test-1.paths"] {
-            assert!(paths.iter().any(|path| path == kept), "{kept}: {paths:?}");
+        for wanted in ["usr/bin/x", "var/log/nginx", "usr/share/slipway/layers/test-1.paths"] {
+            assert!(paths.iter().any(|path| path == wanted), "{wanted}: {paths:?}");
         }
         for dropped in ["var/lib/dpkg/status", "etc/passwd", "var/cache/apt", "var/log/x.log", "tmp/a"] {
             assert!(!paths.iter().any(|path| path == dropped), "{dropped}");
