@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_request_gets_the_defaults() {
+    fn a_request_without_optional_fields_gets_the_defaults() {
         let request: BuildRequest = serde_json::from_str(
             r#"{"stack":"debian12","buildpacks":[{"name":"nodejs_buildpack","builtin":"nodejs"}]}"#,
         )
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_survive_the_file() {
+    fn plans_and_results_are_read_back_as_written() {
         let outcome = BuildOutcome {
             process_types: vec![ProcessType { kind: "web".into(), command: "./server".into() }],
             ..BuildOutcome::default()

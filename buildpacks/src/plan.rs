@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_apps_are_told_what_to_do() {
+    fn errors_of_broken_apps_say_what_to_do() {
         for (files, words) in [
             (&[("main.rb", "puts 1"), ("Procfile", "web: ruby main.rb")][..], "main.rb"),
             (&[][..], "empty"),

@@ -76,10 +76,10 @@ impl Runner {
         let (errors, error_writer) = io::pipe().map_err(|error| platform(command, &error))?;
         command.stdout(writer).stderr(error_writer);
         let left = Arc::clone(&self.left);
-        let (told, end) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             // The receiver may have stopped waiting.
-            let _ = told.send(copy(errors, &left, to_stdout));
+            let _ = sender.send(copy(errors, &left, to_stdout));
         });
         let (status, bytes) = self.supervise(command, move |sent| {
             let mut bytes = Vec::new();
@@ -89,8 +89,8 @@ impl Runner {
             let _ = io::copy(&mut output, &mut io::sink());
             let _ = sent.send(bytes);
         })?;
-        let end = end.recv_timeout(LINGER).unwrap_or_default();
-        Ok((status, String::from_utf8_lossy(&bytes).into_owned(), reason::of(&end)))
+        let errors = receiver.recv_timeout(LINGER).unwrap_or_default();
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned(), reason::of(&errors)))
     }
 
     fn supervise(
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_somebody_behind_does_not_hold_the_build() {
+    fn background_process_does_not_hold_the_build() {
         let runner = Runner::new(Duration::from_secs(600), 1 << 20);
         assert!(runner.run(&mut sh("sleep 1000 & exit 0")).unwrap().0.success());
     }

@@ -177,8 +177,8 @@ impl Foreign<'_> {
             .ok()
             .and_then(|text| serde_norway::from_str::<Config>(&text).ok());
         let version = fs::read_to_string(self.directory.join("VERSION")).map(|text| text.trim().to_owned());
-        let (name, told) = config.map_or((None, None), |config| (config.name, config.version));
-        (name.unwrap_or_default(), told.or(version.ok()).unwrap_or_default())
+        let (name, own_version) = config.map_or((None, None), |config| (config.name, config.version));
+        (name.unwrap_or_default(), own_version.or(version.ok()).unwrap_or_default())
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn failures_of_buildpacks_are_distinguished() {
         let fixture = Fixture::new(&[("detect", "exit 1"), ("supply", "exit 3"), ("release", "echo '{['")]);
         let app = fixture.path("app");
         let pack = foreign!(fixture, app);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_for_tools_at_home_is_met_when_it_can_be() {
+    fn a_version_for_local_tools_is_met_when_possible() {
         let catalogue = catalogue();
         let prefer = |text: &str| prefer(&catalogue, Runtime::Node, ".nvmrc", first_line(text)).unwrap();
         for (text, line) in

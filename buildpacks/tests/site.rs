@@ -45,14 +45,14 @@ impl Drop for Site {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct SiteResponse {
     status: u16,
     /// As they came, with names in small letters.
     fields: Vec<(String, String)>,
     body: String,
 }
 
-impl Answer {
+impl SiteResponse {
     fn all(&self, name: &str) -> Vec<&str> {
         self.fields.iter().filter(|(field, _)| field == name).map(|(_, value)| value.as_str()).collect()
     }
@@ -167,7 +167,7 @@ impl Site {
         }
     }
 
-    fn get(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    fn get(&self, path: &str, fields: &[(&str, &str)]) -> SiteResponse {
         let port = self.server.as_ref().unwrap().1;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -180,12 +180,12 @@ impl Site {
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let fields = lines.filter_map(|line| line.split_once(": "));
         let fields = fields.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
-        Answer { status, fields, body: body.to_owned() }
+        SiteResponse { status, fields, body: body.to_owned() }
     }
 }
 
 #[test]
-fn a_changed_page_is_seen_by_who_has_the_old_one() {
+fn a_client_with_an_old_page_gets_the_changed_one() {
     let Some(mut site) = Site::new() else { return };
     let page = |word: &str| [("Staticfile", String::new()), ("index.html", format!("<h1>{word}</h1>"))];
     let push = |site: &mut Site, word: &str| {
@@ -211,7 +211,7 @@ fn a_changed_page_is_seen_by_who_has_the_old_one() {
 }
 
 #[test]
-fn what_a_staticfile_says_holds() {
+fn settings_of_a_staticfile_are_applied() {
     let Some(mut site) = Site::new() else { return };
     let options = "root: public\nlocation_include: includes/h.conf\nstatus_codes:\n  4xx: missing.html\n\
                    http_strict_transport_security: true\nhttp_strict_transport_security_preload: true\n";
@@ -251,11 +251,11 @@ fn https_passwords_and_single_pages() {
     site.push(&files, &[("FORCE_HTTPS", "true")]);
     let moved = site.get("/deep?x=1", &[]);
     assert_eq!((moved.status, moved.field("location")), (301, "https://site.test/deep?x=1"));
-    for told in ["http", "http, https", "httpsx"] {
-        assert_eq!(site.get("/", &[("X-Forwarded-Proto", told)]).status, 301, "{told}");
+    for forwarded in ["http", "http, https", "httpsx"] {
+        assert_eq!(site.get("/", &[("X-Forwarded-Proto", forwarded)]).status, 301, "{forwarded}");
     }
-    for told in ["https", "https, http", "HTTPS"] {
-        assert_eq!(site.get("/", &[("X-Forwarded-Proto", told)]).status, 200, "{told}");
+    for forwarded in ["https", "https, http", "HTTPS"] {
+        assert_eq!(site.get("/", &[("X-Forwarded-Proto", forwarded)]).status, 200, "{forwarded}");
     }
     let https = [("X-Forwarded-Proto", "https")];
     assert_eq!(site.get("/deep/link", &https).body, "app");

@@ -1,4 +1,4 @@
-//! What an installation follows from, and the words for a difference.
+//! Inputs of an installation, and how a difference between them is described.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -84,10 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_named() {
+    fn each_difference_of_cache_inputs_is_named() {
         assert_eq!(facts().difference(&facts()), None);
-        type Change = fn(&mut CacheInputs);
-        let cases: [(Change, &str); 10] = [
+        type ChangeInput = fn(&mut CacheInputs);
+        let cases: [(ChangeInput, &str); 10] = [
             (|old| old.app = "b".into(), "another app"),
             (|old| old.stack = "cflinuxfs4".into(), "from cflinuxfs4 to debian12"),
             (|old| old.version = "22.0.0".into(), "Node.js 22.0.0 became Node.js 22.1.0"),

@@ -1,14 +1,15 @@
-//! Installed dependencies of the last build, taken again when all that they follow from is the same.
+//! Caches the dependencies that a build installed and restores them when nothing that they depend on has changed.
 //!
-//! Installing is most of a build's time, and of an unchanged app it makes what was there before. So a build leaves the
-//! tree that its package manager made in the buildpack's part of the cache, with a record of everything it followed from;
-//! the next one compares ([`CacheInputs`], [`Variables`]) and takes the tree, or says what differs and installs.
+//! Installing takes most of a build's time, and for an unchanged app it produces what was there before. So a build stores
+//! the tree that its package manager made in the buildpack's part of the build cache, with a record of all inputs of the
+//! installation. The next build compares the inputs ([`CacheInputs`], [`Variables`]) and either restores the tree or says
+//! what differs and installs.
 //!
-//! The cache is written by whatever ran in the app's last build, and it travels. So nothing of it is believed: the record is
-//! read bounded and without following links, the archive must have the record's digest, is unpacked with every check that
-//! an uploaded archive gets and with no link leading out, beside the place it is for, and renamed when it is whole. What is
-//! wrong with it is told, and the build goes on as if there were none. What an app's own build forges in the app's own cache
-//! harms that app alone: a cache belongs to one app, which the record says too.
+//! The cache is written by whatever ran in the app's last build, and it is transferred between cells. So it is not trusted:
+//! the record is read with a size limit and without following links; the archive must have the digest that the record names;
+//! it is unpacked with every check of an uploaded archive and without links that lead outside, in a directory beside its
+//! destination, and renamed when it is complete. If something is wrong, the build says so and goes on as without a cache.
+//! An app that forges its own cache harms itself alone: a cache belongs to one app, and the record names it.
 
 mod inputs;
 mod trace;
@@ -25,7 +26,7 @@ use slipway_layers::{Digest, Limits, LinkPolicy, Owners, PackOptions, Times, pac
 
 pub use inputs::CacheInputs;
 pub use trace::Trace;
-pub use variables::{Seen, Variables};
+pub use variables::{ComparedVariables, Variables};
 
 /// Changed whenever record or tree mean something else than before.
 const VERSION: u32 = 1;
@@ -57,9 +58,9 @@ struct Tree {
     unpacked: u64,
 }
 
-/// What was found in the cache.
+/// What [`DependencyCache::restore`] has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Restored {
     /// No build has left anything.
     Nothing,
     /// The tree is in its place.
@@ -68,12 +69,12 @@ pub enum Found {
     Dropped(String),
 }
 
-/// One tree and what it follows from.
+/// One tree and the inputs that it depends on.
 #[derive(Debug)]
 pub struct DependencyCache<'a> {
     /// The buildpack's part of the cache.
     pub cache: &'a Path,
-    /// What the installation follows from.
+    /// Inputs of the installation.
     pub facts: CacheInputs,
     /// The variables that it sees.
     pub variables: Variables,
@@ -88,14 +89,14 @@ pub struct DependencyCache<'a> {
 impl DependencyCache<'_> {
     /// Puts the tree of the last build into its place, when everything is the same.
     #[must_use]
-    pub fn restore(&self) -> Found {
+    pub fn restore(&self) -> Restored {
         let path = self.cache.join(RECORD);
         if fs::symlink_metadata(&path).is_err() {
-            return Found::Nothing;
+            return Restored::Nothing;
         }
         match self.try_restore(&path) {
-            Ok(()) => Found::Taken,
-            Err(reason) => Found::Dropped(reason),
+            Ok(()) => Restored::Taken,
+            Err(reason) => Restored::Dropped(reason),
         }
     }
 
@@ -176,12 +177,12 @@ impl DependencyCache<'_> {
     pub fn keep(&self) -> Result<(), String> {
         self.forget();
         let partial = self.cache.join(format!("{ARCHIVE}.part"));
-        let kept = self.try_keep(&partial);
-        if kept.is_err() {
+        let result = self.try_keep(&partial);
+        if result.is_err() {
             // A leftover of the cache, without a record: the next build removes it.
             let _ = fs::remove_file(&partial);
         }
-        kept
+        result
     }
 
     fn try_keep(&self, partial: &Path) -> Result<(), String> {
@@ -222,9 +223,9 @@ impl DependencyCache<'_> {
     }
 }
 
-/// Whether this is the name of a kept tree or its record.
+/// Whether this is the name of a cached tree or of its record.
 #[must_use]
-pub fn is_kept(name: &std::ffi::OsStr) -> bool {
+pub fn is_cached_tree(name: &std::ffi::OsStr) -> bool {
     name == RECORD || name == ARCHIVE
 }
 

@@ -1,4 +1,4 @@
-//! A tree comes back as it was, or not at all.
+//! A cached tree is restored exactly, or not at all.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ impl World {
         self.directory.path().join(path)
     }
 
-    fn kept<'a>(&self, cache: &'a Path, lock: &str) -> DependencyCache<'a> {
+    fn dependency_cache<'a>(&self, cache: &'a Path, lock: &str) -> DependencyCache<'a> {
         let facts = CacheInputs {
             app: "app-1".into(),
             stack: "debian12".into(),
@@ -36,7 +36,7 @@ impl World {
         DependencyCache {
             cache,
             facts,
-            variables: Variables::of([(OsStr::new("A"), OsStr::new("1"))], Seen::All, Path::new("/")),
+            variables: Variables::of([(OsStr::new("A"), OsStr::new("1"))], ComparedVariables::All, Path::new("/")),
             place: self.at("app/node_modules"),
             leave: vec!["left".into()],
             max_entries: 100,
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Installs something and keeps it.
-    fn install(&self, kept: &DependencyCache<'_>) {
+    fn install(&self, cached: &DependencyCache<'_>) {
         let tree = self.at("app/node_modules");
         fs::create_dir_all(tree.join(".bin")).unwrap();
         fs::create_dir_all(tree.join("express/empty")).unwrap();
@@ -53,7 +53,7 @@ impl World {
         fs::set_permissions(tree.join("express/cli.js"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(tree.join("left/over"), "x").unwrap();
         symlink("../express/cli.js", tree.join(".bin/cli")).unwrap();
-        kept.keep().unwrap();
+        cached.keep().unwrap();
         fs::remove_dir_all(&tree).unwrap();
     }
 
@@ -72,15 +72,15 @@ impl World {
 fn a_tree_comes_back_as_it_was() {
     let world = World::new();
     let cache = world.at("cache");
-    let kept = world.kept(&cache, "1");
-    assert_eq!(kept.restore(), Found::Nothing);
-    world.install(&kept);
+    let cached = world.dependency_cache(&cache, "1");
+    assert_eq!(cached.restore(), Restored::Nothing);
+    world.install(&cached);
     // What the developer pushed in its place gives way, as it does for npm; a link does, not what it leads to.
     fs::create_dir(world.at("elsewhere")).unwrap();
     fs::write(world.at("elsewhere/precious"), "").unwrap();
     symlink("../elsewhere", world.at("app/node_modules")).unwrap();
     for _ in 0..2 {
-        assert_eq!(kept.restore(), Found::Taken);
+        assert_eq!(cached.restore(), Restored::Taken);
         let tree = world.at("app/node_modules");
         assert_eq!(fs::read_to_string(tree.join(".bin/cli")).unwrap(), "run");
         assert_eq!(fs::metadata(tree.join("express/cli.js")).unwrap().permissions().mode() & 0o777, 0o755);
@@ -94,28 +94,30 @@ fn a_tree_comes_back_as_it_was() {
 fn an_app_without_dependencies_has_nothing_to_install_again() {
     let world = World::new();
     let cache = world.at("cache");
-    let kept = world.kept(&cache, "1");
-    kept.keep().unwrap();
+    let cached = world.dependency_cache(&cache, "1");
+    cached.keep().unwrap();
     fs::create_dir_all(world.at("app/node_modules/pushed")).unwrap();
-    assert_eq!(kept.restore(), Found::Taken);
+    assert_eq!(cached.restore(), Restored::Taken);
     assert!(world.app().is_empty());
 }
 
 #[test]
-fn each_difference_drops_it_and_leaves_the_app_alone() {
+fn each_difference_drops_the_cache_and_leaves_the_app_unchanged() {
     let world = World::new();
     let cache = world.at("cache");
-    world.install(&world.kept(&cache, "1"));
+    world.install(&world.dependency_cache(&cache, "1"));
     fs::create_dir_all(world.at("app/node_modules/pushed")).unwrap();
-    let mut other = world.kept(&cache, "1");
-    other.variables = Variables::of([(OsStr::new("A"), OsStr::new("2"))], Seen::All, Path::new("/"));
-    for (kept, words) in [(world.kept(&cache, "2"), "package-lock.json changed"), (other, "environment variables")] {
-        let Found::Dropped(reason) = kept.restore() else { panic!("{words}") };
+    let mut other = world.dependency_cache(&cache, "1");
+    other.variables = Variables::of([(OsStr::new("A"), OsStr::new("2"))], ComparedVariables::All, Path::new("/"));
+    for (cached, words) in
+        [(world.dependency_cache(&cache, "2"), "package-lock.json changed"), (other, "environment variables")]
+    {
+        let Restored::Dropped(reason) = cached.restore() else { panic!("{words}") };
         assert!(reason.contains(words), "{reason}");
         assert!(world.at("app/node_modules/pushed").exists());
     }
     // It was compared, not destroyed.
-    assert_eq!(world.kept(&cache, "1").restore(), Found::Taken);
+    assert_eq!(world.dependency_cache(&cache, "1").restore(), Restored::Taken);
 }
 
 fn tar(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
@@ -139,8 +141,8 @@ fn tar(entries: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
 }
 
 /// A cache in which the record speaks of exactly this archive.
-fn forge(world: &World, kept: &DependencyCache<'_>, archive: &[u8], unpacked: u64) {
-    world.install(kept);
+fn forge(world: &World, cached: &DependencyCache<'_>, archive: &[u8], unpacked: u64) {
+    world.install(cached);
     let record = world.at("cache").join(RECORD);
     let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     value["tree"]["sha256"] = Digest::of(archive).to_string().into();
@@ -171,18 +173,18 @@ fn hostile_archives_are_dropped_and_write_nothing() {
     for (name, archive, unpacked, words) in cases {
         let world = World::new();
         let cache = world.at("cache");
-        let kept = world.kept(&cache, "1");
+        let cached = world.dependency_cache(&cache, "1");
         fs::write(world.at("elsewhere"), "mine").unwrap();
-        forge(&world, &kept, &archive, unpacked);
+        forge(&world, &cached, &archive, unpacked);
         fs::write(world.at("app/server.js"), "mine").unwrap();
-        let Found::Dropped(reason) = kept.restore() else { panic!("{name} was taken") };
+        let Restored::Dropped(reason) = cached.restore() else { panic!("{name} was taken") };
         assert!(reason.contains(words), "{name}: {reason}");
         assert_eq!(world.app(), ["server.js"], "{name}");
         assert!(!world.at("stolen").exists() && !world.at("app/stolen").exists(), "{name}");
         assert_eq!(fs::read_to_string(world.at("elsewhere")).unwrap(), "mine");
         // The next installation takes its place.
-        world.install(&kept);
-        assert_eq!(kept.restore(), Found::Taken, "{name}");
+        world.install(&cached);
+        assert_eq!(cached.restore(), Restored::Taken, "{name}");
     }
 }
 
@@ -190,7 +192,7 @@ fn hostile_archives_are_dropped_and_write_nothing() {
 fn records_and_archives_that_are_no_files_are_dropped() {
     let world = World::new();
     let cache = world.at("cache");
-    let kept = world.kept(&cache, "1");
+    let cached = world.dependency_cache(&cache, "1");
     let (record, archive) = (cache.join(RECORD), cache.join(ARCHIVE));
     type Damage<'a> = &'a dyn Fn();
     let replace = |path: &Path, text: &str| {
@@ -219,11 +221,11 @@ fn records_and_archives_that_are_no_files_are_dropped() {
         ("a pipe as archive", &|| pipe(&archive), "no file"),
     ];
     for (name, damage, words) in cases {
-        world.install(&kept);
-        assert_eq!(kept.restore(), Found::Taken, "{name}: before");
+        world.install(&cached);
+        assert_eq!(cached.restore(), Restored::Taken, "{name}: before");
         fs::remove_dir_all(world.at("app/node_modules")).unwrap();
         damage();
-        let Found::Dropped(reason) = kept.restore() else { panic!("{name} was taken") };
+        let Restored::Dropped(reason) = cached.restore() else { panic!("{name} was taken") };
         assert!(reason.contains(words), "{name}: {reason}");
         assert!(world.app().is_empty(), "{name}");
     }
@@ -239,9 +241,9 @@ fn nothing_is_written_through_a_link_in_the_cache() {
             symlink(world.at(&format!("outside-{name}")), cache.join(name)).unwrap();
         }
     }
-    let kept = world.kept(&cache, "1");
-    world.install(&kept);
-    assert_eq!(kept.restore(), Found::Taken);
+    let cached = world.dependency_cache(&cache, "1");
+    world.install(&cached);
+    assert_eq!(cached.restore(), Restored::Taken);
     for name in [RECORD, ARCHIVE] {
         for name in [name.to_owned(), format!("{name}.part")] {
             assert_eq!(fs::read_to_string(world.at(&format!("outside-{name}"))).unwrap(), "mine", "{name}");
@@ -250,16 +252,16 @@ fn nothing_is_written_through_a_link_in_the_cache() {
 }
 
 #[test]
-fn what_cannot_be_kept_leaves_nothing() {
+fn a_tree_that_cannot_be_cached_leaves_nothing() {
     let world = World::new();
     let cache = world.at("cache");
-    let kept = world.kept(&cache, "1");
-    world.install(&kept);
+    let cached = world.dependency_cache(&cache, "1");
+    world.install(&cached);
     fs::create_dir_all(world.at("app/node_modules")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(world.at("app/node_modules/socket")).unwrap();
-    assert!(kept.keep().unwrap_err().contains("socket"));
+    assert!(cached.keep().unwrap_err().contains("socket"));
     assert_eq!(fs::read_dir(&cache).unwrap().count(), 0, "nor what was there before, which is not true any more");
     fs::remove_dir_all(world.at("app/node_modules")).unwrap();
     symlink("/etc", world.at("app/node_modules")).unwrap();
-    assert!(kept.keep().unwrap_err().contains("no directory"));
+    assert!(cached.keep().unwrap_err().contains("no directory"));
 }

@@ -1,7 +1,7 @@
-//! The environment that an installation sees, as something to compare.
+//! The environment variables that an installation sees, in a form that can be compared.
 //!
-//! Variables hold secrets and the cache lies in the object store as it is. So the record has one digest of all of them
-//! together, salted: two caches cannot be compared, and no table of common values helps.
+//! Variables hold secrets, and the cache is stored unencrypted in the object store. So the record has one salted digest of
+//! all variables together: two caches cannot be compared, and a table of common values does not help an attacker.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use slipway_layers::digest::HashingWriter;
 
 /// Which variables count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen<'a> {
+pub enum ComparedVariables<'a> {
     /// All but those in which the platform tells about one build: foreign code runs while installing and may read any.
     All,
     /// Those that begin like this, in any case: only the package manager itself runs.
@@ -51,14 +51,18 @@ pub(super) struct Sealed {
 impl Variables {
     /// Those of `all` that count. Files of settings are found from `directory` on.
     #[must_use]
-    pub fn of<'v>(all: impl IntoIterator<Item = (&'v OsStr, &'v OsStr)>, seen: Seen<'_>, directory: &Path) -> Self {
+    pub fn of<'v>(
+        all: impl IntoIterator<Item = (&'v OsStr, &'v OsStr)>,
+        seen: ComparedVariables<'_>,
+        directory: &Path,
+    ) -> Self {
         let mut variables = BTreeMap::new();
         for (name, value) in all {
             let text = name.to_string_lossy();
             let begins = |prefix: &&str| text.get(..prefix.len()).is_some_and(|part| part.eq_ignore_ascii_case(prefix));
             let counts = match seen {
-                Seen::All => !OF_ONE_BUILD.iter().any(begins),
-                Seen::Prefixes(prefixes) => prefixes.iter().any(begins),
+                ComparedVariables::All => !OF_ONE_BUILD.iter().any(begins),
+                ComparedVariables::Prefixes(prefixes) => prefixes.iter().any(begins),
             };
             if !counts {
                 continue;
@@ -111,26 +115,28 @@ fn content(path: &Path) -> io::Result<Digest> {
 mod tests {
     use super::*;
 
-    fn of(all: &[(&str, &str)], seen: Seen<'_>, directory: &Path) -> Variables {
+    fn of(all: &[(&str, &str)], seen: ComparedVariables<'_>, directory: &Path) -> Variables {
         Variables::of(all.iter().map(|(name, value)| (OsStr::new(*name), OsStr::new(*value))), seen, directory)
     }
 
     #[test]
-    fn what_counts_is_compared_and_nothing_else() {
+    fn variables_that_matter_are_compared_and_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
-        let npm = Seen::Prefixes(&["npm_config_", "node_"]);
+        let npm = ComparedVariables::Prefixes(&["npm_config_", "node_"]);
         let sealed = of(&[("NPM_CONFIG_TAG", "a"), ("GREETING", "x")], npm, at).seal().unwrap();
         assert!(of(&[("NPM_CONFIG_TAG", "a"), ("GREETING", "y"), ("CF_INSTANCE_IP", "1")], npm, at).are(&sealed));
         assert!(!of(&[("NPM_CONFIG_TAG", "b")], npm, at).are(&sealed));
         assert!(!of(&[("NPM_CONFIG_TAG", "a"), ("node_options", "")], npm, at).are(&sealed));
         assert!(!of(&[], npm, at).are(&sealed));
 
-        let sealed = of(&[("GREETING", "x"), ("CF_INSTANCE_GUID", "1")], Seen::All, at).seal().unwrap();
-        assert!(of(&[("GREETING", "x"), ("CF_INSTANCE_GUID", "2"), ("PWD", "/")], Seen::All, at).are(&sealed));
-        assert!(!of(&[("GREETING", "y")], Seen::All, at).are(&sealed));
+        let sealed = of(&[("GREETING", "x"), ("CF_INSTANCE_GUID", "1")], ComparedVariables::All, at).seal().unwrap();
+        assert!(
+            of(&[("GREETING", "x"), ("CF_INSTANCE_GUID", "2"), ("PWD", "/")], ComparedVariables::All, at).are(&sealed)
+        );
+        assert!(!of(&[("GREETING", "y")], ComparedVariables::All, at).are(&sealed));
         // The same letters in other places are another environment.
-        assert!(!of(&[("GREETINGx", "")], Seen::All, at).are(&sealed));
+        assert!(!of(&[("GREETINGx", "")], ComparedVariables::All, at).are(&sealed));
     }
 
     #[test]
@@ -138,7 +144,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pip.conf");
         std::fs::write(&file, "[global]\n").unwrap();
-        let variables = || of(&[("PIP_CONFIG_FILE", "pip.conf")], Seen::Prefixes(&["pip_"]), directory.path());
+        let variables =
+            || of(&[("PIP_CONFIG_FILE", "pip.conf")], ComparedVariables::Prefixes(&["pip_"]), directory.path());
         let sealed = variables().seal().unwrap();
         assert!(variables().are(&sealed));
         std::fs::write(&file, "[global]\nindex-url = https://other.example/simple\n").unwrap();
@@ -147,7 +154,7 @@ mod tests {
 
     #[test]
     fn no_value_is_in_the_record_and_no_two_records_are_alike() {
-        let variables = of(&[("PIP_PASSWORD", "hunter2")], Seen::All, Path::new("/"));
+        let variables = of(&[("PIP_PASSWORD", "hunter2")], ComparedVariables::All, Path::new("/"));
         let text = |sealed: Sealed| serde_json::to_string(&sealed).unwrap();
         let (one, two) = (text(variables.seal().unwrap()), text(variables.seal().unwrap()));
         assert!(!one.contains("hunter2") && !format!("{variables:?}").contains("hunter2"));

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
-use crate::dependency_cache::{CacheInputs, DependencyCache, Seen, Trace, Variables};
+use crate::dependency_cache::{CacheInputs, ComparedVariables, DependencyCache, Trace, Variables};
 use crate::errors::Problem;
 use crate::run::Runner;
 use crate::source::Source;
@@ -103,7 +103,7 @@ impl Workspace<'_> {
     }
 
     /// The variables that such a program sees, as far as they count.
-    fn variables(&self, seen: Seen<'_>) -> Variables {
+    fn variables(&self, seen: ComparedVariables<'_>) -> Variables {
         // The later ones win, as for the program.
         let all: BTreeMap<&OsStr, &OsStr> = self
             .own
@@ -140,8 +140,8 @@ impl Workspace<'_> {
     }
 
     /// Leaves what was installed for the next build, if that is all that the installation has made since `before`.
-    fn keep(&self, kept: &DependencyCache<'_>, what: &str, before: std::io::Result<Trace>) {
-        let alone = before.and_then(|before| Ok((self.trace(&kept.place)?, before)));
+    fn keep(&self, cache: &DependencyCache<'_>, what: &str, before: std::io::Result<Trace>) {
+        let alone = before.and_then(|before| Ok((self.trace(&cache.place)?, before)));
         let done = match alone {
             Err(error) => Err(format!("the app's files cannot be compared ({error})")),
             Ok((after, before)) => match after.difference(&before) {
@@ -149,11 +149,11 @@ impl Workspace<'_> {
                     let path = path.strip_prefix(self.request.paths.home()).unwrap_or(path);
                     Err(format!("the installation also wrote {}", path.display()))
                 }
-                None => kept.keep(),
+                None => cache.keep(),
             },
         };
         if let Err(reason) = done {
-            kept.forget();
+            cache.forget();
             self.runner.detail(&format!("{what} is not kept for the next build: {reason}"));
         }
     }

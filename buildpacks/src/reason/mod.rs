@@ -42,20 +42,20 @@ fn plain(line: &str) -> String {
 
 /// The last lines, without the calls of an exception of JavaScript: they would leave no room for its words.
 fn last<'l>(lines: &[&'l str]) -> Vec<&'l str> {
-    let told = lines.iter().filter(|line| !line.trim_start().starts_with("at ")).copied();
-    let told: Vec<&str> = told.collect();
-    told[told.len().saturating_sub(LAST_LINES)..].to_vec()
+    let without_calls = lines.iter().filter(|line| !line.trim_start().starts_with("at ")).copied();
+    let without_calls: Vec<&str> = without_calls.collect();
+    without_calls[without_calls.len().saturating_sub(LAST_LINES)..].to_vec()
 }
 
 /// Each line once: pip prints what a pip that it started has printed.
 fn without_repetition(lines: Vec<&str>) -> Vec<&str> {
-    let mut kept: Vec<&str> = Vec::new();
+    let mut unique: Vec<&str> = Vec::new();
     for line in lines {
-        if !kept.iter().any(|other| other.trim() == line.trim()) {
-            kept.push(line);
+        if !unique.iter().any(|other| other.trim() == line.trim()) {
+            unique.push(line);
         }
     }
-    kept
+    unique
 }
 
 fn bounded(lines: &[&str]) -> String {

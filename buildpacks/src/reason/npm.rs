@@ -41,35 +41,38 @@ const NOISE: [&str; 30] = [
 
 /// npm's own words, when it ends with them; before them the last words of a script that it ran and that failed.
 pub(super) fn reason<'l>(lines: &[&'l str]) -> Option<Vec<&'l str>> {
-    let begin = lines.iter().position(|line| said(line).is_some())?;
-    let end = lines.iter().rposition(|line| said(line).is_some())?;
+    let begin = lines.iter().position(|line| message_of(line).is_some())?;
+    let end = lines.iter().rposition(|line| message_of(line).is_some())?;
     if lines.len() - end > NEAR {
         return None;
     }
-    let own = lines[begin..].iter().filter_map(|line| Some((*line, said(line)?)));
-    let told = own.take_while(|(_, words)| !USAGE.contains(words)).filter(|(_, words)| tells(words));
-    let told: Vec<&str> = told.map(|(line, _)| line).collect();
-    if told.is_empty() {
+    let own = lines[begin..].iter().filter_map(|line| Some((*line, message_of(line)?)));
+    let reasons = own.take_while(|(_, words)| !USAGE.contains(words)).filter(|(_, words)| is_reason(words));
+    let reasons: Vec<&str> = reasons.map(|(line, _)| line).collect();
+    if reasons.is_empty() {
         return None;
     }
-    let mut reason = if of_a_script(&told) { last(&lines[..begin]) } else { Vec::new() };
-    reason.extend(told);
+    let mut reason = if of_a_script(&reasons) { last(&lines[..begin]) } else { Vec::new() };
+    reason.extend(reasons);
     reason.extend(&lines[end + 1..]);
     Some(reason)
 }
 
-/// What follows npm's mark.
-fn said(line: &str) -> Option<&str> {
+/// The text behind npm's mark.
+fn message_of(line: &str) -> Option<&str> {
     MARKS.iter().find_map(|mark| line.trim_start().strip_prefix(mark)).map(str::trim)
 }
 
-fn tells(words: &str) -> bool {
+fn is_reason(words: &str) -> bool {
     // A code stands before each line of its reason, also before those that say nothing.
     let words = words.strip_prefix("404").or_else(|| words.strip_prefix("notarget")).unwrap_or(words).trim_start();
     !words.is_empty() && !NOISE.iter().any(|noise| words.starts_with(noise))
 }
 
-/// Its code is then the script's exit status, and the script has told the reason itself.
-fn of_a_script(told: &[&str]) -> bool {
-    told.iter().filter_map(|line| said(line)?.strip_prefix("code ")).any(|code| code.trim().parse::<i32>().is_ok())
+/// Whether a script of the app failed. npm's code is then the script's exit status, and the script printed the reason.
+fn of_a_script(reasons: &[&str]) -> bool {
+    reasons
+        .iter()
+        .filter_map(|line| message_of(line)?.strip_prefix("code "))
+        .any(|code| code.trim().parse::<i32>().is_ok())
 }

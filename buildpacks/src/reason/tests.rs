@@ -1,4 +1,4 @@
-//! With what npm and pip printed, as it was recorded.
+//! Against recorded output of npm and pip.
 
 use super::{of, remedy};
 
@@ -41,7 +41,7 @@ fn npm_of_older_releases_is_known_as_well() {
 }
 
 #[test]
-fn a_lock_file_of_other_dependencies_is_told_without_the_usage_of_npm() {
+fn a_lock_file_out_of_sync_is_reported_without_the_usage_of_npm() {
     let (reason, remedy) = recorded!("npm-other-lock");
     assert!(reason.ends_with("npm error Missing: left-pad@1.3.0 from lock file"), "{reason}");
     assert_eq!(reason.lines().count(), 3, "{reason}");
@@ -73,7 +73,7 @@ fn a_script_of_npm_tells_the_reason_itself() {
 }
 
 #[test]
-fn a_compiler_s_message_is_told_and_its_command_is_not() {
+fn a_compiler_s_message_is_shown_and_its_command_is_not() {
     let (reason, remedy) = recorded!("npm-compiler");
     for words in ["/node_modules/dep", "sh -c node-gyp rebuild", "dep.cc:2:10: fatal error: vips/vips.h"] {
         assert!(reason.contains(words), "{words}: {reason}");
@@ -114,7 +114,7 @@ fn pip_names_the_package_once() {
 }
 
 #[test]
-fn a_setup_that_fails_is_told_by_its_own_words() {
+fn a_failed_setup_is_reported_by_its_own_message() {
     let (reason, remedy) = recorded!("pip-setup");
     assert!(reason.contains("RuntimeError: this package needs mysql_config"), "{reason}");
     assert!(reason.starts_with("Processing ./old\n"), "nothing else names it: {reason}");
@@ -123,7 +123,7 @@ fn a_setup_that_fails_is_told_by_its_own_words() {
 }
 
 #[test]
-fn a_compiler_that_is_not_there_is_told() {
+fn a_missing_compiler_is_reported() {
     let frame = |line: &str| {
         format!(
             "  ╰─> [1 lines of output]\n      {line}\n      [end of output]\n  ERROR: Failed building wheel for x\n"
@@ -136,13 +136,13 @@ fn a_compiler_that_is_not_there_is_told() {
 }
 
 #[test]
-fn output_that_breaks_off_is_told_up_to_there() {
+fn truncated_output_is_shown_as_far_as_it_goes() {
     let cut = "error: subprocess-exited-with-error\n  ╰─> [9 lines of output]\n      building x\n      killed\n";
     assert_eq!(of(cut.as_bytes()), "      building x\n      killed");
 }
 
 #[test]
-fn everything_else_is_told_by_its_last_lines() {
+fn other_failures_are_shown_by_their_last_lines() {
     assert_eq!(of(b""), "");
     assert_eq!(of(b"10%\r50%\r\x1b[31m100%\r\n\nwhy\n"), "[31m100%\nwhy");
     let lines: String = (0..20).map(|number| format!("line {number}\n")).collect();

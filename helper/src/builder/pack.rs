@@ -66,7 +66,7 @@ pub(super) fn cache(request: &BuildRequest, runner: &Runner) -> Option<OutputFil
 fn cache_within(request: &BuildRequest, runner: &Runner, most: u64) -> Option<OutputFile> {
     let mut content = fs::read_dir(&request.paths.cache).ok()?;
     content.next()?.ok()?;
-    let without_trees = |path: &Path| !path.file_name().is_some_and(dependency_cache::is_kept);
+    let without_trees = |path: &Path| !path.file_name().is_some_and(dependency_cache::is_cached_tree);
     let pack = |take: &dyn Fn(&Path) -> bool| {
         archive(&request.paths.cache, &request.paths.output, CACHE_FILE, &options(take, most))
     };

@@ -1,10 +1,10 @@
-//! What `npm ci` makes `node_modules` from, and when it makes it from more than can be compared.
+//! Inputs of `npm ci`, and when it has inputs that cannot be compared.
 
 use serde_json::{Map, Value};
 
 use super::{LOCKS, package_script};
 use crate::contract::CatalogueLayer;
-use crate::dependency_cache::{CacheInputs, DependencyCache, Seen, digest_of};
+use crate::dependency_cache::{CacheInputs, ComparedVariables, DependencyCache, digest_of};
 use crate::errors::Problem;
 use crate::langs::Workspace;
 use crate::source::Source;
@@ -41,8 +41,8 @@ const SCRIPTS: [&str; 10] = [
 /// Variables that npm itself reads.
 const VARIABLES: [&str; 2] = ["npm_", "node_"];
 
-/// `node_modules` as something that may be kept, or why it may not.
-pub(super) fn kept<'w>(
+/// The cache of `node_modules`, or why it cannot be cached.
+pub(super) fn installation_cache<'w>(
     work: &'w Workspace<'_>,
     source: &dyn Source,
     package: &Value,
@@ -80,7 +80,7 @@ pub(super) fn kept<'w>(
     }
     // `${NAME}` in .npmrc is a variable's value.
     let expands = source.read(".npmrc").is_some_and(|text| text.contains("${"));
-    let seen = if scripts || expands { Seen::All } else { Seen::Prefixes(&VARIABLES) };
+    let seen = if scripts || expands { ComparedVariables::All } else { ComparedVariables::Prefixes(&VARIABLES) };
     Ok(DependencyCache {
         cache: &work.cache,
         facts,

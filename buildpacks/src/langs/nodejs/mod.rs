@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Needs, Workspace, staticfile, web};
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
-use crate::dependency_cache::{self, Found};
+use crate::dependency_cache::{self, Restored};
 use crate::errors::Problem;
 use crate::source::Source;
 use crate::start::StartHint;
@@ -191,8 +191,8 @@ fn install_locked(
     let arguments = ["ci", "--prefer-offline", kind];
     let runner = work.runner;
     let installing = || runner.headline(&format!("Installing the dependencies of {lock}"));
-    let kept = match cache_key::kept(work, source, package, cache_key::node(work, source)?, &arguments) {
-        Ok(kept) => kept,
+    let cache = match cache_key::installation_cache(work, source, package, cache_key::node(work, source)?, &arguments) {
+        Ok(cache) => cache,
         Err(reason) => {
             dependency_cache::forget(&work.cache);
             installing();
@@ -200,23 +200,23 @@ fn install_locked(
             return runner.step(NAME, &mut npm(work, &arguments));
         }
     };
-    match kept.restore() {
-        Found::Taken => {
+    match cache.restore() {
+        Restored::Taken => {
             runner.headline("Taking node_modules of the last build");
-            runner.detail(&cache_key::same(&kept.facts));
+            runner.detail(&cache_key::same(&cache.facts));
             return Ok(());
         }
-        Found::Nothing => installing(),
-        Found::Dropped(reason) => {
+        Restored::Nothing => installing(),
+        Restored::Dropped(reason) => {
             installing();
             runner.detail(&format!("node_modules of the last build is not used: {reason}"));
         }
     }
     // Whatever happens now, what is in the cache is not of this installation.
-    kept.forget();
-    let before = work.trace(&kept.place);
+    cache.forget();
+    let before = work.trace(&cache.place);
     runner.step(NAME, &mut npm(work, &arguments))?;
-    work.keep(&kept, "node_modules", before);
+    work.keep(&cache, "node_modules", before);
     Ok(())
 }
 

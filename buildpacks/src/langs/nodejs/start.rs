@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_starts_an_app() {
+    fn the_start_command_is_found() {
         let scripts = |start: &str| json!({"scripts": {"start": start, "serve": "vite --port 1"}});
         for command in ["node server.js", "next start", "vite preview", "serve -s build", "npm run missing"] {
             assert_eq!(start(&scripts(command), &[]), Start::Npm, "{command}");

@@ -1,4 +1,4 @@
-//! When npm runs, and that the app gets the same either way.
+//! When npm runs, and that a restored `node_modules` is the same as an installed one.
 
 use std::fs;
 
@@ -165,7 +165,7 @@ fn planned(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn what_is_not_read_is_named_before_anything_is_installed() {
+fn unsupported_files_are_named_before_anything_is_installed() {
     let start = ("package.json", r#"{"scripts":{"start":"x"}}"#);
     let (notes, _) = planned(&[start, ("yarn.lock", "")]);
     assert!(notes.len() == 1 && notes[0].starts_with("yarn.lock is not read") && notes[0].contains("npm"), "{notes:?}");
@@ -180,7 +180,7 @@ fn what_is_not_read_is_named_before_anything_is_installed() {
 }
 
 #[test]
-fn that_nothing_starts_the_app_is_said_before_anything_is_installed() {
+fn a_missing_start_command_is_reported_before_anything_is_installed() {
     let (notes, layers) = planned(&[("package.json", "{}"), ("src/index.js", "")]);
     assert!(notes[0].contains("No start command"), "{notes:?}");
     assert_eq!(notes[1], "  echo 'web: node src/index.js' > Procfile");
@@ -195,9 +195,9 @@ fn that_nothing_starts_the_app_is_said_before_anything_is_installed() {
 }
 
 #[test]
-fn everything_that_an_installation_follows_from_drops_it() {
-    type Change = fn(&mut Builds);
-    let cases: [(&str, Change); 14] = [
+fn each_changed_input_of_an_installation_drops_the_cache() {
+    type ChangeInput = fn(&mut Builds);
+    let cases: [(&str, ChangeInput); 14] = [
         ("the app", |b| b.variable("VCAP_APPLICATION", r#"{"application_id":"another"}"#)),
         ("a dependency", |b| b.file("package.json", r#"{"dependencies":{"express":"^4.1"}}"#)),
         ("an override", |b| {
@@ -249,7 +249,7 @@ fn code_of_dependencies_may_read_any_variable() {
 }
 
 #[test]
-fn where_npm_does_more_than_can_be_compared_it_always_runs() {
+fn npm_always_runs_when_its_inputs_cannot_be_compared() {
     let lock = |packages: &str| format!(r#"{{"lockfileVersion":3,"packages":{{"":{{}},{packages}}}}}"#);
     let mut cases: Vec<(String, String, &'static str)> = Vec::new();
     for script in ["preinstall", "install", "postinstall", "prepublish", "prepare", "postprepare", "dependencies"] {

@@ -1,16 +1,16 @@
-//! What a virtual environment is made from, and when it is made from more than can be compared.
+//! Inputs of a Python virtual environment, and when it has inputs that cannot be compared.
 
 use std::path::{Path, PathBuf};
 
 use super::{INSTALL, REQUIREMENTS, VENDOR, requirements};
 use crate::contract::CatalogueLayer;
-use crate::dependency_cache::{DependencyCache, Found, Seen, digest_of, remove};
+use crate::dependency_cache::{ComparedVariables, DependencyCache, Restored, digest_of, remove};
 use crate::errors::Problem;
 use crate::langs::Workspace;
 use crate::source::Source;
 
-/// Variables with which pip reads or installs something else than the requirements say. What they name is not followed.
-const LEADING_AWAY: [&str; 9] = [
+/// Variables that make pip read or install something other than the requirements. What they name is not compared.
+const UNTRACKED_SETTINGS: [&str; 9] = [
     "PIP_REQUIREMENT",
     "PIP_CONSTRAINT",
     "PIP_BUILD_CONSTRAINT",
@@ -22,22 +22,22 @@ const LEADING_AWAY: [&str; 9] = [
     "PIP_USER",
 ];
 
-/// The environment as something that may be kept.
-pub(super) struct Follows<'w> {
-    pub(super) kept: DependencyCache<'w>,
+/// A virtual environment that can be cached.
+pub(super) struct CachedEnvironment<'w> {
+    pub(super) cache: DependencyCache<'w>,
     /// See [`requirements::Requirements::pinned`].
     pub(super) pinned: bool,
     /// Links of the environment to the runtime: made anew, so that the cache has no say in which Python runs.
     python: PathBuf,
 }
 
-/// The environment as something that may be kept, or why it may not.
-pub(super) fn kept<'w>(
+/// The cache of this virtual environment, or why it cannot be cached.
+pub(super) fn installation_cache<'w>(
     work: &'w Workspace<'_>,
     source: &dyn Source,
     environment: &Path,
     what: &[&str],
-) -> Result<Follows<'w>, String> {
+) -> Result<CachedEnvironment<'w>, String> {
     if !what.contains(&REQUIREMENTS) {
         return Err("the app itself is installed as a package".into());
     }
@@ -45,7 +45,7 @@ pub(super) fn kept<'w>(
         return Err("they come from the app's vendor directory".into());
     }
     let found = requirements::read(source, REQUIREMENTS)?;
-    if let Some(name) = LEADING_AWAY.iter().find(|name| work.variable(name).is_some()) {
+    if let Some(name) = UNTRACKED_SETTINGS.iter().find(|name| work.variable(name).is_some()) {
         return Err(format!("{name} is set"));
     }
     let python = runtime(work, source).map_err(|problem| problem.to_error().text)?;
@@ -57,12 +57,12 @@ pub(super) fn kept<'w>(
         facts.inputs.extend(digest.map(|digest| (file, digest.to_string())));
     }
     let links = ["python".to_owned(), "python3".to_owned(), format!("python{line}")];
-    Ok(Follows {
-        kept: DependencyCache {
+    Ok(CachedEnvironment {
+        cache: DependencyCache {
             cache: &work.cache,
             facts,
             // A package without a wheel runs its own code to be built; which has one is known only afterwards.
-            variables: work.variables(Seen::All),
+            variables: work.variables(ComparedVariables::All),
             place: environment.to_owned(),
             leave: links.iter().map(|name| Path::new("bin").join(name)).collect(),
             max_entries: work.request.limits.max_entries,
@@ -86,30 +86,30 @@ fn program(work: &Workspace<'_>) -> PathBuf {
     found.unwrap_or_else(|| "/usr/bin/python3".into())
 }
 
-impl Follows<'_> {
+impl CachedEnvironment<'_> {
     /// In words, what is the same when nothing differs.
     pub(super) fn same(&self) -> String {
-        let files: Vec<&str> = self.kept.facts.inputs.keys().map(String::as_str).collect();
-        format!("{}, Python {} and stack are what they were.", files.join(", "), self.kept.facts.version)
+        let files: Vec<&str> = self.cache.facts.inputs.keys().map(String::as_str).collect();
+        format!("{}, Python {} and stack are what they were.", files.join(", "), self.cache.facts.version)
     }
 
     /// Puts the environment of the last build into its place, with this build's Python.
-    pub(super) fn restore(&self) -> Found {
-        let found = self.kept.restore();
-        if found != Found::Taken {
+    pub(super) fn restore(&self) -> Restored {
+        let found = self.cache.restore();
+        if found != Restored::Taken {
             return found;
         }
         // As `python -m venv` does it.
-        let linked = self.kept.leave.iter().try_for_each(|name| {
+        let linked = self.cache.leave.iter().try_for_each(|name| {
             let target = if name.ends_with("python3") { self.python.as_path() } else { Path::new("python3") };
-            std::os::unix::fs::symlink(target, self.kept.place.join(name))
+            std::os::unix::fs::symlink(target, self.cache.place.join(name))
         });
-        let Err(error) = linked else { return Found::Taken };
+        let Err(error) = linked else { return Restored::Taken };
         // `python -m venv` empties nothing: what was taken must not be under what it makes.
-        let reason = match remove(&self.kept.place) {
+        let reason = match remove(&self.cache.place) {
             Ok(()) => format!("Python could not be linked into it ({error})"),
             Err(second) => format!("Python could not be linked into it ({error}), nor could it be removed ({second})"),
         };
-        Found::Dropped(reason)
+        Restored::Dropped(reason)
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::{Needs, Workspace};
 use crate::contract::{BuildRequest, CatalogueLayer, ProcessType};
-use crate::dependency_cache::{self, Found};
+use crate::dependency_cache::{self, Restored};
 use crate::errors::Problem;
 use crate::source::Source;
 use crate::versions::{self, Runtime};
@@ -151,8 +151,8 @@ fn install(work: &Workspace<'_>, environment: &Path, what: &[&str]) -> Result<()
 fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: &[&str]) -> Result<(), Problem> {
     let runner = work.runner;
     let installing = || runner.headline("Installing dependencies with pip");
-    let follows = match cache_key::kept(work, source, environment, what) {
-        Ok(follows) => follows,
+    let environment_cache = match cache_key::installation_cache(work, source, environment, what) {
+        Ok(environment_cache) => environment_cache,
         Err(reason) => {
             dependency_cache::forget(&work.cache);
             make_environment(work, environment)?;
@@ -161,20 +161,20 @@ fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: 
             return install(work, environment, what);
         }
     };
-    let kept = &follows.kept;
-    let dropped = match follows.restore() {
-        Found::Taken => {
+    let cache = &environment_cache.cache;
+    let dropped = match environment_cache.restore() {
+        Restored::Taken => {
             runner.headline("Taking the installed packages of the last build");
-            runner.detail(&follows.same());
-            if !follows.pinned {
+            runner.detail(&environment_cache.same());
+            if !environment_cache.pinned {
                 runner.detail(
                     "Versions that requirements.txt leaves open stay; SLIPWAY_BUILD_CACHE=off takes newer ones.",
                 );
             }
             return Ok(());
         }
-        Found::Nothing => None,
-        Found::Dropped(reason) => Some(reason),
+        Restored::Nothing => None,
+        Restored::Dropped(reason) => Some(reason),
     };
     make_environment(work, environment)?;
     installing();
@@ -182,10 +182,10 @@ fn provide(work: &Workspace<'_>, source: &dyn Source, environment: &Path, what: 
         runner.detail(&format!("The installed packages of the last build are not used: {reason}"));
     }
     // Whatever happens now, what is in the cache is not of this installation.
-    kept.forget();
+    cache.forget();
     let before = work.trace(environment);
     install(work, environment, what)?;
-    work.keep(kept, "The installation", before);
+    work.keep(cache, "The installation", before);
     Ok(())
 }
 

@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn only_digests_pin_everything() {
+    fn only_hashes_pin_every_requirement() {
         assert!(of("flask==3 \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb\n").unwrap().pinned);
         assert!(!of("flask==3").unwrap().pinned);
         assert!(!of("flask==3 --hash=sha256:aa\nother==1").unwrap().pinned);
     }
 
     #[test]
-    fn what_may_change_by_itself_is_named() {
+    fn requirements_that_may_change_are_named() {
         for line in [
             "-e .",
             "--editable=./lib",

@@ -1,5 +1,5 @@
-//! What would start an app whose developer says nothing. Python has no usual way to start a web server, so it is a line to paste
-//! and not a command that is run.
+//! Suggests a start command for an app that names none. Python has no usual way to start a web server, so this is a line to
+//! paste and not a command that is run.
 
 use super::REQUIREMENTS;
 use crate::source::Source;
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn a_server_that_is_not_installed_is_named() {
         let app = ("app.py", "app = Flask(__name__)");
-        let told = |files: &[(&str, &str)]| advice(hint(&Listing::of(files)).as_ref());
-        let without = told(&[app, ("requirements.txt", "flask\n")]);
+        let advised = |files: &[(&str, &str)]| advice(hint(&Listing::of(files)).as_ref());
+        let without = advised(&[app, ("requirements.txt", "flask\n")]);
         assert_eq!(
             without[1..],
             [
@@ -108,8 +108,8 @@ mod tests {
                 "or push with -c 'gunicorn app:app', or set `command` in the manifest.",
             ]
         );
-        let with = told(&[app, ("requirements.txt", "flask\nGunicorn==23\n")]);
+        let with = advised(&[app, ("requirements.txt", "flask\nGunicorn==23\n")]);
         assert_eq!(with[1..], without[2..]);
-        assert!(told(&[])[0].contains("`web: python app.py`"));
+        assert!(advised(&[])[0].contains("`web: python app.py`"));
     }
 }

@@ -1,4 +1,4 @@
-//! When pip runs, and that the app gets the same either way.
+//! When pip runs, and that a restored environment is the same as an installed one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::Builtin;
 use super::super::testing::{Builds, request};
-use crate::dependency_cache::{DependencyCache, Seen, Variables};
+use crate::dependency_cache::{ComparedVariables, DependencyCache, Variables};
 use crate::source::Listing;
 
 /// `-m venv … DIR` makes an environment; `-m pip --python …` installs what the requirements are.
@@ -49,9 +49,9 @@ fn an_unchanged_app_is_not_installed_again_and_gets_the_same() {
 }
 
 #[test]
-fn everything_that_an_installation_follows_from_drops_it() {
-    type Change = fn(&mut Builds);
-    let cases: [(&str, Change); 9] = [
+fn each_changed_input_of_an_installation_drops_the_cache() {
+    type ChangeInput = fn(&mut Builds);
+    let cases: [(&str, ChangeInput); 9] = [
         ("a requirement", |b| b.file("requirements.txt", "-r base.txt\nflask==3.0.1\n")),
         ("an included file", |b| b.file("base.txt", "gunicorn==23\n")),
         ("a comment", |b| b.file("requirements.txt", "-r base.txt\nflask==3 # exactly\n")),
@@ -75,9 +75,9 @@ fn everything_that_an_installation_follows_from_drops_it() {
 }
 
 #[test]
-fn where_pip_does_more_than_can_be_compared_it_always_runs() {
-    type Change = fn(&mut Builds);
-    let cases: [(&str, Change); 6] = [
+fn pip_always_runs_when_its_inputs_cannot_be_compared() {
+    type ChangeInput = fn(&mut Builds);
+    let cases: [(&str, ChangeInput); 6] = [
         ("editable", |b| b.file("requirements.txt", "-e .\n")),
         ("a branch", |b| b.file("requirements.txt", "git+https://git.example/x.git@main\n")),
         ("vendored", |b| b.file("vendor/flask.whl", "")),
@@ -103,27 +103,27 @@ fn where_pip_does_more_than_can_be_compared_it_always_runs() {
 }
 
 #[test]
-fn the_cache_has_no_say_in_which_python_runs() {
+fn the_cache_does_not_decide_which_python_runs() {
     let builds = builds("flask==3\n");
     assert_eq!(builds.run(), BOTH);
     let environment = builds.at("home/deps/0/python");
     let before = builds.tree("home/deps");
     let cache = builds.at("cache/mine");
-    let kept = forged(&builds, &cache);
+    let forged_cache = forged(&builds, &cache);
     // A cache with a Python of its own, as a file or as a link.
     for make in [(|path: &Path| fs::write(path, "evil").unwrap()) as fn(&Path), |path: &Path| {
         symlink("../lib/evil", path).unwrap()
     }] {
         fs::remove_file(environment.join("bin/python")).unwrap();
         make(&environment.join("bin/python"));
-        kept.keep().unwrap();
+        forged_cache.keep().unwrap();
         reseal(&builds);
         assert_eq!(builds.run(), BOTH, "it was dropped");
         assert_eq!(builds.tree("home/deps"), before);
     }
     // One without a place for it.
     fs::remove_dir_all(environment.join("bin")).unwrap();
-    kept.keep().unwrap();
+    forged_cache.keep().unwrap();
     reseal(&builds);
     assert_eq!(builds.run(), BOTH);
     assert_eq!(builds.tree("home/deps"), before);
@@ -165,7 +165,7 @@ fn static_files_of_django_are_collected_with_every_push() {
 }
 
 #[test]
-fn a_project_that_cannot_collect_is_told_how_to_go_on() {
+fn a_failed_collectstatic_says_how_to_go_on() {
     for words in [
         "django.core: using the staticfiles app without having set the STATIC_ROOT setting",
         "Unknown command: 'collectstatic'",
@@ -177,7 +177,7 @@ fn a_project_that_cannot_collect_is_told_how_to_go_on() {
 }
 
 #[test]
-fn a_failure_of_pip_is_told_without_the_options_of_this_place() {
+fn a_failure_of_pip_omits_the_options_of_the_platform() {
     let mut builds = builds("flask==99\n");
     builds.file("effect", "echo 'ERROR: No matching distribution found for flask==99' >&2; exit 1");
     let text = builds.stage().unwrap_err().to_error().text;
@@ -197,7 +197,7 @@ fn planned(files: &[(&str, &str)]) -> (Vec<String>, String) {
 }
 
 #[test]
-fn what_is_not_read_is_named_before_anything_is_installed() {
+fn unsupported_files_are_named_before_anything_is_installed() {
     let procfile = ("Procfile", "web: x");
     let (notes, says) = planned(&[procfile, ("requirements.txt", ""), (".python-version", "3.11.9\n")]);
     assert!(says == "python 3.11.2" && notes.len() == 1 && notes[0].contains("keeps this line patched"), "{notes:?}");
@@ -233,7 +233,7 @@ fn forged<'a>(builds: &Builds, cache: &'a Path) -> DependencyCache<'a> {
     DependencyCache {
         cache,
         facts: serde_json::from_value(record["facts"].clone()).unwrap(),
-        variables: Variables::of([], Seen::All, Path::new("/")),
+        variables: Variables::of([], ComparedVariables::All, Path::new("/")),
         place: builds.at("home/deps/0/python"),
         leave: vec![],
         max_entries: 1000,

@@ -85,7 +85,7 @@ fn to_public(app: &Path) -> std::io::Result<()> {
     let configures = app.join("nginx/conf").is_dir();
     for entry in fs::read_dir(app)? {
         let entry = entry?;
-        let stays = KEPT.iter().any(|kept| entry.file_name() == *kept) || (configures && entry.file_name() == "nginx");
+        let stays = KEPT.iter().any(|name| entry.file_name() == *name) || (configures && entry.file_name() == "nginx");
         if !stays {
             fs::rename(entry.path(), public.join(entry.file_name()))?;
         }

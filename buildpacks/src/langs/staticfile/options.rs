@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_it_can_become_configuration() {
+    fn values_of_a_staticfile_cannot_become_configuration() {
         for text in [
             "root: ../..",
             "root: 'x; } evil {'",

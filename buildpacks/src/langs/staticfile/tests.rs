@@ -1,4 +1,4 @@
-//! What becomes of a site's directory.
+//! How the static buildpack turns a site's directory into a droplet.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -133,7 +133,7 @@ fn the_start_command_is_that_of_cloud_foundry() {
 
 /// The include is beside the configuration, where nginx looks for it, and not among what is served.
 #[test]
-fn what_a_site_includes_is_not_served() {
+fn files_that_a_site_includes_are_not_served() {
     for root in ["", "root: public\n"] {
         let mut builds =
             Builds::new(Builtin::Staticfile, &[("nginx/conf/includes/h.conf", "add_header X-Inc yes;")], &[]);
@@ -165,7 +165,7 @@ fn passwords_and_media_types_are_the_sites() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_told() {
+fn a_missing_root_is_reported() {
     let builds = Builds::new(Builtin::Staticfile, &[("Staticfile", "root: dist"), ("index.html", "")], &[]);
     let error = builds.stage().unwrap_err().to_error();
     assert!(error.text.contains("dist") && error.text.contains("Staticfile"), "{}", error.text);
