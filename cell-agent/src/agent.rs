@@ -24,7 +24,7 @@ use crate::config::CellConfig;
 use crate::controllers::{ConnectError, Controllers};
 use crate::host;
 use crate::instance::runner::{self, Command, Notice, Origin};
-use crate::instance::state::Found;
+use crate::instance::state::FoundSandbox;
 use crate::logs::{Logs, QueryService};
 use crate::members;
 use crate::policies::PolicyBook;
@@ -293,24 +293,24 @@ impl Agent {
                 // One that is older than the journal is a leftover of an earlier incarnation.
                 Some(sandbox) if sandbox.id.incarnation < entry.life.incarnation => {
                     self.end_leftover(sandbox.id).await;
-                    Found::Gone
+                    FoundSandbox::Gone
                 }
                 Some(sandbox) => {
                     entry.life.incarnation = sandbox.id.incarnation;
-                    sandbox.exit.map_or(Found::Running, Found::Ended)
+                    sandbox.exit.map_or(FoundSandbox::Running, FoundSandbox::Ended)
                 }
-                None => Found::Gone,
+                None => FoundSandbox::Gone,
             };
             self.spawn(id, Origin::Journal(entry, state));
         }
         let mut unknown: BTreeMap<Uuid, Origin> = BTreeMap::new();
         for id in loaded.damaged {
-            unknown.insert(id, Origin::Unknown { slot: None, incarnation: 0, found: Found::Gone });
+            unknown.insert(id, Origin::Unknown { slot: None, incarnation: 0, found: FoundSandbox::Gone });
         }
         for (id, sandbox) in found {
             tracing::warn!(assignment.id = %id, "a sandbox runs that the journal does not know; it goes on");
             self.hold.get_or_insert_with(|| self.services.cache.hold());
-            let found = sandbox.exit.map_or(Found::Running, Found::Ended);
+            let found = sandbox.exit.map_or(FoundSandbox::Running, FoundSandbox::Ended);
             let incarnation = sandbox.id.incarnation;
             unknown.insert(id, Origin::Unknown { slot: Some(sandbox.slot), incarnation, found });
         }
@@ -407,8 +407,8 @@ impl Agent {
     /// Before the set that names them is in force, so that whoever starts by it finds them.
     async fn keep_policies(&self, policies: Vec<EgressPolicyBody>) {
         let book = Arc::clone(&self.services.policies);
-        let kept = tokio::task::spawn_blocking(move || book.keep(policies)).await;
-        if let Ok(Err(error)) = kept {
+        let stored = tokio::task::spawn_blocking(move || book.keep(policies)).await;
+        if let Ok(Err(error)) = stored {
             // They hold from memory; only a restart of the agent without a controller would miss them.
             tracing::error!(error = %chain(&error), "an egress policy was not written");
         }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use slipway_protocol::v1::{WorkloadKind, WorkloadSpec};
 
-/// Where an instance is and who it is.
+/// What an instance's environment says about it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct InstanceContext {
     /// The guid of this start of the instance.
     pub instance: String,
     /// Its index.
@@ -36,11 +36,11 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// choose (`MEMORY_LIMIT`, `LANG`, and `PATH` of what runs). A build calls on programs of the stack by their names, so it
 /// has the path on which they are.
 #[must_use]
-pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> {
+pub fn environment(spec: &WorkloadSpec, context: &InstanceContext) -> Vec<(String, String)> {
     let mut env: BTreeMap<String, String> =
         spec.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
     let port = port(spec).to_string();
-    let own = place.internal_host.to_string();
+    let own = context.internal_host.to_string();
     let mut set = |name: &str, value: &str| {
         env.insert(name.to_owned(), value.to_owned());
     };
@@ -49,20 +49,20 @@ pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> 
     set("TMPDIR", "/home/vcap/tmp");
     set("DEPS_DIR", "/home/vcap/deps");
     set("CF_STACK", &spec.stack);
-    set("CF_INSTANCE_GUID", &place.instance);
-    set("INSTANCE_GUID", &place.instance);
-    set("CF_INSTANCE_IP", &place.external_host.to_string());
+    set("CF_INSTANCE_GUID", &context.instance);
+    set("INSTANCE_GUID", &context.instance);
+    set("CF_INSTANCE_IP", &context.external_host.to_string());
     set("CF_INSTANCE_INTERNAL_IP", &own);
-    if place.kind == WorkloadKind::Lrp {
-        let external = place.external_port.to_string();
-        let ports = json!([{ "external": place.external_port, "internal": port.parse::<u16>().unwrap_or(8080) }]);
+    if context.kind == WorkloadKind::Lrp {
+        let external = context.external_port.to_string();
+        let ports = json!([{ "external": context.external_port, "internal": port.parse::<u16>().unwrap_or(8080) }]);
         set("PORT", &port);
         set("VCAP_APP_PORT", &port);
         set("VCAP_APP_HOST", "0.0.0.0");
-        set("CF_INSTANCE_INDEX", &place.index.to_string());
-        set("INSTANCE_INDEX", &place.index.to_string());
+        set("CF_INSTANCE_INDEX", &context.index.to_string());
+        set("INSTANCE_INDEX", &context.index.to_string());
         set("CF_INSTANCE_PORT", &external);
-        set("CF_INSTANCE_ADDR", &format!("{}:{external}", place.external_host));
+        set("CF_INSTANCE_ADDR", &format!("{}:{external}", context.external_host));
         set("CF_INSTANCE_PORTS", &ports.to_string());
     } else {
         // Set, and empty: programs test whether they exist.
@@ -70,27 +70,27 @@ pub fn environment(spec: &WorkloadSpec, place: &Place) -> Vec<(String, String)> 
         set("CF_INSTANCE_ADDR", "");
         set("CF_INSTANCE_PORTS", "[]");
     }
-    let chosen = matches!(place.kind, WorkloadKind::Lrp | WorkloadKind::Task) && env.contains_key("PATH");
+    let chosen = matches!(context.kind, WorkloadKind::Lrp | WorkloadKind::Task) && env.contains_key("PATH");
     if !chosen {
         env.insert("PATH".to_owned(), PATH.to_owned());
     }
     env.entry("MEMORY_LIMIT".to_owned()).or_insert_with(|| format!("{}m", spec.memory_mb));
     env.entry("LANG".to_owned()).or_insert_with(|| "en_US.UTF-8".to_owned());
-    if let Some(application) = env.get("VCAP_APPLICATION").and_then(|text| application(text, place, &port)) {
+    if let Some(application) = env.get("VCAP_APPLICATION").and_then(|text| application(text, context, &port)) {
         env.insert("VCAP_APPLICATION".to_owned(), application);
     }
     env.into_iter().collect()
 }
 
 /// `VCAP_APPLICATION` with the instance's part; `None` when it is not an object, which is left as it is.
-fn application(text: &str, place: &Place, port: &str) -> Option<String> {
+fn application(text: &str, context: &InstanceContext, port: &str) -> Option<String> {
     let mut value: Value = serde_json::from_str(text).ok()?;
     let object = value.as_object_mut()?;
-    object.insert("instance_id".to_owned(), json!(place.instance));
-    if place.kind == WorkloadKind::Lrp {
+    object.insert("instance_id".to_owned(), json!(context.instance));
+    if context.kind == WorkloadKind::Lrp {
         object.insert("host".to_owned(), json!("0.0.0.0"));
         object.insert("port".to_owned(), json!(port.parse::<u16>().unwrap_or(8080)));
-        object.insert("instance_index".to_owned(), json!(place.index));
+        object.insert("instance_index".to_owned(), json!(context.index));
     }
     Some(value.to_string())
 }
@@ -101,8 +101,8 @@ mod tests {
 
     use super::*;
 
-    fn place(kind: WorkloadKind) -> Place {
-        Place {
+    fn context(kind: WorkloadKind) -> InstanceContext {
+        InstanceContext {
             instance: "11111111-2222-3333-4444-555555555555".to_owned(),
             index: 3,
             kind,
@@ -128,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_knows_its_place() {
-        let env: BTreeMap<_, _> = environment(&spec(), &place(WorkloadKind::Lrp)).into_iter().collect();
+    fn an_instance_knows_its_address_and_index() {
+        let env: BTreeMap<_, _> = environment(&spec(), &context(WorkloadKind::Lrp)).into_iter().collect();
         for (name, value) in [
             ("PORT", "8080"),
             ("MINE", "yes"),
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_developer_chooses_the_path_of_what_runs() {
         let path = |spec: &WorkloadSpec, kind| {
-            let env: BTreeMap<_, _> = environment(spec, &place(kind)).into_iter().collect();
+            let env: BTreeMap<_, _> = environment(spec, &context(kind)).into_iter().collect();
             env["PATH"].clone()
         };
         let mut chosen = spec();
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_task_has_no_address() {
-        let env: BTreeMap<_, _> = environment(&spec(), &place(WorkloadKind::Task)).into_iter().collect();
+        let env: BTreeMap<_, _> = environment(&spec(), &context(WorkloadKind::Task)).into_iter().collect();
         assert_eq!(env["CF_INSTANCE_ADDR"], "");
         assert_eq!(env["CF_INSTANCE_PORT"], "");
         assert!(!env.contains_key("CF_INSTANCE_INDEX"));

@@ -13,8 +13,8 @@ use crate::services::Services;
 
 /// Brings the kept list into force.
 pub(crate) async fn restore(services: &Services) {
-    let Some(kept) = services.journal.members() else { return };
-    let restored = match Members::decode(kept) {
+    let Some(stored) = services.journal.members() else { return };
+    let restored = match Members::decode(stored) {
         Ok(members) => apply(services, &members).await,
         Err(error) => {
             tracing::warn!(%error, "the kept list of members cannot be read; a controller says it again");
@@ -30,7 +30,7 @@ pub(crate) async fn restore(services: &Services) {
 /// Brings a list into force and keeps it. Each controller says it: mostly it is the one that is in force.
 pub(crate) async fn take(services: &Services, members: Members) {
     let body = Bytes::from(members.encode_to_vec());
-    let known = services.journal.members().is_some_and(|kept| kept == body);
+    let known = services.journal.members().is_some_and(|stored| stored == body);
     if known {
         return;
     }

@@ -54,17 +54,17 @@ impl PolicyBook {
     /// # Errors
     /// When the disk refuses; they are known all the same.
     pub fn keep(&self, policies: Vec<EgressPolicyBody>) -> Result<(), FileError> {
-        let mut kept = Ok(());
+        let mut stored = Ok(());
         for policy in policies {
             if sha256(&policy.body)[..] != policy.id[..] {
                 tracing::error!(id = hex::encode(&policy.id), "an egress policy is not what its id says");
                 continue;
             }
             if self.known().insert(policy.id.clone(), policy.body.clone()).is_none() {
-                kept = kept.and(self.journal.put_policy(&policy.id, &policy.body));
+                stored = stored.and(self.journal.put_policy(&policy.id, &policy.body));
             }
         }
-        kept
+        stored
     }
 
     /// The rules that hold: those of the policy, or the spec's own when the assignment names none.

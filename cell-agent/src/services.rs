@@ -59,7 +59,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// What is told when the disk quota is used up, of an instance that has written so many bytes. Nearly all of it is all of
+    /// What is reported when the disk quota is used up, of an instance that has written so many bytes. Nearly all of it is all of
     /// it: a write that did not fit in leaves less than the whole behind.
     #[must_use]
     pub fn full_disk(&self, written: u64) -> Option<String> {
@@ -85,8 +85,8 @@ pub struct LiveTable(Mutex<BTreeMap<Uuid, Entry>>);
 #[derive(Debug)]
 struct Entry {
     live: Live,
-    /// That its disk is full was told.
-    told: bool,
+    /// Its full disk was reported.
+    reported: bool,
 }
 
 impl LiveTable {
@@ -97,9 +97,9 @@ impl LiveTable {
     /// It runs.
     pub fn insert(&self, live: Live) {
         let mut inner = self.inner();
-        // What was told stays told: an adopted sandbox is entered again once its spec is known.
-        let told = inner.get(&live.id.assignment).is_some_and(|entry| entry.live.id == live.id && entry.told);
-        inner.insert(live.id.assignment, Entry { live, told });
+        // Reported once: an adopted sandbox is entered again once its spec is known.
+        let reported = inner.get(&live.id.assignment).is_some_and(|entry| entry.live.id == live.id && entry.reported);
+        inner.insert(live.id.assignment, Entry { live, reported });
     }
 
     /// It ended.
@@ -119,13 +119,13 @@ impl LiveTable {
         self.inner().values().map(|entry| entry.live).collect()
     }
 
-    /// What is to be told of a sandbox that has written so many bytes; once for each.
+    /// The report about a sandbox that has written so many bytes; once for each.
     #[must_use]
-    pub fn tell_full_disk(&self, id: SandboxId, written: u64) -> Option<String> {
+    pub fn report_full_disk(&self, id: SandboxId, written: u64) -> Option<String> {
         let mut inner = self.inner();
-        let entry = inner.get_mut(&id.assignment).filter(|entry| entry.live.id == id && !entry.told)?;
+        let entry = inner.get_mut(&id.assignment).filter(|entry| entry.live.id == id && !entry.reported)?;
         let text = entry.live.full_disk(written)?;
-        entry.told = true;
+        entry.reported = true;
         Some(text)
     }
 }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_once_for_each_start() {
+    fn a_full_disk_is_reported_once_for_each_start() {
         let table = LiveTable::default();
         let live = |incarnation| Live {
             id: SandboxId { assignment: Uuid::from_u128(1), incarnation },
@@ -144,15 +144,15 @@ mod tests {
             disk_mb: 64,
         };
         table.insert(live(1));
-        assert_eq!(table.tell_full_disk(live(1).id, 30 << 20), None);
-        let text = table.tell_full_disk(live(1).id, 43 << 20).expect("told");
+        assert_eq!(table.report_full_disk(live(1).id, 30 << 20), None);
+        let text = table.report_full_disk(live(1).id, 43 << 20).expect("told");
         assert_eq!(text, "the disk quota of 64 MiB is used up: 20 MiB by the droplet, 43 MiB written");
         table.insert(live(1));
-        assert_eq!(table.tell_full_disk(live(1).id, 44 << 20), None, "once");
-        assert_eq!(table.tell_full_disk(live(2).id, 44 << 20), None, "it is not there");
+        assert_eq!(table.report_full_disk(live(1).id, 44 << 20), None, "once");
+        assert_eq!(table.report_full_disk(live(2).id, 44 << 20), None, "it is not there");
         table.insert(live(2));
-        assert!(table.tell_full_disk(live(2).id, 44 << 20).is_some());
+        assert!(table.report_full_disk(live(2).id, 44 << 20).is_some());
         table.insert(Live { disk_mb: 0, ..live(3) });
-        assert_eq!(table.tell_full_disk(live(3).id, 1 << 40), None, "its quota is not known");
+        assert_eq!(table.report_full_disk(live(3).id, 1 << 40), None, "its quota is not known");
     }
 }

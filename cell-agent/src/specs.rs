@@ -143,8 +143,8 @@ impl SpecBook {
             }
             let journal = Arc::clone(&self.journal);
             let (key, bytes) = (digest.clone(), body.clone());
-            let kept = tokio::task::spawn_blocking(move || journal.put_spec(&key, &bytes)).await;
-            if let Ok(Err(error)) = kept {
+            let stored = tokio::task::spawn_blocking(move || journal.put_spec(&key, &bytes)).await;
+            if let Ok(Err(error)) = stored {
                 // It runs from memory; after a restart it is asked for again.
                 tracing::error!(error = %chain(&error), "a spec could not be written to the journal");
             }

@@ -134,7 +134,7 @@ async fn write(directory: &std::path::Path, whole: &CellUsage) {
 async fn one(services: &Services, live: Live, before: &mut BTreeMap<Uuid, Sample>) -> Option<Usage> {
     // It may have ended a moment ago.
     let used = services.runtime.usage(live.id).await.ok()?;
-    if let Some(text) = services.live.tell_full_disk(live.id, used.disk_bytes) {
+    if let Some(text) = services.live.report_full_disk(live.id, used.disk_bytes) {
         let (logs, id) = (Arc::clone(&services.logs), live.id.assignment);
         tokio::task::spawn_blocking(move || logs.say(id, &text)).await.ok();
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn kills_that_an_instance_survives_are_told() {
+    fn out_of_memory_kills_that_an_instance_survives_are_reported() {
         assert_eq!(survived(0, 64), None);
         assert!(survived(1, 64).is_some_and(|text| text.contains("killed a process") && text.contains("of 64 MiB")));
         assert!(survived(3, 0).is_some_and(|text| text.contains("3 processes") && text.contains("at its limit;")));

@@ -10,7 +10,7 @@ use slipway_protocol::v1::{self, Assignment, Endpoint, WorkloadKind, WorkloadSpe
 use uuid::Uuid;
 
 use crate::config::{Advertise, CellConfig};
-use crate::env::{self, Place};
+use crate::env::{self, InstanceContext};
 use crate::sandbox::{Companion, EgressRule, Limits, SandboxFile, SandboxId, SandboxSpec};
 
 /// The first host port; see "Slots and addresses" in ARCHITECTURE.md.
@@ -164,14 +164,14 @@ pub fn files(spec: &WorkloadSpec) -> Vec<SandboxFile> {
         .collect()
 }
 
-fn place(spec: &WorkloadSpec, setting: &Setting<'_>) -> Place {
+fn place(spec: &WorkloadSpec, setting: &Setting<'_>) -> InstanceContext {
     let slot = setting.assignment.slot;
     let own = IpAddr::V4(setting.address);
     let (external_host, external_port) = match setting.config.advertise {
         Advertise::HostPort => (setting.config.advertise_host, FIRST_HOST_PORT + slot),
         Advertise::Direct => (own, env::port(spec).into()),
     };
-    Place {
+    InstanceContext {
         instance: instance_guid(setting.id.assignment, setting.id.incarnation).to_string(),
         index: setting.assignment.index,
         kind: spec.kind(),

@@ -143,7 +143,7 @@ async fn nobody_sees_or_signals_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_is_limited_and_the_reason_is_told() {
+async fn memory_is_limited_and_the_reason_is_reported() {
     let cell = Cell::new().await;
     let neighbour = cell.script(0, "echo up; sleep 1000");
     cell.runtime.start(neighbour.clone()).await.unwrap();

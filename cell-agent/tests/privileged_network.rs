@@ -138,7 +138,7 @@ async fn the_host_port_leads_to_the_slot_when_its_gate_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn listeners_are_told_as_the_sandbox_sees_them() {
+async fn listeners_are_reported_as_the_sandbox_sees_them() {
     let cell = Cell::new().await;
     let spec = cell.script(0, "httpd -f -p 127.0.0.1:8080 & httpd -f -p 3000 & sleep 1000");
     cell.runtime.start(spec.clone()).await.unwrap();

@@ -37,9 +37,9 @@ struct Item {
     lease: Weak<Inside>,
 }
 
-/// A directory of the cache that stays for as long as this value lives.
+/// A lease of a directory of the cache: it is not evicted while this value lives.
 #[derive(Clone, Debug)]
-pub struct Lease(Arc<Inside>);
+pub struct CacheLease(Arc<Inside>);
 
 #[derive(Debug)]
 struct Inside {
@@ -47,7 +47,7 @@ struct Inside {
     size: u64,
 }
 
-impl Lease {
+impl CacheLease {
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -154,7 +154,7 @@ impl Index {
         turn.lock_owned().await
     }
 
-    pub(super) fn lease(&self, key: Key) -> Option<Lease> {
+    pub(super) fn lease(&self, key: Key) -> Option<CacheLease> {
         let path = self.path(key);
         let mut inner = self.inner();
         inner.clock += 1;
@@ -162,14 +162,14 @@ impl Index {
         let item = inner.items.get_mut(&key)?;
         item.used = now;
         if let Some(inside) = item.lease.upgrade() {
-            return Some(Lease(inside));
+            return Some(CacheLease(inside));
         }
         let inside = Arc::new(Inside { path, size: item.size });
         item.lease = Arc::downgrade(&inside);
-        Some(Lease(inside))
+        Some(CacheLease(inside))
     }
 
-    pub(super) fn insert(&self, key: Key, size: u64) -> Result<Lease, CacheError> {
+    pub(super) fn insert(&self, key: Key, size: u64) -> Result<CacheLease, CacheError> {
         let path = self.size_path(key);
         std::fs::write(&path, size.to_string()).map_err(|source| CacheError::Io { path, source })?;
         let inside = Arc::new(Inside { path: self.path(key), size });
@@ -177,7 +177,7 @@ impl Index {
         inner.clock += 1;
         let item = Item { size, used: inner.clock, lease: Arc::downgrade(&inside) };
         inner.items.insert(key, item);
-        Ok(Lease(inside))
+        Ok(CacheLease(inside))
     }
 
     fn size_path(&self, key: Key) -> PathBuf {
@@ -259,7 +259,7 @@ pub(super) fn tree_size(path: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    fn put(index: &Index, name: &str, size: u64) -> (Key, Lease) {
+    fn put(index: &Index, name: &str, size: u64) -> (Key, CacheLease) {
         let key = Key { kind: Kind::Layer, digest: Digest::of(name.as_bytes()) };
         std::fs::create_dir(index.path(key)).expect("directory");
         std::fs::write(index.path(key).join("file"), vec![0; 10]).expect("file");

@@ -14,7 +14,7 @@ use slipway_protocol::v1::{self, Refusal};
 
 use crate::controllers::{CallError, Controllers};
 use crate::reserve::FreeSpace;
-pub use index::{Hold, Lease};
+pub use index::{CacheLease, Hold};
 use index::{Index, Key, Kind};
 
 /// Tries at a blob that arrives wrong or is refused, before the cell says that it cannot get it.
@@ -101,7 +101,7 @@ impl Cache {
     ///
     /// # Errors
     /// See [`CacheError`]; nothing is left behind.
-    pub async fn layer(&self, layer: &v1::Layer) -> Result<Lease, CacheError> {
+    pub async fn layer(&self, layer: &v1::Layer) -> Result<CacheLease, CacheError> {
         let what = format!("layer {} {}", layer.line, layer.version);
         let digest = parse(&layer.digest, &what)?;
         let key = Key { kind: Kind::Layer, digest };
@@ -139,7 +139,7 @@ impl Cache {
     ///
     /// # Errors
     /// See [`CacheError`]; nothing is left behind.
-    pub async fn droplet(&self, blob: &v1::Blob) -> Result<Lease, CacheError> {
+    pub async fn droplet(&self, blob: &v1::Blob) -> Result<CacheLease, CacheError> {
         let what = "the droplet".to_owned();
         let digest = parse(&blob.digest, &what)?;
         let key = Key { kind: Kind::Droplet, digest };
@@ -156,7 +156,7 @@ impl Cache {
     ///
     /// # Errors
     /// See [`CacheError`].
-    pub async fn adopt_droplet(&self, blob: &v1::Blob, file: &Path) -> Result<Lease, CacheError> {
+    pub async fn adopt_droplet(&self, blob: &v1::Blob, file: &Path) -> Result<CacheLease, CacheError> {
         let digest = parse(&blob.digest, "the droplet")?;
         let key = Key { kind: Kind::Droplet, digest };
         let _turn = self.index.turn(key).await;
@@ -166,7 +166,7 @@ impl Cache {
         self.unpack_droplet(key, file, &blob.format).await
     }
 
-    async fn unpack_droplet(&self, key: Key, file: &Path, format: &str) -> Result<Lease, CacheError> {
+    async fn unpack_droplet(&self, key: Key, file: &Path, format: &str) -> Result<CacheLease, CacheError> {
         let mut may_drop = true;
         loop {
             let (target, parent) = (self.index.path(key), self.index.directory(Kind::Droplet));
@@ -203,7 +203,7 @@ impl Cache {
 
     /// What is here already, without fetching: keeps a running instance's layers from being dropped.
     #[must_use]
-    pub fn pin(&self, spec: &v1::WorkloadSpec) -> Vec<Lease> {
+    pub fn pin(&self, spec: &v1::WorkloadSpec) -> Vec<CacheLease> {
         let layers = spec.layers.iter().map(|layer| (Kind::Layer, &layer.digest));
         let droplet = spec.droplet.iter().map(|blob| (Kind::Droplet, &blob.digest));
         layers

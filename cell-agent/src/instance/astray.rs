@@ -8,9 +8,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// How long the same is seen before it is told: programs open what they need one after the other.
-const TOLD_AFTER: Duration = Duration::from_secs(2);
-/// How long an app may listen nowhere before that is told: it may load much before it opens its port.
+/// How long the same is seen before it is reported: programs open what they need one after the other.
+const REPORTED_AFTER: Duration = Duration::from_secs(2);
+/// How long an app may listen nowhere before that is reported: it may load much before it opens its port.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 /// How long something must hold the port at 127.0.0.1 before the start is ended: a server that is started anew when it has
 /// read its settings must have had its chance.
@@ -62,7 +62,7 @@ impl Astray {
 pub(super) enum Verdict {
     /// Nothing new.
     Wait,
-    /// The developer is told, once.
+    /// Reported to the developer, once.
     Tell(String),
     /// It cannot become right any more.
     End(String),
@@ -72,8 +72,8 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     seen: Option<(Astray, Duration)>,
-    told: Option<Astray>,
-    told_silence: bool,
+    reported: Option<Astray>,
+    reported_silence: bool,
 }
 
 impl Watch {
@@ -88,8 +88,8 @@ impl Watch {
             }
             (_, None) => {
                 self.seen = None;
-                if listeners.is_empty() && at >= SILENT_FOR && !self.told_silence {
-                    self.told_silence = true;
+                if listeners.is_empty() && at >= SILENT_FOR && !self.reported_silence {
+                    self.reported_silence = true;
                     let seconds = at.as_secs();
                     return Verdict::Tell(format!(
                         "listens on no port yet, {seconds} s after its start: listen on the port in $PORT, or, if it \
@@ -105,8 +105,8 @@ impl Watch {
             let seconds = at.as_secs();
             return Verdict::End(format!("{} within {seconds} s: {}", astray.fault(port), astray.advice()));
         }
-        if stood >= TOLD_AFTER && self.told != Some(astray) {
-            self.told = Some(astray);
+        if stood >= REPORTED_AFTER && self.reported != Some(astray) {
+            self.reported = Some(astray);
             let fault = match astray {
                 Astray::Loopback(_) => "cannot be reached",
                 Astray::Elsewhere(_) => "does not listen",
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_reaches_is_astray() {
+    fn only_unreachable_listeners_are_astray() {
         let (loopback, open, other) = (at("127.0.0.1:8080"), at("0.0.0.0:8080"), at("0.0.0.0:3000"));
         assert_eq!(Astray::of(&[], 8080), None);
         assert_eq!(Astray::of(&[loopback, open], 8080), None);
@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn an_app_on_another_port_is_told_once_and_keeps_its_time() {
+    fn an_app_on_another_port_is_warned_once_and_keeps_its_timeout() {
         let mut watch = Watch::default();
         let metrics = [at("0.0.0.0:9000")];
         assert_eq!(watch.look(&metrics, 8080, seconds(1)), Verdict::Wait);
-        let told = watch.look(&metrics, 8080, seconds(3));
+        let verdict = watch.look(&metrics, 8080, seconds(3));
         let words = "does not listen on port 8080 yet: it listens on port 9000; listen on the port in $PORT";
-        assert_eq!(told, Verdict::Tell(words.to_owned()));
+        assert_eq!(verdict, Verdict::Tell(words.to_owned()));
         for second in 4..600 {
             assert_eq!(watch.look(&metrics, 8080, seconds(second)), Verdict::Wait, "it may only wait for its database");
         }
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn an_app_that_listens_nowhere_is_told_once() {
+    fn an_app_that_listens_nowhere_is_warned_once() {
         let mut watch = Watch::default();
         assert_eq!(watch.look(&[], 8080, seconds(9)), Verdict::Wait);
-        let told = watch.look(&[], 8080, seconds(10));
+        let verdict = watch.look(&[], 8080, seconds(10));
         assert!(
-            matches!(told, Verdict::Tell(text) if text.starts_with("listens on no port yet, 10 s after its start"))
+            matches!(verdict, Verdict::Tell(text) if text.starts_with("listens on no port yet, 10 s after its start"))
         );
         for second in 11..600 {
             assert_eq!(watch.look(&[], 8080, seconds(second)), Verdict::Wait, "it may only load much");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_that_hides_on_its_port_is_told_and_then_ended() {
+    fn an_app_that_listens_on_loopback_is_warned_and_then_ended() {
         let mut watch = Watch::default();
         let hidden = [at("127.0.0.1:8080")];
         assert_eq!(watch.look(&hidden, 8080, seconds(1)), Verdict::Wait);

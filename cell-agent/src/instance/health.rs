@@ -27,11 +27,11 @@ const BETWEEN_FAILURES: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// A program that is there takes a connection within this time.
 const TAKEN: Duration = Duration::from_millis(2);
-/// An app that answers its check with an error is told after this time, since one that warms up answers so for a moment.
-const ANSWER_TOLD_AFTER: Duration = Duration::from_secs(5);
+/// An app that answers its check with an error is reported after this time, since one that warms up answers so at first.
+const ANSWER_REPORTED_AFTER: Duration = Duration::from_secs(5);
 
-/// What a monitor needs.
-pub struct Watched {
+/// Checks one instance.
+pub struct HealthMonitor {
     /// Where to ask.
     pub runtime: Arc<dyn SandboxRuntime>,
     /// Which sandbox.
@@ -76,29 +76,29 @@ impl Check {
     }
 }
 
-/// What a check saw instead of health, in words.
+/// Why a check failed, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+enum CheckFailure {
     /// The app is there, and not with success.
     Answer(String),
     /// Nobody answered.
     Silence(String),
 }
 
-impl std::fmt::Display for Seen {
+impl std::fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (Self::Answer(text) | Self::Silence(text)) = self;
         f.write_str(text)
     }
 }
 
-impl Watched {
+impl HealthMonitor {
     fn port(&self) -> u16 {
         env::port(&self.spec)
     }
 
     /// `Err` says what was seen instead.
-    async fn ask(&self, check: &Check) -> Result<(), Seen> {
+    async fn ask(&self, check: &Check) -> Result<(), CheckFailure> {
         let port = self.port();
         match check.kind {
             CheckKind::Process | CheckKind::Unspecified => Ok(()),
@@ -106,14 +106,16 @@ impl Watched {
                 if self.runtime.probe_tcp(self.slot, port, check.timeout).await {
                     return Ok(());
                 }
-                Err(Seen::Silence(format!("no connection to port {port} within {:?}", check.timeout)))
+                Err(CheckFailure::Silence(format!("no connection to port {port} within {:?}", check.timeout)))
             }
             CheckKind::Http => match self.runtime.probe_http(self.slot, port, &check.path, check.timeout).await {
                 Some(200..=299) => Ok(()),
-                Some(status) => Err(Seen::Answer(format!("GET {} on port {port} answered {status}", check.path))),
+                Some(status) => {
+                    Err(CheckFailure::Answer(format!("GET {} on port {port} answered {status}", check.path)))
+                }
                 None => {
                     let text = format!("GET {} on port {port} was not answered within {:?}", check.path, check.timeout);
-                    Err(Seen::Silence(text))
+                    Err(CheckFailure::Silence(text))
                 }
             },
         }
@@ -121,7 +123,7 @@ impl Watched {
 
     /// Asks a starting app. That its port is open says nothing where a master process opens it before the program behind it is
     /// loaded, as gunicorn does: the connection must have been taken. One that is not, which `waits`, is not made again.
-    async fn ask_first(&self, check: &Check, waits: &mut bool) -> Result<(), Seen> {
+    async fn ask_first(&self, check: &Check, waits: &mut bool) -> Result<(), CheckFailure> {
         if check.kind != CheckKind::Port {
             return self.ask(check).await;
         }
@@ -140,10 +142,10 @@ impl Watched {
             Some(0) => Ok(()),
             // How it is cannot be seen.
             None if made => Ok(()),
-            None => Err(Seen::Silence(format!("nothing listens on port {port} any more"))),
-            Some(_) => {
-                Err(Seen::Answer(format!("a program listens on port {port}, and none takes connections there yet")))
-            }
+            None => Err(CheckFailure::Silence(format!("nothing listens on port {port} any more"))),
+            Some(_) => Err(CheckFailure::Answer(format!(
+                "a program listens on port {port}, and none takes connections there yet"
+            ))),
         }
     }
 
@@ -152,7 +154,7 @@ impl Watched {
     async fn start(&self, check: &Check, send: &mpsc::UnboundedSender<Signal>) -> Result<(), String> {
         let begun = Instant::now();
         let mut pause = FIRST_POLL;
-        let (mut watch, mut next_look, mut told) = (Watch::default(), BETWEEN_LOOKS, false);
+        let (mut watch, mut next_look, mut reported) = (Watch::default(), BETWEEN_LOOKS, false);
         let mut waits = false;
         let tell = |text| send.send(self.signal(Event::Trouble(text))).ok();
         loop {
@@ -166,10 +168,12 @@ impl Watched {
                 next_look = at + BETWEEN_LOOKS;
                 let listeners = self.runtime.listeners(self.id).await;
                 match watch.look(&listeners, self.port(), at) {
-                    // An answer that changes with each look would fill the log: the first one is told.
-                    Verdict::Wait if at >= ANSWER_TOLD_AFTER && !told && matches!(seen, Seen::Answer(_)) => {
+                    // An answer that changes with each look would fill the log: the first one is reported.
+                    Verdict::Wait
+                        if at >= ANSWER_REPORTED_AFTER && !reported && matches!(seen, CheckFailure::Answer(_)) =>
+                    {
                         tell(format!("is not healthy yet: {seen}"));
-                        told = true;
+                        reported = true;
                     }
                     Verdict::Wait => {}
                     Verdict::Tell(text) => _ = tell(text),
@@ -183,7 +187,7 @@ impl Watched {
     }
 
     /// Why an app that runs was never seen healthy, with what it does instead.
-    async fn never_healthy(&self, check: &Check, seen: &Seen) -> String {
+    async fn never_healthy(&self, check: &Check, seen: &CheckFailure) -> String {
         let seconds = check.start_timeout.as_secs_f64();
         let port = self.port();
         let listeners = self.runtime.listeners(self.id).await;

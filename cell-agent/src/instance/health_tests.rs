@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::health::Watched;
+use super::health::HealthMonitor;
 use super::runner::Signal;
 use super::state::Event;
 use crate::sandbox::{Limits, SandboxId, SandboxRuntime as _, SandboxSpec};
@@ -38,12 +38,12 @@ fn sandbox(id: SandboxId) -> SandboxSpec {
 }
 
 /// What is told of a program that listens there and nowhere else, with the second at which it is told.
-async fn told(elsewhere: Vec<SocketAddr>, timeout_s: u32) -> Vec<(u64, Event)> {
-    told_of(Program::Deaf(elsewhere), timeout_s, usize::MAX).await
+async fn deaf_events(elsewhere: Vec<SocketAddr>, timeout_s: u32) -> Vec<(u64, Event)> {
+    events_of(Program::Deaf(elsewhere), timeout_s, usize::MAX).await
 }
 
 /// The first things that are told of a program.
-async fn told_of(program: Program, timeout_s: u32, most: usize) -> Vec<(u64, Event)> {
+async fn events_of(program: Program, timeout_s: u32, most: usize) -> Vec<(u64, Event)> {
     let id = SandboxId { assignment: Uuid::from_u128(1), incarnation: 1 };
     let runtime = SimRuntime::new(std::path::Path::new("/"), move |_, _| program.clone());
     runtime.start(sandbox(id)).await.expect("start");
@@ -55,60 +55,60 @@ async fn told_of(program: Program, timeout_s: u32, most: usize) -> Vec<(u64, Eve
         health: Some(health),
         ..WorkloadSpec::default()
     };
-    let watched = Watched { runtime, id, slot: 0, spec: Arc::new(spec), healthy: false, ready: false };
+    let monitor = HealthMonitor { runtime, id, slot: 0, spec: Arc::new(spec), healthy: false, ready: false };
     #[expect(clippy::disallowed_methods, reason = "as in a runner")]
     let (send, mut heard) = mpsc::unbounded_channel::<Signal>();
     let begun = Instant::now();
-    let running = tokio::spawn(watched.run(send));
-    let mut told = Vec::new();
+    let running = tokio::spawn(monitor.run(send));
+    let mut events = Vec::new();
     while let Some(signal) = heard.recv().await {
-        told.push((begun.elapsed().as_secs(), signal.event));
-        if told.len() == most {
+        events.push((begun.elapsed().as_secs(), signal.event));
+        if events.len() == most {
             running.abort();
-            return told;
+            return events;
         }
     }
     running.await.expect("checks");
-    told
+    events
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_open_port_is_not_enough_while_nobody_takes_connections() {
     let seconds = |seconds| Program::Late(std::time::Duration::from_secs(seconds));
-    let quick = told_of(seconds(0), 60, 1).await;
+    let quick = events_of(seconds(0), 60, 1).await;
     assert!(matches!(&quick[..], [(0, Event::Healthy { ready: true })]), "{quick:?}");
-    let late = told_of(seconds(30), 60, 2).await;
+    let late = events_of(seconds(30), 60, 2).await;
     let [(early, Event::Trouble(trouble)), (end, Event::Healthy { ready: true })] = &late[..] else {
         panic!("{late:?}")
     };
     assert!(*early < 10 && (30..35).contains(end), "{late:?}");
     assert!(trouble.contains("listens on port 8080, and none takes connections there yet"), "{trouble}");
-    let never = told_of(seconds(1000), 60, 2).await;
+    let never = events_of(seconds(1000), 60, 2).await;
     let [_, (60.., Event::Unhealthy(reason))] = &never[..] else { panic!("{never:?}") };
     assert!(reason.starts_with("was not healthy within 60 s: a program listens on port 8080"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_wrong_is_told_long_before_the_time_is_over() {
-    let told = told(vec![loopback(3000)], 60).await;
-    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
-    assert!(*early < 10 && *end >= 60, "{told:?}");
+async fn a_wrong_port_is_reported_long_before_the_timeout() {
+    let events = deaf_events(vec![loopback(3000)], 60).await;
+    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &events[..] else { panic!("{events:?}") };
+    assert!(*early < 10 && *end >= 60, "{events:?}");
     assert!(trouble.contains("it listens on 127.0.0.1:3000 only"), "{trouble}");
     assert!(reason.starts_with("did not listen on port 8080 within 60 s: it listens on 127.0.0.1:3000"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_start_that_cannot_become_right_is_ended_early() {
-    let told = told(vec![loopback(8080)], 180).await;
-    let [(_, Event::Trouble(_)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
-    assert!(*end < 30, "{told:?}");
+    let events = deaf_events(vec![loopback(8080)], 180).await;
+    let [(_, Event::Trouble(_)), (end, Event::Unhealthy(reason))] = &events[..] else { panic!("{events:?}") };
+    assert!(*end < 30, "{events:?}");
     assert!(reason.contains("it listens on 127.0.0.1 only; listen on 0.0.0.0"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_listens_nowhere_is_told_and_keeps_its_time() {
-    let told = told(vec![], 60).await;
-    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &told[..] else { panic!("{told:?}") };
-    assert!(*early < 20 && trouble.contains("listens on no port yet"), "{told:?}");
-    assert!(*end >= 60 && reason == "did not listen on port 8080 within 60 s", "{told:?}");
+async fn an_app_that_listens_nowhere_is_warned_and_keeps_its_timeout() {
+    let events = deaf_events(vec![], 60).await;
+    let [(early, Event::Trouble(trouble)), (end, Event::Unhealthy(reason))] = &events[..] else { panic!("{events:?}") };
+    assert!(*early < 20 && trouble.contains("listens on no port yet"), "{events:?}");
+    assert!(*end >= 60 && reason == "did not listen on port 8080 within 60 s", "{events:?}");
 }

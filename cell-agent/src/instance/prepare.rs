@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use slipway_protocol::v1::{Assignment, Refusal, WorkloadKind, WorkloadSpec};
 
-use crate::cache::Lease;
+use crate::cache::CacheLease;
 use crate::services::Services;
 
 /// Everything a start needs, kept for as long as the instance is assigned.
@@ -14,14 +14,14 @@ pub struct Prepared {
     /// The spec.
     pub spec: Arc<WorkloadSpec>,
     /// Unpacked layers, lowest first, then the droplet.
-    pub layers: Vec<Lease>,
+    pub layers: Vec<CacheLease>,
 }
 
 impl Prepared {
     /// Bytes of the droplet on disk, which count as the instance's own.
     #[must_use]
     pub fn droplet_bytes(&self) -> u64 {
-        if self.spec.droplet.is_some() { self.layers.last().map_or(0, Lease::size) } else { 0 }
+        if self.spec.droplet.is_some() { self.layers.last().map_or(0, CacheLease::size) } else { 0 }
     }
 }
 

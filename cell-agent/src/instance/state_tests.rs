@@ -1,13 +1,15 @@
 use slipway_protocol::v1::{BuildResult, Fault, InstanceState, Intent, Refusal, WorkloadKind};
 
 use super::crash::GOOD_RUN_MS;
-use super::state::{Action, AfterRemoval, AfterStop, Event, Found, Life, Phase, Report, StartFault, Wanted};
+use super::state::{
+    Action, AfterRemoval, AfterStop, DesiredState, Event, FoundSandbox, Life, Phase, Report, StartFault,
+};
 use crate::sandbox::Exit;
 
 const NOW: i64 = 1_000_000;
 
-fn wanted(kind: WorkloadKind, intent: Intent) -> Wanted {
-    Wanted { kind, intent, attempt: 1, nonce: 0, crashes: 0, incarnation: 0 }
+fn wanted(kind: WorkloadKind, intent: Intent) -> DesiredState {
+    DesiredState { kind, intent, attempt: 1, nonce: 0, crashes: 0, incarnation: 0 }
 }
 
 fn exit(code: i32) -> Exit {
@@ -48,7 +50,7 @@ fn running(kind: WorkloadKind) -> Life {
 }
 
 #[test]
-fn the_gate_opens_before_ready_is_told_and_closes_before_a_crash_is() {
+fn the_gate_opens_before_ready_is_reported_and_closes_before_a_crash_is() {
     let mut life = Life::new(wanted(WorkloadKind::Lrp, Intent::Run));
     step(&mut life, Event::Begin);
     let actions = step(&mut life, Event::Prepared);
@@ -136,14 +138,14 @@ fn only_stop_and_purge_end_an_instance() {
 #[test]
 fn a_raised_nonce_replaces_the_incarnation_once_and_is_no_crash() {
     let mut life = running(WorkloadKind::Lrp);
-    let again = Wanted { nonce: 1, ..wanted(WorkloadKind::Lrp, Intent::Run) };
+    let again = DesiredState { nonce: 1, ..wanted(WorkloadKind::Lrp, Intent::Run) };
     assert!(step(&mut life, Event::Assigned(again)).contains(&Action::Stop));
     step(&mut life, Event::Exited(exit(143)));
     assert_eq!((life.phase.clone(), life.crashes), (Phase::Preparing, 0));
     step(&mut life, Event::Prepared);
     assert!(step(&mut life, Event::Assigned(again)).is_empty());
     life.phase = Phase::GivenUp;
-    let actions = step(&mut life, Event::Assigned(Wanted { nonce: 2, ..again }));
+    let actions = step(&mut life, Event::Assigned(DesiredState { nonce: 2, ..again }));
     assert!(actions.contains(&Action::Prepare));
 }
 
@@ -153,9 +155,9 @@ fn a_task_or_build_never_starts_twice_in_one_attempt() {
         let mut life = Life::new(wanted(kind, Intent::Run));
         step(&mut life, Event::Begin);
         // Killed while preparing: nothing was started, so it may be.
-        assert!(step(&mut life, Event::Recovered(Found::Gone)).contains(&Action::Prepare));
+        assert!(step(&mut life, Event::Recovered(FoundSandbox::Gone)).contains(&Action::Prepare));
         step(&mut life, Event::Prepared);
-        let actions = step(&mut life, Event::Recovered(Found::Gone));
+        let actions = step(&mut life, Event::Recovered(FoundSandbox::Gone));
         assert!(!actions.iter().any(|action| matches!(action, Action::Prepare | Action::Start)), "{actions:?}");
         let report = &reports(&actions)[0];
         assert_eq!((report.state, report.refusal), (InstanceState::Completed, Some(Refusal::AttemptSpent)));
@@ -163,7 +165,7 @@ fn a_task_or_build_never_starts_twice_in_one_attempt() {
         assert_eq!(report.build.is_some(), kind == WorkloadKind::Build);
         // The same attempt is not begun again; the next one is.
         assert!(step(&mut life, Event::Assigned(wanted(kind, Intent::Run))).is_empty());
-        let next = Wanted { attempt: 2, ..wanted(kind, Intent::Run) };
+        let next = DesiredState { attempt: 2, ..wanted(kind, Intent::Run) };
         assert!(step(&mut life, Event::Assigned(next)).contains(&Action::Prepare));
     }
 }
@@ -191,26 +193,26 @@ fn running_once(kind: WorkloadKind) -> Life {
 #[test]
 fn what_runs_is_adopted_and_keeps_its_traffic() {
     let mut life = running(WorkloadKind::Lrp);
-    let actions = step(&mut life, Event::Recovered(Found::Running));
+    let actions = step(&mut life, Event::Recovered(FoundSandbox::Running));
     // Followed first: a gate that fails must not keep its end from being noticed.
     assert_eq!(actions[..3], [Action::Follow, Action::Gate(true), Action::Watch { healthy: true, ready: true }]);
     assert!(reports(&actions)[0].ready);
     // After a reboot it starts again, and that is no crash of the app.
     let mut life = running(WorkloadKind::Lrp);
-    assert!(step(&mut life, Event::Recovered(Found::Gone)).contains(&Action::Prepare));
+    assert!(step(&mut life, Event::Recovered(FoundSandbox::Gone)).contains(&Action::Prepare));
     assert_eq!(life.crashes, 0);
 }
 
 #[test]
-fn what_cannot_be_named_is_kept_until_a_set_names_it() {
+fn an_unknown_sandbox_is_retained_until_a_set_names_it() {
     let mut life = Life::unknown(4);
-    assert!(step(&mut life, Event::Recovered(Found::Running)).contains(&Action::Follow));
+    assert!(step(&mut life, Event::Recovered(FoundSandbox::Running)).contains(&Action::Follow));
     assert!(step(&mut life, Event::Assigned(wanted(WorkloadKind::Lrp, Intent::Run))).is_empty());
     assert_eq!((life.phase.clone(), life.incarnation), (Phase::Starting, 4));
     // A damaged entry without a sandbox: an instance starts again, a task does not.
     for (kind, starts) in [(WorkloadKind::Lrp, true), (WorkloadKind::Task, false)] {
         let mut life = Life::unknown(0);
-        step(&mut life, Event::Recovered(Found::Gone));
+        step(&mut life, Event::Recovered(FoundSandbox::Gone));
         let actions = step(&mut life, Event::Assigned(wanted(kind, Intent::Run)));
         assert_eq!(actions.contains(&Action::Prepare), starts, "{kind:?}: {actions:?}");
     }
@@ -260,7 +262,7 @@ fn the_slot_is_in_use_until_nothing_is_left() {
     // The agent may be restarted meanwhile; what the journal holds is enough.
     let journal = serde_json::to_string(&life).expect("write");
     let mut life: Life = serde_json::from_str(&journal).expect("read");
-    assert_eq!(life.step(Event::Recovered(Found::Ended(exit(143))), NOW, 0.0), [Action::Destroy]);
+    assert_eq!(life.step(Event::Recovered(FoundSandbox::Ended(exit(143))), NOW, 0.0), [Action::Destroy]);
     assert_eq!(states(&life.step(Event::Removed, NOW, 0.0)), [InstanceState::Stopped]);
     assert!(life.is_settled());
     assert_eq!(life.step(Event::Removed, NOW, 0.0), []);
@@ -288,7 +290,7 @@ fn whatever_ends_waits_for_its_removal() {
 }
 
 #[test]
-fn the_end_of_a_task_is_told_once_when_nothing_is_left() {
+fn the_end_of_a_task_is_reported_once_when_its_sandbox_is_removed() {
     let mut life = running_once(WorkloadKind::Task);
     assert_eq!(states(&stuck(&mut life, Event::Exited(exit(3)))), []);
     let journal = serde_json::to_string(&life).expect("write");
@@ -296,20 +298,20 @@ fn the_end_of_a_task_is_told_once_when_nothing_is_left() {
     assert_eq!(reports(&actions)[0].exit.as_ref().map(|(exit, _)| exit.code), Some(3));
     // After a restart of the agent the sandbox's record tells it.
     let mut life: Life = serde_json::from_str(&journal).expect("read");
-    let actions = step(&mut life, Event::Recovered(Found::Ended(exit(3))));
+    let actions = step(&mut life, Event::Recovered(FoundSandbox::Ended(exit(3))));
     assert_eq!(reports(&actions)[0].exit.as_ref().map(|(exit, _)| exit.code), Some(3));
     // The record goes with what is left of the sandbox; then the journal tells it.
     let mut life: Life = serde_json::from_str(&journal).expect("read");
-    let actions = step(&mut life, Event::Recovered(Found::Gone));
-    let told = reports(&actions)[0].clone();
-    assert_eq!((told.exit.map(|(exit, _)| exit.code), told.refusal), (Some(3), None));
+    let actions = step(&mut life, Event::Recovered(FoundSandbox::Gone));
+    let report = reports(&actions)[0].clone();
+    assert_eq!((report.exit.map(|(exit, _)| exit.code), report.refusal), (Some(3), None));
     // Where nobody saw the end its outcome is unknown, and it does not run again.
-    let actions = step(&mut reread(&running_once(WorkloadKind::Task)), Event::Recovered(Found::Gone));
+    let actions = step(&mut reread(&running_once(WorkloadKind::Task)), Event::Recovered(FoundSandbox::Gone));
     assert_eq!(reports(&actions)[0].refusal, Some(Refusal::AttemptSpent));
     // The next attempt waits for the removal of the last one, which is told first.
     let mut life = running_once(WorkloadKind::Task);
     stuck(&mut life, Event::Exited(exit(3)));
-    step(&mut life, Event::Assigned(Wanted { attempt: 2, ..wanted(WorkloadKind::Task, Intent::Run) }));
+    step(&mut life, Event::Assigned(DesiredState { attempt: 2, ..wanted(WorkloadKind::Task, Intent::Run) }));
     let actions = life.step(Event::Removed, NOW, 0.0);
     assert_eq!(states(&actions), [InstanceState::Completed, InstanceState::Preparing]);
 }
@@ -318,11 +320,11 @@ fn the_end_of_a_task_is_told_once_when_nothing_is_left() {
 fn a_leftover_of_an_instance_that_waits_is_removed_at_once() {
     let mut life = running(WorkloadKind::Lrp);
     life.phase = Phase::Backoff { until_ms: NOW + 5 };
-    let actions = step(&mut life, Event::Recovered(Found::Ended(exit(1))));
+    let actions = step(&mut life, Event::Recovered(FoundSandbox::Ended(exit(1))));
     assert!(actions.contains(&Action::Destroy) && actions.ends_with(&[Action::Wake(NOW + 5)]), "{actions:?}");
     let Phase::Backoff { .. } = life.phase else { panic!("{life:?}") };
     life.phase = Phase::Removing { after: AfterRemoval::GivenUp, tries: 3, until_ms: NOW };
-    let again = Wanted { nonce: 1, ..wanted(WorkloadKind::Lrp, Intent::Run) };
+    let again = DesiredState { nonce: 1, ..wanted(WorkloadKind::Lrp, Intent::Run) };
     assert_eq!(step(&mut life, Event::Assigned(again)), []);
     assert!(life.step(Event::Removed, NOW, 0.0).contains(&Action::Prepare));
 }
@@ -343,7 +345,7 @@ fn a_draining_instance_is_not_started_again() {
 
     let mut life = running(WorkloadKind::Lrp);
     step(&mut life, drain);
-    assert_eq!(states(&step(&mut life, Event::Recovered(Found::Gone))), [InstanceState::Stopped]);
+    assert_eq!(states(&step(&mut life, Event::Recovered(FoundSandbox::Gone))), [InstanceState::Stopped]);
 }
 
 #[test]
@@ -376,26 +378,29 @@ fn what_is_found_was_started_whatever_the_journal_says() {
             life
         };
         let mut life = begun();
-        let actions = step(&mut life, Event::Recovered(Found::Ended(exit(0))));
+        let actions = step(&mut life, Event::Recovered(FoundSandbox::Ended(exit(0))));
         assert_eq!(states(&actions), [InstanceState::Completed]);
         assert_eq!(reports(&actions)[0].exit.as_ref().map(|(exit, _)| exit.code), Some(0));
 
         let mut life = begun();
-        assert!(step(&mut life, Event::Recovered(Found::Running)).contains(&Action::Follow));
-        let actions = step(&mut reread(&life), Event::Recovered(Found::Gone));
+        assert!(step(&mut life, Event::Recovered(FoundSandbox::Running)).contains(&Action::Follow));
+        let actions = step(&mut reread(&life), Event::Recovered(FoundSandbox::Gone));
         assert_eq!(reports(&actions)[0].refusal, Some(Refusal::AttemptSpent), "it may have done its work");
     }
 }
 
 #[test]
-fn trouble_is_told_while_an_app_starts_and_only_then() {
+fn trouble_is_reported_only_while_an_app_starts() {
     let mut life = Life::new(wanted(WorkloadKind::Lrp, Intent::Run));
     step(&mut life, Event::Begin);
     step(&mut life, Event::Prepared);
     let trouble = Event::Trouble("does not listen".to_owned());
     let actions = step(&mut life, trouble.clone());
-    let told = reports(&actions);
-    assert_eq!((told.len(), told[0].state, told[0].reason.as_str()), (1, InstanceState::Starting, "does not listen"));
+    let reported = reports(&actions);
+    assert_eq!(
+        (reported.len(), reported[0].state, reported[0].reason.as_str()),
+        (1, InstanceState::Starting, "does not listen")
+    );
     assert!(actions.contains(&Action::Say("does not listen".to_owned())));
     step(&mut life, Event::Healthy { ready: true });
     assert_eq!(step(&mut life, trouble), []);

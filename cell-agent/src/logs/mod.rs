@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_of_a_source_are_merged_with_the_cells_words() {
+    fn rings_of_a_source_are_merged_with_the_cells_own_lines() {
         let root = tempfile::tempdir().expect("directory");
         let logs = logs(root.path());
         let (first, second, other) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_ring_has_overwritten_is_told_at_its_place_of_a_task_too() {
+    fn lines_that_a_ring_has_overwritten_are_reported_in_order_for_tasks_too() {
         let root = tempfile::tempdir().expect("directory");
         let logs = logs(root.path());
         let id = Uuid::from_u128(1);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_before_it_had_an_owner_goes_as_well() {
+    fn log_rings_of_refused_assignments_are_removed_as_well() {
         let root = tempfile::tempdir().expect("directory");
         let logs = logs(root.path());
         let refused = Uuid::from_u128(1);

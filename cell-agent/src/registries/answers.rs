@@ -14,7 +14,7 @@ use hyper::{Response, StatusCode};
 use tokio::sync::watch;
 
 use super::fault::Fault;
-use super::fetch::{Fetcher, Found, Progress};
+use super::fetch::{Fetched, Fetcher, Progress};
 use super::guests::{Guest, Share};
 use super::paths::mark;
 use super::store::{CachedFile, Draft};
@@ -47,7 +47,7 @@ impl Made {
 /// Where the bytes of an answer are.
 pub(super) enum Source {
     /// For this build.
-    Found(Found, Arc<Guest>),
+    Fetched(Fetched, Arc<Guest>),
     /// Gone with the answer.
     Made(Draft),
 }
@@ -62,8 +62,8 @@ fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Sen
         loop {
             let (file, available, ended) = match &mut source {
                 Source::Made(draft) => (draft.shared(), draft.written(), true),
-                Source::Found(Found::Whole(kept), _) => (Arc::clone(&kept.file), kept.label.length, true),
-                Source::Found(Found::Growing { file, progress, .. }, guest) => {
+                Source::Fetched(Fetched::Whole(cached), _) => (Arc::clone(&cached.file), cached.label.length, true),
+                Source::Fetched(Fetched::Growing { file, progress, .. }, guest) => {
                     let (available, ended) = available(progress, guest)?;
                     (Arc::clone(file), available, ended)
                 }
@@ -81,7 +81,7 @@ fn pieces(source: Source) -> impl stream::Stream<Item = io::Result<Bytes>> + Sen
             if ended {
                 return Ok(None);
             }
-            if let Source::Found(Found::Growing { progress, .. }, _) = &mut source {
+            if let Source::Fetched(Fetched::Growing { progress, .. }, _) = &mut source {
                 progress.changed().await.map_err(io::Error::other)?;
             }
         }
@@ -92,18 +92,18 @@ fn available(progress: &mut watch::Receiver<Progress>, guest: &Guest) -> io::Res
     match &*progress.borrow_and_update() {
         Progress::Begun => Ok((0, false)),
         Progress::Growing { written, .. } => Ok((written.saturating_sub(HELD_BACK), false)),
-        Progress::Done(kept) => Ok((kept.label.length, true)),
+        Progress::Done(cached) => Ok((cached.label.length, true)),
         Progress::Failed(fault) => {
             // The connection breaks off without a word.
-            guest.tell(fault);
+            guest.report(fault);
             Err(io::Error::other(fault.text.clone()))
         }
     }
 }
 
 /// What an answer made of this is known by: `form` is what else it depends on.
-pub(super) fn tag_of(kept: &CachedFile, form: &str) -> HeaderValue {
-    let tag = format!("\"{}\"", mark(&format!("{} {form}", kept.label.digests.sha256)));
+pub(super) fn tag_of(cached: &CachedFile, form: &str) -> HeaderValue {
+    let tag = format!("\"{}\"", mark(&format!("{} {form}", cached.label.digests.sha256)));
     HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 

@@ -85,8 +85,8 @@ mod tests {
         assert_eq!(header, "Basic cm9ib3Q6c2Vjb25k");
         assert!(!format!("{header:?} {bearer:?} {basic:?}").contains("second"));
         std::fs::write(file.path(), "two\nlines").expect("written");
-        let told = bearer.header().expect_err("two lines");
-        assert!(told.contains("more than one line") && !told.contains("two"), "{told}");
+        let error = bearer.header().expect_err("two lines");
+        assert!(error.contains("more than one line") && !error.contains("two"), "{error}");
         assert_eq!(Credential::None.header(), Ok(None));
     }
 }

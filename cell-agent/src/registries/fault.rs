@@ -10,14 +10,14 @@ pub(super) struct Fault {
     pub(super) status: StatusCode,
     pub(super) text: String,
     /// The registry is not there at the moment: what was kept before is still good.
-    pub(super) is_away: bool,
+    pub(super) is_unavailable: bool,
     /// A file is not what the document says that is kept: the registry may say something else by now.
     pub(super) is_mismatch: bool,
 }
 
 impl Fault {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), is_away: false, is_mismatch: false }
+        Self { status, text: text.into(), is_unavailable: false, is_mismatch: false }
     }
 
     /// The path is none, or the registry has no such thing.
@@ -43,9 +43,9 @@ impl Fault {
         Self::new(StatusCode::BAD_GATEWAY, format!("the registry {} ({host}) {}", registry.name, what.as_ref()))
     }
 
-    /// The registry is not there at the moment.
-    pub(super) fn away(registry: &Registry, what: impl AsRef<str>) -> Self {
-        Self { status: StatusCode::GATEWAY_TIMEOUT, is_away: true, ..Self::upstream(registry, what) }
+    /// The registry is unavailable at the moment.
+    pub(super) fn unavailable(registry: &Registry, what: impl AsRef<str>) -> Self {
+        Self { status: StatusCode::GATEWAY_TIMEOUT, is_unavailable: true, ..Self::upstream(registry, what) }
     }
 
     /// What came has not the digest that it should have.
@@ -77,14 +77,14 @@ impl Fault {
                 registry,
                 format!("refuses {what} to the platform ({status}); its operator may have to renew the credential"),
             ),
-            StatusCode::TOO_MANY_REQUESTS => Self::away(registry, format!("answered {status} for {what}")),
-            status if status.is_server_error() => Self::away(registry, format!("answered {status} for {what}")),
+            StatusCode::TOO_MANY_REQUESTS => Self::unavailable(registry, format!("answered {status} for {what}")),
+            status if status.is_server_error() => Self::unavailable(registry, format!("answered {status} for {what}")),
             status => Self::upstream(registry, format!("answered {status} for {what}")),
         }
     }
 
     /// Worth a line in the build's log: package managers keep some of these to themselves.
-    pub(super) fn is_told(&self) -> bool {
+    pub(super) fn is_reported(&self) -> bool {
         self.status.is_server_error()
     }
 }

@@ -41,9 +41,9 @@ pub(super) enum Progress {
     Failed(Fault),
 }
 
-/// Something that a build gets: whole, or as it comes.
+/// A file for a build: complete, or while it is downloaded.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Fetched {
     Whole(Arc<CachedFile>),
     Growing { file: Arc<File>, length: Option<u64>, progress: watch::Receiver<Progress> },
 }
@@ -75,8 +75,8 @@ impl Fetcher {
         }
     }
 
-    /// What is kept under a key, without asking anybody.
-    pub(super) fn kept(&self, key: &str) -> Option<Arc<CachedFile>> {
+    /// What is cached under a key; asks no registry.
+    pub(super) fn cached(&self, key: &str) -> Option<Arc<CachedFile>> {
         self.store.get(key).map(Arc::new)
     }
 
@@ -89,16 +89,16 @@ impl Fetcher {
         !self.offline || self.store.has(&file.key)
     }
 
-    /// The document that is kept, unless it is in doubt.
+    /// The cached document, unless it is in doubt.
     pub(super) fn known(&self, document: &Order) -> Option<Arc<CachedFile>> {
-        if !self.offline && self.freshness.is_doubted(document) { None } else { self.kept(&document.key) }
+        if !self.offline && self.freshness.is_doubted(document) { None } else { self.cached(&document.key) }
     }
 
     /// Those of a document's forms that are known, with the registry's last word first.
     pub(super) fn newest(&self, forms: impl Iterator<Item = Order>) -> Vec<Arc<CachedFile>> {
         let mut known: Vec<_> = forms.filter_map(|form| Some((self.known(&form)?, form))).collect();
-        known.sort_by_key(|(kept, form)| std::cmp::Reverse((self.freshness.last(form), kept.label.fetched)));
-        known.into_iter().map(|(kept, _)| kept).collect()
+        known.sort_by_key(|(cached, form)| std::cmp::Reverse((self.freshness.last(form), cached.label.fetched)));
+        known.into_iter().map(|(cached, _)| cached).collect()
     }
 
     /// What `work` makes of a document. It is in memory for as long as that takes, of few documents at a time.
@@ -121,11 +121,11 @@ impl Fetcher {
     /// The whole thing, fetched or asked for again when that is due.
     pub(super) async fn whole(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Arc<CachedFile>, Fault> {
         match self.find(order, guest).await? {
-            Found::Whole(kept) => Ok(kept),
-            Found::Growing { mut progress, .. } => {
+            Fetched::Whole(cached) => Ok(cached),
+            Fetched::Growing { mut progress, .. } => {
                 let end = progress.wait_for(|now| matches!(now, Progress::Done(_) | Progress::Failed(_))).await;
                 match end.as_deref() {
-                    Ok(Progress::Done(kept)) => Ok(Arc::clone(kept)),
+                    Ok(Progress::Done(cached)) => Ok(Arc::clone(cached)),
                     Ok(Progress::Failed(fault)) => Err(fault.clone()),
                     _ => Err(Fault::busy()),
                 }
@@ -134,9 +134,9 @@ impl Fetcher {
     }
 
     /// The thing, or as much of it as has come, with more to follow.
-    pub(super) async fn find(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Found, Fault> {
-        if let Some(kept) = self.usable(&order) {
-            return Ok(Found::Whole(kept));
+    pub(super) async fn find(self: &Arc<Self>, order: Order, guest: &Guest) -> Result<Fetched, Fault> {
+        if let Some(cached) = self.usable(&order) {
+            return Ok(Fetched::Whole(cached));
         }
         if self.offline {
             return Err(Fault::offline(&order.what));
@@ -150,20 +150,20 @@ impl Fetcher {
             now = begun(&mut progress).await;
         }
         match now {
-            Ok(Progress::Done(kept)) => Ok(Found::Whole(kept)),
-            Ok(Progress::Growing { file, length, .. }) => Ok(Found::Growing { file, length, progress }),
+            Ok(Progress::Done(cached)) => Ok(Fetched::Whole(cached)),
+            Ok(Progress::Growing { file, length, .. }) => Ok(Fetched::Growing { file, length, progress }),
             Ok(Progress::Failed(fault)) => Err(fault),
             Ok(Progress::Begun) | Err(_) => Err(Fault::busy()),
         }
     }
 
-    /// What is kept and need not be asked for again.
+    /// What is cached and need not be asked for again.
     fn usable(&self, order: &Order) -> Option<Arc<CachedFile>> {
-        let is_good = |kept: &CachedFile| match &order.expected {
-            Some(expected) => expected.is_of(&kept.label.digests),
+        let is_good = |cached: &CachedFile| match &order.expected {
+            Some(expected) => expected.is_of(&cached.label.digests),
             None => order.is_document() && (self.offline || self.freshness.is_fresh(order)),
         };
-        self.kept(&order.key).filter(|kept| is_good(kept))
+        self.cached(&order.key).filter(|cached| is_good(cached))
     }
 
     fn flight(&self, name: &str) -> Option<watch::Receiver<Progress>> {
@@ -215,23 +215,23 @@ impl Fetcher {
         progress: &watch::Sender<Progress>,
     ) -> Result<Arc<CachedFile>, Fault> {
         // Another one may have brought it between the look and the turn.
-        if let Some(kept) = self.usable(order) {
-            return Ok(kept);
+        if let Some(cached) = self.usable(order) {
+            return Ok(cached);
         }
-        let before = if order.is_document() { self.kept(&order.key) } else { None };
+        let before = if order.is_document() { self.cached(&order.key) } else { None };
         let fetched = tokio::time::timeout(self.longest, self.fetch(order, share, before.as_ref(), progress)).await;
         let fetched = fetched.unwrap_or_else(|_| {
             let text = format!("did not send all of {} within {} minutes", order.what, self.longest.as_secs() / 60);
-            Err(Fault::away(&order.registry, text))
+            Err(Fault::unavailable(&order.registry, text))
         });
         match (fetched, before) {
-            (Ok(kept), _) => {
+            (Ok(cached), _) => {
                 if order.is_document() {
                     self.freshness.note(order);
                 }
-                Ok(kept)
+                Ok(cached)
             }
-            (Err(fault), Some(before)) if fault.is_away => {
+            (Err(fault), Some(before)) if fault.is_unavailable => {
                 tracing::warn!(
                     order.what,
                     fault = fault.text,
@@ -251,7 +251,7 @@ impl Fetcher {
         before: Option<&Arc<CachedFile>>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Arc<CachedFile>, Fault> {
-        let etag = before.and_then(|kept| kept.label.etag.as_deref());
+        let etag = before.and_then(|cached| cached.label.etag.as_deref());
         let response = self.upstream.get(&order.registry, &order.url, order.accept, etag).await?;
         match (response.status(), before) {
             (StatusCode::OK, _) => self.receive(order, share, response, progress).await.map(Arc::new),
@@ -299,7 +299,7 @@ impl Fetcher {
         loop {
             let chunk = response.chunk().await.map_err(|error| {
                 let cause = slipway_chassis::chain(&error.without_url()).to_string();
-                Fault::away(&order.registry, format!("broke off while it sent {}: {cause}", order.what))
+                Fault::unavailable(&order.registry, format!("broke off while it sent {}: {cause}", order.what))
             })?;
             let ended = chunk.is_none();
             piece.extend_from_slice(&chunk.unwrap_or_default());
@@ -322,7 +322,7 @@ impl Fetcher {
         label.length = draft.written();
         label.digests = hasher.finish();
         if length.is_some_and(|length| length != label.length) {
-            return Err(Fault::away(&order.registry, format!("broke off while it sent {}", order.what)));
+            return Err(Fault::unavailable(&order.registry, format!("broke off while it sent {}", order.what)));
         }
         if let Some(expected) = order.expected.as_ref().filter(|expected| !expected.is_of(&label.digests)) {
             tracing::error!(order.url = %order.url, expected = expected.text(), "a registry sent something else than it says");
@@ -332,8 +332,8 @@ impl Fetcher {
         if let Some(check) = order.check {
             let about = label.clone();
             let checked = self.read(&file, label.length, move |content| check(&about, &content)).await?;
-            let told = |error| format!("sends something else than a document of {}: {error}", order.what);
-            checked.map_err(|error| Fault::upstream(&order.registry, told(error)))?;
+            let describe = |error| format!("sends something else than a document of {}: {error}", order.what);
+            checked.map_err(|error| Fault::upstream(&order.registry, describe(error)))?;
         } else if order.expected.is_none() {
             // A page for people would stay in the place of a file for ever.
             return Ok(draft.hand_on(label));

@@ -22,15 +22,15 @@ pub struct RegistriesFile {
     /// Most that is kept, MiB; absent = 8 GiB, or a tenth of the disk where that is less.
     pub cache_mb: Option<u64>,
     /// npm's registries.
-    pub npm: Option<NpmPlaces>,
+    pub npm: Option<NpmSettings>,
     /// pip's index.
-    pub pypi: Option<Place>,
+    pub pypi: Option<RegistrySettings>,
 }
 
 /// One registry.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Place {
+pub struct RegistrySettings {
     /// Where it is.
     pub upstream: Option<String>,
     /// File with a token.
@@ -51,35 +51,35 @@ pub struct Place {
 /// The registry of all packages, and those of some scopes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "toml::Table")]
-pub struct NpmPlaces {
+pub struct NpmSettings {
     /// For all other packages.
-    pub place: Place,
+    pub settings: RegistrySettings,
     /// By scope, `@corp`.
-    pub scopes: BTreeMap<String, Place>,
+    pub scopes: BTreeMap<String, RegistrySettings>,
     /// Whose addresses in lock files npm replaces by the proxy's; absent = those of `upstream`'s host.
     pub replace_registry_host: Option<String>,
 }
 
-impl TryFrom<toml::Table> for NpmPlaces {
+impl TryFrom<toml::Table> for NpmSettings {
     type Error = toml::de::Error;
 
     fn try_from(mut table: toml::Table) -> Result<Self, Self::Error> {
         let scopes = table.remove("scopes").map_or_else(|| Ok(BTreeMap::new()), toml::Value::try_into)?;
         let replace_registry_host = table.remove("replace_registry_host").map(toml::Value::try_into).transpose()?;
-        Ok(Self { place: table.try_into()?, scopes, replace_registry_host })
+        Ok(Self { settings: table.try_into()?, scopes, replace_registry_host })
     }
 }
 
-impl NpmPlaces {
+impl NpmSettings {
     /// The value of npm's own setting of this name.
     #[must_use]
     pub fn replaced_host(&self) -> String {
-        let host = || self.place.base(NPM).ok()?.host_str().map(str::to_owned);
+        let host = || self.settings.base(NPM).ok()?.host_str().map(str::to_owned);
         self.replace_registry_host.clone().or_else(host).unwrap_or_else(|| "npmjs".to_owned())
     }
 }
 
-impl Place {
+impl RegistrySettings {
     /// Address of the registry, with a slash at its end.
     pub(super) fn base(&self, usual: &str) -> Result<Url, String> {
         let text = self.upstream.as_deref().unwrap_or(usual);
@@ -168,16 +168,16 @@ impl Validate for RegistriesFile {
         if self.cache_mb.is_some_and(|mb| mb < 64) {
             problems.push("cache_mb: less than 64 MiB hold no packages; give more, or leave it out".to_owned());
         }
-        for (key, place, usual) in self.places() {
-            place.problems(&key, usual, &mut problems);
+        for (key, settings, usual) in self.registries() {
+            settings.problems(&key, usual, &mut problems);
         }
         for scope in self.npm.iter().flat_map(|npm| npm.scopes.keys()) {
             if !scope.strip_prefix('@').is_some_and(super::paths::is_plain) {
                 problems.push(format!("npm.scopes: {scope:?} is no scope; write it as \"@corp\""));
             }
         }
-        for (scope, place) in self.npm.iter().flat_map(|npm| &npm.scopes) {
-            if place.upstream.is_none() {
+        for (scope, settings) in self.npm.iter().flat_map(|npm| &npm.scopes) {
+            if settings.upstream.is_none() {
                 problems.push(format!("npm.scopes.{scope:?}: upstream is missing; add the address of its registry"));
             }
         }
@@ -200,30 +200,32 @@ impl RegistriesFile {
         config::load(path)
     }
 
-    fn places(&self) -> impl Iterator<Item = (String, &Place, &'static str)> {
+    fn registries(&self) -> impl Iterator<Item = (String, &RegistrySettings, &'static str)> {
         let npm = self.npm.iter().flat_map(|npm| {
-            let scopes = npm.scopes.iter().map(|(scope, place)| (format!("npm.scopes.{scope:?}"), place, NPM));
-            std::iter::once(("npm".to_owned(), &npm.place, NPM)).chain(scopes)
+            let scopes = npm.scopes.iter().map(|(scope, settings)| (format!("npm.scopes.{scope:?}"), settings, NPM));
+            std::iter::once(("npm".to_owned(), &npm.settings, NPM)).chain(scopes)
         });
-        npm.chain(self.pypi.iter().map(|place| ("pypi".to_owned(), place, PYPI)))
+        npm.chain(self.pypi.iter().map(|settings| ("pypi".to_owned(), settings, PYPI)))
     }
 
     /// What keeps its credentials from being used now, one sentence each. They are read anew for each request, so that this
     /// may pass.
     #[must_use]
     pub fn unusable(&self) -> Vec<String> {
-        let told = |(key, place, _): (String, &Place, _)| {
-            let credential = place.credential().ok()?;
+        let problem = |(key, settings, _): (String, &RegistrySettings, _)| {
+            let credential = settings.credential().ok()?;
             credential.header().err().map(|text| format!("{key}: {text}"))
         };
-        self.places().filter_map(told).collect()
+        self.registries().filter_map(problem).collect()
     }
 
     /// Files that others than their owner may read, of this file and those that it names.
     #[must_use]
     pub fn open_files(&self, own: &Path) -> Vec<PathBuf> {
         use std::os::unix::fs::PermissionsExt as _;
-        let named = self.places().flat_map(|(_, place, _)| [place.token_file.clone(), place.password_file.clone()]);
+        let named = self
+            .registries()
+            .flat_map(|(_, settings, _)| [settings.token_file.clone(), settings.password_file.clone()]);
         let is_open =
             |path: &PathBuf| std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
         std::iter::once(Some(own.to_owned())).chain(named).flatten().filter(is_open).collect()
@@ -232,18 +234,18 @@ impl RegistriesFile {
     /// Variables that hold credentials.
     #[must_use]
     pub fn variables(&self) -> Vec<String> {
-        self.places()
-            .flat_map(|(_, place, _)| [place.token_env.clone(), place.password_env.clone()])
+        self.registries()
+            .flat_map(|(_, settings, _)| [settings.token_env.clone(), settings.password_env.clone()])
             .flatten()
             .collect()
     }
 
-    pub(super) fn npm_base(place: &Place) -> Result<Url, String> {
-        place.base(NPM)
+    pub(super) fn npm_base(settings: &RegistrySettings) -> Result<Url, String> {
+        settings.base(NPM)
     }
 
-    pub(super) fn pypi_base(place: &Place) -> Result<Url, String> {
-        place.base(PYPI)
+    pub(super) fn pypi_base(settings: &RegistrySettings) -> Result<Url, String> {
+        settings.base(PYPI)
     }
 }
 
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_sense_is_taken() {
+    fn a_valid_registries_file_is_accepted() {
         for text in [
             "[npm]\n",
             "offline = true\ncache_mb = 64\n[pypi]\nupstream = \"https://pypi.example/simple\"\nfile_hosts = [\"files.example:8443\"]\n",
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_cannot_be_used_and_files_that_all_may_read_are_told() {
+    fn unusable_credentials_and_world_readable_files_are_reported() {
         use std::fs::Permissions;
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().expect("directory");
@@ -315,8 +317,8 @@ mod tests {
         .expect("written");
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("mode");
         let file = RegistriesFile::read(&path).expect("a file");
-        let told = file.unusable().join("\n");
-        assert!(told.contains(&token.display().to_string()) && told.contains("SLIPWAY_NONE"), "{told}");
+        let problems = file.unusable().join("\n");
+        assert!(problems.contains(&token.display().to_string()) && problems.contains("SLIPWAY_NONE"), "{problems}");
         assert_eq!(file.variables(), ["SLIPWAY_NONE"]);
         std::fs::write(&token, "t\n").expect("written");
         std::fs::set_permissions(&token, Permissions::from_mode(0o644)).expect("mode");

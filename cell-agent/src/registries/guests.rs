@@ -42,7 +42,7 @@ pub(super) struct Guest {
     pub(super) ended: CancellationToken,
     pub(super) connections: Arc<Semaphore>,
     pub(super) share: Arc<Share>,
-    told: Mutex<BTreeSet<String>>,
+    reported: Mutex<BTreeSet<String>>,
 }
 
 impl Guest {
@@ -53,21 +53,21 @@ impl Guest {
             ended: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             share,
-            told: Mutex::default(),
+            reported: Mutex::default(),
         }
     }
 
-    /// Tells the build of a fault in its log: package managers keep some of them to themselves. Each once, and not without end.
-    pub(super) fn tell(&self, fault: &Fault) {
+    /// Reports a fault in the build's log, because package managers hide some. Each once, up to a limit.
+    pub(super) fn report(&self, fault: &Fault) {
         let line = format!("registry proxy: {}", fault.text);
-        if fault.is_told() && self.is_news(&line) {
+        if fault.is_reported() && self.is_news(&line) {
             (self.say)(self.build, &line);
         }
     }
 
     fn is_news(&self, line: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < LINES && told.insert(line.to_owned())
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.len() < LINES && reported.insert(line.to_owned())
     }
 }
 
@@ -86,8 +86,8 @@ pub(super) struct Guests {
 #[derive(Debug, Default)]
 struct Inner {
     present: HashMap<Ipv4Addr, Arc<Guest>>,
-    /// What builds were told that are not asked about yet.
-    told: HashMap<Uuid, BTreeSet<String>>,
+    /// Faults that were reported to builds that have ended, until they are taken.
+    reported: HashMap<Uuid, BTreeSet<String>>,
     /// For as long as a phase or a fetch has it.
     shares: HashMap<Uuid, Weak<Share>>,
 }
@@ -119,9 +119,9 @@ impl Guests {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a build was told of faults while it was admitted; once.
-    pub(super) fn told(&self, build: Uuid) -> BTreeSet<String> {
-        self.lock().told.remove(&build).unwrap_or_default()
+    /// Takes the faults that were reported to a build.
+    pub(super) fn take_reported(&self, build: Uuid) -> BTreeSet<String> {
+        self.lock().reported.remove(&build).unwrap_or_default()
     }
 
     /// Whose address this is.
@@ -154,13 +154,13 @@ pub struct Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         self.guest.ended.cancel();
-        let told = std::mem::take(&mut *self.guest.told.lock().unwrap_or_else(PoisonError::into_inner));
+        let reported = std::mem::take(&mut *self.guest.reported.lock().unwrap_or_else(PoisonError::into_inner));
         let mut guests = self.guests.lock();
         if guests.present.get(&self.address).is_some_and(|guest| Arc::ptr_eq(guest, &self.guest)) {
             guests.present.remove(&self.address);
         }
-        if !told.is_empty() {
-            guests.told.entry(self.guest.build).or_default().extend(told);
+        if !reported.is_empty() {
+            guests.reported.entry(self.guest.build).or_default().extend(reported);
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_told_once_and_not_without_end() {
+    fn faults_are_reported_to_a_build_once_and_with_a_limit() {
         let guests = guests();
         let build = Uuid::from_u128(1);
         let admission = guests.admit(Ipv4Addr::LOCALHOST, build);
@@ -214,8 +214,8 @@ mod tests {
         assert!(guest.is_news("x") && !guest.is_news("x"));
         assert_eq!((0..1000).filter(|number| guest.is_news(&number.to_string())).count(), LINES - 1);
         drop(admission);
-        let told = guests.told(build);
-        assert!(told.len() == LINES && told.contains("x"), "{told:?}");
-        assert!(guests.told(build).is_empty());
+        let reported = guests.take_reported(build);
+        assert!(reported.len() == LINES && reported.contains("x"), "{reported:?}");
+        assert!(guests.take_reported(build).is_empty());
     }
 }

@@ -7,11 +7,11 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answers::{Body, Made, Source, document, is_known, streamed, tag_of, unchanged};
 use super::fault::Fault;
-use super::fetch::{Fetcher, Found};
+use super::fetch::{Fetched, Fetcher};
 use super::guests::Guest;
 use super::npm::{self, Archive, Npm};
 use super::order::Order;
-use super::paths::{self, Package, Wanted, mark};
+use super::paths::{self, Package, PackageRequest, mark};
 use super::pypi::{self, Page, Pypi};
 use super::store::CachedFile;
 
@@ -45,10 +45,10 @@ impl RequestHandler {
         let headers = request.headers();
         let wanted = paths::parse(uri.path(), &self.roots).ok_or_else(unknown)?;
         match (wanted, &self.npm, &self.pypi) {
-            (Wanted::NpmPackage(package), Some(npm), _) => {
+            (PackageRequest::NpmPackage(package), Some(npm), _) => {
                 self.package(npm, package, !accept.contains(npm::SHORT), headers, guest).await
             }
-            (Wanted::PypiProject(project), _, Some(pypi)) => {
+            (PackageRequest::PypiProject(project), _, Some(pypi)) => {
                 self.project(pypi, project, accept.contains(pypi::JSON), headers, guest).await
             }
             (wanted, ..) => {
@@ -67,9 +67,9 @@ impl RequestHandler {
     }
 
     /// Where a file is, and what it must be.
-    async fn order(&self, wanted: &Wanted, guest: &Guest) -> Result<Order, Fault> {
+    async fn order(&self, wanted: &PackageRequest, guest: &Guest) -> Result<Order, Fault> {
         match (wanted, &self.npm, &self.pypi) {
-            (Wanted::NpmArchive { package, file }, Some(npm), _) => {
+            (PackageRequest::NpmArchive { package, file }, Some(npm), _) => {
                 // A lock file names archives without asking for documents, and the document knows the digest.
                 let path = format!("{}/-/{file}", package.path());
                 let named = self.named(npm, package, move |address| npm::is_at(address, &path), guest).await;
@@ -82,17 +82,17 @@ impl RequestHandler {
                 let address = npm.usual_place(package, file).ok_or_else(unknown)?.to_string();
                 npm.archive(package, Archive { address, expected }).ok_or_else(unknown)
             }
-            (Wanted::NpmElsewhere { package, mark: wanted }, Some(npm), _) => {
+            (PackageRequest::NpmElsewhere { package, mark: wanted }, Some(npm), _) => {
                 let wanted = wanted.clone();
                 let archive = self.named(npm, package, move |address| mark(address) == wanted, guest).await?;
                 npm.archive(package, archive).ok_or_else(unknown)
             }
-            (Wanted::NpmLocked { package, path }, Some(npm), _) => {
+            (PackageRequest::NpmLocked { package, path }, Some(npm), _) => {
                 let wanted = npm.registry(package).base.join(path).map_err(|_| unknown())?;
                 let archive = self.named(npm, package, move |address| address == wanted.as_str(), guest).await?;
                 npm.archive(package, archive).ok_or_else(unknown)
             }
-            (Wanted::PypiFile { project, mark, metadata }, _, Some(pypi)) => {
+            (PackageRequest::PypiFile { project, mark, metadata }, _, Some(pypi)) => {
                 self.project_file(pypi, project, mark, *metadata, guest).await
             }
             _ => Err(unknown()),
@@ -109,21 +109,21 @@ impl RequestHandler {
     ) -> Result<Response<Body>, Fault> {
         let order = npm.document(&package, long).ok_or_else(Fault::busy)?;
         let registry = Arc::clone(&order.registry);
-        let kept = match self.fetcher.whole(order, guest).await {
+        let cached = match self.fetcher.whole(order, guest).await {
             // The other form says what an installation needs as well.
             Err(fault) if fault.status == StatusCode::GATEWAY_TIMEOUT => {
-                let other = npm.document(&package, !long).and_then(|order| self.fetcher.kept(&order.key));
+                let other = npm.document(&package, !long).and_then(|order| self.fetcher.cached(&order.key));
                 other.ok_or(fault)?
             }
             found => found?,
         };
-        let tag = tag_of(&kept, &npm.door);
+        let tag = tag_of(&cached, &npm.door);
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
         let (npm, fetcher, name) = (Arc::clone(npm), Arc::clone(&self.fetcher), package.path());
         let share = Arc::clone(&guest.share);
-        let made = self.read(&kept, move |content| {
+        let made = self.read(&cached, move |content| {
             npm.rewritten(&package, &content).map(|rewritten| Made::of(rewritten, &fetcher, &share))
         });
         let made = made.await?.map_err(|error| {
@@ -141,15 +141,15 @@ impl RequestHandler {
         guest: &Guest,
     ) -> Result<Response<Body>, Fault> {
         let order = pypi.page(&project).ok_or_else(Fault::busy)?;
-        let kept = self.fetcher.whole(order.clone(), guest).await?;
+        let cached = self.fetcher.whole(order.clone(), guest).await?;
         let form = if as_json { "json" } else { "html" };
         // Offline it depends on what else is kept.
-        let tag = tag_of(&kept, &if self.fetcher.is_offline() { format!("{form} offline") } else { form.to_owned() });
+        let tag = tag_of(&cached, &if self.fetcher.is_offline() { format!("{form} offline") } else { form.to_owned() });
         if is_known(headers, &tag) {
             return Ok(unchanged(tag));
         }
         let (index, fetcher, share) = (Arc::clone(pypi), Arc::clone(&self.fetcher), Arc::clone(&guest.share));
-        let made = self.page(pypi, &project, &kept, move |mut page| {
+        let made = self.page(pypi, &project, &cached, move |mut page| {
             page.keep_metadata(|file| index.file(&order, file, true).is_some_and(|order| fetcher.can_have(&order)));
             let (door, fetcher, share) = (&index.door, &fetcher, &share);
             Made::of(if as_json { page.as_json(door) } else { page.as_html(door) }, fetcher, share)
@@ -162,12 +162,12 @@ impl RequestHandler {
         &self,
         pypi: &Arc<Pypi>,
         project: &str,
-        kept: &Arc<CachedFile>,
+        cached: &Arc<CachedFile>,
         work: impl FnOnce(Page) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        let (name, label) = (project.to_owned(), kept.label.clone());
+        let (name, label) = (project.to_owned(), cached.label.clone());
         let done =
-            self.read(kept, move |content| Page::read(&name, &label.content_type, &label.from, &content).map(work));
+            self.read(cached, move |content| Page::read(&name, &label.content_type, &label.from, &content).map(work));
         done.await?
             .map_err(|error| Fault::upstream(&pypi.registry, format!("sends no page of files for {project}: {error}")))
     }
@@ -181,16 +181,16 @@ impl RequestHandler {
         guest: &Guest,
     ) -> Result<Archive, Fault> {
         let forms = [false, true].into_iter().filter_map(|long| npm.document(package, long));
-        for kept in self.fetcher.newest(forms) {
+        for cached in self.fetcher.newest(forms) {
             let fits = fits.clone();
-            if let Some(archive) = self.read(&kept, move |content| npm::archive_of(&content, fits)).await? {
+            if let Some(archive) = self.read(&cached, move |content| npm::archive_of(&content, fits)).await? {
                 return Ok(archive);
             }
         }
         let order = npm.document(package, false).ok_or_else(Fault::busy)?;
-        let kept = self.fetcher.whole(order, guest).await?;
+        let cached = self.fetcher.whole(order, guest).await?;
         let text = || format!("npm package {} has no archive of this address", package.path());
-        let found = self.read(&kept, move |content| npm::archive_of(&content, fits)).await?;
+        let found = self.read(&cached, move |content| npm::archive_of(&content, fits)).await?;
         found.ok_or_else(|| Fault::not_found(text()))
     }
 
@@ -204,34 +204,34 @@ impl RequestHandler {
     ) -> Result<Order, Fault> {
         let unknown = || Fault::not_found(format!("Python project {project} has no file of this address"));
         let order = pypi.page(project).ok_or_else(unknown)?;
-        let named = async |kept: Arc<CachedFile>| {
+        let named = async |cached: Arc<CachedFile>| {
             let mark = mark.to_owned();
-            self.page(pypi, project, &kept, move |page| page.file(&mark).cloned()).await
+            self.page(pypi, project, &cached, move |page| page.file(&mark).cloned()).await
         };
-        if let Some(kept) = self.fetcher.known(&order)
-            && let Some(file) = named(kept).await?
+        if let Some(cached) = self.fetcher.known(&order)
+            && let Some(file) = named(cached).await?
         {
             return pypi.file(&order, &file, metadata).ok_or_else(unknown);
         }
-        let kept = self.fetcher.whole(order.clone(), guest).await?;
-        named(kept).await?.and_then(|file| pypi.file(&order, &file, metadata)).ok_or_else(unknown)
+        let cached = self.fetcher.whole(order.clone(), guest).await?;
+        named(cached).await?.and_then(|file| pypi.file(&order, &file, metadata)).ok_or_else(unknown)
     }
 
     async fn read<T: Send + 'static>(
         &self,
-        kept: &CachedFile,
+        cached: &CachedFile,
         work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
     ) -> Result<T, Fault> {
-        self.fetcher.read(&kept.file, kept.label.length, work).await
+        self.fetcher.read(&cached.file, cached.label.length, work).await
     }
 
     async fn file(&self, order: Order, guest: &Arc<Guest>) -> Result<Response<Body>, Fault> {
         let found = self.fetcher.find(order, guest).await?;
         let length = match &found {
-            Found::Whole(kept) => Some(kept.label.length),
-            Found::Growing { length, .. } => *length,
+            Fetched::Whole(cached) => Some(cached.label.length),
+            Fetched::Growing { length, .. } => *length,
         };
-        let mut response = Response::new(streamed(Source::Found(found, Arc::clone(guest))));
+        let mut response = Response::new(streamed(Source::Fetched(found, Arc::clone(guest))));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));

@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use self::fetch::Fetcher;
-pub use self::file::{NpmPlaces, Place, RegistriesFile};
+pub use self::file::{NpmSettings, RegistriesFile, RegistrySettings};
 pub use self::guests::Admission;
 use self::guests::Guests;
 use self::handler::RequestHandler;
@@ -149,7 +149,7 @@ impl Registries {
             Ok(std::net::SocketAddr::V4(address)) => address,
             _ => setup.address,
         };
-        let (npm, pypi) = places(&file, address).map_err(RegistriesError::Value)?;
+        let (npm, pypi) = registries(&file, address).map_err(RegistriesError::Value)?;
         let npm_registries = npm.iter().flat_map(|npm| npm.scopes.values().chain([&npm.usual]));
         let registries: Vec<_> = npm_registries.chain(pypi.iter().map(|pypi| &pypi.registry)).map(Arc::clone).collect();
         let upstream = Upstream::new(setup.way_out, &registries)?;
@@ -157,7 +157,7 @@ impl Registries {
             host: *address.ip(),
             npm: npm.as_ref().map(|npm| npm.door.clone()),
             npm_scopes: npm.iter().flat_map(|npm| npm.scopes.keys().cloned()).collect(),
-            npm_replaced_host: file.npm.as_ref().map(NpmPlaces::replaced_host).unwrap_or_default(),
+            npm_replaced_host: file.npm.as_ref().map(NpmSettings::replaced_host).unwrap_or_default(),
             pypi: pypi.as_ref().map(|_| format!("http://{address}/pypi/simple/")),
         };
         tracing::info!(
@@ -181,8 +181,8 @@ impl Registries {
 
     /// What a build was told of faults, for those who ask why it failed: package managers keep some of it to themselves. Once.
     #[must_use]
-    pub fn told(&self, build: Uuid) -> BTreeSet<String> {
-        self.guests.told(build)
+    pub fn take_reported(&self, build: Uuid) -> BTreeSet<String> {
+        self.guests.take_reported(build)
     }
 
     /// What builds are told of it.
@@ -192,25 +192,25 @@ impl Registries {
     }
 }
 
-fn places(file: &RegistriesFile, address: SocketAddrV4) -> Result<(Option<Npm>, Option<Pypi>), String> {
-    let registry = |name: String, place: &Place, base| {
-        let (credential, file_hosts) = (place.credential()?, place.file_hosts.clone());
+fn registries(file: &RegistriesFile, address: SocketAddrV4) -> Result<(Option<Npm>, Option<Pypi>), String> {
+    let registry = |name: String, settings: &RegistrySettings, base| {
+        let (credential, file_hosts) = (settings.credential()?, settings.file_hosts.clone());
         Ok::<_, String>(Arc::new(Registry { name, base, credential, file_hosts }))
     };
-    let npm = |places: &NpmPlaces| {
-        let scopes = places.scopes.iter().map(|(scope, place)| {
-            let base = RegistriesFile::npm_base(place)?;
-            Ok((scope.clone(), registry(format!("npm scope {scope}"), place, base)?))
+    let npm = |registries: &NpmSettings| {
+        let scopes = registries.scopes.iter().map(|(scope, settings)| {
+            let base = RegistriesFile::npm_base(settings)?;
+            Ok((scope.clone(), registry(format!("npm scope {scope}"), settings, base)?))
         });
-        let usual = registry("npm".to_owned(), &places.place, RegistriesFile::npm_base(&places.place)?)?;
+        let usual = registry("npm".to_owned(), &registries.settings, RegistriesFile::npm_base(&registries.settings)?)?;
         Ok::<_, String>(Npm {
             usual,
             scopes: scopes.collect::<Result<_, String>>()?,
             door: format!("http://{address}/npm/"),
         })
     };
-    let pypi = |place: &Place| {
-        let registry = registry("pypi".to_owned(), place, RegistriesFile::pypi_base(place)?)?;
+    let pypi = |settings: &RegistrySettings| {
+        let registry = registry("pypi".to_owned(), settings, RegistriesFile::pypi_base(settings)?)?;
         Ok::<_, String>(Pypi { registry, door: format!("http://{address}/pypi/files/") })
     };
     Ok((file.npm.as_ref().map(npm).transpose()?, file.pypi.as_ref().map(pypi).transpose()?))

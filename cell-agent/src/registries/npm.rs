@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_is_kept_by_its_registry_and_digest() {
+    fn an_archive_is_cached_by_its_registry_and_digest() {
         let npm = npm();
         let order = |scope: Option<&str>, expected| {
             let archive = Archive { address: "https://files.example/six.tgz".to_owned(), expected };

@@ -1,4 +1,4 @@
-//! What is to be fetched.
+//! What is to be fetched from a registry, and how it is checked.
 
 use std::sync::Arc;
 

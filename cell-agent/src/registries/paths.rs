@@ -1,12 +1,12 @@
-//! What a build asks for, from the path of its request. Foreign code writes the path: what is not one of the few forms below
-//! is nothing, and of the forms only plain names come through, so that no name can climb, begin another host or carry a query.
+//! Parses the path of a build's request. Foreign code writes the path, so only the few forms below are accepted, and only
+//! with plain names: no name can climb out of a directory, name another host or carry a query.
 
 /// Longer paths name no package.
 const MAX_PATH: usize = 2048;
 
-/// One thing that a build may have.
+/// What a build may request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum PackageRequest {
     /// Versions of an npm package.
     NpmPackage(Package),
     /// An archive at its usual place below the package.
@@ -63,7 +63,7 @@ fn is_mark(text: &str) -> bool {
 
 /// What a path asks for. `roots`: paths of the npm registries themselves, which npm puts before a package when a lock file names
 /// their hosts.
-pub(super) fn parse(path: &str, roots: &[String]) -> Option<Wanted> {
+pub(super) fn parse(path: &str, roots: &[String]) -> Option<PackageRequest> {
     if path.len() > MAX_PATH {
         return None;
     }
@@ -85,8 +85,10 @@ pub(super) fn parse(path: &str, roots: &[String]) -> Option<Wanted> {
                 })
                 .or_else(|| locked(&rest))
         }
-        ["pypi", "simple", project] | ["pypi", "simple", project, ""] => Some(Wanted::PypiProject(normal(project)?)),
-        ["pypi", "files", project, mark, file] if is_mark(mark) && is_plain(file) => Some(Wanted::PypiFile {
+        ["pypi", "simple", project] | ["pypi", "simple", project, ""] => {
+            Some(PackageRequest::PypiProject(normal(project)?))
+        }
+        ["pypi", "files", project, mark, file] if is_mark(mark) && is_plain(file) => Some(PackageRequest::PypiFile {
             project: normal(project).filter(|normal| normal == project)?,
             mark: (*mark).to_owned(),
             metadata: file.ends_with(".metadata"),
@@ -95,7 +97,7 @@ pub(super) fn parse(path: &str, roots: &[String]) -> Option<Wanted> {
     }
 }
 
-fn npm(segments: &[&str]) -> Option<Wanted> {
+fn npm(segments: &[&str]) -> Option<PackageRequest> {
     let (scope, rest) = match segments {
         [scope, rest @ ..] if is_scope(scope) => (Some((*scope).to_owned()), rest),
         rest => (None, rest),
@@ -103,12 +105,12 @@ fn npm(segments: &[&str]) -> Option<Wanted> {
     let (name, rest) = rest.split_first().filter(|(name, _)| is_plain(name) && **name != "-")?;
     let package = Package { scope, name: (*name).to_owned() };
     match rest {
-        [] => Some(Wanted::NpmPackage(package)),
+        [] => Some(PackageRequest::NpmPackage(package)),
         ["-", file] if is_plain(file) && file.ends_with(".tgz") => {
-            Some(Wanted::NpmArchive { package, file: (*file).to_owned() })
+            Some(PackageRequest::NpmArchive { package, file: (*file).to_owned() })
         }
         ["-", "elsewhere", mark, file] if is_mark(mark) && is_plain(file) => {
-            Some(Wanted::NpmElsewhere { package, mark: (*mark).to_owned() })
+            Some(PackageRequest::NpmElsewhere { package, mark: (*mark).to_owned() })
         }
         _ => None,
     }
@@ -116,11 +118,11 @@ fn npm(segments: &[&str]) -> Option<Wanted> {
 
 /// Some registries have archives at places that begin with other words than the package, such as `download/@corp/name/1.0.0/DIGEST`.
 /// Only where a scope tells which segment is the package.
-fn locked(segments: &[&str]) -> Option<Wanted> {
+fn locked(segments: &[&str]) -> Option<PackageRequest> {
     let at = segments.iter().position(|segment| is_scope(segment))?;
     let name = segments.get(at + 1).filter(|name| is_plain(name) && **name != "-")?;
     let all_plain = segments.iter().all(|segment| is_plain(segment) || is_scope(segment));
-    (at > 0 && segments.len() > at + 2 && all_plain).then(|| Wanted::NpmLocked {
+    (at > 0 && segments.len() > at + 2 && all_plain).then(|| PackageRequest::NpmLocked {
         package: Package { scope: Some(segments[at].to_owned()), name: (*name).to_owned() },
         path: format!("/{}", segments.join("/")),
     })
@@ -169,39 +171,39 @@ mod tests {
     }
 
     #[test]
-    fn what_package_managers_ask_for_is_understood() {
+    fn requests_of_package_managers_are_parsed() {
         let roots = ["/".to_owned(), "/artifactory/api/npm/main/".to_owned()];
         let left_pad = || package(None, "left-pad");
         let thing = || package(Some("@corp"), "thing");
-        let archive = |package, file: &str| Wanted::NpmArchive { package, file: file.to_owned() };
+        let archive = |package, file: &str| PackageRequest::NpmArchive { package, file: file.to_owned() };
         let mark = "0123456789abcdef0123456789abcdef";
         for (path, wanted) in [
-            ("/npm/left-pad", Wanted::NpmPackage(left_pad())),
-            ("/npm/@corp%2fthing", Wanted::NpmPackage(thing())),
-            ("/npm/@corp%2Fthing", Wanted::NpmPackage(thing())),
-            ("/npm/@corp/thing", Wanted::NpmPackage(thing())),
-            ("/npm/%40corp%2fthing", Wanted::NpmPackage(thing())),
+            ("/npm/left-pad", PackageRequest::NpmPackage(left_pad())),
+            ("/npm/@corp%2fthing", PackageRequest::NpmPackage(thing())),
+            ("/npm/@corp%2Fthing", PackageRequest::NpmPackage(thing())),
+            ("/npm/@corp/thing", PackageRequest::NpmPackage(thing())),
+            ("/npm/%40corp%2fthing", PackageRequest::NpmPackage(thing())),
             ("/npm/left-pad/-/left-pad-1.0.0.tgz", archive(left_pad(), "left-pad-1.0.0.tgz")),
             ("/npm/@corp/thing/-/thing-1.0.0-rc.1+x.tgz", archive(thing(), "thing-1.0.0-rc.1+x.tgz")),
             ("/npm/artifactory/api/npm/main/left-pad/-/left-pad-1.0.0.tgz", archive(left_pad(), "left-pad-1.0.0.tgz")),
-            ("/npm/npm", Wanted::NpmPackage(package(None, "npm"))),
+            ("/npm/npm", PackageRequest::NpmPackage(package(None, "npm"))),
             (
                 &format!("/npm/left-pad/-/elsewhere/{mark}/x.tgz"),
-                Wanted::NpmElsewhere { package: left_pad(), mark: mark.to_owned() },
+                PackageRequest::NpmElsewhere { package: left_pad(), mark: mark.to_owned() },
             ),
             (
                 "/npm/download/@corp/thing/1.0.0/abc",
-                Wanted::NpmLocked { package: thing(), path: "/download/@corp/thing/1.0.0/abc".to_owned() },
+                PackageRequest::NpmLocked { package: thing(), path: "/download/@corp/thing/1.0.0/abc".to_owned() },
             ),
-            ("/pypi/simple/Foo.Bar_baz/", Wanted::PypiProject("foo-bar-baz".to_owned())),
-            ("/pypi/simple/six", Wanted::PypiProject("six".to_owned())),
+            ("/pypi/simple/Foo.Bar_baz/", PackageRequest::PypiProject("foo-bar-baz".to_owned())),
+            ("/pypi/simple/six", PackageRequest::PypiProject("six".to_owned())),
             (
                 &format!("/pypi/files/six/{mark}/six-1.0-py3-none-any.whl"),
-                Wanted::PypiFile { project: "six".to_owned(), mark: mark.to_owned(), metadata: false },
+                PackageRequest::PypiFile { project: "six".to_owned(), mark: mark.to_owned(), metadata: false },
             ),
             (
                 &format!("/pypi/files/six/{mark}/six-1.0-py3-none-any.whl.metadata"),
-                Wanted::PypiFile { project: "six".to_owned(), mark: mark.to_owned(), metadata: true },
+                PackageRequest::PypiFile { project: "six".to_owned(), mark: mark.to_owned(), metadata: true },
             ),
         ] {
             assert_eq!(parse(path, &roots), Some(wanted), "{path}");
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_nothing() {
+    fn other_paths_are_refused() {
         let roots = ["/root/".to_owned()];
         let mark = "0123456789abcdef0123456789abcdef";
         for path in [
@@ -282,12 +284,12 @@ mod tests {
                 is_plain(&package.name) && package.scope.as_deref().is_none_or(is_scope)
             };
             match parse(&path, &["/a/".to_owned()]) {
-                Some(Wanted::NpmPackage(package) | Wanted::NpmElsewhere { package, .. }) => assert!(plain(&package)),
-                Some(Wanted::NpmArchive { package, file }) => assert!(plain(&package) && is_plain(&file)),
-                Some(Wanted::NpmLocked { package, path }) => {
+                Some(PackageRequest::NpmPackage(package) | PackageRequest::NpmElsewhere { package, .. }) => assert!(plain(&package)),
+                Some(PackageRequest::NpmArchive { package, file }) => assert!(plain(&package) && is_plain(&file)),
+                Some(PackageRequest::NpmLocked { package, path }) => {
                     assert!(plain(&package) && path.split('/').skip(1).all(|part| is_plain(part) || is_scope(part)));
                 }
-                Some(Wanted::PypiProject(project) | Wanted::PypiFile { project, .. }) => {
+                Some(PackageRequest::PypiProject(project) | PackageRequest::PypiFile { project, .. }) => {
                     assert_eq!(normal(&project).as_deref(), Some(project.as_str()));
                 }
                 None => {}

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_kept_by_their_digest_and_found_by_their_address() {
+    fn files_are_cached_by_their_digest_and_found_by_their_address() {
         let page = Page::read("six", "text/html", FROM, html().as_bytes()).expect("a page");
         let pypi = pypi();
         let page_order = pypi.page("six").expect("an order");

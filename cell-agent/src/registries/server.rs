@@ -50,7 +50,7 @@ pub(super) async fn serve(
         let Some(guest) = admitted(&guests, peer) else { continue };
         let own = Arc::clone(&guest.connections).try_acquire_owned();
         let (Ok(own), Ok(one)) = (own, Arc::clone(&all).try_acquire_owned()) else {
-            guest.tell(&Fault::crowded());
+            guest.report(&Fault::crowded());
             continue;
         };
         let (handler, stop) = (Arc::clone(&handler), shutdown.clone());
@@ -77,7 +77,7 @@ fn admitted(guests: &Guests, peer: SocketAddr) -> Option<Arc<Guest>> {
 async fn converse(stream: TcpStream, guest: &Arc<Guest>, handler: &RequestHandler) {
     let service = service_fn(async |request| {
         let answer = handler.answer(&request, guest).await.unwrap_or_else(|fault| {
-            guest.tell(&fault);
+            guest.report(&fault);
             refusal(&fault)
         });
         Ok::<_, Infallible>(answer)

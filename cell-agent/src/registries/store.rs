@@ -1,6 +1,6 @@
-//! What was fetched, on this host's disk: one file for each thing, with a label at its end that says what it is. A file appears
-//! by rename when it is complete and checked, so what is there is whole, also after a power cut. What was not used for longest
-//! goes when the bound is passed.
+//! The cache of fetched packages on this host's disk: one file each, with a label at its end that describes it. A file gets
+//! its name by rename when it is complete and checked, so every file is whole, also after a power cut. The least recently
+//! used file is removed when the cache exceeds its size limit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -30,7 +30,7 @@ pub(super) struct Registry {
     /// With a slash at its end.
     pub(super) base: Url,
     pub(super) credential: Credential,
-    /// See [`super::file::Place::file_hosts`].
+    /// See [`super::file::RegistrySettings::file_hosts`].
     pub(super) file_hosts: Vec<String>,
 }
 
@@ -165,7 +165,7 @@ impl Upstream {
                         error = cause,
                         "a registry does not answer"
                     );
-                    return Err(Fault::away(registry, format!("cannot be reached: {cause}")));
+                    return Err(Fault::unavailable(registry, format!("cannot be reached: {cause}")));
                 }
                 Ok(response) => return Ok(response),
             }

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn open_gates_are_read_and_what_is_none_is_not_taken_for_closed_ones() {
+    fn open_gates_are_read_and_bad_output_is_not_taken_for_closed_gates() {
         let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let list = json(r#"{"nftables":[{"metainfo":{}},{"set":{"name":"ready","elem":["10.1.0.2","10.1.0.3"]}}]}"#);
         assert_eq!(open_gates(&list).unwrap(), [Ipv4Addr::new(10, 1, 0, 2), Ipv4Addr::new(10, 1, 0, 3)]);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_undoes_a_guard_is_named_and_nothing_else() {
+    fn settings_that_undo_a_guard_are_named_and_no_others() {
         let good = [
             ("kernel/core_pattern", "|/usr/share/apport/apport %p\n"),
             ("kernel/unprivileged_bpf_disabled", "2\n"),
@@ -67,8 +67,8 @@ mod tests {
         let of = |name: &str| good.iter().position(|(known, _)| *known == name).unwrap();
         assert_eq!(find(|name| Some(good[of(name)].1.to_owned())), Vec::<String>::new());
         assert_eq!(find(|_| None), Vec::<String>::new());
-        let told = find(|name| Some(bad[of(name)].to_owned()));
-        assert_eq!(told.len(), good.len());
-        assert!(told[0].starts_with("kernel.core_pattern is @/run/coredump.socket: "), "{told:?}");
+        let warnings = find(|name| Some(bad[of(name)].to_owned()));
+        assert_eq!(warnings.len(), good.len());
+        assert!(warnings[0].starts_with("kernel.core_pattern is @/run/coredump.socket: "), "{warnings:?}");
     }
 }

@@ -45,7 +45,7 @@ impl Host {
 
 /// A sandbox that this agent knows.
 #[derive(Clone)]
-struct Known {
+struct KnownSandbox {
     slot: u32,
     /// Process 1; none when it is known to have ended.
     pidfd: Option<Arc<OwnedFd>>,
@@ -56,7 +56,7 @@ pub struct LinuxRuntime {
     config: RuntimeConfig,
     /// Replaced by each preparation, which loads a table without the chains that an earlier one knew of.
     host: RwLock<Option<Arc<Host>>>,
-    known: Mutex<BTreeMap<SandboxId, Known>>,
+    known: Mutex<BTreeMap<SandboxId, KnownSandbox>>,
     /// Whose gate, rules and interface a slot has: the sandbox that was started there last. What is left of an earlier one
     /// goes without touching them.
     tenants: Arc<Tenants>,
@@ -128,14 +128,14 @@ impl LinuxRuntime {
         self.host.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(unprepared)
     }
 
-    fn find(&self, id: SandboxId) -> Result<Known, SandboxError> {
+    fn find(&self, id: SandboxId) -> Result<KnownSandbox, SandboxError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&id).cloned().ok_or(SandboxError::Unknown(id))
     }
 
     fn learn(&self, id: SandboxId, slot: u32, pidfd: Option<OwnedFd>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(id, Known { slot, pidfd: pidfd.map(Arc::new) });
+        known.insert(id, KnownSandbox { slot, pidfd: pidfd.map(Arc::new) });
     }
 
     fn application(&self, slot: u32, port: u16) -> SocketAddrV4 {
@@ -175,8 +175,8 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     let config = &config;
     warnings.extend(shared::prepare(config.slots));
     warnings.extend(hardening::warnings());
-    let (kept, broken) = records.list()?;
-    let live: Vec<_> = kept
+    let (intact, broken) = records.list()?;
+    let live: Vec<_> = intact
         .iter()
         .filter(|record| {
             records::watch(record.pid).is_ok_and(|found| found.is_some_and(|w| w.started == record.started))
@@ -188,7 +188,7 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
     warnings.extend(firewall::foreign_obstacles(config));
     let filters = seccomp::compile(&config.guards)?;
     let on = Host { config: config.clone(), records, cgroups, scratch, firewall, helper, stage, filters };
-    warnings.extend(sweep(&on, &kept, broken));
+    warnings.extend(sweep(&on, &intact, broken));
     let facts = HostFacts {
         cgroup_mode: match on.cgroups.mode() {
             Mode::V2 => "v2",
@@ -202,14 +202,14 @@ fn prepare(config: &RuntimeConfig) -> Result<(Host, HostFacts), SandboxError> {
 
 /// Removes what a crash or power cut left: whatever belongs to no record, and all volumes of builds. Answers, in words, what could not be removed:
 /// that is no reason to leave alone what runs.
-fn sweep(on: &Host, kept: &[records::Record], broken: Vec<SandboxId>) -> Vec<String> {
+fn sweep(on: &Host, intact: &[records::Record], broken: Vec<SandboxId>) -> Vec<String> {
     let mut results: Vec<Result<(), SandboxError>> = broken.into_iter().map(|id| remove(on, id, None)).collect();
-    let names: Vec<String> = kept.iter().map(|record| records::name(record.id)).collect();
+    let names: Vec<String> = intact.iter().map(|record| records::name(record.id)).collect();
     let unknown = |found: Vec<String>| found.into_iter().filter(|name| !names.contains(name));
     results.extend(unknown(on.cgroups.list()).map(|name| on.cgroups.remove(&name)));
     results.extend(unknown(on.scratch.instances()).map(|name| on.scratch.remove_instance(&name)));
     results.extend(on.scratch.remove_volumes().into_iter().map(Err));
-    let used: Vec<String> = kept.iter().map(|record| on.config.interface(record.slot)).collect();
+    let used: Vec<String> = intact.iter().map(|record| on.config.interface(record.slot)).collect();
     let interfaces = network::interfaces(&on.config).into_iter().filter(|name| !used.contains(name));
     results.extend(interfaces.map(|name| network::remove_interface(&name)));
     let failures = results.into_iter().filter_map(Result::err);
@@ -247,9 +247,9 @@ impl SandboxRuntime for LinuxRuntime {
     async fn adopt(&self) -> Result<Vec<Adopted>, SandboxError> {
         let on = self.host()?;
         let found = blocking(move || {
-            let (kept, _) = on.records.list()?;
+            let (intact, _) = on.records.list()?;
             let mut found = Vec::new();
-            for record in kept {
+            for record in intact {
                 let watched = records::watch(record.pid).map_err(host(format!("watch process {}", record.pid)))?;
                 let pidfd = watched.filter(|watched| watched.started == record.started).map(|watched| watched.pidfd);
                 let exit = pidfd.is_none().then(|| on.records.exit(record.id));

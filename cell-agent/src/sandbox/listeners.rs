@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_listeners_are_told_and_mapped_addresses_are_plain() {
+    fn only_listeners_are_reported_and_mapped_addresses_as_ipv4() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let client = std::net::TcpStream::connect(address).unwrap();

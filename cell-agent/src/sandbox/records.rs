@@ -1,4 +1,4 @@
-//! What outlives the agent: one directory per sandbox below the run directory, with `sandbox.json` and, after its end,
+//! Records that outlive the agent: one directory per sandbox below the run directory, with `sandbox.json` and, after its end,
 //! `exit.json`. The run directory is empty after a reboot, so a record always speaks of this boot.
 
 use std::io;
@@ -170,15 +170,15 @@ impl Records {
     }
 }
 
-/// A process and the handle that stays with it.
+/// A process, by a handle that never names another process.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct ProcessHandle {
     pub(super) pidfd: OwnedFd,
     pub(super) started: u64,
 }
 
 /// Takes hold of a running process; none, or one that has ended, gives `None`.
-pub(super) fn watch(pid: i32) -> io::Result<Option<Watched>> {
+pub(super) fn watch(pid: i32) -> io::Result<Option<ProcessHandle>> {
     let Some(number) = rustix::process::Pid::from_raw(pid) else { return Ok(None) };
     let pidfd = match rustix::process::pidfd_open(number, rustix::process::PidfdFlags::NONBLOCK) {
         Ok(pidfd) => pidfd,
@@ -186,7 +186,7 @@ pub(super) fn watch(pid: i32) -> io::Result<Option<Watched>> {
         Err(error) => return Err(error.into()),
     };
     // Read after the handle was taken: what is read belongs to the process that is held, or that process has ended.
-    Ok(started(pid).map(|started| Watched { pidfd, started }))
+    Ok(started(pid).map(|started| ProcessHandle { pidfd, started }))
 }
 
 /// Field 22 of `/proc/<pid>/stat`; a zombie has ended.

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_in_which_nothing_starts_is_told_as_people_write_it() {
+    fn too_little_memory_to_start_is_reported_in_readable_units() {
         assert_eq!(too_little_memory(2 << 20).as_deref(), Some("a memory limit of 2 MiB is below 4 MiB"));
         assert_eq!(too_little_memory(4 << 20), None);
     }

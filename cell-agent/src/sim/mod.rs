@@ -72,7 +72,7 @@ struct World {
     members: Option<Members>,
     volumes: BTreeMap<Uuid, PathBuf>,
     stuck: bool,
-    kept: usize,
+    failed_removals: usize,
     broken_gates: bool,
     broken_members: bool,
 }
@@ -131,7 +131,7 @@ impl SimRuntime {
 
     /// What was last told of the cluster's members.
     #[must_use]
-    pub fn told_members(&self) -> Option<Members> {
+    pub fn announced_members(&self) -> Option<Members> {
         self.world().members.clone()
     }
 
@@ -171,8 +171,8 @@ impl SimRuntime {
 
     /// How often something could not be removed.
     #[must_use]
-    pub fn kept(&self) -> usize {
-        self.world().kept
+    pub fn failed_removals(&self) -> usize {
+        self.world().failed_removals
     }
 
     /// From now on no gate can be opened, or every one again.
@@ -266,7 +266,7 @@ impl SandboxRuntime for SimRuntime {
     async fn destroy(&self, id: SandboxId) -> Result<(), SandboxError> {
         let mut world = self.world();
         if world.stuck && world.sandboxes.contains_key(&id) {
-            world.kept += 1;
+            world.failed_removals += 1;
             return Err(simulated("unmounting the root"));
         }
         world.sandboxes.remove(&id).map(|_| ()).ok_or(SandboxError::Unknown(id))

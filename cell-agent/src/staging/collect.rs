@@ -30,15 +30,15 @@ impl Build<'_> {
     /// A new build cache, uploaded; `None` when there is none to be noted. That of the last build stays the app's until
     /// another one is noted, so one that did not change is neither sent nor named.
     async fn new_cache(&self, most: u64) -> Option<Blob> {
-        let told = |failure: Failure| {
+        let warn = |failure: Failure| {
             tracing::warn!(reason = failure.text(), "the build cache was not kept");
         };
-        let blob = self.output(CACHE_FILE, most).await.map_err(told).ok()?;
+        let blob = self.output(CACHE_FILE, most).await.map_err(warn).ok()?;
         // One that was lost is sent again, also when it is the same.
         if self.has_cache && self.spec.cache.as_ref().is_some_and(|last| last.digest == blob.digest) {
             return None;
         }
-        self.upload(&blob, &self.volume.output(CACHE_FILE)).await.map_err(told).ok()?;
+        self.upload(&blob, &self.volume.output(CACHE_FILE)).await.map_err(warn).ok()?;
         Some(blob)
     }
 

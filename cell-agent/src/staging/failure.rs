@@ -16,13 +16,13 @@ const MAX_TEXT: usize = 4096;
 pub(super) struct Failure {
     id: String,
     text: String,
-    /// The build's own output says it.
-    pub(super) told: bool,
+    /// The build's own output has it.
+    pub(super) in_output: bool,
 }
 
 impl Failure {
     fn new(id: &str, text: &str) -> Self {
-        Self { id: id.to_owned(), text: shorten(text), told: false }
+        Self { id: id.to_owned(), text: shorten(text), in_output: false }
     }
 
     /// The build itself.
@@ -62,7 +62,7 @@ impl Failure {
             "NoCompatibleCell",
         ];
         let id = KNOWN.into_iter().find(|known| *known == error.id).unwrap_or("StagingError");
-        Self { told: true, ..Self::new(id, &error.text) }
+        Self { in_output: true, ..Self::new(id, &error.text) }
     }
 
     /// With what else may have been the cause, a line each.
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_else_may_be_the_cause_is_told_and_not_cut_off() {
+    fn other_possible_causes_are_reported_and_not_cut_off() {
         let plain = Failure::staging("pip failed").with(BTreeSet::new());
         assert_eq!(plain.text(), "pip failed");
         let lines = BTreeSet::from(["registry proxy: offline".to_owned()]);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_report_is_tamed() {
+    fn a_hostile_build_result_is_sanitized() {
         let error = BuildError { id: "<script>".into(), text: format!("\u{1b}[2J{}", "x".repeat(100_000)) };
         let result = Failure::reported(error).into_result();
         assert_eq!(result.error_id, "StagingError");

@@ -120,12 +120,12 @@ impl HostSettings {
         for name in ["http_proxy", "https_proxy", "no_proxy", "all_proxy"] {
             let upper = name.to_uppercase();
             if let Some(value) = host.either(name) {
-                let told = if name == "no_proxy" { Some(value.to_owned()) } else { address::told(value) };
-                if told.as_deref() != Some(value) {
+                let public = if name == "no_proxy" { Some(value.to_owned()) } else { address::without_secrets(value) };
+                if public.as_deref() != Some(value) {
                     settings.withheld.insert(name.to_owned());
                 }
                 for name in [name.to_owned(), upper] {
-                    settings.env.extend(told.clone().map(|value| (name, value)));
+                    settings.env.extend(public.clone().map(|value| (name, value)));
                 }
             }
         }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     /// All that a build gets to read.
-    fn told(settings: &HostSettings) -> String {
+    fn rendered(settings: &HostSettings) -> String {
         let files = settings.files.values().map(|bytes| String::from_utf8(bytes.clone()).expect("text"));
         let variables = settings.env.iter().map(|(name, value)| format!("{name}={value}\n"));
         files.chain(variables).collect()
@@ -275,8 +275,8 @@ mod tests {
             ("NODE_EXTRA_CA_CERTS", &bundle),
         ];
         let settings = HostSettings::from_host(&host(root, &env), None);
-        let told = told(&settings);
-        assert!(!told.contains("MARK") && !told.contains("robot"), "{told}");
+        let text = rendered(&settings);
+        assert!(!text.contains("MARK") && !text.contains("robot"), "{text}");
         // What is left says where packages come from.
         for part in [
             "registry=https://npm.example/\n",
@@ -285,7 +285,7 @@ mod tests {
             "https_proxy=http://proxy.example:3128\n",
             "CA\n",
         ] {
-            assert!(told.contains(part), "{part} in {told}");
+            assert!(text.contains(part), "{part} in {text}");
         }
         let withheld: Vec<&str> = settings.withheld.iter().map(String::as_str).collect();
         assert!(withheld.contains(&"https_proxy") && withheld.contains(&"index-url"), "{withheld:?}");

@@ -27,9 +27,9 @@ use uuid::Uuid;
 use self::failure::Failure;
 use self::files::Volume;
 use self::host_settings::HostSettings;
-use crate::cache::Lease;
+use crate::cache::CacheLease;
 use crate::config::CellConfig;
-use crate::env::{self, Place};
+use crate::env::{self, InstanceContext};
 use crate::instance::prepare::Prepared;
 use crate::instance::runner;
 use crate::registries::Registries;
@@ -71,11 +71,11 @@ pub async fn run(job: Job) -> BuildResult {
         return Failure::platform("the assignment has no valid id").into_result();
     };
     let built = build(&job, id).await;
-    let told = job.services.registries.as_ref().map(|registries| registries.told(id)).unwrap_or_default();
+    let reported = job.services.registries.as_ref().map(|registries| registries.take_reported(id)).unwrap_or_default();
     built.unwrap_or_else(|failure| {
-        let failure = failure.with(told);
+        let failure = failure.with(reported);
         // What the builder reports it has printed.
-        if !failure.told {
+        if !failure.in_output {
             job.services.logs.say(id, &format!("staging failed: {}", failure.text()));
         }
         failure.into_result()
@@ -178,7 +178,7 @@ async fn build(job: &Job, id: Uuid) -> Result<BuildResult, Failure> {
     let fetched = begun.elapsed();
     build.deadline = Instant::now() + Duration::from_millis(timeout.into()) + OVERTIME;
 
-    let stack: Vec<Lease> = job.prepared.layers.clone();
+    let stack: Vec<CacheLease> = job.prepared.layers.clone();
     let end = build.phase(0, "detect", &stack).await?;
     let plan: BuildPlan = build.volume.read_json(PLAN_FILE, MAX_PLAN_BYTES).map_err(|error| end.explain(error))?;
     if let Some(error) = plan.error {
@@ -306,14 +306,14 @@ impl Build<'_> {
         &self,
         id: SandboxId,
         verb: &str,
-        layers: &[Lease],
+        layers: &[CacheLease],
         policy: &Bytes,
     ) -> Result<SandboxSpec, Failure> {
         let spec = &self.job.prepared.spec;
         let services = &self.job.services;
         let slot = self.job.assignment.slot;
         let address = services.runtime.address(slot);
-        let place = Place {
+        let place = InstanceContext {
             instance: self.id.to_string(),
             index: 0,
             kind: spec.kind(),
@@ -369,7 +369,7 @@ impl Build<'_> {
     }
 
     /// Runs one phase; afterwards no process of it is left, so its files stand still.
-    async fn phase(&self, number: u64, verb: &str, layers: &[Lease]) -> Result<End, Failure> {
+    async fn phase(&self, number: u64, verb: &str, layers: &[CacheLease]) -> Result<End, Failure> {
         let services = &self.job.services;
         let runtime = &services.runtime;
         let id = SandboxId { assignment: self.id, incarnation: self.job.incarnation + number };

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_are_told_to_type_is_harmless() {
+    fn suggested_start_commands_are_harmless() {
         let hint = |command: &str, missing: &str| {
             let planned = Planned { command: command.into(), missing: Some(missing.into()) };
             start_hint(Some(planned), &BuildResult::default()).map(|hint| (hint.command, hint.missing))

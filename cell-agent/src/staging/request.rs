@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_app_says_about_registries_holds() {
+    fn registry_settings_of_an_app_take_precedence() {
         let file = |name: &str| format!("{}/{name}", super::super::host_settings::INSIDE);
         let variables = [("PIP_CONFIG_FILE", file("pip.conf")), ("NPM_CONFIG_USERCONFIG", file("npmrc"))];
         let mut settings = HostSettings::default();

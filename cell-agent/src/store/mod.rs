@@ -58,8 +58,8 @@ impl Entry {
     /// Adds the newest observation. Returns the numbers of those that it makes superfluous: while no controller
     /// acknowledges, an app whose readiness flaps would otherwise fill memory, and the disk with each rewriting.
     pub fn push(&mut self, observation: Observation) -> Vec<u64> {
-        let (kept, superfluous) = std::mem::take(&mut self.unacked).into_iter().partition(tells_an_end);
-        self.unacked = kept;
+        let (retained, superfluous) = std::mem::take(&mut self.unacked).into_iter().partition(tells_an_end);
+        self.unacked = retained;
         self.unacked.push(observation);
         superfluous.iter().map(|observation: &Observation| observation.counter).collect()
     }
@@ -328,11 +328,17 @@ mod tests {
     use slipway_protocol::v1::{Intent, WorkloadKind};
 
     use super::*;
-    use crate::instance::state::Wanted;
+    use crate::instance::state::DesiredState;
 
     fn entry(id: Uuid) -> Entry {
-        let wanted =
-            Wanted { kind: WorkloadKind::Lrp, intent: Intent::Run, attempt: 0, nonce: 0, crashes: 2, incarnation: 5 };
+        let wanted = DesiredState {
+            kind: WorkloadKind::Lrp,
+            intent: Intent::Run,
+            attempt: 0,
+            nonce: 0,
+            crashes: 2,
+            incarnation: 5,
+        };
         Entry {
             assignment: Assignment { id: id.to_string(), slot: 7, ..Assignment::default() },
             life: Life::new(wanted),
@@ -358,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_observation_replaces_those_that_told_no_end() {
+    fn the_newest_observation_replaces_earlier_ones_that_report_no_end() {
         let mut entry = entry(Uuid::new_v4());
         let plain = |counter| Observation { counter, ..Observation::default() };
         assert_eq!(entry.push(plain(10)), [9]);

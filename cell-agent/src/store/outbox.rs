@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_withdrawn_is_not_sent_and_holds_nothing_back() {
+    fn withdrawn_observations_are_not_sent_and_do_not_delay_others() {
         let outbox = Outbox::new(0);
         outbox.restore(3);
         outbox.publish(observation(outbox.reserve()));

@@ -79,7 +79,7 @@ pub(crate) fn outcome() -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_build_runs_both_phases_and_its_droplet_is_kept_here_and_there() {
+async fn a_build_runs_both_phases_and_its_droplet_is_cached_and_uploaded() {
     let script = |spec: &SandboxSpec, volume: &Path, phase: &str| {
         if phase == "detect" {
             assert_eq!(spec.layers.len(), 1, "detection sees the stack alone");

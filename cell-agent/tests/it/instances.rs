@@ -92,7 +92,7 @@ async fn a_restarted_agent_adopts_what_runs_and_sends_what_nobody_acknowledged()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_told_to_have_stopped_while_something_of_it_is_left() {
+async fn nothing_is_reported_as_stopped_while_its_sandbox_is_left() {
     let mut world = World::new(|_, _| Program::Serve).await;
     let (id, spec) = (Uuid::new_v4(), world.web());
     let digest = world.controller.put_spec(&spec);
@@ -101,7 +101,7 @@ async fn nothing_is_told_to_have_stopped_while_something_of_it_is_left() {
     world.runtime.keep_everything(true);
     world.controller.desire(vec![assignment(id, 0, &spec, &digest, Intent::Stop)]);
     eventually("tries to remove it", LIMIT, || async {
-        let tries = world.runtime.kept();
+        let tries = world.runtime.failed_removals();
         if tries > 4 { Ok(()) } else { Err(tries) }
     })
     .await;
@@ -109,10 +109,10 @@ async fn nothing_is_told_to_have_stopped_while_something_of_it_is_left() {
     assert!(!stopped(&world), "its slot would be given to the next one");
     // The next agent knows as well.
     world.kill().await;
-    let tries = world.runtime.kept();
+    let tries = world.runtime.failed_removals();
     world.start();
     eventually("tries of the next agent", LIMIT, || async {
-        let now = world.runtime.kept();
+        let now = world.runtime.failed_removals();
         if now > tries { Ok(()) } else { Err(now) }
     })
     .await;
@@ -238,7 +238,7 @@ async fn what_the_controller_does_not_know_is_purged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_app_that_never_listens_is_told_why() {
+async fn the_reason_is_reported_when_an_app_never_listens() {
     let elsewhere = |spec: &SandboxSpec| if spec.slot == 0 { loopback(3000) } else { loopback(8080) };
     let world = World::new(move |spec, _| Program::Deaf(vec![elsewhere(spec)])).await;
     let (id, other, spec) = (Uuid::new_v4(), Uuid::new_v4(), world.web());

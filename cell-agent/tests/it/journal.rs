@@ -133,15 +133,15 @@ async fn members_are_known_after_a_start_without_a_controller() {
     let closed = vec![PortRange { host: "10.0.0.1".into(), first: 7000, last: 7001 }];
     let members = Members { closed, routers: Some(Addresses { addresses: vec!["10.0.0.3".into()] }) };
     world.controller.tell_members(members.clone());
-    let told =
-        async |world: &World| eventually("told", LIMIT, || async { world.runtime.told_members().ok_or(()) }).await;
-    let known = told(&world).await;
+    let announced =
+        async |world: &World| eventually("told", LIMIT, || async { world.runtime.announced_members().ok_or(()) }).await;
+    let known = announced(&world).await;
     assert_eq!((known.closed.len(), known.routers.as_ref().map(Vec::len)), (1, Some(1)));
     world.kill().await;
     world.runtime.forget_members();
     // This controller says it to nobody who comes later.
     world.start();
-    assert_eq!(told(&world).await, known);
+    assert_eq!(announced(&world).await, known);
 
     // A start that could not bring it into force takes it from the next controller that says it.
     world.kill().await;
@@ -151,7 +151,7 @@ async fn members_are_known_after_a_start_without_a_controller() {
     world.idle().await;
     world.runtime.break_members(false);
     world.controller.tell_members(members);
-    assert_eq!(told(&world).await, known);
+    assert_eq!(announced(&world).await, known);
 }
 
 #[tokio::test(flavor = "multi_thread")]

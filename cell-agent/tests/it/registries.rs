@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::registry_upstream::{Answer, Upstream};
+use crate::registry_upstream::{Upstream, UpstreamResponse};
 use crate::world::LIMIT;
 
 const TOKEN: &str = "Bearer the-secret-of-the-operator";
@@ -135,8 +135,8 @@ fn npm(upstream: &Upstream) -> String {
 async fn packages_come_with_the_credential_and_later_from_the_cache() {
     let mut upstream = Upstream::plain(Some(TOKEN)).await;
     let base = format!("http://{}/root/", upstream.address);
-    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
-    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", b"archive".to_vec()));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", UpstreamResponse::Content("\"a\"", b"archive".to_vec()));
     let mut proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
     let found = proxy.json("/npm/left-pad").await;
@@ -144,7 +144,7 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
     assert_eq!(tarball, format!("{}/npm/left-pad/-/left-pad-1.0.0.tgz", proxy.base));
     assert_eq!(proxy.get(&tarball).await, (200, "archive".to_owned()));
     assert_eq!(proxy.get("/npm/root/left-pad/-/left-pad-1.0.0.tgz").await.0, 200, "as a lock file names it");
-    assert!(upstream.asked().iter().all(|asked| asked.authorization.as_deref() == Some(TOKEN)));
+    assert!(upstream.requests().iter().all(|request| request.authorization.as_deref() == Some(TOKEN)));
     assert_eq!(upstream.count("/root/left-pad/-/left-pad-1.0.0.tgz"), 1);
     assert_eq!(proxy.get("/npm/right-pad").await.0, 404);
 
@@ -152,7 +152,7 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
     proxy.start(&npm(&upstream)).await;
     let _build = proxy.admit();
     assert_eq!(proxy.json("/npm/left-pad").await["name"], "left-pad");
-    assert!(upstream.asked().last().expect("a request").known, "{:?}", upstream.asked());
+    assert!(upstream.requests().last().expect("a request").known, "{:?}", upstream.requests());
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
     assert_eq!(upstream.count("/root/left-pad/-/left-pad-1.0.0.tgz"), 1);
 
@@ -181,11 +181,11 @@ async fn packages_come_with_the_credential_and_later_from_the_cache() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nothing_has_changed_says_nothing_else_of_the_document() {
+async fn a_not_modified_response_changes_nothing_of_the_cached_document() {
     let upstream = Upstream::plain(None).await;
     let base = format!("http://{}/root/", upstream.address);
-    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
-    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/simple/six/", UpstreamResponse::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
     let pypi = format!("[pypi]\nupstream = \"http://{}/simple/\"\n", upstream.address);
     let proxy = Proxy::new(&format!("{}{pypi}", npm(&upstream))).await;
     let _build = proxy.admit();
@@ -205,25 +205,27 @@ async fn an_answer_that_nothing_has_changed_says_nothing_else_of_the_document() 
 }
 
 #[tokio::test]
-async fn what_is_not_what_its_registry_says_reaches_no_build() {
+async fn packages_with_a_wrong_digest_reach_no_build() {
     let upstream = Upstream::plain(Some(TOKEN)).await;
     let base = format!("http://{}/root/", upstream.address);
     let path = "/root/left-pad/-/left-pad-1.0.0.tgz";
     let right = vec![b'a'; 1 << 20];
     let mut wrong = right.clone();
     wrong[700_000] = b'b';
-    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, &right)));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"1\"", document(&base, &right)));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
     // Nobody has asked for the document, as with a lock file, and yet it says what the archive must be.
-    for answer in [Answer::Content("\"a\"", wrong), Answer::CutOff(right.len(), right[..900_000].to_vec())] {
+    for answer in
+        [UpstreamResponse::Content("\"a\"", wrong), UpstreamResponse::CutOff(right.len(), right[..900_000].to_vec())]
+    {
         upstream.put(path, answer);
         let (status, text) = proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await;
         assert!(status != 200 || text == "BROKEN OFF", "{status} {}", text.len());
     }
     let said = proxy.said.lock().expect("lines").join("\n");
     assert!(said.contains("another digest") && said.contains("broke off"), "what broke off is told: {said}");
-    upstream.put(path, Answer::Content("\"a\"", right.clone()));
+    upstream.put(path, UpstreamResponse::Content("\"a\"", right.clone()));
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.1.into_bytes(), right);
     assert_eq!(upstream.count(path), 3);
     assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await.0, 200);
@@ -231,14 +233,14 @@ async fn what_is_not_what_its_registry_says_reaches_no_build() {
 }
 
 #[tokio::test]
-async fn a_page_to_log_in_at_takes_the_place_of_nothing() {
+async fn a_login_page_does_not_replace_a_cached_document() {
     let upstream = Upstream::plain(None).await;
     let base = format!("http://{}/root/", upstream.address);
     let login = b"<html><a href=\"/forgotten\">forgotten your password?</a></html>".to_vec();
-    upstream.put("/login", Answer::Content("\"l\"", login));
+    upstream.put("/login", UpstreamResponse::Content("\"l\"", login));
     let expired = || {
         for path in ["/root/left-pad", "/root/left-pad/-/left-pad-1.0.0.tgz", "/simple/six/"] {
-            upstream.put(path, Answer::Redirect("/login".to_owned()));
+            upstream.put(path, UpstreamResponse::Redirect("/login".to_owned()));
         }
     };
     expired();
@@ -251,9 +253,9 @@ async fn a_page_to_log_in_at_takes_the_place_of_nothing() {
         let (status, text) = proxy.get(path).await;
         assert!(status == 502 && text.contains("something else than a document"), "{path}: {status} {text}");
     }
-    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
-    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", b"archive".to_vec()));
-    upstream.put("/simple/six/", Answer::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", UpstreamResponse::Content("\"a\"", b"archive".to_vec()));
+    upstream.put("/simple/six/", UpstreamResponse::Content("\"1\"", b"<a href=\"six-1.0.tar.gz\">six</a>".to_vec()));
     for path in paths {
         assert_eq!(proxy.get(path).await.0, 200, "{path}");
     }
@@ -270,12 +272,15 @@ async fn a_page_to_log_in_at_takes_the_place_of_nothing() {
 }
 
 #[tokio::test]
-async fn what_nobody_vouches_for_is_handed_on_and_not_kept() {
+async fn files_without_a_digest_are_passed_on_and_not_cached() {
     let upstream = Upstream::plain(None).await;
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
     for content in ["first", "second"] {
-        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content("\"a\"", content.as_bytes().to_vec()));
+        upstream.put(
+            "/root/left-pad/-/left-pad-1.0.0.tgz",
+            UpstreamResponse::Content("\"a\"", content.as_bytes().to_vec()),
+        );
         assert_eq!(proxy.get("/npm/left-pad/-/left-pad-1.0.0.tgz").await, (200, content.to_owned()));
     }
     assert_eq!(walk(&proxy.home.path().join("registries")), "");
@@ -291,8 +296,8 @@ async fn a_version_that_its_registry_has_replaced_is_fetched_anew() {
     let base = format!("http://{}/root/", upstream.address);
     let path = "/npm/left-pad/-/left-pad-1.0.0.tgz";
     let publish = |tag: &'static str, content: &[u8]| {
-        upstream.put("/root/left-pad", Answer::Content(tag, document(&base, content)));
-        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", Answer::Content(tag, content.to_vec()));
+        upstream.put("/root/left-pad", UpstreamResponse::Content(tag, document(&base, content)));
+        upstream.put("/root/left-pad/-/left-pad-1.0.0.tgz", UpstreamResponse::Content(tag, content.to_vec()));
     };
     publish("\"1\"", b"first");
     let mut proxy = Proxy::new(&npm(&upstream)).await;
@@ -308,21 +313,21 @@ async fn a_version_that_its_registry_has_replaced_is_fetched_anew() {
     proxy.json("/npm/left-pad").await;
     assert_eq!(proxy.get(path).await, (200, "third".to_owned()), "what is kept has another digest");
     // What stays wrong is no reason to ask without end.
-    upstream.put("/root/left-pad", Answer::Content("\"4\"", document(&base, b"fourth")));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"4\"", document(&base, b"fourth")));
     proxy.start(&npm(&upstream)).await;
     let _build = proxy.admit();
     proxy.json("/npm/left-pad").await;
-    let before = upstream.asked().len();
+    let before = upstream.requests().len();
     let (status, text) = proxy.get(path).await;
     assert!(status == 502 && text.contains("another digest"), "{status} {text}");
-    assert_eq!(upstream.asked().len(), before + 2, "the archive, and the document once more");
+    assert_eq!(upstream.requests().len(), before + 2, "the archive, and the document once more");
 }
 
 #[tokio::test]
-async fn what_many_want_at_once_is_fetched_once() {
+async fn concurrent_requests_for_one_file_fetch_it_once() {
     let upstream = Upstream::plain(Some(TOKEN)).await;
     let large = vec![b'x'; 3 << 20];
-    upstream.put("/root/large/-/large-1.0.0.tgz", Answer::Content("\"a\"", large.clone()));
+    upstream.put("/root/large/-/large-1.0.0.tgz", UpstreamResponse::Content("\"a\"", large.clone()));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
     // A document too large for the memory of many answers comes from the disk.
@@ -337,7 +342,7 @@ async fn what_many_want_at_once_is_fetched_once() {
     versions.insert("1.0.0".to_owned(), json!({ "dist": dist(&base, "large", &large) }));
     let document = json!({ "name": "large", "versions": versions }).to_string().into_bytes();
     assert!(document.len() > 1 << 20);
-    upstream.put("/root/large", Answer::Content("\"d\"", document));
+    upstream.put("/root/large", UpstreamResponse::Content("\"d\"", document));
     let documents = join_all((0..8).map(|_| proxy.json("/npm/large"))).await;
     assert!(documents.iter().all(|document| document["versions"].as_object().is_some_and(|all| all.len() == 4000)));
     assert!(documents.iter().all(|document| !document.to_string().contains("xxx")), "and its addresses lead back");
@@ -355,10 +360,10 @@ async fn one_build_s_packages_do_not_wait_for_another_s() {
     let modest = Ipv4Addr::new(127, 0, 0, 2);
     let _modest = proxy.registries.as_ref().expect("a proxy").admit(modest, Uuid::from_u128(2));
     let base = format!("http://{}/root/", upstream.address);
-    upstream.put("/root/left-pad", Answer::Content("\"1\"", document(&base, b"archive")));
+    upstream.put("/root/left-pad", UpstreamResponse::Content("\"1\"", document(&base, b"archive")));
     let slow = |number: usize| format!("slow-{number}");
     for number in 0..20 {
-        upstream.put(&format!("/root/{}", slow(number)), Answer::Silence);
+        upstream.put(&format!("/root/{}", slow(number)), UpstreamResponse::Silence);
     }
     let address = proxy.base.strip_prefix("http://").expect("an address");
     let ask = async |name: &str| {
@@ -371,7 +376,7 @@ async fn one_build_s_packages_do_not_wait_for_another_s() {
     for number in 0..20 {
         open.push(ask(&slow(number)).await);
     }
-    while upstream.asked().len() < 16 {
+    while upstream.requests().len() < 16 {
         tokio::task::yield_now().await;
     }
     open.push(ask("left-pad").await);
@@ -379,12 +384,12 @@ async fn one_build_s_packages_do_not_wait_for_another_s() {
     let client = reqwest::Client::builder().no_proxy().local_address(IpAddr::V4(modest)).build().expect("a client");
     let answer = client.get(format!("{}/npm/left-pad", proxy.base)).send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
-    assert_eq!(upstream.asked().len(), 17, "the greedy one waits for itself");
+    assert_eq!(upstream.requests().len(), 17, "the greedy one waits for itself");
     drop(open);
 }
 
 #[tokio::test]
-async fn a_build_is_told_that_it_has_too_many_connections() {
+async fn a_build_gets_an_error_when_it_has_too_many_connections() {
     let upstream = Upstream::plain(None).await;
     let proxy = Proxy::new(&npm(&upstream)).await;
     let _build = proxy.admit();
@@ -412,9 +417,9 @@ async fn a_build_is_told_that_it_has_too_many_connections() {
 async fn only_builds_get_an_answer_and_only_of_packages() {
     let upstream = Upstream::plain(Some(TOKEN)).await;
     let other = Upstream::plain(None).await;
-    other.put("/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
-    upstream.put("/root/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
-    upstream.put("/secret", Answer::Content("\"1\"", b"SECRET".to_vec()));
+    other.put("/secret", UpstreamResponse::Content("\"1\"", b"SECRET".to_vec()));
+    upstream.put("/root/secret", UpstreamResponse::Content("\"1\"", b"SECRET".to_vec()));
+    upstream.put("/secret", UpstreamResponse::Content("\"1\"", b"SECRET".to_vec()));
     let proxy = Proxy::new(&npm(&upstream)).await;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     assert_eq!(proxy.raw(&get("/npm/left-pad")).await, "", "no build is admitted yet");
@@ -442,8 +447,8 @@ async fn only_builds_get_an_answer_and_only_of_packages() {
     }
     let connect = format!("CONNECT {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", other.address);
     assert!(proxy.raw(&connect).await.starts_with("HTTP/1.1 4"));
-    assert_eq!(other.asked().len(), 0, "another host is never asked");
-    assert!(upstream.asked().iter().all(|asked| asked.path == "/root/left-pad"), "{:?}", upstream.asked());
+    assert_eq!(other.requests().len(), 0, "another host is never asked");
+    assert!(upstream.requests().iter().all(|request| request.path == "/root/left-pad"), "{:?}", upstream.requests());
 
     // Whoever has the address after the build finds nothing open of it.
     let address = proxy.base.strip_prefix("http://").expect("an address");
@@ -464,15 +469,15 @@ async fn the_credential_goes_to_its_own_registry_alone() {
     let unnamed = Upstream::tls(None, &authority).await;
     let plain = Upstream::plain(None).await;
     let at = |upstream: &Upstream, path: &str| format!("https://localhost:{}{path}", upstream.address.port());
-    named.put("/files/a.tgz", Answer::Content("\"1\"", b"elsewhere".to_vec()));
-    upstream.put("/a", Answer::Content("\"1\"", document_of(&at(&upstream, "/"), "a", b"elsewhere")));
-    upstream.put("/a/-/a-1.0.0.tgz", Answer::Redirect(at(&named, "/files/a.tgz")));
-    upstream.put("/b/-/b-1.0.0.tgz", Answer::Redirect(at(&unnamed, "/files/b.tgz")));
-    upstream.put("/c/-/c-1.0.0.tgz", Answer::Redirect(format!("http://{}/files/c.tgz", plain.address)));
-    upstream.put("/d/-/d-1.0.0.tgz", Answer::Redirect("/e/-/e-1.0.0.tgz".to_owned()));
-    upstream.put("/e/-/e-1.0.0.tgz", Answer::Content("\"1\"", b"own".to_vec()));
-    upstream.put("/f/-/f-1.0.0.tgz", Answer::Redirect("/f/-/f-1.0.0.tgz".to_owned()));
-    upstream.put("/g/-/g-1.0.0.tgz", Answer::Status(403));
+    named.put("/files/a.tgz", UpstreamResponse::Content("\"1\"", b"elsewhere".to_vec()));
+    upstream.put("/a", UpstreamResponse::Content("\"1\"", document_of(&at(&upstream, "/"), "a", b"elsewhere")));
+    upstream.put("/a/-/a-1.0.0.tgz", UpstreamResponse::Redirect(at(&named, "/files/a.tgz")));
+    upstream.put("/b/-/b-1.0.0.tgz", UpstreamResponse::Redirect(at(&unnamed, "/files/b.tgz")));
+    upstream.put("/c/-/c-1.0.0.tgz", UpstreamResponse::Redirect(format!("http://{}/files/c.tgz", plain.address)));
+    upstream.put("/d/-/d-1.0.0.tgz", UpstreamResponse::Redirect("/e/-/e-1.0.0.tgz".to_owned()));
+    upstream.put("/e/-/e-1.0.0.tgz", UpstreamResponse::Content("\"1\"", b"own".to_vec()));
+    upstream.put("/f/-/f-1.0.0.tgz", UpstreamResponse::Redirect("/f/-/f-1.0.0.tgz".to_owned()));
+    upstream.put("/g/-/g-1.0.0.tgz", UpstreamResponse::Status(403));
     let file = format!(
         "[npm]\nupstream = \"{}\"\ntoken_file = \"TOKEN\"\nfile_hosts = [\"localhost:{}\"]\n",
         at(&upstream, ""),
@@ -491,16 +496,16 @@ async fn the_credential_goes_to_its_own_registry_alone() {
         assert!(status == 502 && text.contains(words), "{name}: {status} {text}");
         assert!(!text.contains("the-secret"), "{text}");
     }
-    assert!(named.asked().iter().all(|asked| asked.authorization.is_none()) && named.asked().len() == 1);
-    assert!(unnamed.asked().is_empty() && plain.asked().is_empty());
+    assert!(named.requests().iter().all(|request| request.authorization.is_none()) && named.requests().len() == 1);
+    assert!(unnamed.requests().is_empty() && plain.requests().is_empty());
 
     // Another token holds without a restart, and one that cannot be read is told without a word of it.
     std::fs::write(proxy.token(), "another").expect("written");
     assert!(get("h").await.1.contains("renew the credential"));
     std::fs::remove_file(proxy.token()).expect("removed");
     assert!(get("i").await.1.contains("its credential cannot be read"));
-    let kept = walk(&proxy.home.path().join("registries"));
-    assert!(kept.contains("elsewhere") && !kept.contains("the-secret"), "nothing kept has the credential");
+    let content = walk(&proxy.home.path().join("registries"));
+    assert!(content.contains("elsewhere") && !content.contains("the-secret"), "nothing kept has the credential");
 }
 
 fn walk(directory: &Path) -> String {
@@ -522,10 +527,10 @@ async fn python_projects_come_by_their_index_and_files_by_their_digest() {
          <a href=\"http://169.254.169.254/six-3.0-py3-none-any.whl\">six-3.0-py3-none-any.whl</a></html>",
         "0".repeat(64)
     );
-    upstream.put("/simple/six/", Answer::Content("\"1\"", page.into_bytes()));
-    upstream.put("/files/six-1.0-py3-none-any.whl", Answer::Content("\"a\"", b"wheel".to_vec()));
-    upstream.put("/files/six-1.0-py3-none-any.whl.metadata", Answer::Content("\"a\"", b"about".to_vec()));
-    upstream.put("/files/six-2.0-py3-none-any.whl", Answer::Content("\"a\"", b"other".to_vec()));
+    upstream.put("/simple/six/", UpstreamResponse::Content("\"1\"", page.into_bytes()));
+    upstream.put("/files/six-1.0-py3-none-any.whl", UpstreamResponse::Content("\"a\"", b"wheel".to_vec()));
+    upstream.put("/files/six-1.0-py3-none-any.whl.metadata", UpstreamResponse::Content("\"a\"", b"about".to_vec()));
+    upstream.put("/files/six-2.0-py3-none-any.whl", UpstreamResponse::Content("\"a\"", b"other".to_vec()));
     let file = format!("[pypi]\nupstream = \"http://{}/simple\"\ntoken_file = \"TOKEN\"\n", upstream.address);
     let mut proxy = Proxy::new(&file).await;
     let _build = proxy.admit();

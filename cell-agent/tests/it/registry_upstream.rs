@@ -26,7 +26,7 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What it answers at one path.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub(crate) enum UpstreamResponse {
     /// With its ETag.
     Content(&'static str, Vec<u8>),
     Status(u16),
@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RecordedRequest {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
     pub(crate) known: bool,
@@ -47,8 +47,8 @@ pub(crate) struct Asked {
 
 #[derive(Default)]
 struct Inside {
-    answers: Mutex<BTreeMap<String, Answer>>,
-    asked: Mutex<Vec<Asked>>,
+    answers: Mutex<BTreeMap<String, UpstreamResponse>>,
+    requests: Mutex<Vec<RecordedRequest>>,
     /// The header that it wants.
     wanted: Option<String>,
 }
@@ -111,7 +111,7 @@ impl Upstream {
         Self { address, inside, server: Some(AbortOnDropHandle::new(server)) }
     }
 
-    pub(crate) fn put(&self, path: &str, answer: Answer) {
+    pub(crate) fn put(&self, path: &str, answer: UpstreamResponse) {
         self.inside.answers.lock().expect("answers").insert(path.to_owned(), answer);
     }
 
@@ -123,12 +123,12 @@ impl Upstream {
         }
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.inside.asked.lock().expect("asked").clone()
+    pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
+        self.inside.requests.lock().expect("asked").clone()
     }
 
     pub(crate) fn count(&self, path: &str) -> usize {
-        self.asked().iter().filter(|asked| asked.path == path).count()
+        self.requests().iter().filter(|request| request.path == path).count()
     }
 }
 
@@ -138,8 +138,13 @@ impl Inside {
         let (path, authorization) = (request.uri().path().to_owned(), header(AUTHORIZATION));
         assert!(header(HOST).is_some());
         let answer = self.answers.lock().expect("answers").get(&path).cloned();
-        let known = matches!(&answer, Some(Answer::Content(tag, _)) if header(IF_NONE_MATCH).as_deref() == Some(tag));
-        self.asked.lock().expect("asked").push(Asked { path, authorization: authorization.clone(), known });
+        let known =
+            matches!(&answer, Some(UpstreamResponse::Content(tag, _)) if header(IF_NONE_MATCH).as_deref() == Some(tag));
+        self.requests.lock().expect("asked").push(RecordedRequest {
+            path,
+            authorization: authorization.clone(),
+            known,
+        });
         let plain = |status: u16, body: Vec<u8>| {
             let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
             let mut response = Response::new(body.boxed_unsync());
@@ -150,21 +155,21 @@ impl Inside {
             return Some(plain(401, b"who are you?".to_vec()));
         }
         let response = match answer {
-            Some(Answer::Silence) => return None,
+            Some(UpstreamResponse::Silence) => return None,
             None => plain(404, Vec::new()),
-            Some(Answer::Content(..)) if known => plain(304, Vec::new()),
-            Some(Answer::Content(tag, content)) => {
+            Some(UpstreamResponse::Content(..)) if known => plain(304, Vec::new()),
+            Some(UpstreamResponse::Content(tag, content)) => {
                 let mut response = plain(200, content);
                 response.headers_mut().insert(ETAG, tag.parse().expect("a tag"));
                 response
             }
-            Some(Answer::Status(status)) => plain(status, Vec::new()),
-            Some(Answer::Redirect(to)) => {
+            Some(UpstreamResponse::Status(status)) => plain(status, Vec::new()),
+            Some(UpstreamResponse::Redirect(to)) => {
                 let mut response = plain(302, Vec::new());
                 response.headers_mut().insert("location", to.parse().expect("a place"));
                 response
             }
-            Some(Answer::CutOff(announced, content)) => {
+            Some(UpstreamResponse::CutOff(announced, content)) => {
                 let end = async {
                     // What came before is on its way then.
                     tokio::task::yield_now().await;

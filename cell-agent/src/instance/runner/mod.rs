@@ -18,9 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::cache::Hold;
-use crate::instance::health::Watched;
+use crate::instance::health::HealthMonitor;
 use crate::instance::prepare::{Prepared, prepare};
-use crate::instance::state::{Action, Event, Found, Life, Phase, StartFault, Wanted};
+use crate::instance::state::{Action, DesiredState, Event, FoundSandbox, Life, Phase, StartFault};
 use crate::sandbox::SandboxId;
 use crate::services::{Live, Services};
 use crate::store::Entry;
@@ -51,7 +51,7 @@ pub enum Origin {
     /// A new assignment that this cell cannot run.
     Refused(Assignment, Refusal, String, oneshot::Sender<()>),
     /// From the journal.
-    Journal(Entry, Found),
+    Journal(Entry, FoundSandbox),
     /// Found on the host, or with a damaged journal entry.
     Unknown {
         /// The slot, when a sandbox was found.
@@ -59,7 +59,7 @@ pub enum Origin {
         /// Its incarnation.
         incarnation: u64,
         /// Its state.
-        found: Found,
+        found: FoundSandbox,
     },
 }
 
@@ -125,9 +125,9 @@ struct Supervisor {
     _task: AbortOnDropHandle<()>,
 }
 
-fn wanted(assignment: &Assignment) -> Wanted {
+fn wanted(assignment: &Assignment) -> DesiredState {
     let restart = assignment.restart.unwrap_or_default();
-    Wanted {
+    DesiredState {
         kind: assignment.kind(),
         intent: assignment.intent(),
         attempt: assignment.attempt,
@@ -236,8 +236,8 @@ impl Runner {
     }
 
     /// A build cannot be followed: its steps were in the agent that is gone.
-    async fn end_build(&mut self, found: Found) -> Found {
-        if self.entry.life.kind() != WorkloadKind::Build || found == Found::Gone {
+    async fn end_build(&mut self, found: FoundSandbox) -> FoundSandbox {
+        if self.entry.life.kind() != WorkloadKind::Build || found == FoundSandbox::Gone {
             return found;
         }
         if let Err(error) = self.services.runtime.stop(self.sandbox(), Duration::ZERO).await {
@@ -245,18 +245,18 @@ impl Runner {
         }
         if self.destroy().await || !self.entry.life.is_settled() {
             // What could not be removed is removed by the steps that follow.
-            return Found::Gone;
+            return FoundSandbox::Gone;
         }
         found
     }
 
     /// A running instance's layers must not be dropped from the cache.
-    fn pin(&mut self, found: &Found) {
+    fn pin(&mut self, found: &FoundSandbox) {
         let digest = &self.entry.assignment.spec_digest;
         if let Ok(Some(spec)) = self.services.specs.here(digest) {
             let layers = self.services.cache.pin(&spec);
             self.prepared = Some(Prepared { spec: Arc::new(spec), layers });
-        } else if *found == Found::Running {
+        } else if *found == FoundSandbox::Running {
             // Which ones it runs on is in a spec that must first be fetched.
             self.hold = Some(self.services.cache.hold());
         }
@@ -306,7 +306,7 @@ impl Runner {
                     return;
                 }
                 if matches!(event, Event::Exited(_)) {
-                    self.tell_full_disk().await;
+                    self.report_full_disk().await;
                 }
                 if event == Event::Started {
                     self.started();
@@ -455,7 +455,7 @@ impl Runner {
             return;
         };
         let Some((healthy, ready)) = self.watch.take() else { return };
-        let watched = Watched {
+        let monitor = HealthMonitor {
             runtime: Arc::clone(&self.services.runtime),
             id: self.sandbox(),
             slot: self.entry.assignment.slot,
@@ -463,7 +463,7 @@ impl Runner {
             healthy,
             ready,
         };
-        self.monitor = Some(AbortOnDropHandle::new(tokio::spawn(watched.run(self.signals.clone()))));
+        self.monitor = Some(AbortOnDropHandle::new(tokio::spawn(monitor.run(self.signals.clone()))));
     }
 
     fn wake(&self, at_ms: i64) {

@@ -132,10 +132,10 @@ impl Runner {
     }
 
     /// What ended because its disk was full is told so, before the disk goes with the sandbox.
-    pub(super) async fn tell_full_disk(&self) {
+    pub(super) async fn report_full_disk(&self) {
         let id = self.sandbox();
         let Ok(used) = self.services.runtime.usage(id).await else { return };
-        if let Some(text) = self.services.live.tell_full_disk(id, used.disk_bytes) {
+        if let Some(text) = self.services.live.report_full_disk(id, used.disk_bytes) {
             self.say(text).await;
         }
     }

@@ -155,8 +155,8 @@ impl Life {
         let said = format!("ended: {}", exit.reason);
         let report =
             Report { reason: exit.reason.clone(), exit: Some((exit, fault)), ..Report::of(InstanceState::Completed) };
-        self.told_when_removed = vec![report.action(), Action::Say(said)];
-        vec![Action::Gate(false), self.remove(AfterRemoval::Completed { told: false })]
+        self.report_when_removed = vec![report.action(), Action::Say(said)];
+        vec![Action::Gate(false), self.remove(AfterRemoval::Completed { reported: false })]
     }
 
     pub(super) fn built(&mut self, result: BuildResult) -> Vec<Action> {
@@ -171,8 +171,8 @@ impl Life {
         }
         let report =
             Report { reason: result.error_text.clone(), build: Some(result), ..Report::of(InstanceState::Completed) };
-        self.told_when_removed = vec![report.action()];
-        vec![self.remove(AfterRemoval::Completed { told: false })]
+        self.report_when_removed = vec![report.action()];
+        vec![self.remove(AfterRemoval::Completed { reported: false })]
     }
 
     pub(super) fn crashed(&mut self, exit: Exit, now_ms: i64, random: f64) -> Vec<Action> {
@@ -197,7 +197,7 @@ impl Life {
             ..Report::of(InstanceState::Crashed)
         };
         let (said, after) = match delay_ms {
-            // It is on its way out, and the one that takes its place is elsewhere.
+            // It was to stop or drain anyway, and its replacement runs on another cell.
             _ if self.intent() != Intent::Run => (said, AfterRemoval::Stopped),
             None => {
                 report.state = InstanceState::GivenUp;

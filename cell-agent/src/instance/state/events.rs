@@ -6,7 +6,7 @@ use crate::sandbox::Exit;
 
 /// The part of an assignment that the core acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredState {
     /// Kind of workload.
     pub kind: WorkloadKind,
     /// What is wanted now.
@@ -23,7 +23,7 @@ pub struct Wanted {
 
 /// What was found on the host after the agent came back.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
+pub enum FoundSandbox {
     /// Its sandbox runs.
     Running,
     /// Its sandbox has ended while nobody looked.
@@ -49,9 +49,9 @@ pub enum Event {
     /// A new assignment.
     Begin,
     /// The agent came back.
-    Recovered(Found),
+    Recovered(FoundSandbox),
     /// The assignment was changed by a newer set.
-    Assigned(Wanted),
+    Assigned(DesiredState),
     /// The controller does not know it.
     Purge,
     /// Everything a start needs is there.

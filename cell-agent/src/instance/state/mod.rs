@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use slipway_protocol::v1::{InstanceState, Intent, Refusal, WorkloadKind};
 
 use crate::sandbox::Exit;
-pub use events::{Action, Event, Found, Report, StartFault, Wanted};
+pub use events::{Action, DesiredState, Event, FoundSandbox, Report, StartFault};
 
 /// Cell faults in a row after which the cell says that it cannot run this.
 const MAX_CELL_FAULTS: u32 = 5;
@@ -92,8 +92,9 @@ pub enum AfterRemoval {
     GivenUp,
     /// A task or build has ended.
     Completed {
-        /// And that was reported.
-        told: bool,
+        /// And that was reported. Journals have the older name.
+        #[serde(rename = "told")]
+        reported: bool,
     },
     /// This cell cannot run it, which was reported.
     Refused,
@@ -117,12 +118,12 @@ pub struct Life {
     nonce: u64,
     /// Unix milliseconds of becoming healthy; five minutes later earlier crashes are forgotten.
     healthy_since_ms: Option<i64>,
-    /// How a task ended, until that was told: the sandbox's own record goes with what is left of the sandbox.
+    /// How a task ended, until that is reported: the sandbox's own record is removed with the sandbox.
     #[serde(default)]
     ended: Option<Exit>,
-    /// What is told of a task or build once its slot is free. Not in the journal: made again from `ended`.
+    /// Reports about a task or build, sent once its slot is free. Not in the journal: made again from `ended`.
     #[serde(skip)]
-    told_when_removed: Vec<Action>,
+    report_when_removed: Vec<Action>,
     /// Its check says "ready" and the gate could not be opened. Not in the journal: an adopted instance is asked again.
     #[serde(skip)]
     gate_failed: bool,
@@ -131,7 +132,7 @@ pub struct Life {
 impl Life {
     /// The life of a new assignment.
     #[must_use]
-    pub fn new(wanted: Wanted) -> Self {
+    pub fn new(wanted: DesiredState) -> Self {
         Self {
             kind: wanted.kind as i32,
             intent: wanted.intent as i32,
@@ -144,7 +145,7 @@ impl Life {
             nonce: wanted.nonce,
             healthy_since_ms: None,
             ended: None,
-            told_when_removed: Vec::new(),
+            report_when_removed: Vec::new(),
             gate_failed: false,
         }
     }
@@ -165,7 +166,7 @@ impl Life {
             nonce: 0,
             healthy_since_ms: None,
             ended: None,
-            told_when_removed: Vec::new(),
+            report_when_removed: Vec::new(),
             gate_failed: false,
         }
     }
@@ -203,7 +204,7 @@ impl Life {
     /// Whether all of this has been taken in. The journal may hold an assignment that the life has not heard of: the agent
     /// was killed in between, and no set will tell it again.
     #[must_use]
-    pub fn has_heard(&self, wanted: &Wanted) -> bool {
+    pub fn has_heard(&self, wanted: &DesiredState) -> bool {
         (wanted.intent == Intent::Unspecified || wanted.intent == self.intent())
             && wanted.attempt <= self.attempt
             && (wanted.nonce <= self.nonce || self.once())
@@ -266,7 +267,7 @@ impl Life {
 
     fn prepare(&mut self) -> Vec<Action> {
         if self.intent() != Intent::Run {
-            // It is on its way out: nothing starts any more.
+            // It is to stop or drain: nothing is started any more.
             self.phase = Phase::Stopped;
             return vec![observe(InstanceState::Stopped)];
         }
@@ -367,7 +368,7 @@ impl Life {
         actions
     }
 
-    fn assigned(&mut self, wanted: Wanted) -> Vec<Action> {
+    fn assigned(&mut self, wanted: DesiredState) -> Vec<Action> {
         let was_unknown = self.kind() == WorkloadKind::Unspecified;
         self.kind = wanted.kind as i32;
         if was_unknown {

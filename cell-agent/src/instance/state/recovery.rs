@@ -2,16 +2,16 @@
 
 use slipway_protocol::v1::WorkloadKind;
 
-use super::{Action, AfterRemoval, AfterStop, Found, Life, Phase};
+use super::{Action, AfterRemoval, AfterStop, FoundSandbox, Life, Phase};
 
 impl Life {
-    pub(super) fn recovered(&mut self, found: Found, now_ms: i64, random: f64) -> Vec<Action> {
+    pub(super) fn recovered(&mut self, found: FoundSandbox, now_ms: i64, random: f64) -> Vec<Action> {
         // What was found has been started, also where the journal could not be written and does not say so.
-        self.spent |= found != Found::Gone;
+        self.spent |= found != FoundSandbox::Gone;
         match (&self.phase, found) {
-            (Phase::New, Found::Gone) => self.begin(),
-            (Phase::Preparing, Found::Gone) => self.prepare(),
-            (Phase::New | Phase::Starting | Phase::Preparing, Found::Running) => {
+            (Phase::New, FoundSandbox::Gone) => self.begin(),
+            (Phase::Preparing, FoundSandbox::Gone) => self.prepare(),
+            (Phase::New | Phase::Starting | Phase::Preparing, FoundSandbox::Running) => {
                 self.phase = Phase::Starting;
                 let mut actions = vec![Action::Follow];
                 if self.kind() != WorkloadKind::Unspecified {
@@ -22,7 +22,7 @@ impl Life {
                 actions.push(self.report().action());
                 actions
             }
-            (Phase::Running { ready }, Found::Running) => {
+            (Phase::Running { ready }, FoundSandbox::Running) => {
                 let ready = *ready;
                 // Followed first: a gate that fails must not keep its end from being noticed.
                 let mut actions = vec![Action::Follow, Action::Gate(ready)];
@@ -30,19 +30,19 @@ impl Life {
                 actions.push(self.report().action());
                 actions
             }
-            (Phase::Stopping(_), Found::Running) => vec![Action::Gate(false), Action::Follow, Action::Stop],
-            (Phase::Starting | Phase::Running { .. } | Phase::Stopping(_), Found::Ended(exit)) => {
+            (Phase::Stopping(_), FoundSandbox::Running) => vec![Action::Gate(false), Action::Follow, Action::Stop],
+            (Phase::Starting | Phase::Running { .. } | Phase::Stopping(_), FoundSandbox::Ended(exit)) => {
                 self.exited(exit, now_ms, random)
             }
             (Phase::Removing { after, .. }, found) => {
                 let after = after.clone();
                 self.recovered_removal(&after, found)
             }
-            (Phase::New | Phase::Preparing, Found::Ended(exit)) if self.once() => self.completed(exit),
-            (Phase::New | Phase::Preparing, Found::Ended(_)) => vec![self.remove(AfterRemoval::Start)],
+            (Phase::New | Phase::Preparing, FoundSandbox::Ended(exit)) if self.once() => self.completed(exit),
+            (Phase::New | Phase::Preparing, FoundSandbox::Ended(_)) => vec![self.remove(AfterRemoval::Start)],
             (
                 Phase::Starting | Phase::Running { .. } | Phase::Stopping(AfterStop::Restart | AfterStop::Crash(_)),
-                Found::Gone,
+                FoundSandbox::Gone,
             ) => {
                 if self.kind() == WorkloadKind::Unspecified {
                     self.phase = Phase::Completed;
@@ -51,25 +51,25 @@ impl Life {
                 // A reboot, or somebody removed it: not the app's fault. A task or build must not run again.
                 vec![Action::Gate(false), self.remove(AfterRemoval::Start)]
             }
-            (Phase::Stopping(AfterStop::Stopped), Found::Gone) => self.stopped(),
-            (Phase::Stopping(AfterStop::Forgotten), Found::Gone) => self.forgotten(),
-            (Phase::Backoff { until_ms }, Found::Gone) => vec![self.report().action(), Action::Wake(*until_ms)],
-            (Phase::Backoff { until_ms }, Found::Running | Found::Ended(_)) => {
+            (Phase::Stopping(AfterStop::Stopped), FoundSandbox::Gone) => self.stopped(),
+            (Phase::Stopping(AfterStop::Forgotten), FoundSandbox::Gone) => self.forgotten(),
+            (Phase::Backoff { until_ms }, FoundSandbox::Gone) => vec![self.report().action(), Action::Wake(*until_ms)],
+            (Phase::Backoff { until_ms }, FoundSandbox::Running | FoundSandbox::Ended(_)) => {
                 let until_ms = *until_ms;
                 vec![self.report().action(), self.remove(AfterRemoval::Wait { until_ms })]
             }
-            (_, Found::Running) => {
+            (_, FoundSandbox::Running) => {
                 // Settled in the journal, alive on the host: the journal's word stands.
                 let after = self.phase.clone();
                 self.phase = Phase::Stopping(AfterStop::Stopped);
                 tracing::warn!(?after, "a sandbox of a settled instance still runs; stopping it");
                 vec![Action::Gate(false), Action::Follow, Action::Stop]
             }
-            (Phase::GivenUp, Found::Ended(_)) => vec![self.remove(AfterRemoval::GivenUp)],
-            (Phase::Stopped, Found::Ended(_)) => vec![self.remove(AfterRemoval::Stopped)],
-            (Phase::Completed, Found::Ended(_)) => vec![self.remove(AfterRemoval::Completed { told: true })],
-            (Phase::Refused, Found::Ended(_)) => vec![self.remove(AfterRemoval::Refused)],
-            (_, Found::Gone) => vec![self.report().action()],
+            (Phase::GivenUp, FoundSandbox::Ended(_)) => vec![self.remove(AfterRemoval::GivenUp)],
+            (Phase::Stopped, FoundSandbox::Ended(_)) => vec![self.remove(AfterRemoval::Stopped)],
+            (Phase::Completed, FoundSandbox::Ended(_)) => vec![self.remove(AfterRemoval::Completed { reported: true })],
+            (Phase::Refused, FoundSandbox::Ended(_)) => vec![self.remove(AfterRemoval::Refused)],
+            (_, FoundSandbox::Gone) => vec![self.report().action()],
         }
     }
 

@@ -4,7 +4,7 @@
 use slipway_protocol::v1::{InstanceState, WorkloadKind};
 
 use super::events::observe;
-use super::{Action, AfterRemoval, AfterStop, Found, Life, Phase};
+use super::{Action, AfterRemoval, AfterStop, FoundSandbox, Life, Phase};
 use crate::instance::crash;
 
 impl Life {
@@ -18,7 +18,7 @@ impl Life {
     pub(super) fn removed(&mut self) -> Vec<Action> {
         let Phase::Removing { after, .. } = &self.phase else { return Vec::new() };
         let after = after.clone();
-        let mut actions = std::mem::take(&mut self.told_when_removed);
+        let mut actions = std::mem::take(&mut self.report_when_removed);
         match after {
             AfterRemoval::Stopped => {
                 self.phase = Phase::Stopped;
@@ -39,10 +39,10 @@ impl Life {
             }
             AfterRemoval::GivenUp => self.phase = Phase::GivenUp,
             // The agent was restarted in between, and the end that it had seen went with it.
-            AfterRemoval::Completed { told: false } if actions.is_empty() => return self.attempt_spent(),
-            AfterRemoval::Completed { told } => {
+            AfterRemoval::Completed { reported: false } if actions.is_empty() => return self.attempt_spent(),
+            AfterRemoval::Completed { reported } => {
                 self.phase = Phase::Completed;
-                actions.extend(told.then(|| self.report().action()));
+                actions.extend(reported.then(|| self.report().action()));
             }
             AfterRemoval::Refused => {
                 self.phase = Phase::Refused;
@@ -70,14 +70,14 @@ impl Life {
     }
 
     /// The agent came back in the middle of a removal.
-    pub(super) fn recovered_removal(&mut self, after: &AfterRemoval, found: Found) -> Vec<Action> {
+    pub(super) fn recovered_removal(&mut self, after: &AfterRemoval, found: FoundSandbox) -> Vec<Action> {
         let ended = match found {
             // The record of the end is still there.
-            Found::Ended(exit) => Some(exit),
+            FoundSandbox::Ended(exit) => Some(exit),
             _ => self.ended.clone(),
         };
         match (after, ended) {
-            (AfterRemoval::Completed { told: false }, Some(exit)) if self.kind() == WorkloadKind::Task => {
+            (AfterRemoval::Completed { reported: false }, Some(exit)) if self.kind() == WorkloadKind::Task => {
                 self.completed(exit)
             }
             _ => vec![Action::Destroy],
@@ -91,9 +91,9 @@ impl Life {
             AfterRemoval::Wait { .. } => InstanceState::Crashed,
             AfterRemoval::GivenUp => InstanceState::GivenUp,
             AfterRemoval::Refused => InstanceState::Refused,
-            AfterRemoval::Completed { told: true } => InstanceState::Completed,
+            AfterRemoval::Completed { reported: true } => InstanceState::Completed,
             // Not before its slot is free.
-            AfterRemoval::Stopped | AfterRemoval::Forgotten | AfterRemoval::Completed { told: false } => {
+            AfterRemoval::Stopped | AfterRemoval::Forgotten | AfterRemoval::Completed { reported: false } => {
                 InstanceState::Running
             }
         }

@@ -61,7 +61,7 @@ fn guest() -> Guest {
 }
 
 #[tokio::test]
-async fn what_never_ends_is_given_up() {
+async fn a_download_without_end_is_given_up() {
     let home = tempfile::tempdir().expect("directory");
     let (registry, _server) = registry(&["HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n", "x"]).await;
     let fetcher = fetcher(home.path(), &registry);
@@ -69,12 +69,12 @@ async fn what_never_ends_is_given_up() {
     let fetcher = Arc::new(fetcher);
     let guest = guest();
     let fault = fetcher.whole(order(&registry), &guest).await.expect_err("without an end");
-    assert!(fault.is_away && fault.text.contains("did not send all of x"), "{fault:?}");
+    assert!(fault.is_unavailable && fault.text.contains("did not send all of x"), "{fault:?}");
     assert!(fetcher.flights.lock().expect("flights").is_empty());
 }
 
 #[tokio::test]
-async fn nobody_waits_at_another_address_than_his_own() {
+async fn downloads_of_different_addresses_are_not_shared() {
     let (registry, _server) = registry(&[]).await;
     let (one, other) =
         (order(&registry), Order { url: registry.base.join("y").expect("an address"), ..order(&registry) });
@@ -82,7 +82,7 @@ async fn nobody_waits_at_another_address_than_his_own() {
 }
 
 #[tokio::test]
-async fn a_packed_document_is_none() {
+async fn a_compressed_document_is_refused() {
     let home = tempfile::tempdir().expect("directory");
     let (registry, _server) =
         registry(&["HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", ""]).await;
@@ -92,7 +92,7 @@ async fn a_packed_document_is_none() {
 }
 
 #[tokio::test]
-async fn what_one_build_has_no_room_for_another_one_gets() {
+async fn one_build_s_full_share_does_not_stop_another_build() {
     let home = tempfile::tempdir().expect("directory");
     let (registry, _server) =
         registry(&["HTTP/1.1 200 OK\r\ncontent-length: 20\r\nconnection: close\r\n\r\n", "x"]).await;

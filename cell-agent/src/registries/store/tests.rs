@@ -23,7 +23,7 @@ fn opened(root: &Path, limit: u64) -> Arc<Store> {
 }
 
 #[test]
-fn what_is_kept_survives_and_what_is_half_is_gone() {
+fn complete_files_survive_a_restart_and_partial_ones_are_removed() {
     let home = tempfile::tempdir().expect("directory");
     let root = home.path().join("registries");
     let store = opened(&root, 64 << 20);
@@ -34,15 +34,15 @@ fn what_is_kept_survives_and_what_is_half_is_gone() {
     half.write(b"half").expect("written");
     let half = half.file.take().expect("a file").keep().expect("left behind");
     let again = opened(&root, 64 << 20);
-    let kept = again.get("one").expect("kept");
+    let cached = again.get("one").expect("kept");
     assert_eq!(
-        (content(&kept.file, kept.label.length).expect("read"), kept.label.etag.as_deref()),
+        (content(&cached.file, cached.label.length).expect("read"), cached.label.etag.as_deref()),
         (b"newer content".to_vec(), Some("\"1\""))
     );
     assert!(!half.1.exists(), "a draft of an agent that was killed");
     again.remove("one");
     assert!(again.get("one").is_none() && opened(&root, 64 << 20).get("one").is_none());
-    assert_eq!(content(&kept.file, 13).expect("held open"), b"newer content");
+    assert_eq!(content(&cached.file, 13).expect("held open"), b"newer content");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn one_build_has_a_part_of_the_cache_under_way() {
 }
 
 #[test]
-fn what_nobody_could_bring_back_stays() {
+fn an_offline_store_evicts_nothing() {
     let home = tempfile::tempdir().expect("directory");
     put(&opened(home.path(), 8 << 20), "a", &vec![7; 7 << 20]).expect("kept");
     let store = Arc::new(Store::open(home.path(), 4 << 20, true).expect("a store"));
@@ -139,7 +139,7 @@ fn what_nobody_could_bring_back_stays() {
 }
 
 #[test]
-fn what_is_handed_on_has_its_room_until_it_is_read() {
+fn uncached_downloads_keep_their_space_until_they_are_read() {
     let home = tempfile::tempdir().expect("directory");
     let store = opened(home.path(), 8 << 20);
     let label = put(&store, "a", b"content").expect("kept").label;

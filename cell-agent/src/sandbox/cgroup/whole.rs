@@ -158,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_refused_is_told_with_its_file() {
+    fn a_refused_limit_is_reported_with_its_file() {
         let whole = Whole { pids: 1, memory_bytes: 2, disk: None, disk_bytes_per_s: 0 };
-        let told = whole.limit("pids", Mode::V2, Path::new("/no/such/group"), &Guards::default());
-        assert!(told.len() == 1 && told[0].contains("/no/such/group/pids.max"), "{told:?}");
+        let warnings = whole.limit("pids", Mode::V2, Path::new("/no/such/group"), &Guards::default());
+        assert!(warnings.len() == 1 && warnings[0].contains("/no/such/group/pids.max"), "{warnings:?}");
     }
 }

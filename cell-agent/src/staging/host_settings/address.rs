@@ -1,7 +1,7 @@
-//! Addresses of registries and proxies without what only their owner may know.
+//! Removes secrets from addresses of registries and proxies.
 
 /// The address as a build may be told it: without user, password, query and fragment; `None` when that cannot be done for sure.
-pub(super) fn told(value: &str) -> Option<String> {
+pub(super) fn without_secrets(value: &str) -> Option<String> {
     let value = value.trim();
     // What is left to a variable is not what everybody may know.
     if value.contains("${") || value.chars().any(char::is_control) {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_place_and_path_are_told() {
+    fn only_host_and_path_of_an_address_are_shown() {
         for (value, expected) in [
             ("https://npm.example/", Some("https://npm.example/")),
             ("https://npm.example:8443/a/b/", Some("https://npm.example:8443/a/b/")),
@@ -61,7 +61,7 @@ mod tests {
             ("https://a\nb", None),
             ("", None),
         ] {
-            assert_eq!(told(value).as_deref(), expected, "{value:?}");
+            assert_eq!(without_secrets(value).as_deref(), expected, "{value:?}");
         }
     }
 }

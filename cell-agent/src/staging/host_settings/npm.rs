@@ -63,13 +63,13 @@ impl Npm {
             if key.ends_with("proxy") {
                 self.proxies.insert(key.to_owned(), expand(value, host));
             }
-            let told = super::address::told(value);
-            if told.as_deref() != Some(value) {
+            let public = super::address::without_secrets(value);
+            if public.as_deref() != Some(value) {
                 self.withheld.push(key.to_owned());
             }
             // A stronger file that says nothing usable has still replaced what the weaker one said.
-            match told {
-                Some(told) => drop(self.values.insert(key.to_owned(), told)),
+            match public {
+                Some(public) => drop(self.values.insert(key.to_owned(), public)),
                 None => drop(self.values.remove(key)),
             }
         } else if KEYS.contains(&key) && !value.contains("${") {

@@ -51,18 +51,18 @@ impl Pip {
             if key == "proxy" {
                 self.proxy = values.first().cloned();
             }
-            let told: Vec<String> = if ADDRESSES.contains(&key) {
-                values.iter().filter_map(|value| super::address::told(value)).collect()
+            let public: Vec<String> = if ADDRESSES.contains(&key) {
+                values.iter().filter_map(|value| super::address::without_secrets(value)).collect()
             } else {
                 values.iter().filter(|value| !value.contains(['@', '$'])).cloned().collect()
             };
-            if told != values {
+            if public != values {
                 self.withheld.push(key.to_owned());
             }
             // A stronger file that says nothing usable has still replaced what the weaker one said.
-            match told.is_empty() {
+            match public.is_empty() {
                 true => drop(self.values.remove(key)),
-                false => drop(self.values.insert(key.to_owned(), told)),
+                false => drop(self.values.insert(key.to_owned(), public)),
             }
         }
     }

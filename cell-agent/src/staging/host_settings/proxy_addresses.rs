@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_whose_settings_are_kept_back_tells_the_proxy_alone() {
+    fn a_host_whose_settings_are_withheld_passes_the_proxy_alone() {
         let settings = HostSettings::of_proxy(&ProxyAddresses { npm: None, ..proxy() });
         assert_eq!(settings.files.keys().copied().collect::<Vec<_>>(), ["pip.conf"]);
         assert_eq!(settings.env, [("PIP_CONFIG_FILE".to_owned(), format!("{}/pip.conf", super::super::INSIDE))]);
