@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_heads_have_a_room_and_no_more() {
+    fn memory_for_large_heads_is_limited() {
         let heads = Arc::new(Heads::with_most(4 * SMALL));
         let (one, other) = (HeadRoom::new(&heads), HeadRoom::new(&heads));
         assert!(one.grow(SMALL) && other.grow(SMALL));

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_away_before_the_limit() {
+    fn refuses_connections_before_the_limit() {
         let all = Descriptors::with_most(90);
         let mut held = Vec::new();
         while !all.scarce() {

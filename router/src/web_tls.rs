@@ -1,4 +1,4 @@
-//! The certificate that end users see, read again when its files change.
+//! The certificate for clients, read again when its files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub enum WebTlsError {
         /// The cause.
         source: rustls_pki_types::pem::Error,
     },
-    /// An unknown kind of key, or one that does not belong to the certificate.
-    #[error("the key {key} does not fit the certificate {certificate}")]
+    /// An unknown kind of key, or one of another certificate.
+    #[error("private key {key} does not match certificate {certificate}")]
     Key {
         /// The certificate's file.
         certificate: PathBuf,

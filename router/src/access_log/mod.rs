@@ -31,9 +31,9 @@ const MAX_WAITING: usize = 4 << 20;
 /// How often rings of apps that are gone are looked for.
 const TIDY: Duration = Duration::from_secs(3600);
 
-/// What cores and the writer share.
+/// The queue between the cores and the writer.
 #[derive(Debug, Default)]
-struct Desk {
+struct AccessLogQueue {
     cores: Mutex<Vec<Arc<Mutex<Waiting>>>>,
     dropped: AtomicU64,
     /// Lines wait. Set by whoever adds the first one.
@@ -45,7 +45,7 @@ struct Desk {
     writer: OnceLock<Thread>,
 }
 
-impl Desk {
+impl AccessLogQueue {
     /// Sets a flag; the writer is woken only by whoever sets it first.
     fn ring(&self, flag: &AtomicBool) {
         if !flag.swap(true, Ordering::SeqCst)
@@ -62,9 +62,9 @@ pub(crate) struct AccessLog {
     open: Arc<Open>,
 }
 
-/// Closes the desk when the last one who could add a line has gone.
+/// Closes the queue when the last handle that could add a line is dropped.
 #[derive(Debug)]
-struct Open(Arc<Desk>);
+struct Open(Arc<AccessLogQueue>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -96,7 +96,7 @@ pub(crate) struct CoreLog {
 impl CoreLog {
     /// Adds the line of a request that has ended just now. Waits for nothing but the writer taking what is there.
     pub(crate) fn add(&self, line: &Line) {
-        let desk = &self.open.0;
+        let queue = &self.open.0;
         // Lines are in the order of their ends: who follows a log asks for what is younger than what he has seen, so
         // a long request's line must not be dated back to its beginning.
         let unix_ns = line.unix_ns.saturating_add((line.response_time_s * 1e9) as i64);
@@ -106,13 +106,13 @@ impl CoreLog {
         let much = waiting.bytes() > MUCH;
         drop(waiting);
         if dropped > 0 {
-            desk.dropped.fetch_add(dropped, Ordering::Relaxed);
+            queue.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
         if first {
-            desk.ring(&desk.some);
+            queue.ring(&queue.some);
         }
         if much {
-            desk.ring(&desk.much);
+            queue.ring(&queue.much);
         }
     }
 }
@@ -123,27 +123,27 @@ impl CoreLog {
 /// When the directory or the thread cannot be made.
 pub(crate) fn start(root: &Path, ring_bytes: u64) -> std::io::Result<(AccessLog, JoinHandle<()>)> {
     std::fs::create_dir_all(root)?;
-    let desk = Arc::new(Desk::default());
-    let (seen, rings) = (Arc::clone(&desk), Rings::new(root.to_owned(), ring_bytes));
+    let queue = Arc::new(AccessLogQueue::default());
+    let (seen, rings) = (Arc::clone(&queue), Rings::new(root.to_owned(), ring_bytes));
     let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || run(&seen, rings))?;
     // Whoever rings before this is heard as well: the writer looks at the flags before it sleeps.
-    let _ = desk.writer.set(thread.thread().clone());
-    Ok((AccessLog { open: Arc::new(Open(desk)) }, thread))
+    let _ = queue.writer.set(thread.thread().clone());
+    Ok((AccessLog { open: Arc::new(Open(queue)) }, thread))
 }
 
-fn run(desk: &Desk, mut rings: Rings) {
+fn run(queue: &AccessLogQueue, mut rings: Rings) {
     rings.tidy();
     let mut tidied = Instant::now();
     loop {
-        sleep(tidied + TIDY, || is_set(&desk.some) || is_set(&desk.closed));
-        if is_set(&desk.some) {
-            sleep(Instant::now() + GATHER, || is_set(&desk.much) || is_set(&desk.closed));
+        sleep(tidied + TIDY, || is_set(&queue.some) || is_set(&queue.closed));
+        if is_set(&queue.some) {
+            sleep(Instant::now() + GATHER, || is_set(&queue.much) || is_set(&queue.closed));
         }
-        let closed = is_set(&desk.closed);
+        let closed = is_set(&queue.closed);
         // Before the lines are taken: one that comes now is taken now, or rings again.
-        desk.some.store(false, Ordering::SeqCst);
-        desk.much.store(false, Ordering::SeqCst);
-        let cores = desk.cores.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        queue.some.store(false, Ordering::SeqCst);
+        queue.much.store(false, Ordering::SeqCst);
+        let cores = queue.cores.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let taken = cores.iter().map(|core| core.lock().unwrap_or_else(PoisonError::into_inner).take()).collect();
         rings.write(taken, clock::unix_ns());
         if closed {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_found_no_room_is_told_in_its_own_apps_ring() {
+    fn dropped_lines_are_reported_in_their_own_apps_ring() {
         let root = tempfile::tempdir().expect("directory");
         // As if the writer were busy all the time: nobody takes what waits.
         let mut waiting = Waiting::new(4_000);
@@ -234,9 +234,9 @@ mod tests {
         rings.write(vec![waiting.take()], 5_000);
         assert_eq!(read(root.path(), "quiet").len(), 10, "a flood of another app costs none of these");
         let flood = read(root.path(), "flood");
-        let (told, lines) = flood.split_last().expect("some");
-        assert_eq!((told.flags, told.unix_ns), (NOTICE, 5_000));
+        let (notice, lines) = flood.split_last().expect("some");
+        assert_eq!((notice.flags, notice.unix_ns), (NOTICE, 5_000));
         let wanted = format!("{} access lines were dropped", 990 - lines.len());
-        assert!(told.text.starts_with(wanted.as_bytes()), "{}", String::from_utf8_lossy(&told.text));
+        assert!(notice.text.starts_with(wanted.as_bytes()), "{}", String::from_utf8_lossy(&notice.text));
     }
 }

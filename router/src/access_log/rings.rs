@@ -55,9 +55,9 @@ impl Rings {
                 parts.iter().flat_map(Lines::iter).map(|(unix_ns, text)| (unix_ns, 0, text)).collect();
             lines.sort_by_key(|(unix_ns, ..)| *unix_ns);
             let dropped: u64 = parts.iter().map(|lines| lines.dropped).sum();
-            let told = format!("{dropped} access lines were dropped: requests came faster than lines can be written");
+            let notice = format!("{dropped} access lines were dropped: requests came faster than lines can be written");
             if dropped > 0 {
-                lines.push((now_ns, NOTICE, told.as_bytes()));
+                lines.push((now_ns, NOTICE, notice.as_bytes()));
             }
             match self.append(&app, lines) {
                 Ok(()) => self.complained = false,

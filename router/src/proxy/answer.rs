@@ -1,5 +1,4 @@
-//! Answers that the router gives itself, in the words of Cloud Foundry's router, so that clients which look for them
-//! find them.
+//! Responses that the router makes itself, with the codes and texts of Cloud Foundry's router, because clients look for them.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
@@ -9,9 +8,9 @@ use super::body::ProxyBody;
 use super::exchange::Exchange;
 use super::failure::{Cause, Failure};
 
-/// Why the router answers instead of an app.
+/// Why the router responds instead of an app.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum LocalReply {
     /// The `Host` is no host name, there are several, or none.
     BadHost,
     /// A method or target that no app can take (`CONNECT`).
@@ -56,7 +55,7 @@ pub(crate) enum Answer {
     UnknownProcess(String, Option<u32>, String),
 }
 
-impl Answer {
+impl LocalReply {
     /// Status, word for `X-Cf-RouterError`, text.
     fn parts(&self) -> (StatusCode, &'static str, String) {
         match self {

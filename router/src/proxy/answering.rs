@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_write_is_told_after_the_answer() {
+    async fn a_failed_write_is_reported_after_the_response() {
         let (near, mut far) = tokio::io::duplex(64);
         let mut io = Answering::new(Half(near), Cut::default());
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_write(cx, b"body"))).await;

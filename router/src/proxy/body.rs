@@ -12,11 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::cut::Cut;
-use super::endpoint::Lease;
+use super::endpoint::EndpointLease;
 use super::exchange::Exchange;
 use super::patience::{Patience, Word};
 use super::phase::Phase;
-use super::streams::Place;
+use super::streams::StreamPermit;
 use super::upstream::Sender;
 
 /// Bytes a second that a body of known length brings at least, while they are waited for. A stream has no such length.
@@ -81,7 +81,7 @@ impl BodyReturn {
         }
         let body = self.body.borrow_mut().take()?;
         let patience = self.word.as_ref().filter(|_| !at_once).map(Patience::new);
-        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _place: None, cut: None })
+        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _permit: None, cut: None })
     }
 
     fn waits(&self, pending: bool) {
@@ -142,14 +142,14 @@ pub(crate) struct RequestBody {
     /// Until the app wants it.
     patience: Option<Patience>,
     /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
-    _place: Option<Rc<Place>>,
+    _permit: Option<Rc<StreamPermit>>,
     /// By HTTP/1.1. What does not come to its end cuts the connection, even if the answer came long ago.
     cut: Option<Cut>,
 }
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
-        Self { body: None, patience: None, _place: None, cut: None }
+        Self { body: None, patience: None, _permit: None, cut: None }
     }
 
     pub(super) fn cutting(mut self, cut: Cut) -> Self {
@@ -157,8 +157,8 @@ impl RequestBody {
         self
     }
 
-    pub(crate) fn with_place(mut self, place: Rc<Place>) -> Self {
-        self._place = Some(place);
+    pub(crate) fn with_permit(mut self, permit: Rc<StreamPermit>) -> Self {
+        self._permit = Some(permit);
         self
     }
 }
@@ -228,7 +228,7 @@ pub(crate) struct Streaming {
     /// Goes back to the idle ones when the body has ended; closed when it has not.
     sender: Option<Sender>,
     /// None for a route service, which is no endpoint of the table.
-    lease: Option<Lease>,
+    lease: Option<EndpointLease>,
     exchange: Exchange,
 }
 
@@ -242,7 +242,12 @@ impl ProxyBody {
         Self::Fixed(None, None)
     }
 
-    pub(crate) fn streaming(body: Incoming, sender: Option<Sender>, lease: Option<Lease>, exchange: Exchange) -> Self {
+    pub(crate) fn streaming(
+        body: Incoming,
+        sender: Option<Sender>,
+        lease: Option<EndpointLease>,
+        exchange: Exchange,
+    ) -> Self {
         Self::Stream(Streaming { body, sender, lease, exchange })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use siphasher::sip::SipHasher13;
 
-use super::answer::Answer;
+use super::answer::LocalReply;
 use super::core::Core;
 use super::endpoint::EndpointState;
 use crate::table::{Balance, Endpoint, EndpointKey, PoolEntry, RouteEntry, Table};
@@ -32,7 +32,7 @@ pub(crate) struct Decision {
 /// Why there is no decision.
 pub(crate) enum NoDecision {
     /// The router answers.
-    Answer(Answer),
+    LocalReply(LocalReply),
     /// Every endpoint that would do was tried.
     Exhausted,
 }
@@ -49,13 +49,13 @@ pub(crate) struct SelectionInput<'a> {
 /// Decides by the table that is in force now.
 pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision, NoDecision> {
     core.with_table(|table| {
-        let answer = |answer: Answer| NoDecision::Answer(answer);
+        let answer = |answer: LocalReply| NoDecision::LocalReply(answer);
         let route = table.find(input.host, input.path);
         let Some(route) = route.filter(|route| !route.targets.is_empty()) else {
             // "Does not exist" would be a claim that only a table can make; clients and caches may believe it for long.
             return Err(answer(match table.version() {
-                Some(_) => Answer::UnknownRoute(input.host.to_owned()),
-                None => Answer::NoTable,
+                Some(_) => LocalReply::UnknownRoute(input.host.to_owned()),
+                None => LocalReply::NoTable,
             }));
         };
         // One that takes no more, and was not tried.
@@ -67,13 +67,13 @@ pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision
         if let Some((app, index)) = &input.hints.instance {
             let mut all = pools().filter(|pool| pool.pool.app_id == *app).flat_map(|pool| &pool.endpoints);
             let Some(endpoint) = all.find(|one| one.index == *index) else {
-                return Err(answer(Answer::UnknownInstance(app.clone(), *index, input.host.to_owned())));
+                return Err(answer(LocalReply::UnknownInstance(app.clone(), *index, input.host.to_owned())));
             };
             if input.tried.contains(&endpoint.key) {
                 return Err(NoDecision::Exhausted);
             }
             if core.is_full(endpoint) {
-                return Err(answer(Answer::EndpointLimit(input.host.to_owned())));
+                return Err(answer(LocalReply::EndpointLimit(input.host.to_owned())));
             }
             return Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) });
         }
@@ -81,7 +81,7 @@ pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision
             let wanted = |one: &Endpoint| index.is_none_or(|index| one.index == index);
             let mut those = pools().filter(|pool| pool.pool.process_id == *process);
             let Some(pool) = those.find(|pool| pool.endpoints.iter().any(|one| wanted(one))) else {
-                return Err(answer(Answer::UnknownProcess(process.clone(), *index, input.host.to_owned())));
+                return Err(answer(LocalReply::UnknownProcess(process.clone(), *index, input.host.to_owned())));
             };
             let untried = |one: &Endpoint| wanted(one) && !input.tried.contains(&one.key) && !core.is_full(one);
             let fit = |one: &Endpoint| untried(one) && !core.avoided(one.key, input.now);
@@ -89,7 +89,7 @@ pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision
                 .or_else(|| pick(core, route, &pool.endpoints, input, untried));
             return match chosen {
                 Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
-                None if full(pool, &wanted) => Err(answer(Answer::EndpointLimit(input.host.to_owned()))),
+                None if full(pool, &wanted) => Err(answer(LocalReply::EndpointLimit(input.host.to_owned()))),
                 None => Err(NoDecision::Exhausted),
             };
         }
@@ -107,9 +107,9 @@ pub(crate) fn decide(core: &Core, input: &SelectionInput<'_>) -> Result<Decision
         match chosen {
             Some(endpoint) => Ok(Decision { route: Arc::clone(route), state: core.state(endpoint) }),
             None if pools().any(|pool| full(pool, &|_| true)) => {
-                Err(answer(Answer::EndpointLimit(input.host.to_owned())))
+                Err(answer(LocalReply::EndpointLimit(input.host.to_owned())))
             }
-            None if input.tried.is_empty() => Err(answer(Answer::NoEndpoints(input.host.to_owned()))),
+            None if input.tried.is_empty() => Err(answer(LocalReply::NoEndpoints(input.host.to_owned()))),
             None => Err(NoDecision::Exhausted),
         }
     })

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::core::Core;
 use super::fair::{Flow, InFlow};
 use super::forwarding::Trust;
-use super::phase::{Phase, Watched};
+use super::phase::{MonitoredStream, Phase};
 use super::service;
 use crate::limits::{Descriptor, Descriptors, Held, Holder, client_key};
 
@@ -117,7 +117,7 @@ where
 {
     let client = Rc::new(client);
     let phase = Arc::clone(&client.phase);
-    let io = TokioIo::new(Watched::new(io, Arc::clone(&phase)));
+    let io = TokioIo::new(MonitoredStream::new(io, Arc::clone(&phase)));
     let remote = client.remote;
     let flow = client.flow(&core);
     let limit = core.shared.max_header_bytes;

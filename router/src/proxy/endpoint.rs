@@ -108,9 +108,9 @@ impl EndpointState {
 }
 
 /// Counts one request as under way for as long as it lives.
-pub(crate) struct Lease(Rc<EndpointState>);
+pub(crate) struct EndpointLease(Rc<EndpointState>);
 
-impl Lease {
+impl EndpointLease {
     pub(crate) fn new(state: &Rc<EndpointState>) -> Self {
         state.in_flight.set(state.in_flight.get() + 1);
         state.endpoint.under_way.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for EndpointLease {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
         self.0.endpoint.under_way.fetch_sub(1, Ordering::Relaxed);

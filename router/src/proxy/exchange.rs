@@ -90,7 +90,7 @@ impl Exchange {
         }));
     }
 
-    /// Another endpoint than the noted one took the request.
+    /// Another endpoint than the recorded one took the request.
     pub(crate) fn moved(&mut self, endpoint: &Arc<Endpoint>) {
         if let Some(line) = &mut self.line {
             line.app_id = Arc::clone(&endpoint.app_id);
@@ -134,7 +134,7 @@ impl Exchange {
         bytes <= SMALL || self.room.get_or_insert_with(|| HeadRoom::new(&self.core.shared.heads)).grow(bytes)
     }
 
-    pub(crate) fn noted(&self) -> bool {
+    pub(crate) fn recorded(&self) -> bool {
         self.line.is_some()
     }
 }

@@ -174,7 +174,7 @@ mod tests {
     use crate::proxy::upstream::ConnectError;
 
     #[test]
-    fn errors_have_their_words() {
+    fn errors_have_cloud_foundrys_codes() {
         let address = ([127, 0, 0, 1], 1).into();
         for (kind, word) in [
             (ErrorKind::ConnectionRefused, "endpoint_failure (refused)"),

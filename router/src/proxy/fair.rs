@@ -127,7 +127,7 @@ pub(crate) struct Flow {
     round: Cell<u64>,
     /// What it has used of this round and of later ones.
     used: Cell<Duration>,
-    queue: RefCell<VecDeque<Rc<Place>>>,
+    queue: RefCell<VecDeque<Rc<QueuedTask>>>,
     /// One has been called and has not come yet. Nobody passes it.
     called: Cell<bool>,
     /// It is in [`Rounds::waiting`].
@@ -143,9 +143,9 @@ impl Flow {
         QUANTUM.saturating_sub(self.used.get())
     }
 
-    fn enqueue(self: &Rc<Self>, place: &Rc<Place>, waker: &Waker) {
-        place.set(State::Queued, Some(waker.clone()));
-        self.queue.borrow_mut().push_back(Rc::clone(place));
+    fn enqueue(self: &Rc<Self>, task: &Rc<QueuedTask>, waker: &Waker) {
+        task.set(State::Queued, Some(waker.clone()));
+        self.queue.borrow_mut().push_back(Rc::clone(task));
         if !self.listed.replace(true) {
             self.rounds.add(Rc::clone(self));
         }
@@ -154,10 +154,10 @@ impl Flow {
     /// Calls the next one that queues, and is still there, unless one is on its way.
     fn call(&self) {
         while !self.called.get() {
-            let Some(place) = self.queue.borrow_mut().pop_front() else { return };
-            if place.state.get() == State::Queued {
-                let waker = place.waker.take();
-                place.set(State::Called, None);
+            let Some(task) = self.queue.borrow_mut().pop_front() else { return };
+            if task.state.get() == State::Queued {
+                let waker = task.waker.take();
+                task.set(State::Called, None);
                 self.called.set(true);
                 if let Some(waker) = waker {
                     waker.wake();
@@ -179,14 +179,14 @@ enum State {
     Left,
 }
 
-/// One task's place in its flow.
+/// A task in the queue of its flow.
 #[derive(Default)]
-struct Place {
+struct QueuedTask {
     state: Cell<State>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Place {
+impl QueuedTask {
     fn set(&self, state: State, waker: Option<Waker>) {
         self.state.set(state);
         *self.waker.borrow_mut() = waker;
@@ -198,12 +198,12 @@ pub(super) struct Fair<F> {
     inner: Pin<Box<F>>,
     /// `None` for those who are not measured.
     flow: Option<Rc<Flow>>,
-    place: Rc<Place>,
+    task: Rc<QueuedTask>,
 }
 
 impl<F> Fair<F> {
     pub(super) fn new(flow: Option<Rc<Flow>>, task: F) -> Self {
-        Self { inner: Box::pin(task), flow, place: Rc::default() }
+        Self { inner: Box::pin(task), flow, task: Rc::default() }
     }
 }
 
@@ -213,9 +213,9 @@ impl<F: Future> Future for Fair<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         let Some(flow) = &this.flow else { return this.inner.as_mut().poll(cx) };
-        let called = match this.place.state.get() {
+        let called = match this.task.state.get() {
             State::Queued => {
-                *this.place.waker.borrow_mut() = Some(cx.waker().clone());
+                *this.task.waker.borrow_mut() = Some(cx.waker().clone());
                 return Poll::Pending;
             }
             state => state == State::Called,
@@ -223,9 +223,9 @@ impl<F: Future> Future for Fair<F> {
         let left = flow.left();
         if called {
             flow.called.set(false);
-            this.place.state.set(State::Outside);
+            this.task.state.set(State::Outside);
         } else if left.is_zero() || flow.called.get() || !flow.queue.borrow().is_empty() {
-            flow.enqueue(&this.place, cx.waker());
+            flow.enqueue(&this.task, cx.waker());
             return Poll::Pending;
         }
         let begun = Instant::now();
@@ -242,7 +242,7 @@ impl<F: Future> Future for Fair<F> {
 
 impl<F> Drop for Fair<F> {
     fn drop(&mut self) {
-        let state = self.place.state.replace(State::Left);
+        let state = self.task.state.replace(State::Left);
         // Its turn is the next one's.
         if let (State::Called, Some(flow)) = (state, &self.flow) {
             flow.called.set(false);

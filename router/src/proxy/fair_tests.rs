@@ -114,7 +114,7 @@ async fn stubborn(count: Rc<Cell<usize>>) {
 }
 
 #[tokio::test]
-async fn what_a_poll_takes_too_much_is_missing_afterwards() {
+async fn time_over_the_quantum_is_charged_to_the_next_round() {
     on_one_core(async {
         let queue = FairQueue::default();
         let (stubborn_turns, turns) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -131,7 +131,7 @@ async fn what_a_poll_takes_too_much_is_missing_afterwards() {
 }
 
 #[tokio::test]
-async fn a_task_that_leaves_holds_up_nobody() {
+async fn a_dropped_task_does_not_block_others() {
     on_one_core(async {
         let queue = FairQueue::default();
         let count = Rc::new(Cell::new(0));
@@ -154,10 +154,10 @@ async fn a_task_that_leaves_holds_up_nobody() {
 #[test]
 fn who_has_gone_is_forgotten() {
     let queue = FairQueue::default();
-    let kept = queue.flow(client(0));
+    let first = queue.flow(client(0));
     for number in 0..10_000_u32 {
         queue.flow(Ipv4Addr::from_bits(number).into());
     }
     assert!(queue.flows.borrow().len() < 100);
-    assert!(Rc::ptr_eq(&kept, &queue.flow(client(0))));
+    assert!(Rc::ptr_eq(&first, &queue.flow(client(0))));
 }

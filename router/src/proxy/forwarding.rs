@@ -1,8 +1,8 @@
-//! What a request says about those it came from: `X-Forwarded-For` and its like. Whether that is believed depends on who
-//! says it.
+//! Headers about the clients that a request came through: `X-Forwarded-For` and similar. Whether they are trusted depends on
+//! who sent them.
 //!
-//! Without `trusted_proxies` it is as on Cloud Foundry: a load balancer may be in front, at an address that nobody named, so
-//! everybody is believed, but for the certificate that a client is said to have shown. Apps let clients in by that.
+//! Without `trusted_proxies` it is as on Cloud Foundry: a load balancer with an unknown address may be in front, so these
+//! headers are trusted from everybody, except the certificate that a client is said to have shown: apps grant access by it.
 
 use std::net::IpAddr;
 
@@ -78,10 +78,10 @@ impl Forwarding {
         }
         append_address(headers, address);
         // A load balancer before a plain listener says what its own client spoke; a TLS listener knows.
-        let told = headers.get(FORWARDED_PROTO).is_some_and(|value| value == "https" || value == "http");
+        let forwarded = headers.get(FORWARDED_PROTO).is_some_and(|value| value == "https" || value == "http");
         if self.force_https {
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        } else if secure || !told {
+        } else if secure || !forwarded {
             headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if secure { "https" } else { "http" }));
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn without_proxies_all_is_believed_but_the_certificate() {
+    fn without_trusted_proxies_all_headers_count_but_the_certificate() {
         let expected = map(&[
             ("x-forwarded-for", "6.6.6.6, 10.0.0.1"),
             ("x-forwarded-proto", "https"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn with_proxies_only_they_are_believed() {
+    fn with_trusted_proxies_only_their_headers_count() {
         let networks = ["10.0.0.0/24".to_owned(), "fd00::/8".to_owned()];
         let forwarding = Forwarding::new(Some(&networks), false).expect("networks");
         assert_eq!(heard(&forwarding, "10.0.0.7")["x-forwarded-client-cert"], "forged");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_route_service_brings_back_is_believed() {
+    fn headers_count_when_a_route_service_sends_a_request_back() {
         let forwarding = Forwarding::new(Some(&[]), false).expect("none");
         let mut headers = map(&SAID);
         let said = claims(&headers);

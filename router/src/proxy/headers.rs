@@ -5,7 +5,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
 use slipway_chassis::clock;
 
-use super::answer::Answer;
+use super::answer::LocalReply;
 use super::connection::Client;
 use super::forwarding::Forwarding;
 use crate::table::Endpoint;
@@ -99,14 +99,14 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// When the host cannot be in a target.
-pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), Answer> {
+pub(crate) fn for_http2(head: &mut request::Parts) -> Result<(), LocalReply> {
     head.headers.remove(TRANSFER_ENCODING);
     // An app's word about it would not come through: hyper's client by HTTP/2 drops it.
     head.headers.remove(EXPECT);
-    let host = head.headers.remove(HOST).ok_or(Answer::BadHost)?;
+    let host = head.headers.remove(HOST).ok_or(LocalReply::BadHost)?;
     let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let target = Uri::builder().scheme(Scheme::HTTP).authority(host.as_bytes()).path_and_query(path).build();
-    head.uri = target.map_err(|_| Answer::BadHost)?;
+    head.uri = target.map_err(|_| LocalReply::BadHost)?;
     head.version = Version::HTTP_2;
     Ok(())
 }
@@ -237,6 +237,6 @@ mod tests {
         assert_eq!(whole.uri.path(), "*");
         let mut none = head("/");
         none.headers.remove(HOST);
-        assert_eq!(for_http2(&mut none), Err(Answer::BadHost));
+        assert_eq!(for_http2(&mut none), Err(LocalReply::BadHost));
     }
 }

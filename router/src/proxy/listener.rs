@@ -102,7 +102,8 @@ async fn refuse(stream: &mut TcpStream) -> std::io::Result<()> {
 async fn sniff_protocol(stream: &TcpStream) -> Option<Protocol> {
     let mut first = [0; 3];
     let peeked = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await.ok()?.ok()?;
-    // Who sends the preface sends it in one piece with what follows it; one that comes in crumbs is refused as HTTP/1.
+    // Clients send the preface in one piece with what follows it. If fewer than three bytes have arrived, the connection is
+    // treated as HTTP/1 and refused.
     Some(if peeked == 3 && first == *b"PRI" { Protocol::Http2 } else { Protocol::Http1 })
 }
 

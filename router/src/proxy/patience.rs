@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_word_counts_and_silence_is_consent() {
+    async fn the_first_answer_decides_whether_a_body_is_sent_and_silence_means_yes() {
         let word = Arc::<Word>::default();
         let mut patience = Patience::new(&word);
         assert!(futures::poll!(poll_fn(|cx| patience.poll(cx))).is_pending());

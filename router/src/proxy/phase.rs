@@ -201,9 +201,9 @@ impl Phase {
     }
 }
 
-/// Notices the first bytes of a request, and whether the client takes what is written. Reads on at the end, see
-/// [`Linger`].
-pub(crate) struct Watched<T> {
+/// A client's stream that records the first bytes of a request and whether the client reads what is written. Keeps reading
+/// at the end, see [`Linger`].
+pub(crate) struct MonitoredStream<T> {
     io: T,
     phase: Arc<Phase>,
     /// Something has come.
@@ -213,7 +213,7 @@ pub(crate) struct Watched<T> {
     linger: Option<Linger>,
 }
 
-impl<T> Watched<T> {
+impl<T> MonitoredStream<T> {
     pub(crate) fn new(io: T, phase: Arc<Phase>) -> Self {
         Self { io, phase, heard: false, head: 0, linger: None }
     }
@@ -224,7 +224,7 @@ const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nX-Cf-RouterError: too_many_large_headers\r\nConnection: close\r\n\
     Content-Length: 0\r\n\r\n";
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for MonitoredStream<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
         if turn_is_over() {
@@ -252,7 +252,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T> Watched<T> {
+impl<T> MonitoredStream<T> {
     fn wrote(&self, polled: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
         self.phase.waits(&self.phase.unread, polled.is_pending());
         if polled.is_ready() {
@@ -262,7 +262,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MonitoredStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         self.wrote(polled)
@@ -313,11 +313,14 @@ mod tests {
         let late = phase.born + Duration::from_secs(3600);
         assert!(phase.deadline(late) > late, "a slow app");
         phase.body(true);
-        let told = phase.deadline(late);
-        assert!(told > late.min(phase.born + STALL) && told <= Instant::now() + STALL + LAST_WORD, "it owes its body");
+        let owing = phase.deadline(late);
+        assert!(
+            owing > late.min(phase.born + STALL) && owing <= Instant::now() + STALL + LAST_WORD,
+            "it owes its body"
+        );
         phase.waits(&phase.unread, true);
         let cut = phase.deadline(late);
-        assert!(cut < told && cut <= Instant::now() + STALL, "it takes nothing");
+        assert!(cut < owing && cut <= Instant::now() + STALL, "it takes nothing");
         phase.moved.store(1_000_000, Ordering::Relaxed);
         assert_eq!(phase.deadline(late), phase.born + Duration::from_secs(1000) + STALL, "but it goes on");
         phase.body(false);

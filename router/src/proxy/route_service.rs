@@ -1,9 +1,9 @@
-//! Route services: a request of a bound route goes to the service first, with a signature by which the router knows it
-//! when the service sends it back. Then it goes to the app.
+//! Route services: a request of a bound route goes to the service first, with a signature by which the router recognises
+//! it when the service sends it back. Then it goes to the app.
 //!
-//! The signature is a sealed note of the time and the URL, with a key that every router has for this route alone: what
-//! comes back may come by any router, and a note of one route is nothing to another. Clients cannot make one, and an
-//! old one is refused, so that nobody who once saw one can go past the service for ever.
+//! The signature is the time and the URL, sealed with a key that every router has for this route alone: the service may send
+//! the request back to any router, and a signature of one route is not valid for another. Clients cannot make one, and an
+//! old one is refused, so that a signature that was seen once does not bypass the service for ever.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use slipway_protocol::egress_guard::EgressGuard;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::answer::Answer;
+use super::answer::LocalReply;
 use super::core::Core;
 use super::failure::{Cause, Failure};
 use super::upstream::{self, ConnectError, Sender};
@@ -86,25 +86,25 @@ pub(crate) fn arrival(
     headers: &HeaderMap,
     target: &Uri,
     now_ms: i64,
-) -> Result<Arrival, Answer> {
+) -> Result<Arrival, LocalReply> {
     let Some(signature) = headers.get(SIGNATURE) else { return Ok(Arrival::Fresh) };
     let decode = |value: Option<&HeaderValue>| hex::decode(value.map_or(&[][..], HeaderValue::as_bytes)).ok();
     let (Some(sealed), Some(nonce)) = (decode(Some(signature)), decode(headers.get(METADATA))) else {
-        return Err(Answer::BadSignature("it is not complete"));
+        return Err(LocalReply::BadSignature("it is not complete"));
     };
-    let note = service.open(&nonce, &sealed).ok_or(Answer::BadSignature("it was not made by this platform"))?;
+    let note = service.open(&nonce, &sealed).ok_or(LocalReply::BadSignature("it was not made by this platform"))?;
     let Some((time, url)) = note.split_first_chunk::<8>() else {
-        return Err(Answer::BadSignature("it is not complete"));
+        return Err(LocalReply::BadSignature("it is not complete"));
     };
     if headers.get(FORWARDED_URL).map(HeaderValue::as_bytes) != Some(url) {
-        return Err(Answer::BadSignature("X-CF-Forwarded-Url is not the URL that was signed"));
+        return Err(LocalReply::BadSignature("X-CF-Forwarded-Url is not the URL that was signed"));
     }
     if !asks_for(headers, target, url) {
-        return Err(Answer::BadSignature("the request does not ask for the URL that was signed"));
+        return Err(LocalReply::BadSignature("the request does not ask for the URL that was signed"));
     }
     let made = i64::from_be_bytes(*time);
     if now_ms.saturating_sub(made) > EXPIRY_MS || made.saturating_sub(now_ms) > SKEW_MS {
-        return Err(Answer::LateSignature);
+        return Err(LocalReply::LateSignature);
     }
     Ok(Arrival::Back)
 }
@@ -130,17 +130,19 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// When the service cannot be used at all.
-pub(crate) fn address(service: &RouteService, head: &mut request::Parts, now_ms: i64) -> Result<(), Answer> {
+pub(crate) fn address(service: &RouteService, head: &mut request::Parts, now_ms: i64) -> Result<(), LocalReply> {
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = if text(&HeaderName::from_static("x-forwarded-proto")) == Some("https") { "https" } else { "http" };
     let url = format!("{scheme}://{}{}", text(&HOST).unwrap_or_default(), head.uri);
     let mut note = now_ms.to_be_bytes().to_vec();
     note.extend_from_slice(url.as_bytes());
-    let closed =
-        || Answer::RouteServiceFailure(Failure::new(Cause::Gone, "the route's service has no usable URL or secret"));
+    let closed = || {
+        LocalReply::RouteServiceFailure(Failure::new(Cause::Gone, "the route's service has no usable URL or secret"))
+    };
     let (nonce, sealed) = service.seal(&note).ok_or_else(closed)?;
-    let unusable =
-        |_| Answer::RouteServiceFailure(Failure::new(Cause::Invalid, "the URL cannot be told to the route's service"));
+    let unusable = |_| {
+        LocalReply::RouteServiceFailure(Failure::new(Cause::Invalid, "the URL cannot be told to the route's service"))
+    };
     let headers = &mut head.headers;
     headers.insert(FORWARDED_URL, HeaderValue::from_str(&url).map_err(unusable)?);
     headers.insert(SIGNATURE, HeaderValue::from_str(&hex::encode(sealed)).map_err(unusable)?);
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_known() {
+    fn a_request_that_a_route_service_sends_back_is_recognised() {
         let own = service("https://service.test:444/in?x=1", 1);
         let mut headers = signed(&own, 1_000_000);
         let back = Uri::from_static("/a?b");
@@ -268,8 +270,8 @@ mod tests {
         assert_eq!(arrival(&own, &HeaderMap::new(), &back, 0), Ok(Arrival::Fresh));
         assert_eq!(arrival(&own, &headers, &back, 1_000_000), Ok(Arrival::Back));
         assert_eq!(arrival(&own, &headers, &back, 1_060_000), Ok(Arrival::Back));
-        assert_eq!(arrival(&own, &headers, &back, 1_060_001), Err(Answer::LateSignature));
-        assert_eq!(arrival(&own, &headers, &back, 900_000), Err(Answer::LateSignature), "from the future");
+        assert_eq!(arrival(&own, &headers, &back, 1_060_001), Err(LocalReply::LateSignature));
+        assert_eq!(arrival(&own, &headers, &back, 900_000), Err(LocalReply::LateSignature), "from the future");
     }
 
     #[test]
@@ -278,7 +280,7 @@ mod tests {
         let mut good = signed(&own, 1_000_000);
         good.insert(HOST, HeaderValue::from_static("app.test"));
         let refused = |headers: &HeaderMap| {
-            matches!(arrival(&own, headers, &Uri::from_static("/a?b"), 1_000_000), Err(Answer::BadSignature(_)))
+            matches!(arrival(&own, headers, &Uri::from_static("/a?b"), 1_000_000), Err(LocalReply::BadSignature(_)))
         };
         assert!(refused(&signed(&service("https://service.test:444/in?x=1", 2), 1_000_000)), "of another route");
         for (name, value) in [
@@ -313,13 +315,13 @@ mod tests {
             ("", "/a?b", false),
         ] {
             headers.insert(HOST, HeaderValue::from_static(host));
-            let told = arrival(&own, &headers, &target.parse().expect("a target"), 1_000_000);
-            assert_eq!(told.is_ok(), good, "{host} {target}: {told:?}");
+            let arrived = arrival(&own, &headers, &target.parse().expect("a target"), 1_000_000);
+            assert_eq!(arrived.is_ok(), good, "{host} {target}: {arrived:?}");
         }
     }
 
     #[test]
-    fn a_service_that_makes_no_sense_closes_the_route() {
+    fn a_malformed_service_closes_the_route() {
         for url in ["", "service.test", "ftp://service.test", "https://"] {
             let route =
                 Route { route_service_url: url.into(), route_service_secret: vec![1; 32].into(), ..Route::default() };

@@ -11,12 +11,12 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, reque
 use hyper::body::{Body as _, Incoming};
 use slipway_chassis::{chain, clock};
 
-use super::answer::Answer;
+use super::answer::LocalReply;
 use super::body::{BodyReturn, ProxyBody, RequestBody};
 use super::choose::{Decision, NoDecision, RoutingHints, SelectionInput, decide};
 use super::connection::Client;
 use super::core::Core;
-use super::endpoint::{EndpointState, Lease};
+use super::endpoint::{EndpointLease, EndpointState};
 use super::exchange::{AccessRecord, Exchange};
 use super::failure::{Cause, Failure, is_unseen};
 use super::route_service::{self, Arrival};
@@ -49,7 +49,7 @@ pub(crate) async fn handle(
         exchange.place = client.place(&core.shared.descriptors);
         if exchange.place.is_none() {
             core.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-            return Ok(Answer::Full.into_response(exchange, has_body));
+            return Ok(LocalReply::Full.into_response(exchange, has_body));
         }
     }
     let version = head.version;
@@ -63,7 +63,7 @@ pub(crate) async fn handle(
     };
     // By HTTP/1.1 the connection has counted.
     if version == Version::HTTP_2 && !exchange.has_room(&head.headers) {
-        return Ok(Answer::NoRoom.into_response(exchange, has_body));
+        return Ok(LocalReply::NoRoom.into_response(exchange, has_body));
     }
     headers::join_cookies(&mut head.headers);
     let hints = match hints(&head.headers) {
@@ -126,7 +126,7 @@ struct UpstreamResponse {
     response: Response<Incoming>,
     sender: Sender,
     /// None when a route service answered.
-    lease: Option<Lease>,
+    lease: Option<EndpointLease>,
     /// The route's path, below which a session is.
     path: String,
 }
@@ -139,11 +139,11 @@ enum SendFailure {
     /// acted, and its body is whole.
     Seen(Box<request::Parts>, Failure),
     /// The endpoint may have acted on it.
-    Final(Answer),
+    Final(LocalReply),
 }
 
 impl ProxyRequest<'_> {
-    async fn run(&mut self, mut head: request::Parts, exchange: &mut Exchange) -> Result<UpstreamResponse, Answer> {
+    async fn run(&mut self, mut head: request::Parts, exchange: &mut Exchange) -> Result<UpstreamResponse, LocalReply> {
         loop {
             let now = Instant::now();
             let asked = SelectionInput {
@@ -156,16 +156,16 @@ impl ProxyRequest<'_> {
             };
             let Decision { route, state } = match (decide(self.core, &asked), self.last.take()) {
                 (Ok(decision), _) => decision,
-                (Err(NoDecision::Answer(answer)), None) => {
+                (Err(NoDecision::LocalReply(answer)), None) => {
                     if let Some(app_id) = choose::app_of(self.core, self.host, head.uri.path()) {
                         exchange.note(&self.access_record(&head), &app_id, None);
                     }
                     return Err(answer);
                 }
-                (Err(NoDecision::Answer(_)), Some(failure)) => return Err(Answer::EndpointFailure(failure)),
+                (Err(NoDecision::LocalReply(_)), Some(failure)) => return Err(LocalReply::EndpointFailure(failure)),
                 (Err(NoDecision::Exhausted), last) => {
                     let failure = last.unwrap_or_else(|| Failure::new(Cause::Gone, "no endpoint is left to try"));
-                    let Some(pause) = self.pauses.next() else { return Err(Answer::EndpointFailure(failure)) };
+                    let Some(pause) = self.pauses.next() else { return Err(LocalReply::EndpointFailure(failure)) };
                     tokio::time::sleep(*pause).await;
                     self.tried.clear();
                     self.last = Some(failure);
@@ -182,15 +182,15 @@ impl ProxyRequest<'_> {
                             forwarding::restore(&mut head.headers, claims, self.address);
                         }
                     }
-                    Arrival::Fresh if self.switches => return Err(Answer::RouteServiceUpgrade),
+                    Arrival::Fresh if self.switches => return Err(LocalReply::RouteServiceUpgrade),
                     Arrival::Fresh => {
                         exchange.note(&self.access_record(&head), &state.endpoint.app_id, None);
-                        let descriptor = state.claim(&self.core.shared.descriptors).ok_or(Answer::AppLimit)?;
+                        let descriptor = state.claim(&self.core.shared.descriptors).ok_or(LocalReply::AppLimit)?;
                         return self.through(service, descriptor, head, exchange).await;
                     }
                 }
             }
-            if exchange.noted() {
+            if exchange.recorded() {
                 exchange.moved(&state.endpoint);
             } else if !route.route.system {
                 exchange.note(&self.access_record(&head), &state.endpoint.app_id, Some(&state.endpoint));
@@ -201,7 +201,7 @@ impl ProxyRequest<'_> {
             match self.attempt(&state, head, exchange).await {
                 Ok(answered) => return Ok(UpstreamResponse { path: route.route.path.clone(), ..answered }),
                 Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) if self.tries >= MAX_TRIES => {
-                    return Err(Answer::EndpointFailure(failure));
+                    return Err(LocalReply::EndpointFailure(failure));
                 }
                 Err(SendFailure::Unsent(back, failure) | SendFailure::Seen(back, failure)) => {
                     self.core.metrics.retries.fetch_add(1, Ordering::Relaxed);
@@ -230,20 +230,22 @@ impl ProxyRequest<'_> {
         descriptor: Descriptor,
         mut head: request::Parts,
         exchange: &mut Exchange,
-    ) -> Result<UpstreamResponse, Answer> {
+    ) -> Result<UpstreamResponse, LocalReply> {
         route_service::address(service, &mut head, clock::unix_ms())?;
         let sender = route_service::connect(self.core, service, descriptor)
             .await
-            .map_err(|error| Answer::RouteServiceFailure(error.failure()))?;
+            .map_err(|error| LocalReply::RouteServiceFailure(error.failure()))?;
         let began = Instant::now();
         let sent = self.send(sender, head, exchange).await;
         exchange.upstream_s += began.elapsed().as_secs_f64();
         match sent {
             Ok((response, sender)) => Ok(UpstreamResponse { response, sender, lease: None, path: String::new() }),
-            Err(SendFailure::Final(Answer::EndpointFailure(failure))) => Err(Answer::RouteServiceFailure(failure)),
+            Err(SendFailure::Final(LocalReply::EndpointFailure(failure))) => {
+                Err(LocalReply::RouteServiceFailure(failure))
+            }
             Err(SendFailure::Final(answer)) => Err(answer),
             Err(SendFailure::Unsent(_, failure) | SendFailure::Seen(_, failure)) => {
-                Err(Answer::RouteServiceFailure(failure))
+                Err(LocalReply::RouteServiceFailure(failure))
             }
         }
     }
@@ -257,7 +259,7 @@ impl ProxyRequest<'_> {
         mut head: request::Parts,
         exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, SendFailure> {
-        let lease = Lease::new(state);
+        let lease = EndpointLease::new(state);
         let began = Instant::now();
         let mut fresh = false;
         // HTTP/2 has no switch of protocols; who offers one speaks HTTP/1.1 as well.
@@ -269,7 +271,7 @@ impl ProxyRequest<'_> {
                 Some(sender) => sender,
                 None => match upstream::connect(self.core, state, http2).await {
                     Ok(sender) => sender,
-                    Err(ConnectError::Share(_)) => return Err(SendFailure::Final(Answer::AppLimit)),
+                    Err(ConnectError::Share(_)) => return Err(SendFailure::Final(LocalReply::AppLimit)),
                     Err(error) => {
                         // Expected while instances come and go; said aloud when it is the last try.
                         tracing::debug!(error = %chain(&error), "no connection to an endpoint");
@@ -324,7 +326,7 @@ impl ProxyRequest<'_> {
             None => RequestBody::empty(),
             Some(body_return) => body_return.lend(http2).ok_or_else(|| {
                 let failure = Failure::new(Cause::Other, "the request's body is not there any more");
-                SendFailure::Final(Answer::EndpointFailure(failure))
+                SendFailure::Final(LocalReply::EndpointFailure(failure))
             })?,
         };
         // An idempotent request may be sent again even if the endpoint has seen its head; any one perhaps by HTTP/1.1.
@@ -364,12 +366,12 @@ impl ProxyRequest<'_> {
         };
         let sent = tokio::select! {
             sent = sending => sent,
-            () = slow => return Err(SendFailure::Final(Answer::BodyTimeout)),
-            () = stalled => return Err(SendFailure::Final(Answer::BodyTimeout)),
+            () = slow => return Err(SendFailure::Final(LocalReply::BodyTimeout)),
+            () = stalled => return Err(SendFailure::Final(LocalReply::BodyTimeout)),
         };
         match sent {
             Ok(Ok(response)) => Ok((response, sender)),
-            Err(_) => Err(SendFailure::Final(Answer::Timeout)),
+            Err(_) => Err(SendFailure::Final(LocalReply::Timeout)),
             Ok(Err(mut error)) => {
                 let unseen = is_unseen(error.error());
                 let mut failure = Failure::of(error.error());
@@ -386,7 +388,7 @@ impl ProxyRequest<'_> {
                     (None, Some(head)) if whole && (unseen || idempotent && failure.cause != Cause::StreamReset) => {
                         SendFailure::Seen(Box::new(head), failure)
                     }
-                    _ => SendFailure::Final(Answer::EndpointFailure(failure)),
+                    _ => SendFailure::Final(LocalReply::EndpointFailure(failure)),
                 })
             }
         }
@@ -396,7 +398,7 @@ impl ProxyRequest<'_> {
 impl SendFailure {
     fn is_overload(&self) -> bool {
         match self {
-            Self::Unsent(_, failure) | Self::Seen(_, failure) | Self::Final(Answer::EndpointFailure(failure)) => {
+            Self::Unsent(_, failure) | Self::Seen(_, failure) | Self::Final(LocalReply::EndpointFailure(failure)) => {
                 failure.cause == Cause::Overloaded
             }
             Self::Final(_) => false,
@@ -407,7 +409,7 @@ impl SendFailure {
     fn blames_endpoint(&self) -> bool {
         match self {
             Self::Unsent(..) | Self::Seen(..) => true,
-            Self::Final(Answer::EndpointFailure(failure)) => {
+            Self::Final(LocalReply::EndpointFailure(failure)) => {
                 !matches!(failure.cause, Cause::Client | Cause::StreamReset | Cause::Overloaded)
             }
             Self::Final(_) => false,
@@ -428,7 +430,7 @@ fn finish(
             (Some(client_side), Some(lease)) => tunnel(core, response, lease, exchange, client_side),
             _ => {
                 let failure = Failure::new(Cause::Invalid, "it switched to a protocol that nobody asked for");
-                Answer::EndpointFailure(failure).into_response(exchange, true)
+                LocalReply::EndpointFailure(failure).into_response(exchange, true)
             }
         };
     }
@@ -439,7 +441,7 @@ fn finish(
         (true, false) => Some((Cause::Other, "too many answers with large headers are under way")),
     };
     if let Some((cause, detail)) = unusable {
-        return Answer::EndpointFailure(Failure::new(cause, detail)).into_response(exchange, true);
+        return LocalReply::EndpointFailure(Failure::new(cause, detail)).into_response(exchange, true);
     }
     exchange.status = head.status.as_u16();
     headers::prepare_response(&mut head.headers, head.status, &exchange.request_id);

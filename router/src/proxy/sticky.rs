@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_cookie_brings_the_instance_along() {
+    fn a_session_cookie_gets_a_cookie_of_the_instance() {
         let value = HeaderValue::from_static("JSESSIONID=x; Path=/app; Secure; Max-Age=60; Domain=a.b");
         let mut headers = HeaderMap::from_iter([(SET_COOKIE, value)]);
         remember(&mut headers, "abc", "");

@@ -107,7 +107,7 @@ struct Connection {
     http: Rc<RefCell<Option<Http>>>,
     link: Rc<Link>,
     /// Places that are taken.
-    places: Cell<usize>,
+    permits: Cell<usize>,
     /// When the last one was left.
     used: Cell<Instant>,
 }
@@ -120,7 +120,7 @@ impl Connection {
 
     /// Whether a request can begin at once. What waited here for another one's end could wait for hours.
     fn has_room(&self, most: usize) -> bool {
-        self.allowed().is_some_and(|allowed| self.places.get() < allowed.min(most))
+        self.allowed().is_some_and(|allowed| self.permits.get() < allowed.min(most))
     }
 
     async fn settings(&self) -> Result<(), OpenError> {
@@ -141,12 +141,12 @@ impl Drop for Connection {
     }
 }
 
-/// A request's place on a connection. Its body and its answer may end at different times, and both have it until then.
-pub(crate) struct Place(Rc<Connection>);
+/// The right to one request on a connection. Its body and its response may end at different times; each holds it until then.
+pub(crate) struct StreamPermit(Rc<Connection>);
 
-impl Place {
+impl StreamPermit {
     fn new(connection: &Rc<Connection>) -> Rc<Self> {
-        connection.places.set(connection.places.get() + 1);
+        connection.permits.set(connection.permits.get() + 1);
         Rc::new(Self(Rc::clone(connection)))
     }
 
@@ -154,14 +154,14 @@ impl Place {
         self: &Rc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        let request = request.map(|body| body.with_place(Rc::clone(self)));
+        let request = request.map(|body| body.with_permit(Rc::clone(self)));
         self.0.sender.clone().try_send_request(request).await
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.0.places.set(self.0.places.get() - 1);
+        self.0.permits.set(self.0.permits.get() - 1);
         self.0.used.set(Instant::now());
     }
 }
@@ -170,8 +170,8 @@ impl Drop for Place {
 pub(crate) struct Opening {
     pub(crate) ended: Notify,
     pub(crate) failure: RefCell<Option<Failure>>,
-    /// For the first who comes: one that waited has a place, whatever the endpoint says of its room.
-    pub(crate) place: RefCell<Option<Rc<Place>>>,
+    /// For the first that waits: one that waited gets a permit, whatever limit the endpoint announces.
+    pub(crate) permit: RefCell<Option<Rc<StreamPermit>>>,
 }
 
 /// Ends an [`Opening`].
@@ -182,8 +182,8 @@ pub(crate) struct Opener {
 
 impl Opener {
     /// For one of those who wait; the others look for room on the same connection.
-    pub(crate) fn opened(&self, place: Rc<Place>) {
-        *self.opening.place.borrow_mut() = Some(place);
+    pub(crate) fn opened(&self, permit: Rc<StreamPermit>) {
+        *self.opening.permit.borrow_mut() = Some(permit);
     }
 
     /// For those who wait.
@@ -230,10 +230,10 @@ impl Connections {
     }
 
     /// A place on a connection that is there.
-    pub(crate) fn take(&self) -> Option<Rc<Place>> {
+    pub(crate) fn take(&self) -> Option<Rc<StreamPermit>> {
         let mut all = self.all.borrow_mut();
         all.retain(|one| one.allowed().is_some());
-        all.iter().find(|one| one.has_room(self.most.get())).map(Place::new)
+        all.iter().find(|one| one.has_room(self.most.get())).map(StreamPermit::new)
     }
 
     /// Whether there can be no more.
@@ -248,7 +248,8 @@ impl Connections {
 
     /// Begins one; there must be none.
     pub(crate) fn begin(self: &Rc<Self>) -> Opener {
-        let opening = Rc::new(Opening { ended: Notify::new(), failure: RefCell::default(), place: RefCell::default() });
+        let opening =
+            Rc::new(Opening { ended: Notify::new(), failure: RefCell::default(), permit: RefCell::default() });
         *self.opening.borrow_mut() = Some(Rc::clone(&opening));
         Opener { connections: Rc::clone(self), opening }
     }
@@ -262,7 +263,7 @@ impl Connections {
         core: &Core,
         stream: TcpStream,
         descriptor: Descriptor,
-    ) -> Result<Rc<Place>, OpenError> {
+    ) -> Result<Rc<StreamPermit>, OpenError> {
         let descriptor = RefCell::new(Some(descriptor));
         let link = Rc::new(Link { descriptor, moved: Notify::new(), left: Notify::new() });
         let handshake = http2::Builder::new(Tasks(Rc::clone(&link)))
@@ -276,18 +277,18 @@ impl Connections {
         let (sender, http) = handshake.await.map_err(|error| OpenError::Ended(Some(error)))?;
         let http = Rc::new(RefCell::new(Some(http)));
         tokio::task::spawn_local(drive(Rc::clone(&http), Rc::clone(&link)));
-        let (places, used) = (Cell::new(0), Cell::new(Instant::now()));
-        let connection = Rc::new(Connection { sender, http, link, places, used });
+        let (permits, used) = (Cell::new(0), Cell::new(Instant::now()));
+        let connection = Rc::new(Connection { sender, http, link, permits, used });
         tokio::time::timeout(SETTINGS_TIMEOUT, connection.settings()).await.map_err(|_| OpenError::Late)??;
-        let place = Place::new(&connection);
+        let permit = StreamPermit::new(&connection);
         self.all.borrow_mut().push(connection);
-        Ok(place)
+        Ok(permit)
     }
 
     /// Closes connections without a request since before `then`.
     pub(crate) fn close_idle(&self, then: Instant) {
-        let kept = |one: &Connection| one.allowed().is_some() && (one.places.get() > 0 || one.used.get() >= then);
-        self.all.borrow_mut().retain(|one| kept(one));
+        let is_used = |one: &Connection| one.allowed().is_some() && (one.permits.get() > 0 || one.used.get() >= then);
+        self.all.borrow_mut().retain(|one| is_used(one));
     }
 
     /// Takes no more requests; those under way go on.
@@ -296,7 +297,7 @@ impl Connections {
     }
 
     pub(crate) fn idle_count(&self) -> usize {
-        self.all.borrow().iter().filter(|one| one.places.get() == 0).count()
+        self.all.borrow().iter().filter(|one| one.permits.get() == 0).count()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::body::ProxyBody;
 use super::connection::Active;
 use super::core::Core;
-use super::endpoint::Lease;
+use super::endpoint::EndpointLease;
 use super::exchange::Exchange;
 use super::fair::Fair;
 use super::headers;
@@ -23,7 +23,7 @@ use super::headers;
 pub(super) fn tunnel(
     core: &Rc<Core>,
     mut response: Response<Incoming>,
-    lease: Lease,
+    lease: EndpointLease,
     mut exchange: Exchange,
     client_side: hyper::upgrade::OnUpgrade,
 ) -> Response<ProxyBody> {

@@ -21,7 +21,7 @@ use super::core::Core;
 use super::cut::{Cut, Reset};
 use super::endpoint::EndpointState;
 use super::failure::{Cause, Failure};
-use super::streams::{OpenError, Place};
+use super::streams::{OpenError, StreamPermit};
 use crate::heads::SMALL;
 use crate::keepalive::keep_alive;
 use crate::limits::Descriptor;
@@ -57,7 +57,7 @@ pub(crate) enum Sender {
     /// One request at a time.
     Http1(Http1),
     /// One request of several.
-    Http2(Rc<Place>),
+    Http2(Rc<StreamPermit>),
 }
 
 impl Sender {
@@ -71,7 +71,7 @@ impl Sender {
                 let cut = one.cut.clone();
                 one.sender.try_send_request(request.map(|body| body.cutting(cut))).await
             }
-            Self::Http2(place) => place.send(request).await,
+            Self::Http2(stream_permit) => stream_permit.send(request).await,
         }
     }
 
@@ -142,7 +142,7 @@ pub(crate) async fn connect(core: &Rc<Core>, state: &Rc<EndpointState>, http2: b
         let stream = tls.dial_controller(address, b"http/1.1").await?;
         handshake(core, stream, address, descriptor).await?
     } else if http2 {
-        Sender::Http2(place(core, state).await?)
+        Sender::Http2(stream_permit(core, state).await?)
     } else {
         let descriptor = state.claim(&core.shared.descriptors).ok_or(ConnectError::Share(address))?;
         handshake(core, dial(core, address).await?, address, descriptor).await?
@@ -163,19 +163,19 @@ async fn dial(core: &Core, address: SocketAddr) -> Result<TcpStream, ConnectErro
 /// A place on a connection by HTTP/2. One connection is opened at a time: it will have room for most of those who come
 /// meanwhile, and what ails it would ail theirs. Its task is nobody's: as part of a client's, all would wait for the turns
 /// of that client.
-async fn place(core: &Rc<Core>, state: &Rc<EndpointState>) -> Result<Rc<Place>, ConnectError> {
+async fn stream_permit(core: &Rc<Core>, state: &Rc<EndpointState>) -> Result<Rc<StreamPermit>, ConnectError> {
     let (address, streams) = (state.endpoint.address, &state.streams);
     loop {
-        if let Some(place) = streams.take() {
-            return Ok(place);
+        if let Some(stream_permit) = streams.take() {
+            return Ok(stream_permit);
         }
         if let Some(opening) = streams.opening() {
             opening.ended.notified().await;
             if let Some(failure) = &*opening.failure.borrow() {
                 return Err(ConnectError::Together { address, failure: failure.clone() });
             }
-            if let Some(place) = opening.place.take() {
-                return Ok(place);
+            if let Some(stream_permit) = opening.permit.take() {
+                return Ok(stream_permit);
             }
             continue;
         }
@@ -186,7 +186,7 @@ async fn place(core: &Rc<Core>, state: &Rc<EndpointState>) -> Result<Rc<Place>, 
         let (opener, core, state) = (streams.begin(), Rc::clone(core), Rc::clone(state));
         tokio::task::spawn_local(async move {
             match open(&core, &state, descriptor).await {
-                Ok(place) => opener.opened(place),
+                Ok(stream_permit) => opener.opened(stream_permit),
                 Err(error) => {
                     tracing::debug!(error = %chain(&error), "no connection by HTTP/2 to an endpoint");
                     state.failed(Instant::now());
@@ -198,7 +198,7 @@ async fn place(core: &Rc<Core>, state: &Rc<EndpointState>) -> Result<Rc<Place>, 
 }
 
 /// A place on a new connection by HTTP/2.
-async fn open(core: &Core, state: &EndpointState, descriptor: Descriptor) -> Result<Rc<Place>, ConnectError> {
+async fn open(core: &Core, state: &EndpointState, descriptor: Descriptor) -> Result<Rc<StreamPermit>, ConnectError> {
     let address = state.endpoint.address;
     let stream = dial(core, address).await?;
     let opened = state.streams.open(core, stream, descriptor).await;

@@ -222,39 +222,47 @@ mod tests {
 
     const OWN: u32 = 4711;
 
-    fn told(pid: Option<&str>, count: Option<&str>, names: Option<&str>) -> Result<Vec<String>, String> {
+    fn socket_names(pid: Option<&str>, count: Option<&str>, names: Option<&str>) -> Result<Vec<String>, String> {
         announced(pid.map(OsStr::new), count.map(OsStr::new), names.map(OsStr::new), OWN)
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_a_well_behaved_parent_says_is_understood() {
+    fn variables_of_a_correct_parent_are_parsed() {
         let names = |names: &[&str]| Ok(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-        assert_eq!(told(Some("4711"), Some("2"), Some("http:https")), names(&["http", "https"]));
-        assert_eq!(told(None, Some("2"), Some("http:https")), names(&["http", "https"]), "as `slipway up` says it");
-        assert_eq!(told(Some("4711"), Some("3"), None), names(&["unknown", "unknown", "unknown"]));
-        assert_eq!(told(Some("4711"), Some("2"), Some(":")), names(&["", ""]), "names may be empty");
-        assert_eq!(told(Some("4711"), Some("0"), Some("")), names(&[]));
-        assert_eq!(told(None, None, None), names(&[]));
-        assert_eq!(told(Some("4711"), None, Some("http")), names(&[]), "no count, no sockets");
-        assert_eq!(told(Some("4712"), Some("2"), Some("http:https")), names(&[]), "for another process");
-        assert_eq!(told(Some("4712"), Some("rubbish"), None), names(&[]), "for another process, whatever it is");
+        assert_eq!(socket_names(Some("4711"), Some("2"), Some("http:https")), names(&["http", "https"]));
+        assert_eq!(
+            socket_names(None, Some("2"), Some("http:https")),
+            names(&["http", "https"]),
+            "as `slipway up` says it"
+        );
+        assert_eq!(socket_names(Some("4711"), Some("3"), None), names(&["unknown", "unknown", "unknown"]));
+        assert_eq!(socket_names(Some("4711"), Some("2"), Some(":")), names(&["", ""]), "names may be empty");
+        assert_eq!(socket_names(Some("4711"), Some("0"), Some("")), names(&[]));
+        assert_eq!(socket_names(None, None, None), names(&[]));
+        assert_eq!(socket_names(Some("4711"), None, Some("http")), names(&[]), "no count, no sockets");
+        assert_eq!(socket_names(Some("4712"), Some("2"), Some("http:https")), names(&[]), "for another process");
+        assert_eq!(
+            socket_names(Some("4712"), Some("rubbish"), None),
+            names(&[]),
+            "for another process, whatever it is"
+        );
     }
 
     #[test]
-    fn what_is_damaged_is_named() {
+    fn damaged_variables_are_named() {
         for count in
             ["", " 1", "1 ", "+1", "-1", "1.0", "0x1", "one", "4097", "4294967296", "99999999999999999999", "١"]
         {
-            let error = told(None, Some(count), None).expect_err(count);
+            let error = socket_names(None, Some(count), None).expect_err(count);
             assert!(error.contains("LISTEN_FDS") && error.contains(&format!("{count:?}")), "{error}");
         }
         for pid in ["", "-4711", "+4711", "4711 ", "4711\n", "0x1267", "18446744073709551616"] {
-            let error = told(Some(pid), Some("1"), None).expect_err(pid);
+            let error = socket_names(Some(pid), Some("1"), None).expect_err(pid);
             assert!(error.contains("LISTEN_PID") && error.contains(&format!("{pid:?}")), "{error}");
         }
         for names in ["", "http", "http:https:more", "::"] {
-            let error = told(None, Some("2"), Some(names)).expect_err(names);
+            let error = socket_names(None, Some("2"), Some(names)).expect_err(names);
             assert!(error.contains("LISTEN_FDNAMES") && error.contains("2 names"), "{error}");
         }
         let not_text = OsStr::from_bytes(b"\xff:\xfe");
@@ -263,18 +271,18 @@ mod tests {
         assert!(announced(None, Some(not_text), None, OWN).is_err());
         assert!(announced(Some(not_text), Some(OsStr::new("1")), None, OWN).is_err());
         // A message stays readable, whatever the variable holds.
-        let error = told(None, Some(&"9".repeat(1 << 20)), None).expect_err("too large");
+        let error = socket_names(None, Some(&"9".repeat(1 << 20)), None).expect_err("too large");
         assert!(error.len() < 400, "{} bytes", error.len());
     }
 
     #[test]
-    fn the_numbers_of_the_descriptors_are_those_told_or_from_three_on() {
-        let told = |text: &str, wanted| numbered(Some(OsStr::new(text)), wanted).map_err(|error| error.to_string());
+    fn descriptors_are_the_given_numbers_or_from_three_on() {
+        let parsed = |text: &str, wanted| numbered(Some(OsStr::new(text)), wanted).map_err(|error| error.to_string());
         assert_eq!(numbered(None, 3).expect("no numbers"), [3, 4, 5]);
-        assert_eq!(told("17", 1), Ok(vec![17]));
-        assert_eq!(told("17:4:2000", 3), Ok(vec![17, 4, 2000]));
+        assert_eq!(parsed("17", 1), Ok(vec![17]));
+        assert_eq!(parsed("17:4:2000", 3), Ok(vec![17, 4, 2000]));
         for text in ["", ":", "17", "17:17", "17:18:19", "17:2", "17:-1", "17:+4", "17: 4", "17:4294967295", "17:x"] {
-            let error = told(text, 2).expect_err(text);
+            let error = parsed(text, 2).expect_err(text);
             assert!(error.contains(NUMBERS) && error.contains(&format!("{text:?}")), "{error}");
         }
         assert!(numbered(Some(OsStr::from_bytes(b"\xff")), 1).is_err());
@@ -302,7 +310,7 @@ mod tests {
             let count = names.len().to_string();
             // One empty name is written as no name at all.
             prop_assume!(!joined.is_empty());
-            prop_assert_eq!(told(Some("4711"), Some(&count), Some(&joined)), Ok(names));
+            prop_assert_eq!(socket_names(Some("4711"), Some(&count), Some(&joined)), Ok(names));
         }
     }
 

@@ -91,7 +91,7 @@ impl Journal {
         let sealer = Sealer::load_or_make(&key, cluster).map_err(|source| JournalError { path: key, source })?;
         let (table, found) = match std::fs::read(&path) {
             Ok(bytes) => load(&bytes, cluster, &sealer),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Table::default(), Found::Damaged),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Table::default(), JournalState::Damaged),
             Err(error) => return Err(failed(error)),
         };
         if let Some(version) = table.version() {
@@ -101,10 +101,10 @@ impl Journal {
         let waiting = Waiting {
             deltas: Vec::new(),
             bytes: 0,
-            whole: found != Found::Good,
+            whole: found != JournalState::Good,
             table: Arc::new(table.clone()),
             // Secrets in clear do not stay until the table happens to change.
-            dirty: found == Found::Clear,
+            dirty: found == JournalState::Clear,
             stop: false,
         };
         let shared = Arc::new(Shared { waiting: Mutex::new(waiting), wake: Condvar::new() });
@@ -241,19 +241,19 @@ impl Writer {
     }
 }
 
-/// What a file turned out to be.
+/// What state a journal was found in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum JournalState {
     /// Good to its end.
     Good,
-    /// Readable, but of a version that sealed nothing.
+    /// Readable, but unencrypted: written by an older version.
     Clear,
-    /// Not all of it was good; or there is none.
+    /// Damaged in part, or missing.
     Damaged,
 }
 
 /// The table that the file leads to, and what the file is.
-fn load(bytes: &[u8], cluster: Uuid, sealer: &Sealer) -> (Table, Found) {
+fn load(bytes: &[u8], cluster: Uuid, sealer: &Sealer) -> (Table, JournalState) {
     let mut table = Table::default();
     let (clear, rest) = match (bytes.strip_prefix(MAGIC), bytes.strip_prefix(CLEAR)) {
         (Some(rest), _) => (false, Some(rest)),
@@ -261,10 +261,10 @@ fn load(bytes: &[u8], cluster: Uuid, sealer: &Sealer) -> (Table, Found) {
     };
     let Some(mut rest) = rest.and_then(|rest| rest.strip_prefix(cluster.as_bytes())) else {
         tracing::warn!("the routing table on disk is of another format or another cluster; it is not used");
-        return (table, Found::Damaged);
+        return (table, JournalState::Damaged);
     };
     // Whatever is wrong with one in clear, it does not stay.
-    let flawed = if clear { Found::Clear } else { Found::Damaged };
+    let flawed = if clear { JournalState::Clear } else { JournalState::Damaged };
     while let Some((kind, body, after)) = next_record(rest) {
         let payload = if clear { Some(body.to_vec()) } else { sealer.open(kind, body) };
         let Some(payload) = payload else {
@@ -289,7 +289,7 @@ fn load(bytes: &[u8], cluster: Uuid, sealer: &Sealer) -> (Table, Found) {
         return (table, flawed);
     }
     // The writer appends only to files of its own making, so a good file, too, is written anew at the next change.
-    (table, if clear { Found::Clear } else { Found::Good })
+    (table, if clear { JournalState::Clear } else { JournalState::Good })
 }
 
 fn apply(table: &Table, kind: u8, payload: &[u8]) -> Result<Applied, String> {

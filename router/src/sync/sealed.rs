@@ -24,12 +24,12 @@ impl Sealer {
     /// Reads the key, or makes one. One that is damaged is replaced: it only ever opened a copy of what the controllers
     /// have, and a router that refused to start would serve nobody.
     pub(super) fn load_or_make(path: &Path, cluster: Uuid) -> std::io::Result<Self> {
-        let kept = match std::fs::read(path) {
+        let stored = match std::fs::read(path) {
             Ok(bytes) => Some(Zeroizing::new(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        if let Some(bytes) = kept {
+        if let Some(bytes) = stored {
             if let Ok(key) = SealKey::try_from(bytes.as_slice()) {
                 return Ok(Self { key, cluster });
             }

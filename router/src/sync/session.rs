@@ -74,7 +74,7 @@ pub async fn run(settings: SessionSettings, store: Arc<TableStore>, shutdown: Sh
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     for controller in settings.controllers.iter().cycle() {
-        let mut one = Session {
+        let mut one = ControllerSession {
             settings: &settings,
             store: &store,
             session: &session,
@@ -100,7 +100,7 @@ pub async fn run(settings: SessionSettings, store: Arc<TableStore>, shutdown: Sh
     }
 }
 
-struct Session<'a> {
+struct ControllerSession<'a> {
     settings: &'a SessionSettings,
     store: &'a TableStore,
     session: &'a str,
@@ -109,7 +109,7 @@ struct Session<'a> {
     welcomed: bool,
 }
 
-impl Session<'_> {
+impl ControllerSession<'_> {
     async fn hold(&mut self, controller: SocketAddr) -> Result<(), SessionError> {
         let tls = Arc::new(ClusterTls::load(&self.settings.tls_directory, self.settings.cluster)?);
         let connector = tower::service_fn(move |_| {

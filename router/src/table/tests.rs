@@ -142,7 +142,7 @@ fn hostile_messages_change_nothing() {
 }
 
 #[test]
-fn what_makes_no_sense_is_kept_but_not_dialled() {
+fn malformed_endpoints_stay_in_the_table_but_are_not_dialled() {
     let bad = [("", 80), ("name.test", 80), ("10.0.0.1", 0), ("10.0.0.1", 65_536), ("10.0.0.1:80", 80)]
         .map(|(host, port)| PoolEndpoint { host: host.into(), port, ..PoolEndpoint::default() });
     let mut odd = route("r", "x.test", "");

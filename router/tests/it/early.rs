@@ -28,7 +28,7 @@ async fn ask(router: &Router, head: &str, body: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_answers_before_it_has_read_is_heard() {
+async fn the_early_answer_of_an_app_reaches_the_client() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     for connection in ["close", "keep-alive"] {
@@ -53,7 +53,7 @@ async fn an_app_that_answers_before_it_has_read_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_by_http2_that_answers_and_leaves_is_heard() {
+async fn the_early_answer_of_an_app_by_http2_reaches_the_client() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let backend = Backend::accepting(|stream| async move {
@@ -130,7 +130,7 @@ async fn go_on(router: &Router, head: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_router_says_itself_reaches_a_client_that_sends() {
+async fn an_error_of_the_router_reaches_a_client_that_still_sends() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[])]).await;
@@ -186,7 +186,7 @@ async fn the_app_decides_whether_a_body_is_sent() {
     let notes = Arc::default();
     let backend = decides(&notes).await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
-    for (path, told, noted) in [
+    for (path, status_line, logged) in [
         ("/refuses", "HTTP/1.1 413 ", "/refuses asks: true, nothing"),
         ("/wants", "HTTP/1.1 100 ", "/wants asks: true, body"),
         // Knows nothing of it, and reads.
@@ -197,7 +197,7 @@ async fn the_app_decides_whether_a_body_is_sent() {
             format!("POST {path} HTTP/1.1\r\nHost: app.test\r\nExpect: 100-Continue\r\nContent-Length: 4\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("written");
         let first = tokio::time::timeout(PATIENCE, read_head(&mut stream)).await.expect("told");
-        assert!(first.starts_with(told), "{path}: {first}");
+        assert!(first.starts_with(status_line), "{path}: {first}");
         if path == "/refuses" {
             assert!(first.contains("connection: close"), "{first}");
         } else {
@@ -206,8 +206,8 @@ async fn the_app_decides_whether_a_body_is_sent() {
             assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
         }
         eventually("the app's note", PATIENCE, async || {
-            let noted_now = notes.lock().expect("lock").clone();
-            if noted_now.last().is_some_and(|last: &String| last == noted) { Ok(()) } else { Err(noted_now) }
+            let log = notes.lock().expect("lock").clone();
+            if log.last().is_some_and(|last: &String| last == logged) { Ok(()) } else { Err(log) }
         })
         .await;
     }
@@ -235,9 +235,9 @@ async fn the_app_decides_for_clients_by_http2_too() {
         tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("in time").expect("answered");
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     eventually("the app's note", PATIENCE, async || {
-        let noted = notes.lock().expect("lock").clone();
+        let log = notes.lock().expect("lock").clone();
         // Of the body nothing, but its end.
-        if noted == ["/refuses asks: true, 0\r\n\r"] { Ok(()) } else { Err(noted) }
+        if log == ["/refuses asks: true, 0\r\n\r"] { Ok(()) } else { Err(log) }
     })
     .await;
     // An app by HTTP/2 is not asked, and gets the body at once.

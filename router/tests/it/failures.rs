@@ -61,18 +61,18 @@ async fn a_request_that_was_seen_is_sent_again_only_if_that_does_no_harm() {
         let answer = ask(&router, method).await;
         assert_eq!(status(&answer), 502, "{answer}");
         // The rest of a body that nobody read makes of the close a reset.
-        let told = ["closed", "reset"].map(|word| format!("x-cf-routererror: endpoint_failure ({word})\r\n"));
-        assert!(told.iter().any(|line| answer.contains(line)), "{answer}");
+        let headers = ["closed", "reset"].map(|word| format!("x-cf-routererror: endpoint_failure ({word})\r\n"));
+        assert!(headers.iter().any(|line| answer.contains(line)), "{answer}");
         assert_eq!(heads.lock().expect("lock").split_off(0), vec![method; times]);
     }
     router.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_there_is_said_so() {
+async fn an_endpoint_that_refuses_connections_is_reported() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
-    let (nobody, _kept) = nobody();
+    let (nobody, _held) = nobody();
     cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[nobody])]).await;
     for method in ["GET", "POST"] {
         let answer = ask(&router, method).await;

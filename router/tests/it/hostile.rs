@@ -97,7 +97,7 @@ async fn hostile_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_in_a_coding_that_nobody_would_undo_is_none() {
+async fn a_response_with_an_unknown_transfer_coding_is_refused() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let backend = RawBackend::start(|_, mut stream| async move {

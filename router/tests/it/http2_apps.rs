@@ -103,8 +103,8 @@ async fn an_app_that_ends_a_request_alone_is_not_at_fault() {
 async fn an_early_answer_does_not_free_the_place_of_a_body_that_still_comes() {
     let cluster = Cluster::new().await;
     let router = cluster.router_with(|config| config.cores = 1).await;
-    let kept: Arc<Mutex<Vec<Incoming>>> = Arc::default();
-    let keeping = Arc::clone(&kept);
+    let held: Arc<Mutex<Vec<Incoming>>> = Arc::default();
+    let keeping = Arc::clone(&held);
     // One request at a time on a connection. It answers at once and goes on wanting the body.
     let backend = Backend::http2(1, move |request| {
         keeping.lock().expect("lock").push(request.into_body());
@@ -126,7 +126,7 @@ async fn an_early_answer_does_not_free_the_place_of_a_body_that_still_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_does_not_speak_http2_is_told_apart() {
+async fn an_app_that_does_not_speak_http2_gets_its_own_error() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let old = Backend::saying("old").await;
@@ -166,17 +166,17 @@ async fn clients_that_do_not_read_hold_up_nobody_else() {
     .await;
     cluster.controller.publish(vec![route("app.test", "p")], vec![http2_pool("p", &[backend.address])]).await;
     let slow = stubborn(router.http).await;
-    let mut kept = Vec::new();
+    let mut held = Vec::new();
     for _ in 0..15 {
         let response = slow.clone().send_request(get("/")).await.expect("a head");
         assert_eq!(response.status(), StatusCode::OK);
-        kept.push(response);
+        held.push(response);
     }
     let response = client(router.http).await.send_request(get("/")).await.expect("a head");
     let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
     assert_eq!(body.expect("whole").to_bytes().len(), LARGE);
     assert_eq!(*backend.connections.lock().expect("lock"), 1, "they all share one");
-    drop(kept);
+    drop(held);
     router.stop().await;
 }
 

@@ -62,7 +62,7 @@ async fn requests_share_connections_but_never_wait_for_each_other() {
 async fn a_client_that_gives_up_frees_the_app() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
-    let (tell, mut told) = mpsc::channel(1);
+    let (tell, mut events) = mpsc::channel(1);
     // Never answers; tells when the request is there and when it is gone.
     let backend = Backend::http2(100, move |request| {
         let tell = tell.clone();
@@ -81,10 +81,10 @@ async fn a_client_that_gives_up_frees_the_app() {
     let (body, request) = streamed("/");
     let asking = tokio::spawn(async move { sender.send_request(request).await.is_ok() });
     body.send(Ok(Frame::data("begin".into()))).await.expect("taken");
-    assert_eq!(told.recv().await, Some("came"));
+    assert_eq!(events.recv().await, Some("came"));
     asking.abort();
     assert!(asking.await.expect_err("aborted").is_cancelled());
-    assert_eq!(tokio::time::timeout(PATIENCE, told.recv()).await.expect("in time"), Some("gone"));
+    assert_eq!(tokio::time::timeout(PATIENCE, events.recv()).await.expect("in time"), Some("gone"));
     drop(body);
     eventually("an access line", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");
@@ -97,7 +97,7 @@ async fn a_client_that_gives_up_frees_the_app() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_end_in_peace_while_the_router_drains() {
+async fn streams_end_in_order_while_the_router_drains() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let (here, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

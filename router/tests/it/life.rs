@@ -111,7 +111,7 @@ async fn hostile_deltas_change_nothing_and_are_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_any_table_no_host_is_called_unknown() {
+async fn without_a_table_no_host_is_called_unknown() {
     let cluster = Cluster::new().await;
     cluster.stop_controller();
     let router = cluster.router().await;

@@ -1,4 +1,4 @@
-//! Who holds much is refused, and the neighbours notice nothing.
+//! Connection limits: who holds many connections is refused, and the neighbours are not affected.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,7 @@ async fn asking(router: &Router, host: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_has_so_many_requests_and_no_more() {
+async fn an_instance_gets_at_most_its_limit_of_requests() {
     let cluster = Cluster::new().await;
     let router = cluster.router_with(|config| config.max_connections_per_endpoint = 3).await;
     let (backend, count) = deaf().await;
@@ -81,8 +81,9 @@ async fn an_instance_has_so_many_requests_and_no_more() {
     assert_eq!(router.get("other.test", "/").await, (200, "here".to_owned()));
     eventually("the reason in the access line", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");
-        let told = lines.iter().filter(|line| line.ends_with("x_cf_routererror:\"Connection Limit Reached\"")).count();
-        if told == 3 { Ok(()) } else { Err(lines) }
+        let logged =
+            lines.iter().filter(|line| line.ends_with("x_cf_routererror:\"Connection Limit Reached\"")).count();
+        if logged == 3 { Ok(()) } else { Err(lines) }
     })
     .await;
     // Another instance takes what this one does not.
@@ -95,8 +96,8 @@ async fn an_instance_has_so_many_requests_and_no_more() {
     held.pop();
     eventually("room for one more", PATIENCE, async || {
         let mut stream = asking(&router, "app.test").await;
-        let told = tokio::time::timeout(Duration::from_millis(200), read_head(&mut stream)).await;
-        told.map_or(Ok(()), Err)
+        let refusal = tokio::time::timeout(Duration::from_millis(200), read_head(&mut stream)).await;
+        refusal.map_or(Ok(()), Err)
     })
     .await;
     drop((held, backend));
@@ -165,7 +166,7 @@ async fn a_client_that_holds_its_share_is_refused_before_its_neighbour() {
         (stream, status(&head), head)
     };
     let mut held = Vec::new();
-    let told = loop {
+    let refusal = loop {
         let (stream, status, head) = open([127, 0, 2, 1]).await;
         if status != 200 {
             break head;
@@ -173,7 +174,7 @@ async fn a_client_that_holds_its_share_is_refused_before_its_neighbour() {
         held.push(stream);
         assert!(held.len() < 100);
     };
-    assert!(status(&told) == 503 && told.contains("X-Cf-RouterError: too_many_connections"), "{told}");
+    assert!(status(&refusal) == 503 && refusal.contains("X-Cf-RouterError: too_many_connections"), "{refusal}");
     assert!((40..=50).contains(&held.len()), "about half: {}", held.len());
     for _ in 0..10 {
         assert_eq!(router.get("app.test", "/").await, (200, "here".to_owned()));

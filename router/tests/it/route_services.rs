@@ -65,8 +65,8 @@ async fn requests_go_through_the_service_and_only_signed_ones_pass_it() {
     })
     .await;
     let seen: Arc<Mutex<Vec<Headers>>> = Arc::default();
-    let (noted, back) = (Arc::clone(&seen), router.http);
-    let service = Backend::start(move |request| forward(Arc::clone(&noted), back, request)).await;
+    let (recorded, back) = (Arc::clone(&seen), router.http);
+    let service = Backend::start(move |request| forward(Arc::clone(&recorded), back, request)).await;
     let url = format!("http://{}/in?key=1", service.address);
     let routes = vec![bound("app.test", "p", url.clone()), bound("other.test", "p", url), route("plain.test", "p")];
     cluster.controller.publish(routes, vec![pool("p", &[app.address])]).await;

@@ -1,4 +1,4 @@
-//! Sockets that outlive the router: who comes while none runs is answered by the next one.
+//! Sockets that outlive the router: clients that connect while none runs are answered by the next one.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -40,7 +40,7 @@ async fn all_are_answered(clients: Vec<TcpStream>, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_while_no_router_runs_is_answered_by_the_next_one() {
+async fn clients_that_wait_while_no_router_runs_are_answered_by_the_next_one() {
     let cluster = Cluster::new().await;
     let backend = Backend::saying("here").await;
     let at = |address: SocketAddr, cores| {

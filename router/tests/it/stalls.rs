@@ -120,7 +120,7 @@ fn is_asked_after(local: Option<u16>, remote: Option<u16>) -> Result<(), String>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_vanished_without_a_word_is_found_out() {
+async fn a_peer_that_vanished_is_detected() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     // Never answers, and may take as long as it wants to.

@@ -34,7 +34,7 @@ use uuid::Uuid;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct RecordedMessages {
     pub(crate) hellos: Vec<Hello>,
     pub(crate) acks: Vec<RouterAck>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct Seen {
 pub(crate) struct Controller {
     cluster: Uuid,
     id: Uuid,
-    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) seen: Arc<Mutex<RecordedMessages>>,
     snapshot: Arc<Mutex<TableSnapshot>>,
     say: broadcast::Sender<Command>,
 }

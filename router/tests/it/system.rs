@@ -118,13 +118,13 @@ async fn a_request_may_name_its_process() {
         let answer = asked("process-old").await;
         assert!(answer.ends_with("old-0") || answer.ends_with("old-1"), "{answer}");
     }
-    for (process, told) in [
+    for (process, message) in [
         ("process-new:1", "Requested instance ('1') with process guid ('process-new') does not exist"),
         ("process-none", "Requested instance ('any') with process guid ('process-none') does not exist"),
         ("process-new:x", "X-Cf-Process-Instance must be the process's guid"),
     ] {
         let answer = asked(process).await;
-        assert!(status(&answer) == 400 && answer.contains(told), "{process}: {answer}");
+        assert!(status(&answer) == 400 && answer.contains(message), "{process}: {answer}");
     }
     router.stop().await;
 }

@@ -19,7 +19,7 @@ use tokio_stream::StreamExt as _;
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routes_tells_the_app_who_asked_and_logs() {
+async fn forwards_with_client_headers_and_logs() {
     let cluster = Cluster::new().await;
     let router = cluster.router().await;
     let backend = Backend::start(|request| async move {
@@ -52,8 +52,8 @@ async fn routes_tells_the_app_who_asked_and_logs() {
     let wrong = "GET / HTTP/1.0\r\nHost: app.test\r\nX-Cf-App-Instance: app-p:7\r\n\r\n";
     let answer = router.raw(wrong.as_bytes()).await;
     assert_eq!(status(&answer), 400);
-    let told = "Requested instance ('7') with guid ('app-p') does not exist for route ('app.test')";
-    assert!(answer.contains(told), "{answer}");
+    let message = "Requested instance ('7') with guid ('app-p') does not exist for route ('app.test')";
+    assert!(answer.contains(message), "{answer}");
     let right = "GET / HTTP/1.0\r\nHost: app.test\r\nX-Cf-App-Instance: app-p:0\r\n\r\n";
     assert_eq!(status(&router.raw(right.as_bytes()).await), 200);
 
@@ -269,16 +269,16 @@ async fn https_is_served_with_the_given_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_proxies_that_are_named_speak_for_others() {
+async fn forwarded_headers_count_only_from_trusted_proxies() {
     for (proxies, heard) in
         [("127.0.0.0/8", "1.2.3.4, 127.0.0.1 https certificate"), ("10.0.0.0/8", "127.0.0.1 http -")]
     {
         let cluster = Cluster::new().await;
         let router = cluster.router_with(|config| config.trusted_proxies = Some(vec![proxies.to_owned()])).await;
         let backend = Backend::start(|request| async move {
-            let told = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"]
+            let forwarded = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"]
                 .map(|name| request.headers().get(name).map_or("-", |value| value.to_str().expect("text")).to_owned());
-            reply(told.join(" "))
+            reply(forwarded.join(" "))
         })
         .await;
         cluster.controller.publish(vec![route("app.test", "p")], vec![pool("p", &[backend.address])]).await;
