@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_protocol::Credentials;
-use slipway_protocol::dial::{Dialer, Wanted};
+use slipway_protocol::dial::{Dialer, ExpectedPeer};
 use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::v1::cell_control_client::CellControlClient;
 use slipway_protocol::v1::{BlobChunk, BlobInfo, BlobRequest, SpecRequest};
@@ -80,7 +80,7 @@ pub fn channel(address: SocketAddr, credentials: &Credentials) -> Result<Channel
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
     };
-    let channel = dialer.channel(address, Wanted::CONTROLLER, settings);
+    let channel = dialer.channel(address, ExpectedPeer::CONTROLLER, settings);
     channel.map_err(|error| ConnectError { address, source: error.into() })
 }
 

@@ -71,7 +71,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::dial::{Dialer, Wanted};
+    use crate::dial::{Dialer, ExpectedPeer};
     use crate::identity::{CLUSTER_DNS_NAME, ClusterAuthority, Role};
 
     #[tokio::test]
@@ -86,7 +86,7 @@ mod tests {
             let id = Uuid::new_v4();
             let dialer = Dialer::new(&issue(role, id)).expect("a dialler");
             let accept = async { acceptor.accept(listener.accept().await.expect("accept").0).await };
-            let (dialled, accepted) = tokio::join!(dialer.dial(address, Wanted::CONTROLLER, alpn), accept);
+            let (dialled, accepted) = tokio::join!(dialer.dial(address, ExpectedPeer::CONTROLLER, alpn), accept);
             let (stream, peer) = accepted.expect("a member");
             dialled.expect("dialled");
             assert_eq!((peer.role, peer.id), (role, id));

@@ -23,16 +23,16 @@ use crate::identity::{CLUSTER_DNS_NAME, Credentials, IdentityError, PeerIdentity
 /// How long connection and handshake may take together.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whom a dialler means.
+/// The peer that a dialler expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ExpectedPeer {
     /// What it must be.
     pub role: Role,
     /// Which one; `None` = any of them.
     pub id: Option<Uuid>,
 }
 
-impl Wanted {
+impl ExpectedPeer {
     /// Any controller: all of them are equal.
     pub const CONTROLLER: Self = Self { role: Role::Controller, id: None };
 
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for ExpectedPeer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.id {
             Some(id) => write!(f, "the {} {id}", self.role),
@@ -99,11 +99,11 @@ impl Dialer {
         let key = Arc::new(PrivateKeyDer::from_pem_slice(credentials.key_pem.expose().as_bytes())?);
         let dialer = Self { verifier, chain, key, cluster: credentials.own_identity()?.cluster };
         // Key and certificate that do not fit together are told here and not at each connection.
-        dialer.config(Wanted::CONTROLLER, b"h2")?;
+        dialer.config(ExpectedPeer::CONTROLLER, b"h2")?;
         Ok(dialer)
     }
 
-    fn config(&self, wanted: Wanted, alpn: &[u8]) -> Result<ClientConfig, rustls::Error> {
+    fn config(&self, wanted: ExpectedPeer, alpn: &[u8]) -> Result<ClientConfig, rustls::Error> {
         let verifier = MemberVerifier { signed: Arc::clone(&self.verifier), cluster: self.cluster, wanted };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -122,7 +122,7 @@ impl Dialer {
     pub async fn dial(
         &self,
         address: SocketAddr,
-        wanted: Wanted,
+        wanted: ExpectedPeer,
         alpn: &[u8],
     ) -> Result<TlsStream<TcpStream>, DialError> {
         let failed = |source| DialError::Io { address, source };
@@ -145,7 +145,7 @@ impl Dialer {
     pub fn channel(
         &self,
         address: SocketAddr,
-        wanted: Wanted,
+        wanted: ExpectedPeer,
         settings: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<Channel, tonic::transport::Error> {
         let dialer = self.clone();
@@ -164,7 +164,7 @@ impl Dialer {
 struct MemberVerifier {
     signed: Arc<WebPkiServerVerifier>,
     cluster: Uuid,
-    wanted: Wanted,
+    wanted: ExpectedPeer,
 }
 
 impl ServerCertVerifier for MemberVerifier {
@@ -246,12 +246,12 @@ mod tests {
         let (authority, _) = ClusterAuthority::generate(cluster).expect("authority");
         let issue = |role, id| authority.issue(role, id, &["127.0.0.1".to_owned()]).expect("credentials");
         let dialer = Dialer::new(&issue(Role::Controller, Uuid::new_v4())).expect("a dialler");
-        let any = |role| Wanted { role, id: None };
-        let one = |role, id| Wanted { role, id: Some(id) };
+        let any = |role| ExpectedPeer { role, id: None };
+        let one = |role, id| ExpectedPeer { role, id: Some(id) };
         for (shown, wanted, good) in [
-            (issue(Role::Controller, id), Wanted::CONTROLLER, true),
-            (issue(Role::Cell, id), Wanted::CONTROLLER, false),
-            (issue(Role::Router, id), Wanted::CONTROLLER, false),
+            (issue(Role::Controller, id), ExpectedPeer::CONTROLLER, true),
+            (issue(Role::Cell, id), ExpectedPeer::CONTROLLER, false),
+            (issue(Role::Router, id), ExpectedPeer::CONTROLLER, false),
             (issue(Role::Cell, id), one(Role::Cell, id), true),
             (issue(Role::Cell, id), any(Role::Cell), true),
             (issue(Role::Cell, id), one(Role::Cell, Uuid::new_v4()), false),
@@ -281,7 +281,7 @@ mod tests {
         let web = Credentials { authority_pem: own.authority_pem.clone(), certificate_pem, key_pem };
         for shown in [foreign, web] {
             let (address, answered) = member(&shown).await;
-            assert!(dialer.dial(address, Wanted::CONTROLLER, b"h2").await.is_err());
+            assert!(dialer.dial(address, ExpectedPeer::CONTROLLER, b"h2").await.is_err());
             assert!(!answered.await.expect("it ended"));
         }
     }

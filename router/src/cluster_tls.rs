@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use slipway_protocol::Credentials;
-use slipway_protocol::dial::{DialError, Dialer, Wanted};
+use slipway_protocol::dial::{DialError, Dialer, ExpectedPeer};
 use slipway_protocol::identity::IdentityError;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -39,7 +39,7 @@ impl ClusterTls {
         address: SocketAddr,
         alpn: &'static [u8],
     ) -> Result<TlsStream<TcpStream>, DialError> {
-        let stream = self.0.dial(address, Wanted::CONTROLLER, alpn).await?;
+        let stream = self.0.dial(address, ExpectedPeer::CONTROLLER, alpn).await?;
         keep_alive(stream.get_ref().0).map_err(|source| DialError::Io { address, source })?;
         Ok(stream)
     }

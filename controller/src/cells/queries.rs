@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use slipway_api_types::AssignmentId;
-use slipway_protocol::dial::{Dialer, Wanted};
+use slipway_protocol::dial::{Dialer, ExpectedPeer};
 use slipway_protocol::v1;
 use slipway_protocol::v1::query_client::QueryClient;
 use tonic::transport::{Channel, Endpoint};
@@ -156,9 +156,9 @@ impl Peers {
 }
 
 /// The member of a name in the directory, `cell ID` or `router ID`.
-fn member(name: &str) -> Option<Wanted> {
+fn member(name: &str) -> Option<ExpectedPeer> {
     let (role, id) = name.split_once(' ')?;
-    Some(Wanted { role: role.parse().ok()?, id: Some(id.parse().ok()?) })
+    Some(ExpectedPeer { role: role.parse().ok()?, id: Some(id.parse().ok()?) })
 }
 
 /// Name of a cell in the directory, and before readers when it does not answer.
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_name_says_who_must_answer() {
         let id = uuid::Uuid::from_u128(7);
-        let wanted = |role| Some(Wanted { role, id: Some(id) });
+        let wanted = |role| Some(ExpectedPeer { role, id: Some(id) });
         assert_eq!(member(&format!("cell {id}")), wanted(slipway_protocol::Role::Cell));
         assert_eq!(member(&format!("router {id}")), wanted(slipway_protocol::Role::Router));
         assert!(member("cell 1").is_none() && member("").is_none());

@@ -11,7 +11,7 @@ use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_controller::store::Store;
 use slipway_controller::store::change_log::ChangeKind;
 use slipway_controller::vault::Vault;
-use slipway_protocol::dial::{Dialer, Wanted};
+use slipway_protocol::dial::{Dialer, ExpectedPeer};
 use slipway_protocol::v1;
 use slipway_protocol::v1::blobs_client::BlobsClient;
 use slipway_protocol::{ClusterAuthority, Credentials, Role};
@@ -189,7 +189,7 @@ impl Harness {
     pub(crate) fn channel(&self, credentials: &Credentials) -> tonic::transport::Channel {
         let address = self.cluster.parse().expect("an address");
         let dialer = Dialer::new(credentials).expect("a dialler");
-        dialer.channel(address, Wanted::CONTROLLER, |endpoint| endpoint).expect("a channel")
+        dialer.channel(address, ExpectedPeer::CONTROLLER, |endpoint| endpoint).expect("a channel")
     }
 
     /// A connection of a new member.
@@ -199,7 +199,7 @@ impl Harness {
         alpn: &'static [u8],
     ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
         let dialer = Dialer::new(&self.credentials(role, Uuid::new_v4())).expect("a dialler");
-        dialer.dial(self.cluster.parse().expect("an address"), Wanted::CONTROLLER, alpn).await.expect("dialled")
+        dialer.dial(self.cluster.parse().expect("an address"), ExpectedPeer::CONTROLLER, alpn).await.expect("dialled")
     }
 
     /// A client of the API: the administrator.

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use slipway_protocol::Role;
-use slipway_protocol::dial::{Dialer, Wanted};
+use slipway_protocol::dial::{Dialer, ExpectedPeer};
 use slipway_protocol::v1::LogQuery;
 use slipway_protocol::v1::query_client::QueryClient;
 use slipway_test_support::eventually;
@@ -77,7 +77,7 @@ async fn forwards_with_client_headers_and_logs() {
 
     let read = async |role| {
         let dialer = Dialer::new(&cluster.credentials(role)).expect("a dialler");
-        let wanted = Wanted { role: Role::Router, id: None };
+        let wanted = ExpectedPeer { role: Role::Router, id: None };
         let channel = dialer.channel(router.query, wanted, |endpoint| endpoint).expect("a channel");
         let query = LogQuery { source_id: "app-p".into(), ..LogQuery::default() };
         QueryClient::new(channel).read_logs(query).await
