@@ -1,7 +1,7 @@
-//! How many uploads are received and judged at a time.
+//! Limits how many uploads are received and checked at a time.
 //!
-//! An upload costs disk while it is received, and a core and memory while it is judged. Both are bounded for all together,
-//! and fairly: an organization has a part of the places, and one that becomes free goes to whoever holds fewest.
+//! An upload costs disk while it is received, and a core and memory while it is checked. Both are limited for all together,
+//! and fairly: an organization gets a share of the permits, and one that becomes free goes to whoever holds fewest.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,17 +38,17 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     org: Uuid,
-    turn: oneshot::Sender<Place>,
+    turn: oneshot::Sender<UploadPermit>,
 }
 
-/// A place among those who upload; free again when dropped.
+/// A permit to upload; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct UploadPermit {
     uploads: Arc<Uploads>,
     org: Uuid,
 }
 
-/// A place among those whose upload is judged; free again when dropped.
+/// A permit to check an upload; given back when dropped.
 #[derive(Debug)]
 pub struct Judging {
     _permit: OwnedSemaphorePermit,
@@ -76,7 +76,7 @@ impl Uploads {
     ///
     /// # Errors
     /// [`DomainError::Busy`] when too many wait already, or none became free in time.
-    pub async fn place(self: &Arc<Self>, org: Uuid) -> DomainResult<Place> {
+    pub async fn permit(self: &Arc<Self>, org: Uuid) -> DomainResult<UploadPermit> {
         let turn = {
             let mut state = self.state();
             let held = state.held.get(&org).copied().unwrap_or_default();
@@ -97,7 +97,7 @@ impl Uploads {
             waiting
         };
         match tokio::time::timeout(self.patience, turn).await {
-            Ok(Ok(place)) => Ok(place),
+            Ok(Ok(permit)) => Ok(permit),
             _ => {
                 let mut state = self.state();
                 state.waiting.retain(|waiting| !waiting.turn.is_closed());
@@ -108,7 +108,7 @@ impl Uploads {
         }
     }
 
-    /// A place for judging what was received. Only who has a [`Place`] waits here.
+    /// A place for judging what was received. Only who has a [`UploadPermit`] waits here.
     ///
     /// # Errors
     /// Never in practice: nobody closes the semaphore.
@@ -127,10 +127,10 @@ impl Uploads {
         DomainError::Busy { detail: format!("{detail} Try again in a moment."), retry_after_s: RETRY_AFTER_S }
     }
 
-    fn take(self: &Arc<Self>, state: &mut State, org: Uuid) -> Place {
+    fn take(self: &Arc<Self>, state: &mut State, org: Uuid) -> UploadPermit {
         state.taken += 1;
         *state.held.entry(org).or_default() += 1;
-        Place { uploads: Arc::clone(self), org }
+        UploadPermit { uploads: Arc::clone(self), org }
     }
 
     fn give_back(self: &Arc<Self>, org: Uuid) {
@@ -146,18 +146,18 @@ impl Uploads {
         let mut refused = Vec::new();
         while state.taken < self.most {
             let held = |waiting: &Waiting| state.held.get(&waiting.org).copied().unwrap_or_default();
-            let next = state.waiting.iter().enumerate().map(|(place, waiting)| (held(waiting), place));
+            let next = state.waiting.iter().enumerate().map(|(index, waiting)| (held(waiting), index));
             let Some((_, next)) = next.filter(|(held, _)| *held < self.most_of_one).min() else { break };
             let Some(waiting) = state.waiting.remove(next) else { break };
-            let place = self.take(&mut state, waiting.org);
-            refused.extend(waiting.turn.send(place).err());
+            let permit = self.take(&mut state, waiting.org);
+            refused.extend(waiting.turn.send(permit).err());
         }
         drop(state);
         drop(refused);
     }
 }
 
-impl Drop for Place {
+impl Drop for UploadPermit {
     fn drop(&mut self) {
         self.uploads.give_back(self.org);
     }
@@ -177,11 +177,11 @@ mod tests {
     }
 
     /// A waiter that has looked for a place and not found one.
-    async fn waiter(uploads: &Arc<Uploads>, org: Uuid) -> tokio::task::JoinHandle<DomainResult<Place>> {
+    async fn waiter(uploads: &Arc<Uploads>, org: Uuid) -> tokio::task::JoinHandle<DomainResult<UploadPermit>> {
         let before = uploads.state().waiting.len();
         let task = tokio::spawn({
             let uploads = Arc::clone(uploads);
-            async move { uploads.place(org).await }
+            async move { uploads.permit(org).await }
         });
         while uploads.state().waiting.len() == before {
             tokio::task::yield_now().await;
@@ -195,14 +195,14 @@ mod tests {
         let (greedy, modest) = (Uuid::new_v4(), Uuid::new_v4());
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(uploads.place(greedy).await.expect("a place"));
+            held.push(uploads.permit(greedy).await.expect("a place"));
         }
         let first = waiter(&uploads, greedy).await;
         let second = waiter(&uploads, modest).await;
         held.pop();
-        let place = second.await.expect("joins").expect("the one who has none");
+        let permit = second.await.expect("joins").expect("the one who has none");
         assert!(!first.is_finished());
-        drop(place);
+        drop(permit);
         first.await.expect("joins").expect("then the other");
         drop(held);
         let state = uploads.state();
@@ -213,9 +213,9 @@ mod tests {
     async fn one_organization_cannot_take_all_places() {
         let uploads = uploads(4, 2);
         let (greedy, other) = (Uuid::new_v4(), Uuid::new_v4());
-        let held = [uploads.place(greedy).await.expect("a place"), uploads.place(greedy).await.expect("a place")];
+        let held = [uploads.permit(greedy).await.expect("a place"), uploads.permit(greedy).await.expect("a place")];
         let third = waiter(&uploads, greedy).await;
-        drop(uploads.place(other).await.expect("there is room for others"));
+        drop(uploads.permit(other).await.expect("there is room for others"));
         assert!(!third.is_finished(), "what another gave back is not for who has its part");
         // Who hangs up while waiting takes nothing with it.
         third.abort();
@@ -228,25 +228,25 @@ mod tests {
     async fn waiting_is_bounded_in_number_and_time() {
         let uploads = uploads(1, 1);
         let org = Uuid::new_v4();
-        let held = uploads.place(org).await.expect("a place");
+        let held = uploads.permit(org).await.expect("a place");
         let mut waiting = Vec::new();
         for _ in 0..WAITING_PER_PLACE {
             waiting.push(waiter(&uploads, org).await);
         }
-        let busy = |result: DomainResult<Place>| match result {
+        let busy = |result: DomainResult<UploadPermit>| match result {
             Err(DomainError::Busy { detail, retry_after_s }) => (detail, retry_after_s),
             other => panic!("{other:?}"),
         };
-        let (detail, retry) = busy(uploads.place(org).await);
+        let (detail, retry) = busy(uploads.permit(org).await);
         assert!(detail.starts_with("1 uploads of this organization are under way") && retry > 0, "{detail}");
-        let (detail, _) = busy(uploads.place(Uuid::new_v4()).await);
+        let (detail, _) = busy(uploads.permit(Uuid::new_v4()).await);
         assert!(detail.starts_with("1 uploads are under way"), "{detail}");
         for task in waiting {
             busy(task.await.expect("joins"));
         }
         assert_eq!(uploads.state().waiting.len(), 0);
         drop(held);
-        uploads.place(org).await.expect("free again");
+        uploads.permit(org).await.expect("free again");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use slipway_api_types::ErrorCode;
 use tokio::io::AsyncReadExt as _;
 
 use crate::domain::DomainError;
-use crate::reserve::{NoRoom, Reserve};
+use crate::reserve::{Reserve, ReserveReached};
 use crate::store::Store;
 use crate::store::blobs::{
     blob_clear_tx, blob_forget_tx, blob_is_held_tx, blob_is_used_tx, blob_postpone_tx, blob_suspect_tx,
@@ -45,7 +45,7 @@ pub enum BlobError {
     Database(#[from] sqlx::Error),
     /// The rest of the disk is for what runs.
     #[error(transparent)]
-    NoRoom(#[from] NoRoom),
+    ReserveReached(#[from] ReserveReached),
     /// The bytes are not the ones that were announced.
     #[error("the content has digest {found}, but {wanted} was announced")]
     WrongDigest {
@@ -62,7 +62,7 @@ impl BlobError {
     pub fn while_doing(self, what: &str) -> DomainError {
         match self {
             Self::Database(error) => error.into(),
-            Self::NoRoom(error) => error.into(),
+            Self::ReserveReached(error) => error.into(),
             Self::File(error) => storing(what, error),
             error => DomainError::internal(what, error),
         }
@@ -73,7 +73,7 @@ impl BlobError {
 #[must_use]
 pub fn storing(what: &str, error: std::io::Error) -> DomainError {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<NoRoom>());
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ReserveReached>());
     match inner {
         Some(full) => full.clone().into(),
         None if matches!(error.kind(), StorageFull | QuotaExceeded) => DomainError::refused(
@@ -84,8 +84,8 @@ pub fn storing(what: &str, error: std::io::Error) -> DomainError {
     }
 }
 
-impl From<NoRoom> for DomainError {
-    fn from(error: NoRoom) -> Self {
+impl From<ReserveReached> for DomainError {
+    fn from(error: ReserveReached) -> Self {
         Self::refused(ErrorCode::InsufficientStorage, format!("{error}."))
     }
 }
@@ -144,8 +144,8 @@ impl BlobStore {
     /// Whether an upload of so many bytes may come.
     ///
     /// # Errors
-    /// [`NoRoom`] with the figures.
-    pub fn room(&self, bytes: u64) -> Result<(), NoRoom> {
+    /// [`ReserveReached`] with the figures.
+    pub fn room(&self, bytes: u64) -> Result<(), ReserveReached> {
         self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(bytes))
     }
 

@@ -17,19 +17,19 @@ pub struct Reserve {
     least_bytes: u64,
 }
 
-/// The rest of the file system is for what runs.
+/// The file system's reserve for the platform itself is reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "The platform's store is nearly full: {free} of {total} {unit} are free, and {kept} are kept for what runs. Apps go on; \
+    "The platform's store is nearly full: {free} of {total} {unit} are free, and {reserved} are kept for what runs. Apps go on; \
      uploads wait until somebody has deleted packages, droplets or apps, or the operator has made room"
 )]
-pub struct NoRoom {
+pub struct ReserveReached {
     /// Free now.
     free: u64,
     /// There are.
     total: u64,
     /// Not for uploads.
-    kept: u64,
+    reserved: u64,
     /// Of what.
     unit: &'static str,
 }
@@ -44,23 +44,23 @@ impl Reserve {
     /// Whether so many bytes more leave the reserve untouched.
     ///
     /// # Errors
-    /// [`NoRoom`] with the figures. A file system that does not answer refuses nothing: writing will tell.
-    pub fn check(&self, more: u64) -> Result<(), NoRoom> {
+    /// [`ReserveReached`] with the figures. A file system that does not answer refuses nothing: writing will tell.
+    pub fn check(&self, more: u64) -> Result<(), ReserveReached> {
         let Ok(found) = rustix::fs::statvfs(&self.directory) else { return Ok(()) };
         self.judge(&found, more)
     }
 
-    fn judge(&self, found: &rustix::fs::StatVfs, more: u64) -> Result<(), NoRoom> {
+    fn judge(&self, found: &rustix::fs::StatVfs, more: u64) -> Result<(), ReserveReached> {
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         let (total, free) = (bytes(found.f_blocks), bytes(found.f_bavail));
-        let kept = self.share(total).max(self.least_bytes);
-        if free.saturating_sub(more) < kept {
-            return Err(NoRoom { free: free >> 20, total: total >> 20, kept: kept >> 20, unit: "MiB" });
+        let reserved = self.share(total).max(self.least_bytes);
+        if free.saturating_sub(more) < reserved {
+            return Err(ReserveReached { free: free >> 20, total: total >> 20, reserved: reserved >> 20, unit: "MiB" });
         }
         // Some file systems make inodes as they need them, and say that there are none.
-        let kept = self.share(found.f_files);
-        if found.f_files > 0 && found.f_favail < kept {
-            return Err(NoRoom { free: found.f_favail, total: found.f_files, kept, unit: "inodes" });
+        let reserved = self.share(found.f_files);
+        if found.f_files > 0 && found.f_favail < reserved {
+            return Err(ReserveReached { free: found.f_favail, total: found.f_files, reserved, unit: "inodes" });
         }
         Ok(())
     }
@@ -70,15 +70,15 @@ impl Reserve {
     }
 }
 
-/// Writes until the reserve is reached; then fails with [`io::ErrorKind::StorageFull`] and [`NoRoom`] in it.
+/// Writes until the reserve is reached; then fails with [`io::ErrorKind::StorageFull`] and [`ReserveReached`] in it.
 #[derive(Debug)]
-pub struct Kept<W> {
+pub struct ReserveWriter<W> {
     inner: W,
     reserve: Option<Reserve>,
     unlooked: u64,
 }
 
-impl<W> Kept<W> {
+impl<W> ReserveWriter<W> {
     /// Writes to `inner`; without a reserve, to the end of the disk.
     pub fn new(inner: W, reserve: Option<&Reserve>) -> Self {
         Self { inner, reserve: reserve.cloned(), unlooked: 0 }
@@ -90,7 +90,7 @@ impl<W> Kept<W> {
     }
 }
 
-impl<W: Write> Write for Kept<W> {
+impl<W: Write> Write for ReserveWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.unlooked >= LOOK_EVERY {
             self.reserve.as_ref().map_or(Ok(()), |reserve| reserve.check(0))?;
@@ -106,14 +106,14 @@ impl<W: Write> Write for Kept<W> {
     }
 }
 
-impl<W: io::Seek> io::Seek for Kept<W> {
+impl<W: io::Seek> io::Seek for ReserveWriter<W> {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         self.inner.seek(to)
     }
 }
 
-impl From<NoRoom> for io::Error {
-    fn from(error: NoRoom) -> Self {
+impl From<ReserveReached> for io::Error {
+    fn from(error: ReserveReached) -> Self {
         Self::new(io::ErrorKind::StorageFull, error)
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_inodes_are_kept() {
+    fn bytes_and_inodes_are_reserved() {
         // 100 GiB of which 5 % are kept.
         let reserve = Reserve::new(Path::new("/"), 5, 1024);
         let gib = |free: u64| move |found: &mut rustix::fs::StatVfs| found.f_bavail = free << 18;
@@ -147,13 +147,13 @@ mod tests {
     #[test]
     fn a_writer_stops_at_the_reserve() {
         let piece = vec![0; 1 << 20];
-        let mut full = Kept::new(io::sink(), Some(&Reserve::new(Path::new("/"), 0, u64::MAX)));
+        let mut full = ReserveWriter::new(io::sink(), Some(&Reserve::new(Path::new("/"), 0, u64::MAX)));
         let written = (0..64).take_while(|_| full.write_all(&piece).is_ok()).count();
         assert_eq!(written as u64, LOOK_EVERY >> 20);
         let error = full.write_all(&piece).expect_err("still full");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         for reserve in [Some(Reserve::new(Path::new("/"), 0, 0)), None] {
-            let mut roomy = Kept::new(io::sink(), reserve.as_ref());
+            let mut roomy = ReserveWriter::new(io::sink(), reserve.as_ref());
             assert!((0..64).all(|_| roomy.write_all(&piece).is_ok()));
         }
     }

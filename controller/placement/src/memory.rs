@@ -29,7 +29,7 @@ struct State {
     now_ms: i64,
     epoch: u64,
     log: Vec<(ChangeKind, Uuid)>,
-    lease: Option<Lease>,
+    lease: Option<HeldLease>,
     wanted: BTreeMap<Uuid, Wanted>,
     sizes: BTreeMap<SpecDigest, (u64, u64)>,
     cells: BTreeMap<CellId, (Cell, Uuid, bool)>,
@@ -40,7 +40,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Lease {
+struct HeldLease {
     term: i64,
     holder: ControllerId,
     renewed_ms: i64,
@@ -254,7 +254,7 @@ impl PlacementStore for MemoryPlacement {
             Some(lease) => lease.term + 1,
             None => 1,
         };
-        state.lease = Some(Lease { term, holder, renewed_ms: now });
+        state.lease = Some(HeldLease { term, holder, renewed_ms: now });
         Ok(LeaseOutcome::Held { term })
     }
 

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_is_told_with_its_reason() {
+    fn waiting_instances_are_shown_with_their_reason() {
         let since = chrono::DateTime::from_timestamp_nanos(1_700_000_000_000_000_123);
         let row = |what: &str, count| WaitingRow {
             what: what.into(),

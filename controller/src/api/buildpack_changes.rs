@@ -152,7 +152,7 @@ async fn receive(
         let _judging = context.uploads.judging().await?;
         let received = received::Received { directory: parts.directory, bits: parts.bits, filename: parts.filename };
         let done = received::finish(&context, &actor, row, received).await?;
-        drop(parts.place);
+        drop(parts.permit);
         Ok::<(BuildpackRow, Uuid), ApiError>(done)
     });
     let (row, job) = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;

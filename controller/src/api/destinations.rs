@@ -20,7 +20,7 @@ use super::proof::prove;
 use super::routes::{destination_view, require};
 use crate::context::Context;
 use crate::domain::app_protocol::AppProtocol;
-use crate::domain::destinations::{self as domain, Change, DestinationWish};
+use crate::domain::destinations::{self as domain, DestinationChange, DestinationWish};
 
 /// Endpoints.
 pub fn routes() -> Router<Context> {
@@ -62,7 +62,7 @@ struct DestinationProcess {
 }
 
 impl Destinations {
-    fn wishes(self) -> Vec<DestinationWish> {
+    fn requested(self) -> Vec<DestinationWish> {
         self.destinations
             .into_iter()
             .map(|destination| DestinationWish {
@@ -110,8 +110,8 @@ async fn add(
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let visible = caller.visible_spaces(&context).await?;
-    let change = Change { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
-    let version = domain::add(&context, change, &visible, body.wishes()).await?;
+    let change = DestinationChange { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
+    let version = domain::add(&context, change, &visible, body.requested()).await?;
     answer(&context, &base, row.guid, version).await
 }
 
@@ -124,8 +124,8 @@ async fn replace(
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let visible = caller.visible_spaces(&context).await?;
-    let change = Change { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
-    let version = domain::replace(&context, change, &visible, body.wishes()).await?;
+    let change = DestinationChange { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
+    let version = domain::replace(&context, change, &visible, body.requested()).await?;
     answer(&context, &base, row.guid, version).await
 }
 
@@ -164,7 +164,7 @@ async fn remove(
 ) -> ApiResult<Response> {
     let (row, access) = require(&context, &caller, &route, SpaceAction::Support).await?;
     let destination: Uuid = destination.parse().map_err(|_| domain::no_destination())?;
-    let change = Change { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
+    let change = DestinationChange { actor: &caller.actor(), route: &row, org: access.standing.org_guid };
     let version = domain::remove(&context, change, destination).await?;
     Ok(prove(&context, version, StatusCode::NO_CONTENT.into_response()).await)
 }

@@ -107,13 +107,13 @@ async fn unshare(
 /// Demands that the caller manages one of these organizations; one that is suspended does not count. The first refusal
 /// that says more than "not yours" is the one that is told.
 async fn manages_either(context: &Context, caller: &Caller, owner: Uuid, other: Uuid) -> ApiResult<()> {
-    let mut told = ApiError::forbidden();
+    let mut refusal = ApiError::forbidden();
     for org in [owner, other] {
         match caller.require_org(context, org, "Organization", OrgAction::Manage).await {
             Ok(_) => return Ok(()),
             Err(error) if error.refuses_the_caller() => {}
-            Err(error) => told = error,
+            Err(error) => refusal = error,
         }
     }
-    Err(told)
+    Err(refusal)
 }

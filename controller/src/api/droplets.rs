@@ -200,7 +200,7 @@ async fn receive(
         let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A droplet file must be uploaded as 'bits'"))?;
         let name = parts.filename.as_deref().unwrap_or("The file");
         let job = droplets::receive(&context, &actor, &row, &bits, name).await?;
-        drop((parts.directory, parts.place));
+        drop((parts.directory, parts.permit));
         Ok::<Uuid, ApiError>(job)
     });
     let job = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;

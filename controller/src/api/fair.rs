@@ -25,24 +25,24 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// are looked up, put in order and written out for each of them.
 const LOGS_AT_ONCE: usize = 4;
 
-/// Where the one who reads the token leaves what the answer shall tell.
+/// The caller's rate limit, set once the token has been read, for the headers of the response.
 #[derive(Clone, Default)]
-struct Told(Arc<OnceLock<Standing>>);
+struct CurrentStanding(Arc<OnceLock<Standing>>);
 
-/// Adds the headers to the answer of whoever is counted.
-pub async fn tell(mut request: Request, next: Next) -> Response {
-    let told = Told::default();
-    request.extensions_mut().insert(told.clone());
+/// Adds the rate limit's headers to the response.
+pub async fn add_headers(mut request: Request, next: Next) -> Response {
+    let current = CurrentStanding::default();
+    request.extensions_mut().insert(current.clone());
     let mut response = next.run(request).await;
     let refused = response.status() == StatusCode::TOO_MANY_REQUESTS;
     let headers = response.headers_mut();
-    if let Some(standing) = told.0.get() {
+    if let Some(standing) = current.0.get() {
         headers.insert(LIMIT, standing.limit.into());
         headers.insert(REMAINING, standing.remaining.into());
         headers.insert(RESET, standing.reset.timestamp().into());
     }
     if refused {
-        let wait = told.0.get().filter(|standing| standing.exceeded);
+        let wait = current.0.get().filter(|standing| standing.exceeded);
         let wait = wait.map_or(1, |standing| (standing.reset - Utc::now()).num_seconds().max(1));
         headers.insert(RETRY_AFTER, HeaderValue::from(wait));
     }
@@ -64,9 +64,9 @@ pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> 
         let interval = Duration::from_secs(limits.requests_interval_s);
         let rates = &context.guard.rates;
         let standing = rates.count(&caller.user_guid, limits.requests_per_user, interval, Utc::now());
-        if let Some(told) = parts.extensions.get::<Told>() {
+        if let Some(current) = parts.extensions.get::<CurrentStanding>() {
             // Set once: a request has one caller.
-            let _ = told.0.set(standing);
+            let _ = current.0.set(standing);
         }
         if standing.exceeded {
             return Err(ApiError::new(ErrorCode::RateLimitExceeded, "Rate Limit Exceeded"));

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_nothing_or_too_little_is_sent_away() {
+    async fn an_empty_or_truncated_form_is_refused() {
         let begin = "--b\r\nContent-Disposition: form-data; name=\"bits\"\r\n\r\n";
         let begun = || futures::stream::iter([Ok(Bytes::from(begin))]);
         let silent = request(begun().chain(futures::stream::pending()));

@@ -130,7 +130,7 @@ fn matching(context: Context) -> axum::Router {
         .method_not_allowed_fallback(unknown)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(middleware::panicked))
         .layer(axum::middleware::from_fn(query::well_formed))
-        .layer(axum::middleware::from_fn(fair::tell))
+        .layer(axum::middleware::from_fn(fair::add_headers))
         .layer(axum::middleware::from_fn(middleware::trace))
         .layer(drained)
         .with_state(context)

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_no_whole_number_is_refused() {
-        for (text, told) in [
+        for (text, message) in [
             (r#"{"memory": "1.5"}"#, "invalid value: string \"1.5\", expected a whole number"),
             (r#"{"memory": ""}"#, "invalid value: string \"\", expected a whole number"),
             (r#"{"memory": 1.5}"#, "invalid type: floating point `1.5`, expected a whole number"),
@@ -107,7 +107,7 @@ mod tests {
             (r#"{"extra": true}"#, "invalid type: boolean `true`, expected a whole number"),
         ] {
             let error = serde_json::from_str::<Body>(text).unwrap_err().to_string();
-            assert!(error.starts_with(told), "{text}: {error}");
+            assert!(error.starts_with(message), "{text}: {error}");
         }
     }
 }

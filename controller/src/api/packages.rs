@@ -185,7 +185,7 @@ async fn receive(
         let resources = parts.resources()?;
         let received = received::Received { directory: parts.directory, bits: parts.bits, resources, readable };
         let row = received::finish(&context, &actor, &row, received).await?;
-        drop(parts.place);
+        drop(parts.permit);
         Ok::<PackageRow, ApiError>(row)
     });
     let row = work.await.map_err(|error| ApiError::internal("finishing an upload", error))??;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::body;
 use super::error::{ApiError, ApiResult};
 use super::form::{Form, Part};
-use crate::admission::Place;
+use crate::admission::UploadPermit;
 use crate::blobs::storing;
 use crate::context::Context;
 use crate::domain::packages::upload::receiving_directory;
@@ -30,7 +30,7 @@ pub const DIGEST_HEADER: &str = "x-slipway-sha256";
 #[derive(Debug)]
 pub struct Parts {
     /// Among those who upload, until everything is done.
-    pub place: Place,
+    pub permit: UploadPermit,
     /// Where the file is; removed when this is dropped.
     pub directory: TempDir,
     /// The file, if it came.
@@ -72,22 +72,22 @@ impl Parts {
     }
 }
 
-/// Receives `resources` and `bits` (in any order), as soon as this organization may upload. The SHA-256 that the header
-/// announces must be that of the file. Other fields are read past.
+/// Receives `resources` and `bits` (in any order), as soon as this organization may upload. The file must have the SHA-256
+/// that the header announces. Other fields are ignored.
 ///
 /// # Errors
-/// 400 when the form breaks off, is none, or has a part twice; 422 when it is larger than its bounds or does not have
+/// 400 when the form is truncated, is not a form, or has a part twice; 422 when it is larger than its bounds or does not have
 /// the digest announced; 503 when too many upload; 507 when the disk is full up to its reserve.
 pub async fn receive(context: &Context, org: Uuid, bounds: Bounds, request: Request) -> ApiResult<Parts> {
     let room = |bytes| context.blobs.room(bytes).map_err(|full| ApiError::from(crate::domain::DomainError::from(full)));
     room(announced(request.headers()).min(bounds.bits))?;
-    let place = context.uploads.place(org).await?;
+    let permit = context.uploads.permit(org).await?;
     let directory = receiving_directory(context)?;
-    // One that is no text is none that could match.
+    // A header that is not text matches no digest.
     let digest = request.headers().get(DIGEST_HEADER).map(|value| value.to_str().unwrap_or_default().trim().to_owned());
     let mut form = Form::of(request, bounds.bits).await?;
     let most_resources = bounds.resources.unwrap_or_default();
-    let mut parts = Parts { place, directory, bits: None, filename: None, resources: Vec::new(), most_resources };
+    let mut parts = Parts { permit, directory, bits: None, filename: None, resources: Vec::new(), most_resources };
     let mut named = false;
     while let Some(mut part) = form.next().await? {
         match part.name() {

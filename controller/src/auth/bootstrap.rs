@@ -93,7 +93,7 @@ pub async fn bootstrap(context: &Context) -> Result<(), BootstrapError> {
     let given = waiting.as_deref().unwrap_or(&context.config.admin_password_file);
     let hash = match (state.has_admin, &waiting) {
         (true, None) => None,
-        _ => Some(password::hash(&context.guard.desk, &read_password(given)?).await?),
+        _ => Some(password::hash(&context.guard.hash_queue, &read_password(given)?).await?),
     };
     let admin_hash = if state.has_admin { None } else { hash.clone() };
     let key = if state.has_key {

@@ -12,7 +12,7 @@ pub struct Guard {
     /// Failed logins.
     pub guesses: Guesses,
     /// Where passwords are hashed.
-    pub desk: Arc<HashQueue>,
+    pub hash_queue: Arc<HashQueue>,
     /// Requests that each user has made.
     pub rates: Rates,
     /// Requests of each user that are worked on.

@@ -227,7 +227,7 @@ impl Guesses {
     /// Where it waits for a password to be checked: who is known waits behind nobody else of its network.
     pub fn lane(&self, tried: Tried) -> Lane {
         let known = self.counts().get(&Key::Pair(tried)).is_some_and(|count| count.known_until > Instant::now());
-        if known { Lane::Known(tried) } else { Lane::Network(tried.network) }
+        if known { Lane::KnownUser(tried) } else { Lane::Network(tried.network) }
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(wait(&guesses, ann), Some(S(1)));
         guesses.right(ann);
         assert_eq!(wait(&guesses, ann), Some(S(0)));
-        assert!(matches!(guesses.lane(ann), Lane::Known(_)));
+        assert!(matches!(guesses.lane(ann), Lane::KnownUser(_)));
         assert!(matches!(guesses.lane(tried("bob", "192.0.2.7")), Lane::Network(_)));
     }
 

@@ -49,7 +49,7 @@ pub async fn attempt(
         if !pass.wait.is_zero() {
             tokio::time::sleep(pass.wait).await;
         }
-        let turn = guard.desk.turn(guard.guesses.lane(tried)).await?;
+        let turn = guard.hash_queue.turn(guard.guesses.lane(tried)).await?;
         if guard.guesses.holds(pass, tried) {
             break turn;
         }

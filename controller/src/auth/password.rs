@@ -12,34 +12,34 @@ use zeroize::Zeroizing;
 use super::guesses::{Network, Tried};
 use crate::domain::{DomainError, DomainResult};
 
-/// Hashings at a time: each takes 19 MiB and some 20 ms of a core, so a flood of logins must not take the machine.
+/// Hashes computed at a time: each takes 19 MiB and about 20 ms of a core. More would let a flood of logins use up the host.
 const AT_ONCE: usize = 2;
-/// Who waits for one: some two seconds of work. More would wait longer than their clients do.
+/// Requests that wait for a hash: about two seconds of work. More would wait longer than their clients do.
 const MAX_WAITING: usize = 256;
-/// Who waits in one lane: whoever has many connections must not take all places.
+/// Requests that wait in one lane, so that a client with many connections does not fill the queue.
 const MAX_IN_LANE: usize = 32;
 
 /// Shortest password and secret, in characters.
 pub const MIN_PASSWORD: usize = 8;
-/// Longest password, in bytes: longer ones are somebody's attempt to keep us busy.
+/// Longest password, in bytes: hashing longer ones would let a client use up processor time.
 pub const MAX_PASSWORD: usize = 1024;
 
 /// Compared with when there is no such user, so that the answer takes as long as for one that exists.
 static NOBODY: LazyLock<Option<String>> =
     LazyLock::new(|| Argon2::default().hash_password(b"nobody").map(|hash| hash.to_string()).ok());
 
-/// Who waits together. Lanes take turns, so that a crowd in one keeps nobody of another waiting.
+/// A queue of its own for each group of clients. Lanes take turns, so that many requests in one do not delay another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Clients of one network that nobody has logged in from lately.
+    /// Clients of a network from which nobody has logged in lately.
     Network(Network),
-    /// Somebody who has logged in from there lately.
-    Known(Tried),
-    /// Whoever sets a password is logged in.
+    /// A user who has logged in from this network lately.
+    KnownUser(Tried),
+    /// Somebody who is logged in and sets a password.
     Inside,
 }
 
-/// Where turns are given out.
+/// Hands out permits to compute a hash.
 #[derive(Debug)]
 pub struct HashQueue(Mutex<Queue>);
 
@@ -167,8 +167,8 @@ pub struct HashPermit(Option<Arc<HashQueue>>);
 
 impl Drop for HashPermit {
     fn drop(&mut self) {
-        if let Some(desk) = self.0.take() {
-            desk.pass_on();
+        if let Some(hash_queue) = self.0.take() {
+            hash_queue.pass_on();
         }
     }
 }
@@ -208,9 +208,10 @@ impl HashPermit {
 ///
 /// # Errors
 /// [`DomainError::Unavailable`] when too many wait already; when the operating system has no randomness.
-pub async fn hash(desk: &Arc<HashQueue>, password: &str) -> DomainResult<String> {
+pub async fn hash(hash_queue: &Arc<HashQueue>, password: &str) -> DomainResult<String> {
     let password = Zeroizing::new(password.to_owned());
-    desk.turn(Lane::Inside)
+    hash_queue
+        .turn(Lane::Inside)
         .await?
         .off_thread(move || Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()))
         .await?
@@ -227,17 +228,17 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_passes() {
-        let desk = Arc::<HashQueue>::default();
+        let hash_queue = Arc::<HashQueue>::default();
         let verify = async |password: &str, stored: Option<&str>| {
-            desk.turn(Lane::Inside).await.expect("a turn").verify(password, stored).await.expect("verified")
+            hash_queue.turn(Lane::Inside).await.expect("a turn").verify(password, stored).await.expect("verified")
         };
-        let stored = hash(&desk, "correct horse").await.expect("hash");
+        let stored = hash(&hash_queue, "correct horse").await.expect("hash");
         assert!(stored.starts_with("$argon2id$"));
         assert!(verify("correct horse", Some(&stored)).await);
         assert!(!verify("wrong", Some(&stored)).await);
         assert!(!verify("nobody", None).await);
         assert!(!verify("x", Some("not a hash")).await);
-        assert_eq!(desk.queue().free, AT_ONCE);
+        assert_eq!(hash_queue.queue().free, AT_ONCE);
     }
 
     fn lane(n: u8) -> Lane {
@@ -245,35 +246,35 @@ mod tests {
     }
 
     /// Waits in a lane, and tells when it has its turn.
-    fn wait(desk: &Arc<HashQueue>, lane: Lane, name: String, told: &UnboundedSender<String>) {
-        let (desk, told) = (Arc::clone(desk), told.clone());
+    fn wait(hash_queue: &Arc<HashQueue>, lane: Lane, name: String, done: &UnboundedSender<String>) {
+        let (hash_queue, done) = (Arc::clone(hash_queue), done.clone());
         tokio::spawn(async move {
-            let came_to = if desk.turn(lane).await.is_ok() { name } else { format!("no {name}") };
-            told.send(came_to).expect("heard");
+            let came_to = if hash_queue.turn(lane).await.is_ok() { name } else { format!("no {name}") };
+            done.send(came_to).expect("heard");
         });
     }
 
-    async fn until_waiting(desk: &HashQueue, count: usize) {
-        while desk.queue().waiting() != count {
+    async fn until_waiting(hash_queue: &HashQueue, count: usize) {
+        while hash_queue.queue().waiting() != count {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
     async fn a_crowd_in_one_lane_keeps_nobody_of_another_waiting() {
-        let desk = Arc::new(HashQueue::new(1, 40));
-        let held = desk.turn(lane(0)).await.expect("free");
+        let hash_queue = Arc::new(HashQueue::new(1, 40));
+        let held = hash_queue.turn(lane(0)).await.expect("free");
         #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
-        let (told, mut heard) = unbounded_channel();
+        let (done, mut heard) = unbounded_channel();
         for n in 0..MAX_IN_LANE + 3 {
-            wait(&desk, lane(1), format!("crowd {n}"), &told);
-            until_waiting(&desk, (n + 1).min(MAX_IN_LANE)).await;
+            wait(&hash_queue, lane(1), format!("crowd {n}"), &done);
+            until_waiting(&hash_queue, (n + 1).min(MAX_IN_LANE)).await;
         }
         for n in 0..3 {
             assert_eq!(heard.recv().await.expect("told"), format!("no crowd {}", MAX_IN_LANE + n), "its lane is full");
         }
-        wait(&desk, lane(2), "one".to_owned(), &told);
-        until_waiting(&desk, MAX_IN_LANE + 1).await;
+        wait(&hash_queue, lane(2), "one".to_owned(), &done);
+        until_waiting(&hash_queue, MAX_IN_LANE + 1).await;
         drop(held);
         let mut next = Vec::new();
         for _ in 0..3 {
@@ -284,18 +285,18 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_places_are_taken_the_longest_lane_gives_one() {
-        let desk = Arc::new(HashQueue::new(1, 10));
-        let held = desk.turn(lane(0)).await.expect("free");
+        let hash_queue = Arc::new(HashQueue::new(1, 10));
+        let held = hash_queue.turn(lane(0)).await.expect("free");
         #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
-        let (told, mut heard) = unbounded_channel();
+        let (done, mut heard) = unbounded_channel();
         for n in 0..10 {
-            wait(&desk, lane(1), format!("crowd {n}"), &told);
-            until_waiting(&desk, n + 1).await;
+            wait(&hash_queue, lane(1), format!("crowd {n}"), &done);
+            until_waiting(&hash_queue, n + 1).await;
         }
-        wait(&desk, lane(2), "one".to_owned(), &told);
+        wait(&hash_queue, lane(2), "one".to_owned(), &done);
         tokio::task::yield_now().await;
-        until_waiting(&desk, 10).await;
-        while desk.queue().lanes.len() < 2 {
+        until_waiting(&hash_queue, 10).await;
+        while hash_queue.queue().lanes.len() < 2 {
             tokio::task::yield_now().await;
         }
         drop(held);
@@ -304,15 +305,15 @@ mod tests {
             all.push(heard.recv().await.expect("told"));
         }
         assert!(all.contains(&"one".to_owned()) && all.contains(&"no crowd 9".to_owned()), "{all:?}");
-        assert_eq!(desk.queue().free, 1);
+        assert_eq!(hash_queue.queue().free, 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn work_that_nobody_waits_for_counts_until_its_end() {
-        let desk = Arc::new(HashQueue::new(1, 1));
+        let hash_queue = Arc::new(HashQueue::new(1, 1));
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (finish, finished) = mpsc::channel::<()>();
-        let turn = desk.turn(lane(0)).await.expect("a turn");
+        let turn = hash_queue.turn(lane(0)).await.expect("a turn");
         let work = tokio::spawn(turn.off_thread(move || {
             let _ = begun.send(());
             let _ = finished.recv();
@@ -320,26 +321,26 @@ mod tests {
         has_begun.await.expect("begun");
         work.abort();
         assert!(work.await.expect_err("aborted").is_cancelled());
-        assert_eq!(desk.queue().free, 0, "the work still runs");
+        assert_eq!(hash_queue.queue().free, 0, "the work still runs");
 
         // One waits, the next is sent away; who gives up waiting makes room.
         let waiting = tokio::spawn({
-            let desk = Arc::clone(&desk);
-            async move { desk.turn(lane(1)).await.map(drop) }
+            let hash_queue = Arc::clone(&hash_queue);
+            async move { hash_queue.turn(lane(1)).await.map(drop) }
         });
-        until_waiting(&desk, 1).await;
-        let refused = desk.turn(lane(1)).await.expect_err("too many");
+        until_waiting(&hash_queue, 1).await;
+        let refused = hash_queue.turn(lane(1)).await.expect_err("too many");
         assert!(matches!(&refused, DomainError::Unavailable(text) if text.contains("Try again")), "{refused}");
         waiting.abort();
         let _ = waiting.await;
         let again = tokio::spawn({
-            let desk = Arc::clone(&desk);
-            async move { desk.turn(lane(1)).await.map(drop) }
+            let hash_queue = Arc::clone(&hash_queue);
+            async move { hash_queue.turn(lane(1)).await.map(drop) }
         });
-        until_waiting(&desk, 1).await;
+        until_waiting(&hash_queue, 1).await;
 
         finish.send(()).expect("still there");
         again.await.expect("joins").expect("the work is over");
-        desk.turn(lane(2)).await.expect("free");
+        hash_queue.turn(lane(2)).await.expect("free");
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::blobs::{BlobDigest, BlobError, BlobStore};
-use crate::reserve::NoRoom;
+use crate::reserve::ReserveReached;
 use crate::sessions::peer::member;
 use crate::store::Store;
 use crate::store::blobs::blob_is_open_to;
@@ -74,7 +74,7 @@ impl Blobs for BlobService {
             tracing::error!(error = %chain(&error), directory = %self.scratch.display(), "an upload cannot be kept");
             Status::resource_exhausted("the controller cannot keep the upload; see its log")
         };
-        let full = |error: NoRoom| {
+        let full = |error: ReserveReached| {
             tracing::warn!(error = %chain(&error), cell.id = %cell, "an upload of a cell is refused");
             Status::resource_exhausted(error.to_string())
         };

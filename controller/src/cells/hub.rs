@@ -83,14 +83,14 @@ impl CellHub {
 
     /// Whether the cell has a session; if not, since when, when it had one.
     #[must_use]
-    pub fn seen(&self, cell: CellId) -> Seen {
+    pub fn seen(&self, cell: CellId) -> CellPresence {
         // Before the sessions: one that begins in between is seen among these.
         let arrives = self.arrivals().contains_key(&cell);
         match self.cells().get(&cell) {
-            Some(entry) if entry.session.is_some() => Seen::Connected,
-            _ if arrives => Seen::Arriving,
-            None => Seen::Never,
-            Some(entry) => Seen::LostAt(entry.lost_at),
+            Some(entry) if entry.session.is_some() => CellPresence::Connected,
+            _ if arrives => CellPresence::Arriving,
+            None => CellPresence::Never,
+            Some(entry) => CellPresence::LostAt(entry.lost_at),
         }
     }
 
@@ -133,9 +133,9 @@ impl Drop for SessionStart {
     }
 }
 
-/// What this controller knows of a cell's liveness.
+/// Whether a cell has a session with this controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum CellPresence {
     /// No session since this controller started.
     Never,
     /// It has no session, but one is about to begin.
@@ -154,13 +154,13 @@ mod tests {
     async fn an_old_session_does_not_end_a_new_one() {
         let hub = CellHub::default();
         let cell = CellId::new();
-        assert_eq!(hub.seen(cell), Seen::Never);
+        assert_eq!(hub.seen(cell), CellPresence::Never);
         let first = hub.enter(cell, Uuid::new_v4());
         let second = hub.enter(cell, Uuid::new_v4());
         hub.leave(cell, &first);
-        assert_eq!(hub.seen(cell), Seen::Connected);
+        assert_eq!(hub.seen(cell), CellPresence::Connected);
         hub.leave(cell, &second);
-        assert!(matches!(hub.seen(cell), Seen::LostAt(_)));
+        assert!(matches!(hub.seen(cell), CellPresence::LostAt(_)));
     }
 
     #[tokio::test]
@@ -168,16 +168,16 @@ mod tests {
         let hub = Arc::<CellHub>::default();
         let cell = CellId::new();
         let (first, second) = (hub.arrive(cell), hub.arrive(cell));
-        assert_eq!(hub.seen(cell), Seen::Arriving);
+        assert_eq!(hub.seen(cell), CellPresence::Arriving);
         drop(first);
-        assert_eq!(hub.seen(cell), Seen::Arriving, "another session is still on its way");
+        assert_eq!(hub.seen(cell), CellPresence::Arriving, "another session is still on its way");
         let wake = hub.enter(cell, Uuid::new_v4());
         drop(second);
-        assert_eq!(hub.seen(cell), Seen::Connected);
+        assert_eq!(hub.seen(cell), CellPresence::Connected);
         hub.leave(cell, &wake);
         let third = hub.arrive(cell);
-        assert_eq!(hub.seen(cell), Seen::Arriving, "it comes back");
+        assert_eq!(hub.seen(cell), CellPresence::Arriving, "it comes back");
         drop(third);
-        assert!(matches!(hub.seen(cell), Seen::LostAt(_)));
+        assert!(matches!(hub.seen(cell), CellPresence::LostAt(_)));
     }
 }

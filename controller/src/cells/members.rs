@@ -24,12 +24,12 @@ const MEMBERS: Definition = Definition {
     woken_by: "",
 };
 
-/// What cells are told now; `None` until it is known.
-pub(crate) type Told = watch::Receiver<Option<Arc<v1::Members>>>;
+/// The current list of members; `None` until it was read.
+pub(crate) type MembersWatch = watch::Receiver<Option<Arc<v1::Members>>>;
 
 /// Reads the members until shutdown.
-pub(crate) fn start(context: Context, shutdown: &Shutdown) -> Told {
-    let (send, told) = watch::channel(None);
+pub(crate) fn start(context: Context, shutdown: &Shutdown) -> MembersWatch {
+    let (send, members_watch) = watch::channel(None);
     let send = Arc::new(send);
     let tasks = context.tasks.clone();
     tasks.start(shutdown, MEMBERS, Wake::default(), move || {
@@ -37,17 +37,17 @@ pub(crate) fn start(context: Context, shutdown: &Shutdown) -> Told {
         async move {
             let rows = context.store.members().await?;
             let now = Arc::new(members(&rows, &database(&context.config.database_url).await));
-            send.send_if_modified(|told| {
-                let changed = told.as_ref() != Some(&now);
+            send.send_if_modified(|current| {
+                let changed = current.as_ref() != Some(&now);
                 if changed {
-                    *told = Some(now);
+                    *current = Some(now);
                 }
                 changed
             });
             Ok::<_, sqlx::Error>(Next::AfterPeriod)
         }
     });
-    told
+    members_watch
 }
 
 /// Where Postgres is, when it is reached by the network. A name that is not answered now is asked again the next time.
@@ -115,11 +115,11 @@ mod tests {
             host_ports: vec![("10.0.0.2".into(), 256), ("rubbish".into(), 4)],
             routers: vec![text(&["10.0.0.3", "10.0.1.3"]), text(&["10.0.0.3"])],
         };
-        let told = members(&rows, &["10.0.0.9:5432".parse().expect("an address")]);
+        let announced = members(&rows, &["10.0.0.9:5432".parse().expect("an address")]);
         let closed: Vec<String> =
-            told.closed.iter().map(|range| format!("{} {}-{}", range.host, range.first, range.last)).collect();
+            announced.closed.iter().map(|range| format!("{} {}-{}", range.host, range.first, range.last)).collect();
         assert_eq!(closed, ["10.0.0.1 7000-7000", "10.0.0.2 7001-7001", "10.0.0.2 61000-61255", "10.0.0.9 5432-5432"]);
-        assert_eq!(told.routers.expect("known").addresses, ["10.0.0.3", "10.0.1.3"]);
+        assert_eq!(announced.routers.expect("known").addresses, ["10.0.0.3", "10.0.1.3"]);
         // One that has said nothing yet must not be shut out.
         let rows = MemberRows { routers: vec![text(&["10.0.0.3"]), vec![]], ..rows };
         assert_eq!(members(&rows, &[]).routers, None);

@@ -92,16 +92,16 @@ impl Recorder {
     /// Tries until the database answers. `Err` only when it refused the rows themselves; `None` at shutdown.
     async fn record(&self, batches: &[CellBatch]) -> Option<Result<Recorded, PlacementError>> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let mut told = false;
+        let mut warned = false;
         loop {
             let error = match self.placement.observations_record(batches).await {
                 Ok(recorded) => return Some(Ok(recorded)),
                 Err(error) if refuses_rows(&error) => return Some(Err(error)),
                 Err(error) => error,
             };
-            if !told {
+            if !warned {
                 tracing::warn!(error = %chain(&error), "observations cannot be recorded now; they wait");
-                told = true;
+                warned = true;
             }
             tokio::select! {
                 () = self.stop.requested() => return None,

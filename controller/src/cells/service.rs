@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::members::Told;
+use super::members::MembersWatch;
 use super::recorder::Submission;
 use super::session;
 use crate::sessions::SessionDeps;
@@ -31,7 +31,7 @@ pub struct CellServiceDeps {
     /// The planner's term while this controller plans: cells report to it.
     pub leading: watch::Receiver<Option<i64>>,
     /// Where members are.
-    pub(crate) members: Told,
+    pub(crate) members: MembersWatch,
 }
 
 /// See the module.

@@ -34,7 +34,7 @@ const MAX_SLOTS: u32 = 4_096;
 /// Runs a session to its end and says why it ended.
 pub(super) async fn run(parts: Arc<CellServiceDeps>, peer: Peer, stream: Streaming<v1::CellMessage>, out: Out) {
     let cell = CellId(peer.id);
-    let mut session = Session {
+    let mut session = CellSession {
         cell,
         peer,
         endpoints: None,
@@ -56,7 +56,7 @@ pub(super) async fn run(parts: Arc<CellServiceDeps>, peer: Peer, stream: Streami
     }
 }
 
-struct Session {
+struct CellSession {
     parts: Arc<CellServiceDeps>,
     cell: CellId,
     peer: Peer,
@@ -73,7 +73,7 @@ struct Session {
     stale: bool,
 }
 
-impl Session {
+impl CellSession {
     async fn hold(&mut self, mut stream: Streaming<v1::CellMessage>) -> Result<(), Status> {
         let first = sessions::first_message(&mut stream).await?;
         let Some(v1::CellMessage { message: Some(Message::Hello(hello)) }) = first else {
@@ -128,9 +128,9 @@ impl Session {
                     }
                 }
                 Ok(()) = members.changed() => {
-                    let told = members.borrow_and_update().clone();
-                    if let Some(told) = told {
-                        self.send(Command::Members((*told).clone())).await?;
+                    let current = members.borrow_and_update().clone();
+                    if let Some(current) = current {
+                        self.send(Command::Members((*current).clone())).await?;
                     }
                 }
                 _ = beat.tick() => {

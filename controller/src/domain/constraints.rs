@@ -100,17 +100,21 @@ pub fn translate(error: sqlx::Error) -> DomainError {
             "57014" => DomainError::Unavailable(
                 "The database did not finish this in time. Try again, or ask for less at once.".to_owned(),
             ),
-            state if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => away(error),
+            state if state.starts_with("08") || state.starts_with("57P") || state.starts_with("53") => {
+                unavailable(error)
+            }
             _ => DomainError::Store(error),
         };
     }
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => away(error),
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+            unavailable(error)
+        }
         error => DomainError::Store(error),
     }
 }
 
-fn away(error: sqlx::Error) -> DomainError {
+fn unavailable(error: sqlx::Error) -> DomainError {
     tracing::warn!(error = %slipway_chassis::chain(&error), "the database cannot be used");
     DomainError::Unavailable(
         "The database is not available at the moment. Apps keep running; try again soon.".to_owned(),
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trouble_with_the_connection_may_be_tried_again() {
+    fn connection_errors_may_be_retried() {
         let error = translate(sqlx::Error::PoolTimedOut);
         assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
         assert!(error.retryable());

@@ -37,9 +37,9 @@ pub(crate) struct DestinationWish {
     pub(crate) protocol: Option<Value>,
 }
 
-/// A change of a route's destinations: whose it is, and what it is about.
+/// Who changes the destinations of which route.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
+pub(crate) struct DestinationChange<'a> {
     /// Who asks for it.
     pub(crate) actor: &'a AuditSubject,
     /// The route.
@@ -55,16 +55,16 @@ pub(crate) struct Change<'a> {
 /// [`DomainError::NotFound`] when the route is gone.
 pub(crate) async fn add(
     context: &Context,
-    change: Change<'_>,
+    change: DestinationChange<'_>,
     visible: &Visible,
-    wishes: Vec<DestinationWish>,
+    requested: Vec<DestinationWish>,
 ) -> DomainResult<Version> {
-    if wishes.is_empty() {
+    if requested.is_empty() {
         return Err(DomainError::invalid(
             "Destinations must be an array containing between 1 and 100 destination objects.",
         ));
     }
-    let new = check(wishes)?;
+    let new = check(requested)?;
     if new.iter().any(|destination| destination.weight.is_some()) {
         return Err(DomainError::invalid(
             "Destinations[0]: weighted destinations can only be used when replacing all destinations.",
@@ -84,11 +84,11 @@ pub(crate) async fn add(
 /// As [`add`].
 pub(crate) async fn replace(
     context: &Context,
-    change: Change<'_>,
+    change: DestinationChange<'_>,
     visible: &Visible,
-    wishes: Vec<DestinationWish>,
+    requested: Vec<DestinationWish>,
 ) -> DomainResult<Version> {
-    let new = check(wishes)?;
+    let new = check(requested)?;
     check_weights(&new)?;
     check_apps(context, change.route, visible, &new).await?;
     let route = change.route.guid;
@@ -127,7 +127,11 @@ pub(crate) async fn update(
 ///
 /// # Errors
 /// As [`update`], and [`DomainError::Invalid`] for one with a weight.
-pub(crate) async fn remove(context: &Context, change: Change<'_>, destination: Uuid) -> DomainResult<Version> {
+pub(crate) async fn remove(
+    context: &Context,
+    change: DestinationChange<'_>,
+    destination: Uuid,
+) -> DomainResult<Version> {
     let route = change.route.guid;
     let mut tx = context.store.begin().await?;
     let old = lock(&mut tx, route, destination).await?;
@@ -152,12 +156,12 @@ pub(crate) fn no_destination() -> DomainError {
 }
 
 /// Checks what needs no database.
-fn check(wishes: Vec<DestinationWish>) -> DomainResult<Vec<NewDestination>> {
-    if wishes.len() > MAX_DESTINATIONS {
+fn check(requested: Vec<DestinationWish>) -> DomainResult<Vec<NewDestination>> {
+    if requested.len() > MAX_DESTINATIONS {
         return Err(DomainError::invalid(format!("Routes can be mapped to at most {MAX_DESTINATIONS} destinations.")));
     }
     let mut checked: Vec<NewDestination> = Vec::new();
-    for (place, wish) in wishes.into_iter().enumerate() {
+    for (place, wish) in requested.into_iter().enumerate() {
         let new = check_one(place, wish)?;
         let same = |old: &NewDestination| {
             old.app_guid == new.app_guid && old.process_type == new.process_type && old.port == new.port
@@ -309,7 +313,7 @@ impl<'a> From<&'a DestinationRow> for Mapping<'a> {
     }
 }
 
-impl Change<'_> {
+impl DestinationChange<'_> {
     /// Records the same event for each of these.
     async fn record_tx(
         self,

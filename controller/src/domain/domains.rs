@@ -211,20 +211,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn system_names_are_kept() {
-        let kept = |name: &str, private| of_system(name, "sys.example.com", private).is_some();
+    fn system_names_are_reserved() {
+        let is_system_name = |name: &str, private| of_system(name, "sys.example.com", private).is_some();
         for private in [true, false] {
-            assert!(kept("api.sys.example.com", private));
-            assert!(kept("v3.uaa.sys.example.com", private));
-            assert!(!kept("blog.sys.example.com", private));
-            assert!(!kept("api.example.com", private));
-            assert!(!kept("notapi.sys.example.com", private));
+            assert!(is_system_name("api.sys.example.com", private));
+            assert!(is_system_name("v3.uaa.sys.example.com", private));
+            assert!(!is_system_name("blog.sys.example.com", private));
+            assert!(!is_system_name("api.example.com", private));
+            assert!(!is_system_name("notapi.sys.example.com", private));
         }
         for name in ["sys.example.com", "example.com"] {
-            assert!(kept(name, true), "{name}");
-            assert!(!kept(name, false), "an operator may share {name} with everybody");
+            assert!(is_system_name(name, true), "{name}");
+            assert!(!is_system_name(name, false), "an operator may share {name} with everybody");
         }
-        assert!(!kept("ample.com", true));
+        assert!(!is_system_name("ample.com", true));
     }
 
     #[test]

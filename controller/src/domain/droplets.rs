@@ -16,7 +16,7 @@ use super::specs::LayerRef;
 use super::{DomainError, DomainResult, removal, stored};
 use crate::blobs::{BlobError, storing};
 use crate::context::Context;
-use crate::reserve::{Kept, Reserve};
+use crate::reserve::{Reserve, ReserveWriter};
 use crate::store::apps::AppRow;
 use crate::store::done_jobs::job_done_tx;
 use crate::store::droplets::{DropletRow, NewDroplet, droplet_insert_tx, droplet_keep_tx, droplet_uploaded_tx};
@@ -131,7 +131,7 @@ pub async fn receive(
         max_entries: context.config.limits.max_package_files,
     };
     let reserve = context.blobs.reserve().cloned();
-    let (found, kept) = tokio::task::spawn_blocking(move || inspect(&path, &name, limits, reserve.as_ref()))
+    let (found, stored_path) = tokio::task::spawn_blocking(move || inspect(&path, &name, limits, reserve.as_ref()))
         .await
         .map_err(|error| DomainError::internal("judging a droplet", error))??;
     let mut process_types = found.process_types;
@@ -140,7 +140,7 @@ pub async fn receive(
         check_process_types(types.keys())?;
     }
     let storing = |error: BlobError| error.while_doing("storing a droplet");
-    let file = context.blobs.digest(&kept).await.map_err(storing)?;
+    let file = context.blobs.digest(&stored_path).await.map_err(storing)?;
     stored::charge(context, row.app_guid, &file).await?;
     context.blobs.put_digested(&file).await.map_err(storing)?;
     let (digest, size) = (file.digest, file.size);
@@ -173,9 +173,9 @@ pub async fn receive(
     Ok(job)
 }
 
-/// What an uploaded archive says of itself.
+/// What an uploaded droplet says about itself.
 #[derive(Debug, Default)]
-struct Found {
+struct DropletContents {
     process_types: Value,
     layers: Vec<LayerRef>,
     stack: Option<String>,
@@ -196,7 +196,12 @@ fn refused(problem: impl std::fmt::Display) -> DomainError {
 
 /// Looks at an archive, and packs a gzip one as the Zstandard one that a build makes: a droplet that was downloaded and comes
 /// back has the digest that it had, on cells too. Gives the file to be kept.
-fn inspect(path: &Path, name: &str, limits: Limits, reserve: Option<&Reserve>) -> DomainResult<(Found, PathBuf)> {
+fn inspect(
+    path: &Path,
+    name: &str,
+    limits: Limits,
+    reserve: Option<&Reserve>,
+) -> DomainResult<(DropletContents, PathBuf)> {
     let io = |error| storing("reading an uploaded droplet", error);
     let mut file = File::open(path).map_err(io)?;
     let mut magic = [0_u8; 4];
@@ -204,7 +209,8 @@ fn inspect(path: &Path, name: &str, limits: Limits, reserve: Option<&Reserve>) -
     file.rewind().map_err(io)?;
     if read >= 2 && magic[..2] == [0x1f, 0x8b] {
         let target = path.with_extension("tar.zst");
-        let encoder = slipway_layers::compressor(Kept::new(File::create(&target).map_err(io)?, reserve)).map_err(io)?;
+        let encoder =
+            slipway_layers::compressor(ReserveWriter::new(File::create(&target).map_err(io)?, reserve)).map_err(io)?;
         let mut copied = Copied { from: decompress(file, "tar.gz").map_err(refused)?, to: encoder, failed: None };
         let found = entries(&mut copied, limits);
         if let Some(error) = copied.failed {
@@ -241,8 +247,8 @@ impl<R: Read, W: std::io::Write> Read for Copied<R, W> {
     }
 }
 
-fn entries(reader: impl Read, limits: Limits) -> DomainResult<Found> {
-    let mut found = Found { process_types: json!({}), ..Found::default() };
+fn entries(reader: impl Read, limits: Limits) -> DomainResult<DropletContents> {
+    let mut found = DropletContents { process_types: json!({}), ..DropletContents::default() };
     let scanned = scan_tar(reader, limits, |path, size, content| {
         match path.to_str() {
             Some("slipway.json") => {
@@ -280,7 +286,7 @@ fn metadata(name: &str, size: u64, content: &mut dyn Read) -> Result<String, Ref
     Ok(text)
 }
 
-fn read_own(value: &Value, found: &mut Found) -> DomainResult<()> {
+fn read_own(value: &Value, found: &mut DropletContents) -> DomainResult<()> {
     if let Some(layers) = value.get("layers") {
         found.layers = serde_json::from_value(layers.clone())
             .map_err(|error| refused(format!("its slipway.json names no readable layers ({error})")))?;

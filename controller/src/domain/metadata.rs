@@ -140,9 +140,9 @@ mod tests {
         assert!(label(&"k".repeat(64), None).is_err());
         assert!(label("k", Some(&"v".repeat(64))).is_err());
         assert!(label("k", Some("a/b")).is_err());
-        let told = label("", Some("108&eb")).expect_err("both are wrong").to_string();
+        let message = label("", Some("108&eb")).expect_err("both are wrong").to_string();
         assert_eq!(
-            told,
+            message,
             "Metadata label key error: key cannot be empty string, Metadata label value error: '108&eb' contains invalid \
              characters"
         );

@@ -76,7 +76,7 @@ pub async fn build_completed(
         (None, None) => Err(exit_error(exit.as_ref())),
     };
     let made = match made {
-        Ok((made, timings)) => kept(context, &mut tx, made).await?.map(|made| (made, timings)),
+        Ok((made, timings)) => within_quota(context, &mut tx, made).await?.map(|made| (made, timings)),
         Err(error) => Err(error),
     };
     match made {
@@ -102,8 +102,13 @@ pub async fn build_completed(
     Ok(())
 }
 
-/// What a build made, as far as its organization may store it.
-async fn kept(context: &Context, tx: &mut sqlx::PgConnection, made: Made) -> DomainResult<Result<Made, String>> {
+/// The results of a build that fit into the organization's quota: refused without room for the droplet, and without its
+/// cache when only that has none.
+async fn within_quota(
+    context: &Context,
+    tx: &mut sqlx::PgConnection,
+    made: Made,
+) -> DomainResult<Result<Made, String>> {
     let (Some(digest), Some(size)) = (&made.droplet.blob, made.droplet.blob_size) else { return Ok(Ok(made)) };
     let cache = made.cache.as_ref().map(|cache| i64::try_from(cache.size).unwrap_or(i64::MAX));
     let limits = &context.config.limits;

@@ -209,7 +209,7 @@ pub async fn scale(
         "instances": scale.instances, "memory_in_mb": scale.memory_mb, "disk_in_mb": scale.disk_mb,
         "log_rate_limit_in_bytes_per_second": scale.log_rate,
     });
-    change(context, actor, app, process, Change::Scale(scale), request).await
+    change(context, actor, app, process, ProcessChange::Scale(scale), request).await
 }
 
 /// Changes one process.
@@ -226,15 +226,15 @@ pub async fn update(
     // A command may hold a secret; an event does not.
     let request =
         json!({ "health_check": update.health, "command": update.command.as_ref().map(|_| "[PRIVATE DATA HIDDEN]") });
-    change(context, actor, app, process, Change::Update(Box::new(update)), request).await
+    change(context, actor, app, process, ProcessChange::Update(Box::new(update)), request).await
 }
 
-enum Change {
+enum ProcessChange {
     Scale(Scale),
     Update(Box<ProcessUpdate>),
 }
 
-impl Change {
+impl ProcessChange {
     fn apply(&self, process: &mut ProcessRow) -> DomainResult<()> {
         match self {
             Self::Scale(scale) => scale.apply(process),
@@ -262,7 +262,7 @@ async fn change(
     actor: &AuditSubject,
     app: Uuid,
     process: Uuid,
-    change: Change,
+    change: ProcessChange,
     request: Value,
 ) -> DomainResult<ProcessRow> {
     let mut tx = context.store.begin().await?;
@@ -277,7 +277,7 @@ async fn change(
     let mut row = found.clone();
     change.apply(&mut row)?;
     let changed = match &change {
-        Change::Scale(scale) if rolling.contains(&row.kind) => {
+        ProcessChange::Scale(scale) if rolling.contains(&row.kind) => {
             deployments::rescale_tx(&context.config.limits, &mut tx, &app, &row.kind, scale).await?
         }
         _ => {

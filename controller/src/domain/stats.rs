@@ -243,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_cell_is_told() {
+    fn waiting_for_a_cell_is_shown() {
         let mut waits = instance("unknown", false, 0);
         assert_eq!(state(waits.clone(), true, None), ("STARTING", None));
         waits.created_at -= chrono::TimeDelta::seconds(20);
-        let (told, why) = state(waits.clone(), true, None);
+        let (shown, why) = state(waits.clone(), true, None);
         assert!(
-            told == "STARTING" && why.as_deref().is_some_and(|why| why.contains("has not answered for 2")),
+            shown == "STARTING" && why.as_deref().is_some_and(|why| why.contains("has not answered for 2")),
             "{why:?}"
         );
         waits.cell_state = "lost".to_owned();

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_before_the_first_line_of_a_ring_is_told_in_the_cells_words_and_a_later_one_in_the_drains() {
+    fn a_gap_before_the_first_line_of_a_ring_is_reported_by_the_cell_and_later_ones_by_the_drain() {
         let mut follower = Follower::new(0);
         assert_eq!(
             step(&mut follower, vec![line(5, "a", 0), line(5, "a", 30)], 10, false),

@@ -4,8 +4,8 @@
 //! renewed while it runs, tried a bounded number of times, and ends `COMPLETE` or `FAILED` with its reason. A handler
 //! may run twice (a controller died between the work and its record), so every one is idempotent.
 
-pub mod places;
 pub mod registry;
+pub mod spaces_and_organizations;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{JobOutcome, places};
+use super::{JobOutcome, spaces_and_organizations};
 use crate::context::Context;
 use crate::domain::{DomainError, apps, removal};
 use crate::store::jobs::ClaimedJob;
@@ -22,8 +22,8 @@ const HANDLERS: &[(&str, Handler)] = &[
     ("package.delete", |context, job| Box::pin(removal::job(context, job))),
     ("droplet.delete", |context, job| Box::pin(removal::job(context, job))),
     ("buildpack.delete", |context, job| Box::pin(removal::job(context, job))),
-    ("space.delete", |context, job| Box::pin(places::delete_space(context, job))),
-    ("organization.delete", |context, job| Box::pin(places::delete_organization(context, job))),
+    ("space.delete", |context, job| Box::pin(spaces_and_organizations::delete_space(context, job))),
+    ("organization.delete", |context, job| Box::pin(spaces_and_organizations::delete_organization(context, job))),
     ("organization_quota.delete", |context, job| Box::pin(removal::job(context, job))),
     ("security_group.delete", |context, job| Box::pin(removal::job(context, job))),
     ("admin.clear_buildpack_cache", |context, job| Box::pin(removal::job(context, job))),

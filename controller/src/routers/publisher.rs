@@ -83,10 +83,10 @@ impl Tables {
 
 /// Forgets the oldest tables until the others are within the limits. The newest stays, whatever its size.
 fn trim(history: &mut VecDeque<Arc<Table>>, tables: usize, entries: usize) {
-    let mut kept: usize = history.iter().map(|table| table.entries()).sum();
-    while history.len() > 1 && (history.len() > tables || kept > entries) {
+    let mut retained: usize = history.iter().map(|table| table.entries()).sum();
+    while history.len() > 1 && (history.len() > tables || retained > entries) {
         let Some(oldest) = history.pop_front() else { return };
-        kept -= oldest.entries();
+        retained -= oldest.entries();
     }
 }
 

@@ -29,7 +29,7 @@ type Out = mpsc::Sender<Result<v1::RouterCommand, Status>>;
 /// Runs a session to its end and says why it ended.
 pub(super) async fn run(parts: Arc<RouterServiceDeps>, peer: Peer, stream: Streaming<v1::RouterMessage>, out: Out) {
     let router = RouterId(peer.id);
-    let mut session = Session { parts, peer, router, session: Uuid::new_v4(), out: out.clone(), sent: None };
+    let mut session = RouterSession { parts, peer, router, session: Uuid::new_v4(), out: out.clone(), sent: None };
     match session.hold(stream).await {
         Ok(()) => tracing::info!(router.id = %router, "a router's session ended"),
         Err(status) => {
@@ -39,7 +39,7 @@ pub(super) async fn run(parts: Arc<RouterServiceDeps>, peer: Peer, stream: Strea
     }
 }
 
-struct Session {
+struct RouterSession {
     parts: Arc<RouterServiceDeps>,
     peer: Peer,
     router: RouterId,
@@ -50,7 +50,7 @@ struct Session {
     sent: Option<Arc<Table>>,
 }
 
-impl Session {
+impl RouterSession {
     async fn hold(&mut self, mut stream: Streaming<v1::RouterMessage>) -> Result<(), Status> {
         let first = sessions::first_message(&mut stream).await?;
         let Some(v1::RouterMessage { message: Some(Message::Hello(hello)) }) = first else {

@@ -62,13 +62,13 @@ impl Peer {
     /// # Errors
     /// When it is not the peer's own.
     #[allow(clippy::result_large_err, reason = "tonic's own error type")]
-    pub(crate) fn query_address(&self, told: &str) -> Result<String, Status> {
-        if told.is_empty() {
+    pub(crate) fn query_address(&self, announced: &str) -> Result<String, Status> {
+        if announced.is_empty() {
             return Ok(String::new());
         }
-        match told.parse::<SocketAddr>() {
-            Ok(address) if self.has(address.ip()) => Ok(told.to_owned()),
-            _ => Err(self.refused("query address", told)),
+        match announced.parse::<SocketAddr>() {
+            Ok(address) if self.has(address.ip()) => Ok(announced.to_owned()),
+            _ => Err(self.refused("query address", announced)),
         }
     }
 
@@ -98,10 +98,10 @@ impl Peer {
         }
     }
 
-    fn refused(&self, what: &str, told: &str) -> Status {
+    fn refused(&self, what: &str, announced: &str) -> Status {
         let own: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         Status::permission_denied(format!(
-            "hello: the {what} {told:?} is not this member's: its certificate and its connection say {}; issue its \
+            "hello: the {what} {announced:?} is not this member's: its certificate and its connection say {}; issue its \
              certificate with that address",
             own.join(", ")
         ))

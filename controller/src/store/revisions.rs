@@ -70,16 +70,16 @@ pub async fn revision_insert_tx(tx: &mut PgConnection, new: &NewRevision<'_>) ->
     Ok(row)
 }
 
-/// Removes all but the newest `kept` revisions of an app.
+/// Removes all but the newest `max_retained` revisions of an app.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn revisions_prune_tx(tx: &mut PgConnection, app: Uuid, kept: i64) -> sqlx::Result<()> {
+pub async fn revisions_prune_tx(tx: &mut PgConnection, app: Uuid, max_retained: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "delete from revision where guid in
              (select guid from revision where app_guid = $1 order by created_at desc, guid offset $2)",
         app,
-        kept
+        max_retained
     )
     .execute(tx)
     .await?;

@@ -10,7 +10,7 @@ use slipway_chassis::driver::{BackgroundTask, Definition, Next};
 use tokio::time::Instant;
 
 use super::lease::Leadership;
-use crate::cells::hub::{CellHub, Seen};
+use crate::cells::hub::{CellHub, CellPresence};
 use crate::cells::queries::{Directory, peer_name};
 use crate::context::Context;
 use crate::domain::outcomes;
@@ -73,10 +73,10 @@ impl Liveness {
         for cell in &cells {
             let gone_since = match self.hub.seen(cell.id) {
                 // A moment later it is connected, or it has failed to come and is judged by its last session.
-                Seen::Arriving => continue,
-                Seen::Connected => None,
-                Seen::Never => Some(self.started.max(writable)),
-                Seen::LostAt(at) => Some(at.max(writable)),
+                CellPresence::Arriving => continue,
+                CellPresence::Connected => None,
+                CellPresence::Never => Some(self.started.max(writable)),
+                CellPresence::LostAt(at) => Some(at.max(writable)),
             };
             let state = match gone_since.map(|since| since.elapsed()) {
                 None => CellState::Connected,

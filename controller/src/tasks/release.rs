@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_router_that_stays_away_is_forgotten() {
+    async fn a_router_that_does_not_return_is_forgotten() {
         let placement = MemoryPlacement::new();
         registered(&placement).await;
         placement.advance(ROUTER_UNSEEN + Duration::from_secs(1));

@@ -40,7 +40,7 @@ pub struct Tail {
     hub: Arc<CellHub>,
     wake: Arc<TaskNotifiers>,
     /// Everything up to here was seen; `None` before the first read.
-    seen: Option<Seen>,
+    seen: Option<ReadPosition>,
     /// Until the next look, when nothing wakes it.
     pause: Duration,
 }
@@ -57,8 +57,8 @@ impl BackgroundTask for Tail {
     }
 }
 
-/// How far the log was read.
-struct Seen {
+/// How far the change log was read.
+struct ReadPosition {
     version: Version,
     /// The entry that stood there; `None` until it was read.
     entry: Option<Change>,
@@ -72,7 +72,7 @@ impl Tail {
     }
 
     async fn step(&mut self) -> Result<usize> {
-        let Some(Seen { version, entry }) = &self.seen else {
+        let Some(ReadPosition { version, entry }) = &self.seen else {
             // Everything reads the store whole at its start.
             self.begin(self.placement.version().await?);
             return Ok(1);
@@ -99,7 +99,7 @@ impl Tail {
         let raised =
             changes.iter().any(|change| change.kind == Some(ChangeKind::Controller) && change.id == Uuid::nil());
         let epoch = if raised { self.placement.version().await?.epoch } else { version.epoch };
-        self.seen = Some(Seen { version: Version::new(epoch, last.seq), entry: Some(last) });
+        self.seen = Some(ReadPosition { version: Version::new(epoch, last.seq), entry: Some(last) });
         if full {
             self.wake.tail.wake();
         }
@@ -107,7 +107,7 @@ impl Tail {
     }
 
     fn begin(&mut self, version: Version) {
-        self.seen = Some(Seen { version, entry: None });
+        self.seen = Some(ReadPosition { version, entry: None });
         self.wake_all();
     }
 

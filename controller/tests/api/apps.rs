@@ -314,7 +314,7 @@ async fn a_droplet_of_workers_alone_starts_without_a_web_process() {
 }
 
 #[tokio::test]
-async fn who_starts_an_app_without_a_command_is_told_the_line_that_its_build_guessed() {
+async fn starting_an_app_without_a_command_suggests_the_command_that_its_build_guessed() {
     let controller = TestController::start().await;
     let client = controller.admin().await;
     let app = controller.pushed(&client, "web").await;
@@ -326,9 +326,9 @@ async fn who_starts_an_app_without_a_command_is_told_the_line_that_its_build_gue
     // Such a build is a good one: its app may be there for its tasks.
     use_droplet(&client, &app, &guid).await;
     let restart = async || client.act(&format!("/v3/apps/{app}/actions/restart")).await;
-    let told =
+    let message =
         ["no start command", "echo 'web: gunicorn app:app' > Procfile", r"printf '\ngunicorn\n' >> requirements.txt"];
-    refused(&restart().await, 422, &told);
+    refused(&restart().await, 422, &message);
     // So is who starts a copy of it, and nobody once there is a command.
     let (_, done) = client.get(&format!("/v3/builds/{guid}")).await;
     let source = done["droplet"]["guid"].as_str().expect("a droplet");
@@ -336,7 +336,7 @@ async fn who_starts_an_app_without_a_command_is_told_the_line_that_its_build_gue
     let (_, copy) = client.post(&format!("/v3/droplets?source_guid={source}"), relationships).await;
     let chosen = json!({ "data": { "guid": copy["guid"] } });
     client.patch(&format!("/v3/apps/{app}/relationships/current_droplet"), chosen).await;
-    refused(&restart().await, 422, &told);
+    refused(&restart().await, 422, &message);
     let web = client.get(&format!("/v3/apps/{app}/processes/web")).await.1["guid"].as_str().expect("guid").to_owned();
     client.patch(&format!("/v3/processes/{web}"), json!({ "command": "python app.py" })).await;
     assert_eq!(restart().await.0, StatusCode::OK);

@@ -14,7 +14,7 @@ async fn events(client: &TestClient, app: &str, kind: &str) -> Vec<Value> {
 }
 
 /// There is one event of this kind, with this data, by this user, in the app's space.
-async fn told(client: &TestClient, app: &str, kind: &str, data: Value, actor: &str) {
+async fn assert_event(client: &TestClient, app: &str, kind: &str, data: Value, actor: &str) {
     let events = events(client, app, kind).await;
     let [event] = events.as_slice() else { panic!("one {kind}: {events:?}") };
     assert_eq!(event["data"], data, "{event}");
@@ -39,8 +39,8 @@ async fn reading_of_variables_is_recorded_when_they_are_shown() {
     for path in ["env", "environment_variables"] {
         assert_eq!(dev.get(&format!("/v3/apps/{app}/{path}")).await.0, StatusCode::OK);
     }
-    told(&admin, &app, "audit.app.environment.show", json!({}), "dev@example.com").await;
-    told(&admin, &app, "audit.app.environment_variables.show", json!({}), "dev@example.com").await;
+    assert_event(&admin, &app, "audit.app.environment.show", json!({}), "dev@example.com").await;
+    assert_event(&admin, &app, "audit.app.environment_variables.show", json!({}), "dev@example.com").await;
 }
 
 #[tokio::test]
@@ -66,14 +66,14 @@ async fn downloads_and_removals_of_packages_and_droplets_are_recorded() {
     }
     for done in ["download", "delete"] {
         let data = json!({ "package_guid": full });
-        told(&admin, &app, &format!("audit.app.package.{done}"), data, "dev@example.com").await;
+        assert_event(&admin, &app, &format!("audit.app.package.{done}"), data, "dev@example.com").await;
         let data = json!({ "droplet_guid": droplet });
-        told(&admin, &app, &format!("audit.app.droplet.{done}"), data, "dev@example.com").await;
+        assert_event(&admin, &app, &format!("audit.app.droplet.{done}"), data, "dev@example.com").await;
     }
 }
 
 #[tokio::test]
-async fn processes_are_told_when_they_come() {
+async fn new_processes_are_recorded_as_events() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let app = controller.pushed(&admin, "web").await;

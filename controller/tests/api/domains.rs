@@ -1,6 +1,6 @@
 //! Domains of organizations: their shares, and what goes when they go.
 
-use crate::errors::{expected, told, unprocessable};
+use crate::errors::{assert_error, expected, unprocessable};
 use crate::support::apps::refused;
 use crate::support::{TestClient, TestController};
 use reqwest::StatusCode;
@@ -56,8 +56,8 @@ impl World {
 
     /// How often a change of this was told to those who follow.
     async fn published(&self, id: Uuid) -> i64 {
-        let told = sqlx::query_scalar("select count(*) from change_log where id = $1").bind(id);
-        told.fetch_one(&self.controller.database.pool).await.expect("changes")
+        let count = sqlx::query_scalar("select count(*) from change_log where id = $1").bind(id);
+        count.fetch_one(&self.controller.database.pool).await.expect("changes")
     }
 }
 
@@ -76,7 +76,7 @@ async fn an_organization_stays_while_others_use_its_domains() {
     admin.delete_job(&format!("/v3/routes/{route}")).await;
     assert_eq!(world.unshare().await.0, StatusCode::NO_CONTENT);
     let words = "Unable to unshare domain from organization with name 'other'. Ensure the domain is shared to this organization.";
-    told(&world.unshare().await, &unprocessable(words));
+    assert_error(&world.unshare().await, &unprocessable(words));
 
     // A route of another organization that an older program left there goes with the domain, and routers hear of it.
     let left = Uuid::new_v4();
@@ -189,26 +189,26 @@ async fn a_domain_is_shared_by_who_manages_both_and_unshared_by_either() {
     let orgs = format!("/v3/domains/{}/relationships/shared_organizations", world.domain);
     let with = json!({ "data": [{ "guid": third }] });
     let unseen = format!("Organization with guid '{third}' does not exist, or you do not have access to it.");
-    told(&manager.post(&orgs, with.clone()).await, &unprocessable(unseen));
+    assert_error(&manager.post(&orgs, with.clone()).await, &unprocessable(unseen));
     // Seeing it is not enough, with whatever role.
     let unmanaged = unprocessable("You do not have sufficient permissions for organization 'third' to share domain.");
     for kind in ["organization_user", "organization_auditor", "organization_billing_manager"] {
         role("mia", kind, third).await;
-        told(&manager.post(&orgs, with.clone()).await, &unmanaged);
+        assert_error(&manager.post(&orgs, with.clone()).await, &unmanaged);
     }
     let relationships = json!({ "organization": to_one(world.org), "shared_organizations": with });
     let body = json!({ "name": "new.example", "relationships": relationships });
-    told(&manager.post("/v3/domains", body).await, &unmanaged);
+    assert_error(&manager.post("/v3/domains", body).await, &unmanaged);
     assert_eq!(admin.get("/v3/domains?names=new.example").await.1["pagination"]["total_results"], 0);
     role("mia", "organization_manager", third).await;
     let own = json!({ "data": [{ "guid": world.org }] });
-    told(&manager.post(&orgs, own).await, &unprocessable("Domain cannot be shared with owning organization."));
+    assert_error(&manager.post(&orgs, own).await, &unprocessable("Domain cannot be shared with owning organization."));
     let suspend = async |suspended: bool| {
         let body = json!({ "suspended": suspended });
         assert_eq!(admin.patch(&format!("/v3/organizations/{third}"), body).await.0, StatusCode::OK);
     };
     suspend(true).await;
-    told(&manager.post(&orgs, with.clone()).await, &unprocessable("Organization 'third' is suspended."));
+    assert_error(&manager.post(&orgs, with.clone()).await, &unprocessable("Organization 'third' is suspended."));
     suspend(false).await;
     let shares = async || {
         admin.get(&format!("/v3/domains/{}", world.domain)).await.1["relationships"]["shared_organizations"]["data"]
@@ -223,11 +223,11 @@ async fn a_domain_is_shared_by_who_manages_both_and_unshared_by_either() {
     let taker = world.controller.user("tom").await;
     role("tom", "organization_manager", third).await;
     let forbidden = expected(403, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action");
-    told(&taker.post(&orgs, with.clone()).await, &forbidden);
-    told(&taker.delete(&format!("{orgs}/{}", world.other)).await, &forbidden);
+    assert_error(&taker.post(&orgs, with.clone()).await, &forbidden);
+    assert_error(&taker.delete(&format!("{orgs}/{}", world.other)).await, &forbidden);
     suspend(true).await;
     let suspended = expected(403, 10017, "CF-OrgSuspended", "The organization is suspended");
-    told(&taker.delete(&format!("{orgs}/{third}")).await, &suspended);
+    assert_error(&taker.delete(&format!("{orgs}/{third}")).await, &suspended);
     suspend(false).await;
     assert_eq!(taker.delete(&format!("{orgs}/{third}")).await.0, StatusCode::NO_CONTENT);
     assert_eq!(shares().await, Some(1));

@@ -352,21 +352,21 @@ async fn an_answer_without_end_costs_nothing_but_its_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let port = listener.local_addr().expect("an address").port();
     let (heard, talked): (Heard, Arc<Mutex<Vec<usize>>>) = Default::default();
-    let (noted, told) = (Arc::clone(&heard), Arc::clone(&talked));
+    let (requests, lengths) = (Arc::clone(&heard), Arc::clone(&talked));
     let server = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.expect("accept");
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let mut stream = BufReader::new(stream);
             let Some(request) = next_request(&mut stream).await else { continue };
-            noted.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
             let mut sent = 0;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
             let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
             while stream.write_all(&chunk).await.is_ok() {
                 sent += 0x4000;
             }
-            told.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+            lengths.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
         }
     });
     running.drain(&format!("https://localhost:{port}/in")).await;

@@ -59,10 +59,10 @@ async fn whoever_sends_much_too_early_reads_the_refusal() {
     ] {
         let answer = sent_then_read(&controller, &format!("{line} HTTP/1.1\r\n{headers}"), &vec![b'x'; LENGTH]).await;
         let begins = format!("HTTP/1.1 {status} ");
-        let told = format!("\"code\":{code},");
+        let code_field = format!("\"code\":{code},");
         let fits = match status {
             0 => answer.starts_with("HTTP/1.1 4"),
-            _ => answer.starts_with(&begins) && answer.contains(&told),
+            _ => answer.starts_with(&begins) && answer.contains(&code_field),
         };
         assert!(fits, "{line} {headers}: {answer}");
     }

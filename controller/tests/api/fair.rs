@@ -15,7 +15,7 @@ fn number(response: &Response, header: &str) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn a_user_s_requests_are_counted_and_told_as_on_cloud_foundry() {
+async fn a_user_s_requests_are_counted_and_shown_as_on_cloud_foundry() {
     let limits = Limits { requests_per_user: 2, access_token_s: 86_400, ..Limits::default() };
     let controller = TestController::with_limits(limits).await;
     let (dora, other, admin) =

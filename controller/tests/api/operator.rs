@@ -322,11 +322,11 @@ async fn caches_of_all_apps_can_be_cleared() {
     assert!(links["clear_buildpack_cache"]["href"].as_str().expect("a link").ends_with(&path), "{links}");
     let job = admin.job(admin.request(Method::POST, &path)).await;
     assert_eq!((&job["state"], &job["operation"]), (&json!("COMPLETE"), &json!("app.clear_buildpack_cache")), "{job}");
-    let kept: Vec<uuid::Uuid> = sqlx::query_scalar("select guid from app where build_cache is not null")
+    let with_cache: Vec<uuid::Uuid> = sqlx::query_scalar("select guid from app where build_cache is not null")
         .fetch_all(&controller.database.pool)
         .await
         .expect("apps");
-    assert_eq!(kept, [other]);
+    assert_eq!(with_cache, [other]);
     let job = admin.job(admin.request(Method::POST, "/v3/admin/actions/clear_buildpack_cache")).await;
     assert_eq!(
         (&job["state"], &job["operation"]),

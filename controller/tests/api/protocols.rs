@@ -99,7 +99,7 @@ fn nonsense() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_destination_changes_its_protocol_and_routers_are_told() {
+async fn a_changed_protocol_of_a_destination_reaches_routers() {
     let world = World::build().await;
     let client = &world.client;
     let published = async || -> i64 {
@@ -228,8 +228,8 @@ async fn replaced_destinations_change_their_protocol() {
     let second = replace(json!({ "protocol": "http2", "weight": 100 })).await;
     assert_eq!((&second["protocol"], &second["weight"]), (&json!("http2"), &json!(100)));
     assert_ne!(second["guid"], first);
-    let kept = replace(json!({ "protocol": "http2" })).await;
-    assert_eq!((&kept["guid"], &kept["weight"]), (&second["guid"], &Value::Null));
+    let replaced = replace(json!({ "protocol": "http2" })).await;
+    assert_eq!((&replaced["guid"], &replaced["weight"]), (&second["guid"], &Value::Null));
     assert_eq!(replace(json!({})).await["protocol"], "http1", "the default is what a request without one means");
     world.went_there_and_back().await;
 
@@ -306,9 +306,9 @@ async fn a_manifest_with_what_is_no_protocol_is_refused() {
     for bad in nonsense() {
         let text = format!("applications: [{{name: a, routes: [{{route: a.apps.slipway.test, protocol: {bad}}}]}}]");
         let shown: String = bad.to_string().chars().take(20).collect();
-        let told = format!("For application 'a': Route {UNKNOWN} Route 'a.apps.slipway.test' has {shown}");
+        let message = format!("For application 'a': Route {UNKNOWN} Route 'a.apps.slipway.test' has {shown}");
         let answer = client.send(manifest(&client, space, &text)).await;
-        refused(&answer, 422, &[&told]);
+        refused(&answer, 422, &[&message]);
         assert!(answer.1.to_string().len() < 1000, "a refusal is not as long as what it refuses");
     }
     let text = "applications: [{name: a, routes: [{route: a.apps.slipway.test, protocol: tcp}]}]";

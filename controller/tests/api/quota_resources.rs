@@ -197,7 +197,7 @@ async fn limits_hold_from_the_moment_they_are_set() {
 }
 
 #[tokio::test]
-async fn usage_is_told() {
+async fn usage_is_shown() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let app = controller.pushed(&client, "web").await;

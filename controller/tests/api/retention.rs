@@ -17,7 +17,7 @@ use crate::support::apps::{
 use crate::support::{TestClient, TestController};
 
 #[tokio::test]
-async fn what_is_over_is_kept_for_a_while() {
+async fn finished_resources_are_retained_for_a_while() {
     let controller = TestController::start().await;
     let pool = &controller.database.pool;
     let run = async |sql: &str| sqlx::query(AssertSqlSafe(sql.to_owned())).execute(pool).await.expect(sql);
@@ -114,9 +114,10 @@ async fn versions_that_never_took_over_do_not_push_out_those_that_did() {
         .expect("a deployment that was given up");
     }
     // What runs, the good one, the one in use, and of the bad ones the last four.
-    let kept = ("STAGED".to_owned(), true);
+    let retained = ("STAGED".to_owned(), true);
     let gone = ("EXPIRED".to_owned(), false);
-    let expected = [&kept, &kept, &kept, &gone, &gone, &kept, &kept, &kept, &kept].map(Clone::clone);
+    let expected =
+        [&retained, &retained, &retained, &gone, &gone, &retained, &retained, &retained, &retained].map(Clone::clone);
     assert_eq!(states(&client, &app, "droplets").await, expected);
 
     // Starts that came to nothing count as little as deployments.
@@ -132,7 +133,7 @@ async fn versions_that_never_took_over_do_not_push_out_those_that_did() {
             sqlx::query("delete from revision_unserved").execute(&controller.database.pool).await.expect("it serves");
         }
     }
-    let expected = [&kept, &kept, &gone, &gone, &kept, &kept, &kept, &kept].map(Clone::clone);
+    let expected = [&retained, &retained, &gone, &gone, &retained, &retained, &retained, &retained].map(Clone::clone);
     assert_eq!(states(&client, &app, "droplets").await, expected, "the first two have served");
 }
 
@@ -150,14 +151,18 @@ async fn an_app_keeps_the_bits_of_its_last_pushes_and_of_what_is_in_use() {
         }
     }
     // The first one runs, the second is the app's, five are the last ones.
-    let kept = ("STAGED".to_owned(), true);
+    let retained = ("STAGED".to_owned(), true);
     let gone = ("EXPIRED".to_owned(), false);
     let found = states(&client, &app, "droplets").await;
-    let expected = [&kept, &kept, &gone, &kept, &kept, &kept, &kept, &kept].map(Clone::clone);
+    let expected =
+        [&retained, &retained, &gone, &retained, &retained, &retained, &retained, &retained].map(Clone::clone);
     assert_eq!(found, expected);
-    let kept = ("READY".to_owned(), true);
+    let retained = ("READY".to_owned(), true);
     let found = states(&client, &app, "packages").await;
-    assert_eq!(found, [&gone, &kept, &gone, &kept, &kept, &kept, &kept, &kept].map(Clone::clone));
+    assert_eq!(
+        found,
+        [&gone, &retained, &gone, &retained, &retained, &retained, &retained, &retained].map(Clone::clone)
+    );
     // Their blobs go when those who have just read of them had their time.
     let there = async |number: usize| controller.context.blobs.exists(&droplets[number]).await.expect("an answer");
     controller.context.blobs.sweep().await.expect("swept");

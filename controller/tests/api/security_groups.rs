@@ -99,7 +99,7 @@ async fn who_may_do_what() {
 }
 
 #[tokio::test]
-async fn cells_are_told_at_once_and_by_content() {
+async fn cells_get_changed_policies_at_once_by_content() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
@@ -123,7 +123,7 @@ async fn cells_are_told_at_once_and_by_content() {
     .await
     .expect("an assignment");
     let placement = PgPlacement::new(pool);
-    let told = || async {
+    let policy_of_cell = || async {
         let set = placement.cell_set(cell).await.expect("a set");
         assert_eq!(set.policies.len(), 1);
         assert_eq!(set.assignments[0].egress_policy, set.policies[0].id);
@@ -131,21 +131,21 @@ async fn cells_are_told_at_once_and_by_content() {
         let destinations: Vec<String> = policy.rules.into_iter().map(|rule| rule.destination).collect();
         (set.version, SetDigest::of_assignments(&set.assignments), destinations)
     };
-    let (version, digest, destinations) = told().await;
+    let (version, digest, destinations) = policy_of_cell().await;
     assert!(destinations.contains(&"0.0.0.0-9.255.255.255".to_owned()), "public networks by default: {destinations:?}");
     assert!(!destinations.iter().any(|destination| destination.starts_with("10.")), "{destinations:?}");
 
     let path = made(&admin, "inside", tcp("10.1.2.3")).await;
-    assert_eq!(told().await.1, digest, "a group that holds nowhere changes nothing for the cell");
+    assert_eq!(policy_of_cell().await.1, digest, "a group that holds nowhere changes nothing for the cell");
     let bind = format!("{path}/relationships/running_spaces");
     assert_eq!(admin.post(&bind, json!({ "data": [{ "guid": space }] })).await.0, 200);
-    let bound = told().await;
+    let bound = policy_of_cell().await;
     assert!(bound.0 > version && bound.1 != digest && bound.2.contains(&"10.1.2.3".to_owned()), "{bound:?}");
     assert_eq!(admin.patch(&path, json!({ "rules": tcp("10.9.9.9") })).await.0, 200);
-    let changed = told().await;
+    let changed = policy_of_cell().await;
     assert!(changed.0 > bound.0 && changed.1 != bound.1 && changed.2.contains(&"10.9.9.9".to_owned()), "{changed:?}");
     assert_eq!(admin.delete_job(&path).await["state"], "COMPLETE");
-    let after = told().await;
+    let after = policy_of_cell().await;
     assert!(after.0 > changed.0, "cells hear of the deletion");
     assert_eq!(after.1, digest, "and are back where they were");
 }

@@ -268,7 +268,7 @@ async fn apps_are_bound_once_or_several_times() {
 }
 
 #[tokio::test]
-async fn apps_are_told_of_their_services() {
+async fn apps_see_their_services() {
     let controller = TestController::start().await;
     let client = controller.admin().await;
     let space = dev_space(&controller.database.pool).await;

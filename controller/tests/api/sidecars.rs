@@ -18,8 +18,8 @@ async fn a_sidecar_is_made_changed_and_removed() {
     assert_eq!(status, StatusCode::CREATED, "{made}");
     assert_eq!((&made["process_types"], &made["origin"]), (&json!(["web", "worker"]), &json!("user")));
     let (status, again) = sidecar(&client, &app, body).await;
-    let told = "Sidecar with name 'proxy' already exists for given app";
-    assert_eq!((status, error(&again)), (StatusCode::UNPROCESSABLE_ENTITY, (10_008, told.to_owned())));
+    let message = "Sidecar with name 'proxy' already exists for given app";
+    assert_eq!((status, error(&again)), (StatusCode::UNPROCESSABLE_ENTITY, (10_008, message.to_owned())));
 
     let path = format!("/v3/sidecars/{}", made["guid"].as_str().expect("guid"));
     let (status, changed) = client.patch(&path, json!({ "command": "./other", "memory_in_mb": null })).await;
@@ -42,7 +42,7 @@ async fn sidecars_that_cannot_be_are_refused() {
     let client = controller.admin().await;
     let app = controller.pushed(&client, "shop").await;
     let good = json!({ "name": "proxy", "command": "./proxy", "process_types": ["web"] });
-    for (change, told) in [
+    for (change, message) in [
         (json!({ "name": " " }), "Name can't be blank"),
         (json!({ "name": null }), "Name can't be blank"),
         (json!({ "command": "" }), "Command can't be blank"),
@@ -58,7 +58,7 @@ async fn sidecars_that_cannot_be_are_refused() {
         let mut body = good.clone();
         body.as_object_mut().expect("object").extend(change.as_object().expect("object").clone());
         let (status, answer) = sidecar(&client, &app, body).await;
-        assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, told), "{change}");
+        assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, message), "{change}");
     }
     let (_, page) = client.get(&format!("/v3/apps/{app}/sidecars")).await;
     assert_eq!(page["pagination"]["total_results"], 0);
@@ -67,8 +67,8 @@ async fn sidecars_that_cannot_be_are_refused() {
     assert_eq!(sidecar(&client, &app, body).await.0, StatusCode::CREATED);
     let scale = format!("/v3/apps/{app}/processes/web/actions/scale");
     let (status, answer) = client.post(&scale, json!({ "memory_in_mb": 40 })).await;
-    let told = "The requested memory allocation is not large enough to run all of your sidecar processes";
-    assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, told));
+    let message = "The requested memory allocation is not large enough to run all of your sidecar processes";
+    assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, message));
     for number in 0..14 {
         let body = json!({ "name": format!("s{number}"), "command": "x", "process_types": ["web"] });
         assert_eq!(sidecar(&client, &app, body).await.0, StatusCode::CREATED, "{number}");

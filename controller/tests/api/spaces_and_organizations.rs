@@ -440,8 +440,8 @@ async fn one_resource_comes_with_its_parents() {
         let (status, mut whole) = client.get(&format!("{path}?include={include}")).await;
         assert_eq!(status, StatusCode::OK, "{path} {include}: {whole}");
         let included = whole.as_object_mut().expect("an object").remove("included").expect("parents");
-        let told: Vec<&str> = included.as_object().expect("by name").keys().map(String::as_str).collect();
-        assert_eq!(told, names, "{path} {include}");
+        let shown: Vec<&str> = included.as_object().expect("by name").keys().map(String::as_str).collect();
+        assert_eq!(shown, names, "{path} {include}");
         assert!(names.iter().all(|name| included[name][0]["guid"].is_string()), "{included}");
         assert_eq!(whole, plain, "the resource itself is the same");
         refused(&client.get(&format!("{path}?include=nonsense")).await, 400, &["nonsense"]);

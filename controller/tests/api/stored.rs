@@ -80,7 +80,7 @@ async fn an_organization_stores_as_much_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_droplet_that_may_not_be_kept_fails_its_build_and_says_so() {
+async fn a_droplet_over_the_quota_fails_its_build_with_the_reason() {
     let controller = TestController::with_limits(Limits { stored_mb_per_organization: 4, ..Limits::default() }).await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     catalogue(&controller.database.pool).await;

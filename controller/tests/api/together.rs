@@ -7,7 +7,7 @@ use slipway_api_types::AssignmentId;
 use slipway_controller::domain::outcomes;
 use uuid::Uuid;
 
-use crate::errors::{Expected, expected, told, unprocessable};
+use crate::errors::{Expected, assert_error, expected, unprocessable};
 use crate::support::apps::{app_of, build, build_result, catalogue, manifest, package, ready_package, upload, zip_of};
 use crate::support::{TestClient, TestController, error};
 
@@ -27,7 +27,7 @@ fn one_wins(what: &str, answers: &[(StatusCode, Value)], made: StatusCode, expec
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == made);
     assert_eq!(won.len(), 1, "{what}: {answers:?}");
     for answer in lost {
-        told(answer, expected);
+        assert_error(answer, expected);
     }
 }
 

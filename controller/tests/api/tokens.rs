@@ -354,7 +354,7 @@ async fn a_database_belongs_to_one_cluster_and_is_prepared_once() {
 }
 
 #[tokio::test]
-async fn a_password_of_the_administrator_that_lies_in_wait_is_set_and_kept() {
+async fn a_password_file_for_the_administrator_is_applied_and_stays() {
     let controller = TestController::start().await;
     let file = controller.context.config.admin_password_file.clone();
     let waiting = slipway_controller::auth::waiting_password(&file);

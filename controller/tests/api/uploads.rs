@@ -287,8 +287,8 @@ async fn a_droplet_that_cannot_be_meant_is_refused() {
     let path = format!("/v3/droplets/{}", made["guid"].as_str().expect("a guid"));
     refused(&send(&client, &path, form, None).await, 422, &["101 are named"]);
     let form = Form::new().part("bits", Part::bytes(&b"text"[..]).file_name("droplet.txt"));
-    let told = "Uploaded droplet file is invalid: droplet.txt is not a tgz";
-    refused(&send(&client, &path, form, None).await, 422, &[told]);
+    let message = "Uploaded droplet file is invalid: droplet.txt is not a tgz";
+    refused(&send(&client, &path, form, None).await, 422, &[message]);
     assert_eq!(client.get(&path).await.1["state"], "AWAITING_UPLOAD");
 }
 
@@ -338,6 +338,6 @@ async fn a_droplet_is_downloaded_as_tgz_and_comes_back_as_it_was() {
         sqlx::query_as::<_, (String, Value)>("select format, layers from droplet where guid = $1").bind(guid)
     };
     let pool = &controller.database.pool;
-    let (format, kept) = layers(&after["guid"]).fetch_one(pool).await.expect("a droplet");
-    assert_eq!((format.as_str(), &kept[0]["line"]), ("tar.zst", &json!("node-22")));
+    let (format, stored) = layers(&after["guid"]).fetch_one(pool).await.expect("a droplet");
+    assert_eq!((format.as_str(), &stored[0]["line"]), ("tar.zst", &json!("node-22")));
 }

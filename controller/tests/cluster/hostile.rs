@@ -84,30 +84,30 @@ async fn the_api_is_served_to_routers_by_the_cluster_s_tls() {
         assert_eq!(ask(role).await, "", "{role}");
     }
     // Routers are told to come that way.
-    let told: (String, bool) =
+    let registered: (String, bool) =
         sqlx::query_as("select api_address, api_tls from controller").fetch_one(harness.pool()).await.expect("a row");
-    assert_eq!(told, (harness.cluster.clone(), true));
+    assert_eq!(registered, (harness.cluster.clone(), true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cells_are_told_where_routers_are_as_soon_as_it_is_known() {
+async fn cells_get_the_addresses_of_routers_as_soon_as_they_are_known() {
     let harness = Harness::start().await;
     let cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
-    let told = async |what: &str, wanted: &[&str]| {
+    let await_routers = async |what: &str, wanted: &[&str]| {
         slipway_test_support::eventually(what, crate::harness::LIMIT, || async {
-            let told = cell.seen.lock().expect("lock").members.clone();
-            let routers = told.and_then(|members| members.routers).map(|routers| routers.addresses);
+            let members = cell.seen.lock().expect("lock").members.clone();
+            let routers = members.and_then(|members| members.routers).map(|routers| routers.addresses);
             if routers.as_ref().is_some_and(|routers| routers == wanted) { Ok(()) } else { Err(routers) }
         })
         .await;
     };
-    told("no router", &[]).await;
+    await_routers("no router", &[]).await;
     let _router = SimRouter::connect(&harness, Uuid::new_v4()).await;
-    told("one router", &["127.0.0.1"]).await;
+    await_routers("one router", &["127.0.0.1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_states_and_strangers_are_told_apart() {
+async fn unknown_assignments_are_purged_and_unknown_states_refused() {
     let harness = Harness::start().await;
     let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
     let stranger = Uuid::new_v4().to_string();

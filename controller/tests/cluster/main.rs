@@ -67,16 +67,16 @@ async fn what_does_not_fit_says_why_and_is_placed_when_there_is_room() {
             .expect("query")
             .unwrap_or_default()
     };
-    let told = |text: &'static str| async move {
+    let await_reason = |text: &'static str| async move {
         eventually(text, LIMIT, || async {
             let found = reason().await;
             if found.contains(text) { Ok(()) } else { Err(found) }
         })
         .await;
     };
-    told("no cell is connected").await;
+    await_reason("no cell is connected").await;
     let cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;
-    told("waiting for room: needs 4096 MiB; the largest free is 1024 MiB on cell").await;
+    await_reason("waiting for room: needs 4096 MiB; the largest free is 1024 MiB on cell").await;
     let digest = harness.spec("smaller", 512).await;
     let statement = format!("update process set spec = '\\x{}' where guid = '{process}'", hex::encode(digest));
     harness.desire(&statement, ChangeKind::Process, process).await;
@@ -133,12 +133,12 @@ async fn a_crash_is_an_event_and_stays_on_its_cell() {
             .fetch_all(harness.pool())
             .await
             .expect("events");
-    let [(first, kind, guid, told), (second, second_kind, second_guid, second_told)] = actors.as_slice() else {
+    let [(first, kind, guid, data), (second, second_kind, second_guid, second_data)] = actors.as_slice() else {
         panic!("one of each: {actors:?}")
     };
     assert_eq!((first.as_str(), kind.as_str(), guid), ("app.crash", "app", &app.to_string()));
     assert_eq!((second.as_str(), second_kind.as_str()), ("audit.app.process.crash", "process"));
-    assert_eq!((second_guid, second_told), (&process.to_string(), told));
+    assert_eq!((second_guid, second_data), (&process.to_string(), data));
 }
 
 #[tokio::test(flavor = "multi_thread")]

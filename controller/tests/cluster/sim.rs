@@ -158,12 +158,12 @@ impl SimCell {
 
     /// Stops whatever is to stop until this many are left in its set.
     pub(crate) async fn stops_until(&mut self, left: usize) {
-        let mut told = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         let limit = tokio::time::Instant::now() + LIMIT;
         loop {
             let all: Vec<_> = self.seen.lock().expect("lock").assignments.values().cloned().collect();
             for assignment in all.iter().filter(|a| a.intent() == v1::Intent::Stop) {
-                if told.insert(assignment.id.clone()) {
+                if reported.insert(assignment.id.clone()) {
                     let stopped = self.observation(&assignment.id, InstanceState::Stopped);
                     self.report(vec![stopped]).await;
                 }

@@ -15,7 +15,7 @@ pub(crate) struct Caller<'w> {
 }
 
 /// What came back.
-pub(crate) struct Answer {
+pub(crate) struct CallOutcome {
     status: StatusCode,
     body: Value,
     /// The thing that a list must hold, or lack.
@@ -30,7 +30,7 @@ impl<'w> Caller<'w> {
     }
 
     /// Makes the call. Only who may change something gets a thing of its own to change.
-    pub(crate) async fn make(&self, row: &Row, sign: Sign) -> Answer {
+    pub(crate) async fn make(&self, row: &Row, sign: Sign) -> CallOutcome {
         let request = self.prepare(row, row.changes() && sign == Sign::Allowed).await;
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
@@ -40,7 +40,7 @@ impl<'w> Caller<'w> {
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).chars().take(300).collect()));
         let sought = row.option("shows").map(|kind| self.world.base(kind));
-        Answer { status, body, sought, shape }
+        CallOutcome { status, body, sought, shape }
     }
 
     /// The call; `fresh` = about a thing made for it.
@@ -109,7 +109,7 @@ fn singular(collection: &str) -> String {
     }
 }
 
-impl Answer {
+impl CallOutcome {
     /// Compares with what the table says; the difference as a sentence.
     pub(crate) fn is(&self, row: &Row, sign: Sign) -> Result<(), String> {
         let status = self.status.as_u16();

@@ -185,8 +185,8 @@ impl NoPlace {
 }
 
 fn keep<T: Copy>(list: Vec<T>, pick: impl Fn(T) -> bool) -> Option<Vec<T>> {
-    let kept: Vec<T> = list.into_iter().filter(|item| pick(*item)).collect();
-    (!kept.is_empty()).then_some(kept)
+    let picked: Vec<T> = list.into_iter().filter(|item| pick(*item)).collect();
+    (!picked.is_empty()).then_some(picked)
 }
 
 fn fitting<'f, 'a>(

@@ -256,10 +256,10 @@ fn advance(state: &mut State, steps: &mut Vec<Option<u32>>) -> Result<bool, Test
             prop_assert!(begun == 0 || begun + waiting <= state.max_in_flight, "{begun} more beside {waiting}");
             if !state.cancelling {
                 let none_new = state.new.acked.is_empty() && state.new.routable.is_empty();
-                let kept = state.old.iter().zip(&old).all(|(side, count)| *count >= side.desired);
+                let old_stay = state.old.iter().zip(&old).all(|(side, count)| *count >= side.desired);
                 let before: u32 = state.old.iter().map(|side| side.desired).sum();
                 prop_assert!(
-                    !none_new || kept || before > state.wanted.min(floor),
+                    !none_new || old_stay || before > state.wanted.min(floor),
                     "nothing new serves, and {state:?} shrinks to {old:?}"
                 );
             }

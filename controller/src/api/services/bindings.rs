@@ -126,13 +126,13 @@ async fn list(
 }
 
 /// A binding with its instance and the space it counts for: the app's, or the instance's for a key.
-struct Found {
+struct BindingContext {
     row: ServiceBindingRow,
     instance: ServiceInstanceRow,
     space: Uuid,
 }
 
-async fn find(context: &Context, caller: &Caller, text: &str) -> ApiResult<Found> {
+async fn find(context: &Context, caller: &Caller, text: &str) -> ApiResult<BindingContext> {
     let missing = || ApiError::not_found(BINDING);
     let row = context.store.service_binding_get(guid(text, BINDING)?).await?;
     let row = row.filter(|row| row.kind != "route").ok_or_else(missing)?;
@@ -142,7 +142,7 @@ async fn find(context: &Context, caller: &Caller, text: &str) -> ApiResult<Found
         None => instance.space_guid,
     };
     caller.require_space(context, space, BINDING, SpaceAction::Read).await?;
-    Ok(Found { row, instance, space })
+    Ok(BindingContext { row, instance, space })
 }
 
 async fn one(

@@ -100,18 +100,18 @@ async fn list(
     Ok(Json(page))
 }
 
-struct Found {
+struct RouteBindingContext {
     row: ServiceBindingRow,
     instance: ServiceInstanceRow,
 }
 
-async fn find(context: &Context, caller: &Caller, text: &str, action: SpaceAction) -> ApiResult<Found> {
+async fn find(context: &Context, caller: &Caller, text: &str, action: SpaceAction) -> ApiResult<RouteBindingContext> {
     let missing = || ApiError::not_found(BINDING);
     let row = context.store.service_binding_get(guid(text, BINDING)?).await?.ok_or_else(missing)?;
     let route = context.store.route_get(row.route_guid.ok_or_else(missing)?).await?.ok_or_else(missing)?;
     let instance = context.store.service_instance_get(row.service_instance_guid).await?.ok_or_else(missing)?;
     caller.require_space(context, route.space_guid, BINDING, action).await?;
-    Ok(Found { row, instance })
+    Ok(RouteBindingContext { row, instance })
 }
 
 async fn one(

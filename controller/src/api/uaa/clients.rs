@@ -126,7 +126,7 @@ pub(super) async fn create(
     admin(&context, &parts).await?;
     client.check()?;
     check_password(&client.client_secret)?;
-    let hash = password::hash(&context.guard.desk, &client.client_secret).await?;
+    let hash = password::hash(&context.guard.hash_queue, &client.client_secret).await?;
     let scopes = client.authorities.unwrap_or_else(|| [SCOPE_READ, SCOPE_WRITE].map(ToOwned::to_owned).to_vec());
     match context.store.client_create(&client.client_id, &hash, &scopes).await {
         Ok(()) => {}
@@ -166,7 +166,7 @@ pub(super) async fn set_secret(
     admin(&context, &parts).await?;
     let row = found_made(&context, &id).await?;
     check_password(&change.secret)?;
-    let hash = password::hash(&context.guard.desk, &change.secret).await?;
+    let hash = password::hash(&context.guard.hash_queue, &change.secret).await?;
     context.store.account_set_password(&row.guid, &hash).await?;
     Ok(Json(json!({ "status": "ok", "message": "secret updated" })))
 }

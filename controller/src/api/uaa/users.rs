@@ -164,7 +164,7 @@ pub(super) async fn create(
     let hash = match user.password.filter(|_| origin == "uaa") {
         Some(password) => {
             check_password(&password)?;
-            Some(password::hash(&context.guard.desk, &password).await?)
+            Some(password::hash(&context.guard.hash_queue, &password).await?)
         }
         None => None,
     };
@@ -258,7 +258,7 @@ pub(super) async fn set_password(
             Err(Refusal::TooMany) => return refused(super::error::LOCKED),
         }
     }
-    let hash = password::hash(&context.guard.desk, &change.password).await?;
+    let hash = password::hash(&context.guard.hash_queue, &change.password).await?;
     context.store.account_set_password(&guid, &hash).await?;
     Ok(Json(json!({ "status": "ok", "message": "password updated" })))
 }

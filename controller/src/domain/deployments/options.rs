@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn refusals_have_the_words_of_cloud_foundry() {
-        for (sent, told) in [
+        for (sent, message) in [
             (json!([]), "Options canary must be an object"),
             (json!({ "steps": 7 }), "Options canary steps must be an array of objects"),
             (json!({ "steps": [7] }), "Options canary steps must be an array of objects"),
@@ -241,19 +241,19 @@ mod tests {
             (json!({ "steps": [{ "x": 1 }] }), "Options canary steps has unsupported key(s): x"),
             (json!({ "stops": [] }), "Options canary has unsupported key(s): stops"),
         ] {
-            assert_eq!(Options::parse(&json!({ "canary": sent }), Strategy::Canary), Err(told.to_owned()));
+            assert_eq!(Options::parse(&json!({ "canary": sent }), Strategy::Canary), Err(message.to_owned()));
         }
         for weight in [json!(0), json!(101), json!(-1), json!("20"), json!(2.5), Value::Null] {
-            let told = steps(json!([{ "instance_weight": weight }])).expect_err("refused");
-            assert_eq!(told, "Options canary steps instance weight must be an Integer between 1-100 (inclusive)");
+            let message = steps(json!([{ "instance_weight": weight }])).expect_err("refused");
+            assert_eq!(message, "Options canary steps instance weight must be an Integer between 1-100 (inclusive)");
         }
-        let told = steps(json!([{ "instance_weight": 50 }, { "instance_weight": 20 }])).expect_err("refused");
-        assert_eq!(told, "Options canary steps instance weight must be sorted in ascending order");
+        let message = steps(json!([{ "instance_weight": 50 }, { "instance_weight": 20 }])).expect_err("refused");
+        assert_eq!(message, "Options canary steps instance weight must be sorted in ascending order");
         let rolling = Options::parse(&json!({ "canary": {} }), Strategy::Rolling);
         assert_eq!(rolling, Err("Options canary are only valid for Canary deployments".to_owned()));
         for number in [json!(0), json!(-1), json!("x"), json!(1.5)] {
-            let told = Options::parse(&json!({ "max_in_flight": number }), Strategy::Rolling).expect_err("refused");
-            assert_eq!(told, "Max in flight must be an integer greater than 0");
+            let message = Options::parse(&json!({ "max_in_flight": number }), Strategy::Rolling).expect_err("refused");
+            assert_eq!(message, "Max in flight must be an integer greater than 0");
         }
         assert!(Options::parse(&json!(7), Strategy::Rolling).is_err());
         assert!(Strategy::parse(Some("blue-green")).is_err());

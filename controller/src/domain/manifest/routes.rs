@@ -42,9 +42,9 @@ pub async fn apply(
     org: Uuid,
     wish: &AppManifest,
 ) -> DomainResult<Vec<Uuid>> {
-    let by = By { context, actor, app, org };
+    let mapper = RouteMapper { context, actor, app, org };
     if wish.no_route {
-        return by.unmap_all(tx).await;
+        return mapper.unmap_all(tx).await;
     }
     let mut changed = Vec::new();
     let domains = domains_usable_tx(tx, org).await?;
@@ -55,7 +55,7 @@ pub async fn apply(
                 wish.name, route.address
             ))
         })?;
-        changed.extend(by.map(tx, (domain, host, path), route).await?);
+        changed.extend(mapper.map(tx, (domain, host, path), route).await?);
     }
     if (wish.random_route || wish.default_route) && wish.routes.is_empty() && !app_has_routes_tx(tx, app.guid).await? {
         let domain = domain_default_tx(tx, org).await?.ok_or_else(|| {
@@ -71,7 +71,7 @@ pub async fn apply(
         };
         let address = format!("{host}.{}", domain.name);
         let route = RouteManifest { address, protocol: None, options: None };
-        changed.extend(by.map(tx, (&domain, host, String::new()), &route).await?);
+        changed.extend(mapper.map(tx, (&domain, host, String::new()), &route).await?);
     }
     Ok(changed)
 }
@@ -125,8 +125,8 @@ fn split<'a>(address: &str, domains: &'a [DomainRow]) -> Option<(&'a DomainRow, 
     Some((domain, label, path))
 }
 
-/// For which app routes are made and mapped, and who asked for it.
-struct By<'a> {
+/// Makes and maps routes of one app on behalf of an actor.
+struct RouteMapper<'a> {
     context: &'a Context,
     actor: &'a AuditSubject,
     app: &'a AppRow,
@@ -134,7 +134,7 @@ struct By<'a> {
     org: Uuid,
 }
 
-impl By<'_> {
+impl RouteMapper<'_> {
     fn event(&self, kind: &'static str, route: Uuid, url: &str) -> NewEvent {
         NewEvent::new(kind, self.actor.clone(), AuditSubject::new("route", route, url))
             .in_space(self.app.space_guid, self.org)
@@ -319,8 +319,8 @@ mod tests {
     #[test]
     fn a_name_is_a_host_or_it_is_not() {
         assert_eq!(host_of("My_App-2"), Ok("My_App-2".to_owned()));
-        for (name, told) in [("my.app", "alphanumeric"), ("my app", "alphanumeric"), ("ünï", "alphanumeric")] {
-            assert!(host_of(name).expect_err(name).contains(told), "{name}");
+        for (name, reason) in [("my.app", "alphanumeric"), ("my app", "alphanumeric"), ("ünï", "alphanumeric")] {
+            assert!(host_of(name).expect_err(name).contains(reason), "{name}");
         }
         assert!(host_of(&"a".repeat(64)).expect_err("long").contains("63 characters"));
         assert!(random("web").starts_with("web-"));

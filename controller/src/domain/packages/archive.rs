@@ -15,7 +15,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::directory::{self, Metered};
-use crate::reserve::{Kept, Reserve};
+use crate::reserve::{Reserve, ReserveWriter};
 
 /// Files smaller than this are not remembered: sending them again is cheaper than asking.
 pub const REMEMBERED_FROM: u64 = 64 * 1024;
@@ -114,8 +114,8 @@ impl Scratch<'_> {
         self.directory.join("complete.zip")
     }
 
-    fn create(&self, path: &Path) -> io::Result<Kept<BufWriter<File>>> {
-        Ok(Kept::new(BufWriter::new(File::create(path)?), self.reserve))
+    fn create(&self, path: &Path) -> io::Result<ReserveWriter<BufWriter<File>>> {
+        Ok(ReserveWriter::new(BufWriter::new(File::create(path)?), self.reserve))
     }
 }
 

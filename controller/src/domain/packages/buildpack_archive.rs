@@ -39,7 +39,7 @@ pub fn facts(path: &Path, most_entries: u64) -> Result<BuildpackFacts, Buildpack
     let mut archive = directory::open(path, most_entries).map_err(|error| unreadable(&error))?;
     let names: Vec<String> = archive
         .file_names()
-        // A name that is no text is none that is sought; its place is kept, because entries are read by it.
+        // A name that is not text becomes empty and so matches nothing. It stays in the list, because entries are read by index.
         .map(|name| name.map(|name| name.trim_start_matches("./").to_owned()).unwrap_or_default())
         .collect();
     let wanted = format!("{}manifest.yml", top(&names));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told() {
+    fn an_unreadable_archive_is_reported() {
         let bad = judged(&[("bin/compile", ""), ("manifest.yml", "a: [")]);
         assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(_))));
         let long = format!("# {}", "x".repeat(4 << 20));

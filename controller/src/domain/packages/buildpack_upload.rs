@@ -136,9 +136,9 @@ async fn keep(
             return refused(context, actor, row, refusal).await;
         }
     };
-    let kept = buildpack_uploaded_tx(&mut tx, row.guid, &digest, size, uploaded.filename, stack.as_deref()).await;
-    let kept = match kept {
-        Ok(kept) => kept,
+    let updated = buildpack_uploaded_tx(&mut tx, row.guid, &digest, size, uploaded.filename, stack.as_deref()).await;
+    let updated = match updated {
+        Ok(updated) => updated,
         Err(error) if violates(&error, "buildpack_name_key") => {
             drop(tx);
             let detail = format!(
@@ -158,7 +158,7 @@ async fn keep(
     if let Some(old) = row.blob.as_ref().filter(|old| **old != digest) {
         context.blobs.remove_unused(std::slice::from_ref(old)).await;
     }
-    Ok((kept, job))
+    Ok((updated, job))
 }
 
 async fn refused(

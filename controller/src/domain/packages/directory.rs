@@ -150,7 +150,7 @@ mod tests {
     }
 
     /// Headers of a directory and nothing else, with large end records.
-    fn headers(entries: u64, told: u64) -> Vec<u8> {
+    fn headers(entries: u64, announced: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..entries {
             bytes.extend_from_slice(b"PK\x01\x02");
@@ -160,7 +160,7 @@ mod tests {
         bytes.extend_from_slice(b"PK\x06\x06");
         bytes.extend_from_slice(&44_u64.to_le_bytes());
         bytes.extend_from_slice(&[45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        for number in [told, told, size, 0] {
+        for number in [announced, announced, size, 0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(b"PK\x06\x07\0\0\0\0");

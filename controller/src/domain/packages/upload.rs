@@ -124,15 +124,15 @@ fn blob(error: BlobError) -> DomainError {
     error.while_doing("storing a package")
 }
 
-/// The files that a client left out: local copies, and what is remembered of them.
+/// Files that a client left out because the platform has them: local copies, and their rows.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownFiles {
     files: Vec<KnownFile>,
     rows: Vec<FileRow>,
 }
 
-async fn known_files(context: &Context, received: &Received) -> DomainResult<Known> {
-    let mut known = Known::default();
+async fn known_files(context: &Context, received: &Received) -> DomainResult<KnownFiles> {
+    let mut known = KnownFiles::default();
     if received.resources.is_empty() {
         return Ok(known);
     }

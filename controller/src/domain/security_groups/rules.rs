@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rules_are_told_with_their_number() {
+    fn bad_rules_are_reported_with_their_number() {
         let tcp =
             |destination: &str, ports: &str| json!({ "protocol": "tcp", "destination": destination, "ports": ports });
         for (rule, text) in [

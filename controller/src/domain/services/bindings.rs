@@ -10,7 +10,7 @@ use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::operation::{Answer, Kind, LastOperation, State};
+use super::operation::{Kind, LastOperation, ProviderResponse, State};
 use super::{commit, instances, require_user_provided, route_bindings};
 use crate::context::Context;
 use crate::domain::audit::{AuditSubject, NewEvent};
@@ -222,7 +222,9 @@ pub async fn bind_tx(
 /// The operation of a binding that is made at once: there is nobody to ask.
 pub(super) fn made(instance: &ServiceInstanceRow) -> DomainResult<Value> {
     let now = Utc::now();
-    LastOperation::begin(&Value::Null, Kind::Create, &instance.name, now)?.answered(Answer::Done(None), now).stored()
+    LastOperation::begin(&Value::Null, Kind::Create, &instance.name, now)?
+        .answered(ProviderResponse::Done(None), now)
+        .stored()
 }
 
 /// Removes a binding, to an app or to a route. Gives the version that routers must have if it was to a route.

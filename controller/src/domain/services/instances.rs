@@ -9,7 +9,7 @@ use slipway_protocol::v1::Version;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::operation::{Answer, Kind, LastOperation};
+use super::operation::{Kind, LastOperation, ProviderResponse};
 use super::{bindings, commit, require_user_provided, route_bindings, sharing};
 use crate::context::Context;
 use crate::domain::apps::merge;
@@ -168,7 +168,7 @@ pub async fn create(
     };
     let now = Utc::now();
     let operation = LastOperation::begin(&Value::Null, Kind::Create, &name, now)?
-        .answered(Answer::Done(Some("Operation succeeded".to_owned())), now);
+        .answered(ProviderResponse::Done(Some("Operation succeeded".to_owned())), now);
     let mut tx = context.store.begin().await?;
     refuse_clash(&mut tx, space, &name, guid).await?;
     let (drain, route_service) = (wish.syslog_drain_url.flatten(), wish.route_service_url.flatten());
@@ -211,7 +211,7 @@ pub(crate) async fn update(
     require_user_provided(&row)?;
     let now = Utc::now();
     let operation = LastOperation::begin(&row.last_operation, Kind::Update, &row.name, now)?
-        .answered(Answer::Done(Some("Operation succeeded".to_owned())), now);
+        .answered(ProviderResponse::Done(Some("Operation succeeded".to_owned())), now);
     let target = audit_subject(&row);
     let drain_before = row.syslog_drain_url.clone();
     let route_service_before = row.route_service_url.clone();

@@ -41,9 +41,9 @@ pub enum State {
     Failed,
 }
 
-/// What whoever provides the service answers to an operation, or to a question about one.
+/// The response of a service's provider to an operation, or to a poll of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProviderResponse {
     /// Done, in words if there are any.
     Done(Option<String>),
     /// It goes on; ask again.
@@ -94,15 +94,15 @@ impl LastOperation {
 
     /// What it is after an answer. An answer to something that has ended changes nothing.
     #[must_use]
-    pub fn answered(mut self, answer: Answer, now: DateTime<Utc>) -> Self {
+    pub fn answered(mut self, answer: ProviderResponse, now: DateTime<Utc>) -> Self {
         if matches!(self.state, State::Succeeded | State::Failed) {
             return self;
         }
         (self.state, self.description) = match answer {
-            Answer::Done(text) => (State::Succeeded, text),
+            ProviderResponse::Done(text) => (State::Succeeded, text),
             // A provider that says nothing new leaves what it said before.
-            Answer::Going(text) => (State::InProgress, text.or(self.description)),
-            Answer::Failed(text) => (State::Failed, Some(text)),
+            ProviderResponse::Going(text) => (State::InProgress, text.or(self.description)),
+            ProviderResponse::Failed(text) => (State::Failed, Some(text)),
         };
         self.updated_at = now.into();
         self
@@ -152,13 +152,13 @@ mod tests {
 
     #[test]
     fn answers_end_an_operation_once() {
-        let going = begun(Kind::Create).answered(Answer::Going(Some("making".to_owned())), at(1));
+        let going = begun(Kind::Create).answered(ProviderResponse::Going(Some("making".to_owned())), at(1));
         assert_eq!((going.state, going.description.as_deref()), (State::InProgress, Some("making")));
-        let still = going.answered(Answer::Going(None), at(2));
+        let still = going.answered(ProviderResponse::Going(None), at(2));
         assert_eq!(still.description.as_deref(), Some("making"));
-        let done = still.answered(Answer::Done(None), at(3));
+        let done = still.answered(ProviderResponse::Done(None), at(3));
         assert_eq!((done.state, done.updated_at), (State::Succeeded, at(3).into()));
-        assert_eq!(done.clone().answered(Answer::Failed("late".to_owned()), at(4)), done);
+        assert_eq!(done.clone().answered(ProviderResponse::Failed("late".to_owned()), at(4)), done);
         let stored = done.stored().expect("stored");
         assert_eq!(stored["type"], "create");
         assert_eq!(LastOperation::of(&stored), Some(done));
@@ -168,7 +168,7 @@ mod tests {
     fn one_operation_at_a_time() {
         let begin =
             |last: &LastOperation, kind| LastOperation::begin(&last.stored().expect("stored"), kind, "db", at(9));
-        let failed = begun(Kind::Update).answered(Answer::Failed("no".to_owned()), at(1));
+        let failed = begun(Kind::Update).answered(ProviderResponse::Failed("no".to_owned()), at(1));
         for kind in [Kind::Create, Kind::Update, Kind::Delete] {
             assert!(begin(&failed, kind).is_ok(), "{kind:?} after one that has ended");
             for busy in [Kind::Create, Kind::Update, Kind::Delete] {
@@ -176,7 +176,7 @@ mod tests {
                 assert_eq!(error.code(), ErrorCode::AsyncServiceInstanceOperationInProgress);
             }
         }
-        let making = begun(Kind::Create).answered(Answer::Going(None), at(1));
+        let making = begun(Kind::Create).answered(ProviderResponse::Going(None), at(1));
         assert!(begin(&making, Kind::Delete).is_ok(), "what is being made may be removed");
         assert!(begin(&making, Kind::Update).is_err());
         let stored = making.stored().expect("stored");

@@ -61,15 +61,15 @@ pub(super) fn crashes(batches: &[&CellBatch]) -> Vec<EventRow> {
 }
 
 /// Writes events about instances; those of assignments that the cell does not have, or whose app is gone, are left out.
-pub(super) async fn write(tx: &mut Transaction<'_, Postgres>, told: &[EventRow]) -> Result<()> {
-    if told.is_empty() {
+pub(super) async fn write(tx: &mut Transaction<'_, Postgres>, new_events: &[EventRow]) -> Result<()> {
+    if new_events.is_empty() {
         return Ok(());
     }
-    let guids: Vec<Uuid> = told.iter().map(|event| event.guid).collect();
-    let kinds: Vec<String> = told.iter().map(|event| event.kind.to_owned()).collect();
-    let ids: Vec<Uuid> = told.iter().map(|event| event.assignment.0).collect();
-    let cells: Vec<Uuid> = told.iter().map(|event| event.cell.0).collect();
-    let data: Vec<Value> = told.iter().map(|event| event.data.clone()).collect();
+    let guids: Vec<Uuid> = new_events.iter().map(|event| event.guid).collect();
+    let kinds: Vec<String> = new_events.iter().map(|event| event.kind.to_owned()).collect();
+    let ids: Vec<Uuid> = new_events.iter().map(|event| event.assignment.0).collect();
+    let cells: Vec<Uuid> = new_events.iter().map(|event| event.cell.0).collect();
+    let data: Vec<Value> = new_events.iter().map(|event| event.data.clone()).collect();
     sqlx::query!(
         "insert into event (guid, type, actor_guid, actor_type, actor_name, target_guid, target_type, target_name,
                             data, space_guid, org_guid)

@@ -34,9 +34,9 @@ impl PgPlacement {
         let latest = latest(&valid);
         let before = write_rows(&mut tx, &latest).await?;
         write_refusals(&mut tx, &valid).await?;
-        let mut told = events::crashes(&valid);
-        told.extend(readiness(&before, &latest));
-        events::write(&mut tx, &told).await?;
+        let mut new_events = events::crashes(&valid);
+        new_events.extend(readiness(&before, &latest));
+        events::write(&mut tx, &new_events).await?;
         let (one_shots, known) = known(&mut tx, &latest).await?;
         write_counters(&mut tx, &valid).await?;
 

@@ -304,7 +304,8 @@ async fn write_unplaced(tx: &mut Transaction<'_, Postgres>, unplaced: &[Unplaced
     )
     .execute(&mut **tx)
     .await?;
-    // Who has waited for room has not waited for a cell, nor for one of another kind, and those are given up sooner.
+    // The waiting time starts again when the reason changes: waiting for a compatible cell is given up sooner than waiting for
+    // capacity, and time spent waiting for capacity does not count toward it.
     sqlx::query!(
         "insert into unplaced (group_id, index, kind, reason)
          select * from unnest($1::uuid[], $2::integer[], $3::text[], $4::text[])

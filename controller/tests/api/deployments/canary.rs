@@ -19,8 +19,8 @@ async fn without_steps_one_canary_waits_beside_the_old_ones() {
     assert!(deployment["links"]["continue"].is_null(), "{deployment}");
     let (status, body) = site.act(&deployment, "continue").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    let told = "Cannot continue a deployment with status: ACTIVE and reason: DEPLOYING";
-    assert_eq!(error(&body), (10_008, told.to_owned()));
+    let message = "Cannot continue a deployment with status: ACTIVE and reason: DEPLOYING";
+    assert_eq!(error(&body), (10_008, message.to_owned()));
     assert_eq!(site.finish(&deployment).await, is("ACTIVE", "PAUSED"));
     assert_eq!(site.counts().await, [3, 1]);
     let paused = site.read(&deployment).await;
@@ -36,8 +36,8 @@ async fn without_steps_one_canary_waits_beside_the_old_ones() {
     assert_eq!(site.counts().await, [3]);
     let (status, body) = site.act(&deployment, "continue").await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    let told = "Cannot continue a deployment with status: FINALIZED and reason: DEPLOYED";
-    assert_eq!(error(&body), (10_008, told.to_owned()));
+    let message = "Cannot continue a deployment with status: FINALIZED and reason: DEPLOYED";
+    assert_eq!(error(&body), (10_008, message.to_owned()));
     let (_, events) = site.client.get("/v3/audit_events?types=audit.app.deployment.continue").await;
     assert_eq!(events["pagination"]["total_results"], 1);
 }

@@ -34,8 +34,8 @@ async fn a_cancellation_and_the_end_exclude_each_other() {
         let (expected, droplet) = match status {
             StatusCode::OK => (is("FINALIZED", "CANCELED"), site.droplets[0]),
             _ => {
-                let told = "Cannot cancel a deployment with status: FINALIZED and reason: DEPLOYED";
-                assert_eq!(error(&answer).1, told);
+                let message = "Cannot cancel a deployment with status: FINALIZED and reason: DEPLOYED";
+                assert_eq!(error(&answer).1, message);
                 (is("FINALIZED", "DEPLOYED"), site.droplets[1])
             }
         };
@@ -69,14 +69,14 @@ async fn a_manifest_must_not_touch_what_is_deployed() {
     let site = Site::running().await;
     let (_, deployment) = site.deploy(json!({})).await;
     let (_, space) = site.controller.dev().await;
-    for (fields, told) in [
+    for (fields, message) in [
         ("  instances: 7\n", "For application 'shop': Cannot scale this process while a deployment is in flight."),
         ("  command: x\n", "For application 'shop': Cannot update this process while a deployment is in flight."),
     ] {
         let text = format!("applications:\n- name: shop\n  env: {{A: b}}\n{fields}");
         let request = crate::support::apps::manifest(&site.client, space, &text);
         let (status, answer) = site.client.send(request).await;
-        assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, told));
+        assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, message));
     }
     let text = "applications:\n- name: shop\n  env: {A: b}\n  processes:\n  - type: web\n";
     let job = site.client.job(crate::support::apps::manifest(&site.client, space, text)).await;
@@ -116,8 +116,8 @@ async fn labels_of_a_deployment_are_changed_and_found() {
         let (status, answer) = user.post("/v3/deployments", body).await;
         assert_eq!(status == StatusCode::CREATED, allowed, "{role}: {answer}");
         if !allowed {
-            let told = "Unable to use app. Ensure that the app exists and you have access to it.";
-            assert_eq!(error(&answer).1, told);
+            let message = "Unable to use app. Ensure that the app exists and you have access to it.";
+            assert_eq!(error(&answer).1, message);
         }
     }
 }

@@ -87,11 +87,11 @@ async fn an_app_goes_back_to_a_revision_as_it_was() {
     let (_, deployment) = site.deploy(json!({ "droplet": { "guid": site.droplets[1] } })).await;
     assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
     let all = site.revisions("").await;
-    let refused = |body: Value, told: &'static str| {
+    let refused = |body: Value, message: &'static str| {
         let site = &site;
         async move {
             let (status, answer) = site.deploy(body).await;
-            assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, told));
+            assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, message));
         }
     };
     refused(
@@ -165,7 +165,7 @@ async fn an_app_without_the_feature_records_none() {
 }
 
 #[tokio::test]
-async fn the_newest_hundred_are_kept_and_the_counter_begins_anew() {
+async fn the_newest_hundred_revisions_are_retained_and_the_counter_starts_again() {
     let site = Site::new().await;
     site.start().await;
     site.sql(&format!(
@@ -178,8 +178,8 @@ async fn the_newest_hundred_are_kept_and_the_counter_begins_anew() {
     site.sql("update revision set created_at = created_at - interval '1 hour'").await;
     site.set_env("two").await;
     site.restart().await;
-    let kept = site.revisions("?order_by=-created_at&per_page=200").await;
-    let versions: Vec<u64> = kept.iter().map(|one| one["version"].as_u64().expect("version")).collect();
+    let retained = site.revisions("?order_by=-created_at&per_page=200").await;
+    let versions: Vec<u64> = retained.iter().map(|one| one["version"].as_u64().expect("version")).collect();
     assert_eq!((versions.len(), &versions[..3]), (100, &[1, 9999, 119][..]));
 }
 

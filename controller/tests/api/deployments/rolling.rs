@@ -101,14 +101,14 @@ async fn a_cancelled_or_superseded_deployment_gives_back_what_it_took() {
     assert_eq!(site.counts().await, [3]);
     let (status, body) = site.client.post(&cancel, json!({})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    let told = "Cannot cancel a deployment with status: FINALIZED and reason: CANCELED";
-    assert_eq!(error(&body), (10_008, told.to_owned()));
+    let message = "Cannot cancel a deployment with status: FINALIZED and reason: CANCELED";
+    assert_eq!(error(&body), (10_008, message.to_owned()));
 }
 
 #[tokio::test]
 async fn a_stopped_app_is_started_and_bad_requests_change_nothing() {
     let site = Site::new().await;
-    for (body, told) in [
+    for (body, message) in [
         (json!({ "strategy": "blue-green" }), "blue-green"),
         (json!({ "revision": { "guid": Uuid::new_v4() } }), "The revision does not exist"),
         (
@@ -130,7 +130,7 @@ async fn a_stopped_app_is_started_and_bad_requests_change_nothing() {
     ] {
         let (status, answer) = site.deploy(body.clone()).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {answer}");
-        assert!(error(&answer).1.contains(told), "{body}: {answer}");
+        assert!(error(&answer).1.contains(message), "{body}: {answer}");
     }
     let (_, page) = site.client.get("/v3/deployments").await;
     assert_eq!(page["pagination"]["total_results"], 0);

@@ -114,7 +114,7 @@ async fn workers_beyond_the_quota_are_refused_and_nothing_changes() {
     let site = with_workers(2).await;
     site.sql("update organization_quota set total_instances = 8").await;
     let (_, deployment) = site.deploy(json!({ "options": { "max_in_flight": 2 } })).await;
-    for (change, told) in [
+    for (change, message) in [
         // Three of web and one in flight, and two workers in flight.
         (json!({ "instances": 6 }), "allows 8 instances"),
         (json!({ "instances": -1 }), "Instances must be between 0 and"),
@@ -122,7 +122,7 @@ async fn workers_beyond_the_quota_are_refused_and_nothing_changes() {
     ] {
         let (status, answer) = site.scale_worker(change).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
-        assert!(error(&answer).1.contains(told), "{answer}");
+        assert!(error(&answer).1.contains(message), "{answer}");
     }
     assert_eq!(site.counts_of("worker").await, [2]);
     assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
@@ -140,8 +140,8 @@ async fn manifests_scale_workers_too_while_web_is_deployed() {
     assert_eq!(site.counts_of("worker").await, [4]);
     let text = text.replace("instances: 4", "instances: 9, command: other");
     let (status, answer) = site.client.send(crate::support::apps::manifest(&site.client, space, &text)).await;
-    let told = "For application 'shop': Cannot update this process while a deployment is in flight.";
-    assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, told));
+    let message = "For application 'shop': Cannot update this process while a deployment is in flight.";
+    assert_eq!((status, error(&answer).1.as_str()), (StatusCode::UNPROCESSABLE_ENTITY, message));
     assert_eq!(site.finish(&deployment).await, is("FINALIZED", "DEPLOYED"));
     assert_eq!(site.counts_of("worker").await, [4]);
 }

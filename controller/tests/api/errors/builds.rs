@@ -7,7 +7,7 @@ use slipway_controller::domain::outcomes;
 use slipway_protocol::v1;
 use uuid::Uuid;
 
-use super::{Cases, expected, to_one, told, unprocessable};
+use super::{Cases, assert_error, expected, to_one, unprocessable};
 use crate::support::apps::{app_of, build, catalogue, package, ready_package, upload, zip_of};
 use crate::support::{TestClient, TestController};
 
@@ -77,7 +77,7 @@ async fn a_package_takes_its_bits_once() {
     let ready = ready_package(&admin, &app).await;
     let words = "Bits may be uploaded only once. Create a new package to upload different bits.";
     let again = upload(&admin, &ready, &json!([]), Some(zip_of(&[("other.js", b"x")]))).await;
-    told(&again, &expected(400, 150_004, "CF-PackageBitsAlreadyUploaded", words));
+    assert_error(&again, &expected(400, 150_004, "CF-PackageBitsAlreadyUploaded", words));
 }
 
 /// Whoever interrupts a push need not wait for its build before the next one.

@@ -49,7 +49,7 @@ impl Expected {
 }
 
 /// An answer is this error and nothing else.
-pub(crate) fn told(answer: &(StatusCode, Value), expected: &Expected) {
+pub(crate) fn assert_error(answer: &(StatusCode, Value), expected: &Expected) {
     if let Some(difference) = expected.difference(answer.0, &answer.1) {
         panic!("{difference}");
     }

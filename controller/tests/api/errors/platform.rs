@@ -6,7 +6,7 @@ use super::{Cases, expected};
 use crate::support::TestController;
 
 #[tokio::test]
-async fn what_goes_wrong_inside_is_told_without_its_inside() {
+async fn internal_errors_are_reported_without_internals() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     sqlx::raw_sql(
@@ -24,7 +24,7 @@ async fn what_goes_wrong_inside_is_told_without_its_inside() {
 }
 
 #[tokio::test]
-async fn without_a_database_everybody_is_told_to_come_again() {
+async fn without_a_database_every_request_gets_service_unavailable() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     controller.database.pool.close().await;

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::{Cases, expected, to_one, told, unprocessable};
+use super::{Cases, assert_error, expected, to_one, unprocessable};
 use crate::support::TestController;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn bodies_that_cannot_be_read() {
     let parse =
         |text: &str| expected(400, 1001, "CF-MessageParseError", format!("Request invalid due to parse error: {text}"));
     let large = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
-    for (body, told_so) in [
+    for (body, refusal) in [
         ("{\"name\": ".to_owned(), parse("EOF while parsing a value at line 1 column 9")),
         ("nonsense".to_owned(), parse("expected ident at line 1 column 2")),
         (String::new(), parse("the body is empty")),
@@ -25,7 +25,7 @@ async fn bodies_that_cannot_be_read() {
         ),
     ] {
         let request = admin.request(Method::POST, "/v3/apps").header("content-type", "application/json").body(body);
-        told(&admin.send(request).await, &told_so);
+        assert_error(&admin.send(request).await, &refusal);
     }
     // What `cf` takes as the sign of an older platform.
     let mut cases = Cases::default();

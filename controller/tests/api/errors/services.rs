@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Cases, expected, to_one, told, unprocessable};
+use super::{Cases, assert_error, expected, to_one, unprocessable};
 use crate::services::{bind, create, instance};
 use crate::support::TestController;
 
@@ -15,11 +15,17 @@ async fn what_is_bound_or_taken_already() {
     let (_, space) = controller.dev().await;
     let app = controller.bare_app(space, "a").await.to_string();
     let db = instance(&admin, space, "db", json!({})).await;
-    told(&create(&admin, space, "db", json!({})).await, &unprocessable("The service instance name is taken: db."));
+    assert_error(
+        &create(&admin, space, "db", json!({})).await,
+        &unprocessable("The service instance name is taken: db."),
+    );
     assert_eq!(bind(&admin, &app, &db, json!({})).await.0, StatusCode::CREATED);
-    told(&bind(&admin, &app, &db, json!({})).await, &unprocessable("The app is already bound to the service instance"));
+    assert_error(
+        &bind(&admin, &app, &db, json!({})).await,
+        &unprocessable("The app is already bound to the service instance"),
+    );
     let key = json!({ "type": "key", "name": "k", "relationships": { "service_instance": to_one(&db) } });
-    told(
+    assert_error(
         &admin.post("/v3/service_credential_bindings", key).await,
         &unprocessable(
             "Service credential bindings of type 'key' are not supported for user-provided service instances.",
@@ -34,7 +40,7 @@ async fn what_is_bound_or_taken_already() {
         "service_instance": to_one(&guard), "route": to_one(route["guid"].as_str().expect("a guid")) } });
     assert_eq!(admin.post("/v3/service_route_bindings", body.clone()).await.0, StatusCode::CREATED);
     let words = "The route and service instance are already bound.";
-    told(
+    assert_error(
         &admin.post("/v3/service_route_bindings", body).await,
         &expected(422, 130_008, "CF-ServiceInstanceAlreadyBoundToSameRoute", words),
     );
@@ -118,7 +124,7 @@ async fn what_is_shared_already() {
     for (path, whose) in paths.iter().zip(["the same again", "another of this name"]) {
         let answer = admin.post(path, with.clone()).await;
         assert!(!answer.0.is_success(), "{whose}: {}", answer.1);
-        told(&answer, &unprocessable(words));
+        assert_error(&answer, &unprocessable(words));
     }
     assert_eq!(admin.get(&paths[0]).await.1["data"], with["data"]);
 }
