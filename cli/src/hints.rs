@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_deployment_forbids_is_told_from_the_rest() {
+    fn refusals_of_a_running_deployment_are_recognised() {
         let entry = |code: u32, detail: &str| ApiErrorEntry { code, title: String::new(), detail: detail.to_owned() };
         let droplet = "Unable to assign current droplet while the app has a deployment in progress. Wait for it.";
         assert!(is_deploying(&[entry(10_008, droplet)]) && is_deploying(&[entry(390_017, "")]));

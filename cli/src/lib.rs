@@ -156,8 +156,8 @@ where
             under_way::clean_up(unfinished, &session).await
         };
         tokio::select! {
-            told = tokio::time::timeout(LAST_WORDS, Box::pin(words)) => {
-                if !matches!(told, Ok(Ok(()))) {
+            reported = tokio::time::timeout(LAST_WORDS, Box::pin(words)) => {
+                if !matches!(reported, Ok(Ok(()))) {
                     printer.warn("interrupted, and the platform could not be told; what it was doing goes on there");
                 }
             }

@@ -40,7 +40,7 @@ impl Output {
     }
 }
 
-/// The one that speaks.
+/// Writes everything that a command prints.
 pub(crate) struct Printer {
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,

@@ -319,17 +319,17 @@ async fn bad_answers_are_clear_errors() {
 }
 
 #[tokio::test]
-async fn a_platform_that_is_away_is_named() {
+async fn an_unreachable_platform_is_named() {
     let platform = Platform::logged_in().await;
     let url = platform.url.clone();
     // A port that nobody listens on, and nobody can: it is taken as long as the socket is there.
     let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
     taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
-    let away = format!("http://api.slipway.localhost:{}", taken.local_addr().expect("address").port());
-    platform.set_config(|config| config["api"] = away.clone().into());
+    let unavailable = format!("http://api.slipway.localhost:{}", taken.local_addr().expect("address").port());
+    platform.set_config(|config| config["api"] = unavailable.clone().into());
     let ran = platform.run(&["orgs"]).await;
     assert_eq!(ran.exit, Exit::Unavailable);
-    assert!(ran.err.starts_with(&format!("Error: Cannot talk to {away}: ")), "{} {url}", ran.err);
+    assert!(ran.err.starts_with(&format!("Error: Cannot talk to {unavailable}: ")), "{} {url}", ran.err);
 }
 
 #[tokio::test]

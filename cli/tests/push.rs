@@ -189,7 +189,7 @@ async fn a_broken_upload_is_repeated_and_a_finished_one_is_recognised() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_before_anything_is_sent() {
+async fn mistakes_are_reported_before_anything_is_sent() {
     let platform = Platform::logged_in().await;
     app(&platform);
     platform.lock().calls.clear();

@@ -16,8 +16,8 @@ pub use apps::{
 pub use deploy::{RestartArgs, RollbackArgs, Strategy, StrategyArgs};
 pub use operator::{
     BindSecurityGroupArgs, BuildpackArgs, CreateBuildpackArgs, CreateUserArgs, DeleteNamedArgs, DomainArgs, FlagArgs,
-    FlagState, GroupArgs, GroupPhase, Lifecycle, QuotaArgs, QuotaLimits, Role, RoleArgs, RulesArgs, SetGroupArgs,
-    SetQuotaArgs, ShareDomainArgs, UpdateBuildpackArgs,
+    FlagState, GroupArgs, GroupPhase, Lifecycle, QuotaArgs, QuotaLimits, RoleArgs, RulesArgs, SetGroupArgs,
+    SetQuotaArgs, ShareDomainArgs, UpdateBuildpackArgs, UserRole,
 };
 pub(crate) use push::HealthCheck;
 pub use push::PushArgs;

@@ -59,7 +59,7 @@ impl std::fmt::Debug for CreateUserArgs {
 
 /// What a user may do, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Role {
+pub enum UserRole {
     /// Is in the org, and sees nothing of it.
     OrgUser,
     /// Manages the org, its people and its spaces.
@@ -78,7 +78,7 @@ pub enum Role {
     SpaceAuditor,
 }
 
-impl Role {
+impl UserRole {
     /// As the API has it.
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ pub struct RoleArgs {
     pub user: String,
     /// The role
     #[arg(value_enum, value_name = "ROLE")]
-    pub role: Role,
+    pub role: UserRole,
     /// Where [default: what is targeted]
     #[arg(value_name = "ORG[/SPACE]")]
     pub at: Option<String>,

@@ -18,8 +18,12 @@ impl Client {
         self.finish_without(answer, |_| false).await
     }
 
-    /// As [`Self::finish`], without the warnings that the person was `told` before.
-    pub(crate) async fn finish_without(&self, answer: &Answer, told: impl Fn(&str) -> bool) -> Result<(), CliError> {
+    /// As [`Self::finish`], without the warnings that were printed before (`is_known`).
+    pub(crate) async fn finish_without(
+        &self,
+        answer: &Answer,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<(), CliError> {
         let Some(location) = answer.location.as_deref().filter(|_| answer.status == 202) else { return Ok(()) };
         let path = url::path_of(location).ok_or_else(|| ClientError::Address { address: location.to_owned() })?;
         let begun = Instant::now();
@@ -28,7 +32,7 @@ impl Client {
             let job: Job = self.get(&path).await?;
             match job.state.as_str() {
                 "COMPLETE" => {
-                    for warning in job.warnings.iter().filter(|warning| !told(&warning.detail)) {
+                    for warning in job.warnings.iter().filter(|warning| !is_known(&warning.detail)) {
                         self.printer.warn(&warning.detail);
                     }
                     return Ok(());

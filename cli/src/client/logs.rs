@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_cell_behind_the_last_line_do_not_hide_it() {
+    fn a_cells_own_line_after_the_last_line_does_not_hide_it() {
         let remark = |timestamp| Line { source: REMARK.into(), ..line(timestamp, "healthy") };
         assert_eq!(youngest(&[line(1, "x"), line(2, "y"), remark(3), remark(4)]), 2);
         assert_eq!(youngest(&[remark(3)]), 0);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_told_when_it_lies_behind_what_was_seen() {
+    fn a_gap_is_reported_when_it_lies_after_lines_that_were_shown() {
         let mut tail = Tail { app: "a".into(), overlap: Duration::ZERO, newest: 5, seen: HashSet::new(), remark: None };
         let gap = |timestamp| Line { source: GAP.into(), ..line(timestamp, "9 lines are missing here") };
         assert_eq!(tail.unseen(vec![gap(4), line(4, "x")]), [line(4, "x")], "the log has lost what was shown");

@@ -3,12 +3,12 @@
 
 /// `GET /a?b=c 200, 14 bytes in 250 ms, from 10.0.0.9, instance 2`; `None` of a text that is no access line.
 pub(super) fn short(text: &str) -> Option<String> {
-    let words = words(text);
-    let [_host, _, _time, request, status, _received, sent, _referer, _agent, remote, ..] = words.as_slice() else {
+    let fields = split_fields(text);
+    let [_host, _, _time, request, status, _received, sent, _referer, _agent, remote, ..] = fields.as_slice() else {
         return None;
     };
     let value = |key: &str| {
-        let value = words.iter().find_map(|word| word.strip_prefix(key))?;
+        let value = fields.iter().find_map(|field| field.strip_prefix(key))?;
         Some(value).filter(|value| !value.is_empty() && *value != "-")
     };
     let (request, _version) = request.rsplit_once(' ')?;
@@ -21,23 +21,23 @@ pub(super) fn short(text: &str) -> Option<String> {
 }
 
 /// Splits at blanks outside quotes; quotes and the backslashes before what they hold go.
-fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word) = (Vec::new(), String::new());
+fn split_fields(text: &str) -> Vec<String> {
+    let (mut fields, mut field) = (Vec::new(), String::new());
     let (mut quoted, mut escaped) = (false, false);
     for c in text.chars() {
         match c {
             _ if escaped => {
-                word.push(c);
+                field.push(c);
                 escaped = false;
             }
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(std::mem::take(&mut word)),
-            c => word.push(c),
+            ' ' if !quoted => fields.push(std::mem::take(&mut field)),
+            c => field.push(c),
         }
     }
-    words.push(word);
-    words
+    fields.push(field);
+    fields
 }
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ mod tests {
     const WHOLE: &str = r#"app.test - [2023-11-14T22:13:20.123Z] "GET /a?b=\"c d\" HTTP/1.1" 502 3 14 "-" "evil\" \\ x" "10.0.0.9:5555" "10.0.0.1:61001" x_forwarded_for:"192.0.2.7, 10.0.0.9" x_forwarded_proto:"https" vcap_request_id:"rid" response_time:0.250000 gorouter_time:0.001000 app_id:"aid" app_index:"2" instance_id:"iid" x_cf_routererror:"endpoint_failure (reset)""#;
 
     #[test]
-    fn an_access_line_is_told_in_short() {
+    fn an_access_line_is_abbreviated() {
         assert_eq!(
             short(WHOLE).as_deref(),
             Some(r#"GET /a?b="c d" 502 (endpoint_failure (reset)), 14 bytes in 250 ms, from 192.0.2.7, instance 2"#)

@@ -37,13 +37,18 @@ pub(super) async fn events(session: &Session, args: EventsArgs) -> Result<(), Cl
         });
     }
     let row = |event: &Value| {
-        vec![text(event, "/created_at"), words(&text(event, "/type")), text(event, "/actor/name"), description(event)]
+        vec![
+            text(event, "/created_at"),
+            event_name(&text(event, "/type")),
+            text(event, "/actor/name"),
+            description(event),
+        ]
     };
     session.show(list, &["time", "event", "actor", "what changed"], row, "There are no events.")
 }
 
-/// `audit.app.process.scale` in words: `process scale`. Programs find the type itself with --json.
-fn words(kind: &str) -> String {
+/// The name of an event's type for people: `process scale` for `audit.app.process.scale`. Programs find the type itself with --json.
+fn event_name(kind: &str) -> String {
     let kind = kind.strip_prefix("audit.").unwrap_or(kind);
     kind.strip_prefix("app.").unwrap_or(kind).replace(['.', '_'], " ")
 }
@@ -126,9 +131,9 @@ mod tests {
         }
         let long = description(&json!({ "data": { "request": { "command": "x".repeat(100) } } }));
         assert_eq!(long, format!("command: {}…", "x".repeat(60)));
-        assert_eq!(words("audit.app.process.scale"), "process scale");
-        assert_eq!(words("audit.service_binding.create"), "service binding create");
-        assert_eq!(words("app.crash"), "crash");
+        assert_eq!(event_name("audit.app.process.scale"), "process scale");
+        assert_eq!(event_name("audit.service_binding.create"), "service binding create");
+        assert_eq!(event_name("app.crash"), "crash");
         assert!(is_a_look("audit.app.environment.show") && !is_a_look("audit.app.update"));
     }
 }

@@ -23,21 +23,21 @@ const BEFORE: u32 = 20;
 const SOURCES: &[&str] = &["app", "task", "rtr", "stg", "cell", "api"];
 
 pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliError> {
-    let wanted = Wanted::of(&args)?;
+    let filter = LogFilter::of(&args)?;
     let app = session.app_or_default(args.name.clone()).await?;
     let client = session.client()?;
     let chosen = args.recent || args.lines.is_some() || args.since.is_some();
-    let follows = args.follow || !chosen;
+    let follow = args.follow || !chosen;
     // Following begins with something to look at.
     let lines = if chosen { args.lines } else { Some(BEFORE) };
-    let mut tail = if follows { Some(Tail::from_now(client, &app.guid, OVERLAP).await?) } else { None };
-    if lines != Some(0) || !follows {
-        let mut found = client.logs_since(&app.guid, wanted.start, LIMIT).await?;
+    let mut tail = if follow { Some(Tail::from_now(client, &app.guid, OVERLAP).await?) } else { None };
+    if lines != Some(0) || !follow {
+        let mut found = client.logs_since(&app.guid, filter.start, LIMIT).await?;
         // What is younger comes with the tail.
         let until = tail.as_ref().map_or(i64::MAX, Tail::newest);
-        found.retain(|line| wanted.has(line) && line.timestamp <= until);
+        found.retain(|line| filter.has(line) && line.timestamp <= until);
         let skipped = lines.map_or(0, |count| found.len().saturating_sub(count as usize));
-        if found.is_empty() && !follows {
+        if found.is_empty() && !follow {
             session
                 .printer
                 .say(&format!("There are no such lines of '{}'. `slipway logs {0} -f` waits for some.", app.name));
@@ -54,7 +54,7 @@ pub(super) async fn logs(session: &Session, args: LogsArgs) -> Result<(), CliErr
                     session.printer.warn("the logs can be read again");
                 }
                 failures = 0;
-                lines.iter().filter(|line| wanted.has(line)).try_for_each(|line| print(session, line))?;
+                lines.iter().filter(|line| filter.has(line)).try_for_each(|line| print(session, line))?;
             }
             Err(ClientError::Logs { source }) if source.has_status(404) => {
                 session.printer.say(&format!("'{}' is deleted: there is nothing more to follow.", app.name));
@@ -87,13 +87,13 @@ fn reader_is_gone() -> bool {
 
 /// Which lines are shown.
 #[derive(Debug)]
-struct Wanted {
+struct LogFilter {
     /// Nanoseconds since the epoch.
     start: i64,
     sources: Vec<String>,
 }
 
-impl Wanted {
+impl LogFilter {
     fn of(args: &LogsArgs) -> Result<Self, CliError> {
         let start = match &args.since {
             None => 0,
@@ -118,8 +118,8 @@ impl Wanted {
     fn has(&self, line: &Line) -> bool {
         let source = line.source.to_ascii_lowercase();
         let first = source.split('/').next().unwrap_or_default();
-        let is = |wanted: &String| {
-            if wanted == "task" { source.starts_with("app/task/") } else { first == wanted.as_str() }
+        let is = |filter: &String| {
+            if filter == "task" { source.starts_with("app/task/") } else { first == filter.as_str() }
         };
         self.sources.is_empty() || self.sources.iter().any(is)
     }
@@ -191,8 +191,8 @@ mod tests {
         Line { timestamp: 0, source: source.into(), instance: "1".into(), error, text: text.into() }
     }
 
-    fn wanted(source: &[&str]) -> Result<Wanted, CliError> {
-        Wanted::of(&LogsArgs {
+    fn filter(source: &[&str]) -> Result<LogFilter, CliError> {
+        LogFilter::of(&LogsArgs {
             name: None,
             recent: false,
             lines: None,
@@ -206,14 +206,14 @@ mod tests {
     fn sources_choose_lines() {
         let all = ["APP/PROC/WEB", "APP/TASK/migrate", "RTR", "STG/0", "CELL", "API"];
         let shown = |names: &[&str]| {
-            let wanted = wanted(names).expect("sources");
-            all.into_iter().filter(|source| wanted.has(&line(source, false, ""))).collect::<Vec<_>>()
+            let filter = filter(names).expect("sources");
+            all.into_iter().filter(|source| filter.has(&line(source, false, ""))).collect::<Vec<_>>()
         };
         assert_eq!(shown(&[]), all);
         assert_eq!(shown(&["app", "RTR"]), ["APP/PROC/WEB", "APP/TASK/migrate", "RTR"]);
         assert_eq!(shown(&["task"]), ["APP/TASK/migrate"]);
         assert_eq!(shown(&["stg"]), ["STG/0"]);
-        assert!(wanted(&["ap"]).expect_err("no source").to_string().contains("'ap'"));
+        assert!(filter(&["ap"]).expect_err("no source").to_string().contains("'ap'"));
     }
 
     #[test]

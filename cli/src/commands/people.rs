@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::account::asked;
 use super::names::gone;
 use super::{Session, text};
-use crate::args::{CreateUserArgs, DeleteNamedArgs, Role, RoleArgs};
+use crate::args::{CreateUserArgs, DeleteNamedArgs, RoleArgs, UserRole};
 use crate::client::views::NamedResource;
 use crate::client::{Body, ClientError, identity, query};
 use crate::error::{CliError, Target};
@@ -154,7 +154,8 @@ pub(super) async fn roles(session: &Session) -> Result<(), CliError> {
         role["place"] = place.into();
     }
     list.sort_by_key(|role| (text(role, "/user_name"), text(role, "/place"), text(role, "/type")));
-    let row = |role: &Value| vec![text(role, "/user_name"), Role::shown(&text(role, "/type")), text(role, "/place")];
+    let row =
+        |role: &Value| vec![text(role, "/user_name"), UserRole::shown(&text(role, "/type")), text(role, "/place")];
     session.show(list, &["user", "role", "where"], row, "Nobody has a role there.")
 }
 
@@ -196,7 +197,7 @@ pub(super) async fn set_role(session: &Session, args: RoleArgs) -> Result<(), Cl
         Some(space) => role(args.role.word(), "space", space),
         None => role(args.role.word(), "organization", &org),
     };
-    let shown = Role::shown(args.role.word());
+    let shown = UserRole::shown(args.role.word());
     match client.send(Method::POST, "/v3/roles", body).await {
         Err(error) if error.says("already has") => {
             session.printer.say(&format!("'{}' is {shown} of {written} already; nothing was done.", args.user));
@@ -219,7 +220,7 @@ pub(super) async fn unset_role(session: &Session, args: RoleArgs) -> Result<(), 
     };
     let path = query("/v3/roles", &[("types", args.role.word()), ("user_guids", guid.as_str()), place]);
     let found = client.list(&path).await?;
-    let shown = Role::shown(args.role.word());
+    let shown = UserRole::shown(args.role.word());
     if found.is_empty() {
         session.printer.say(&format!("'{}' was not {shown} of {written}; nothing was done.", args.user));
         return Ok(());

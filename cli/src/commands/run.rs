@@ -68,7 +68,7 @@ pub(super) async fn follow(session: &Session, app: &App, body: Value) -> Result<
     session.printer.say(&format!("Running task {} of '{}' …", task.sequence_id, app.name));
     let source = format!("APP/TASK/{}", task.name);
     let begun = Instant::now();
-    let (mut told, mut empty) = (false, 0);
+    let (mut warned, mut empty) = (false, 0);
     loop {
         let ended = matches!(task.state.as_str(), "SUCCEEDED" | "FAILED");
         let lines: Vec<Line> = tail.next(client).await?.into_iter().filter(|line| line.source == source).collect();
@@ -77,9 +77,9 @@ pub(super) async fn follow(session: &Session, app: &App, body: Value) -> Result<
         if empty >= EMPTY_READS {
             break;
         }
-        if task.state == "PENDING" && !told && begun.elapsed() > WAITING {
+        if task.state == "PENDING" && !warned && begun.elapsed() > WAITING {
             session.printer.say("   waiting for a cell with room");
-            told = true;
+            warned = true;
         }
         tokio::time::sleep(PAUSE).await;
         if !ended {

@@ -198,7 +198,7 @@ fn unknown_keys_pass_through_and_are_named() {
 }
 
 #[test]
-fn what_cannot_be_a_manifest_is_refused() {
+fn malformed_manifests_are_refused() {
     for (yaml, part) in [
         ("[1, 2]", "must be a mapping"),
         ("applications: 7", "must be a list, it is 7"),

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_word_is_told_with_what_the_others_were_taken_for() {
+    fn a_missing_argument_is_reported_with_how_the_others_were_read() {
         assert_eq!(
             says(&["unset-env", "A"]),
             "error: `slipway unset-env` takes 'A' for APP, and NAME is missing. Write `slipway unset-env APP NAME …`.\n\n\

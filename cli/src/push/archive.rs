@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_went_away_is_named() {
+    async fn a_file_that_was_removed_meanwhile_is_named() {
         let app = tree(&[("a", "1"), ("gone", "2")]);
         let entries = found(app.path()).await;
         std::fs::remove_file(app.path().join("gone")).expect("removed");

@@ -20,14 +20,14 @@ const LONGEST: usize = 60;
 const SET_BACK: &[&str] = &["instances", "memory", "disk_quota", "disk-quota", "command"];
 
 #[derive(Deserialize)]
-struct Answer {
+struct ManifestDiff {
     #[serde(default)]
-    diff: Vec<Change>,
+    diff: Vec<DiffEntry>,
 }
 
 /// One entry of `manifest_diff`.
 #[derive(Deserialize)]
-struct Change {
+struct DiffEntry {
     /// `/applications/0/processes/1/memory`.
     path: String,
     #[serde(default)]
@@ -42,7 +42,8 @@ pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: 
     let Ok(client) = session.client() else { return };
     let path = format!("/v3/spaces/{space}/manifest_diff");
     let Ok(answer) = client.send(Method::POST, &path, Body::Yaml(manifest.to_owned())).await else { return };
-    let (Ok(Answer { diff }), Ok(document)) = (answer.json::<Answer>(), serde_norway::from_str::<Yaml>(manifest))
+    let (Ok(ManifestDiff { diff }), Ok(document)) =
+        (answer.json::<ManifestDiff>(), serde_norway::from_str::<Yaml>(manifest))
     else {
         return;
     };
@@ -74,7 +75,7 @@ pub(super) async fn tell(session: &Session, space: &str, manifest: &str, there: 
 }
 
 /// `worker memory 64M → 128M`. Values of variables are secrets: they are left out.
-fn described(app: &Yaml, path: &str, change: &Change) -> String {
+fn described(app: &Yaml, path: &str, change: &DiffEntry) -> String {
     let mut words = Vec::new();
     let mut at = app;
     for part in path.split('/') {
@@ -159,7 +160,7 @@ services: [cache]
             ("command", json!(null), json!("x".repeat(70)), &format!("command {}…", "x".repeat(60))),
             ("nowhere/7/else", json!(null), json!("v"), "nowhere 7 else v"),
         ] {
-            let change = Change { path: String::new(), was, value };
+            let change = DiffEntry { path: String::new(), was, value };
             assert_eq!(described(&app, path, &change), expected, "{path}");
         }
     }

@@ -171,7 +171,7 @@ pub(crate) async fn follow(
     let begun = Instant::now();
     let mut watch = Watch::new(limit(session, "CF_STARTUP_TIMEOUT", 5));
     let mut timings = StartTimings::default();
-    let (mut told, mut spoke) = (String::new(), Instant::now());
+    let (mut shown_state, mut spoke) = (String::new(), Instant::now());
     loop {
         match (deployment.status.value.as_str(), deployment.status.reason.as_str()) {
             ("FINALIZED", "DEPLOYED") => {
@@ -210,9 +210,9 @@ pub(crate) async fn follow(
         let state = progress(&rows, wanted);
         // Waiting for room is told at once, as it may take long; one without a reason is a moment old.
         let waits = rows.iter().any(|row| row.state == "DOWN" && row.details.is_some());
-        if state != told && (waits || begun.elapsed() > Duration::from_secs(1)) {
+        if state != shown_state && (waits || begun.elapsed() > Duration::from_secs(1)) {
             session.printer.say(&format!("   {state}"));
-            (told, spoke) = (state, Instant::now());
+            (shown_state, spoke) = (state, Instant::now());
         }
         if spoke.elapsed() > SILENCE {
             session.printer.say(&still_waiting(app, begun));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_end_by_itself_is_told_from_what_takes_its_time() {
+    fn a_stuck_deployment_is_distinguished_from_a_slow_one() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let new = || Watch { moved: start, ..Watch::new(Duration::from_secs(300)) };

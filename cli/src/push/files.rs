@@ -455,7 +455,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_most_often_not_meant_is_named() {
+    fn files_that_are_usually_not_meant_are_named() {
         let app = tree(&[
             ("package.json", ""),
             ("node_modules/x.js", ""),
@@ -472,7 +472,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn modes_links_and_empty_directories_are_kept() {
+    fn modes_links_and_empty_directories_are_preserved() {
         let app = tree(&[("bin/run", "#!/bin/sh\n"), ("empty/", ""), ("full/file", "x")]);
         std::fs::set_permissions(app.path().join("bin/run"), std::fs::Permissions::from_mode(0o755)).expect("mode");
         symlink("../bin/run", app.path().join("full/link")).expect("link");
@@ -535,7 +535,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_app_is_refused() {
+    fn a_path_that_is_no_app_is_refused() {
         let app = tree(&[("plain.txt", "text"), ("short", "P"), ("only/.git/x", "")]);
         let refused = |name: &str| Source::read(&app.path().join(name)).expect_err(name);
         assert!(matches!(refused("plain.txt"), FilesError::NotAnArchive { .. }));

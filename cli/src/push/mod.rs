@@ -251,11 +251,11 @@ pub(crate) async fn push(session: &Session, flags: &PushArgs) -> Result<Vec<Push
     let path = format!("/v3/spaces/{}/actions/apply_manifest", space.guid);
     let answer = client.send(Method::POST, &path, Body::Yaml(manifest.yaml)).await?;
     // The platform has its own words for a key that this program has warned of.
-    let told = |theirs: &str| {
+    let already_warned = |theirs: &str| {
         let key = manifest::key_of_warning(theirs);
         key.is_some() && manifest.warnings.iter().any(|ours| manifest::key_of_warning(ours) == key)
     };
-    if let Err(error) = client.finish_without(&answer, told).await {
+    if let Err(error) = client.finish_without(&answer, already_warned).await {
         if !there.is_empty() {
             session.printer.say("The platform refuses this manifest; nothing was changed.");
         }

@@ -87,14 +87,14 @@ fn merge<T: Clone + PartialEq>(notes: &mut BTreeMap<String, [T; 2]>, key: &str, 
     }
 }
 
-/// What to do so that one process is again as it was.
+/// How to restore the settings of one process.
 struct Changed {
     guid: String,
     kind: String,
     /// Sizes to send.
     sizes: Map<String, Value>,
     /// `web memory 300M → 128M`.
-    words: Vec<String>,
+    descriptions: Vec<String>,
     /// `-p worker -m 128M`.
     flags: String,
     /// The start command to send, and what is said of it.
@@ -216,7 +216,7 @@ impl Sizes {
     pub(super) async fn rolled_back(&self, session: &Session) -> Result<Map<String, Value>, CliError> {
         let client = session.client()?;
         let note = self.note(self.applied.as_deref().unwrap_or_default());
-        let (mut options, mut words) = (Map::new(), Vec::new());
+        let (mut options, mut descriptions) = (Map::new(), Vec::new());
         for now in &self.before {
             let Some(changed) = difference(&note, now).filter(|changed| !changed.sizes.is_empty()) else { continue };
             if changed.kind != "web" {
@@ -225,10 +225,10 @@ impl Sizes {
                 let option = |key: String| if key == "instances" { "web_instances".to_owned() } else { key };
                 options.extend(changed.sizes.into_iter().map(|(key, value)| (option(key), value)));
             }
-            words.extend(changed.words);
+            descriptions.extend(changed.descriptions);
         }
-        if !words.is_empty() {
-            session.printer.say(&format!("Set back for '{}' with it: {}.", self.app.name, words.join(", ")));
+        if !descriptions.is_empty() {
+            session.printer.say(&format!("Set back for '{}' with it: {}.", self.app.name, descriptions.join(", ")));
         }
         Ok(options)
     }
@@ -246,17 +246,17 @@ impl Sizes {
         let (mut done, mut stays) = (Vec::new(), Vec::new());
         for changed in now.iter().filter_map(|process| difference(&note, process)) {
             match scale(client, &changed).await {
-                Ok(()) => done.extend(changed.words),
+                Ok(()) => done.extend(changed.descriptions),
                 Err(_) => stays.push(format!(
                     "'{name}' keeps the sizes of this push from its next start on; `slipway scale {name} {}` sets them \
                      back, which restarts it when memory or disk are among them.",
                     changed.flags
                 )),
             }
-            let Some((command, words)) = changed.command else { continue };
+            let Some((command, descriptions)) = changed.command else { continue };
             let path = format!("/v3/processes/{}", changed.guid);
             match patiently(client, Method::PATCH, &path, &json!({ "command": command })).await {
-                Ok(()) => done.push(words),
+                Ok(()) => done.push(descriptions),
                 Err(_) => stays.push(format!(
                     "'{name}' ({}) keeps the start command of this push from its next start on; a push with another -c \
                      changes it.",
@@ -287,21 +287,21 @@ fn note_of(deployment: &Deployment) -> Note {
 pub(crate) fn still_has(deployment: &Deployment, process: &Process) -> Option<String> {
     let note = note_of(deployment);
     let noted = note.sizes.get(&process.guid);
-    let mut words = Vec::new();
+    let mut descriptions = Vec::new();
     // Numbers of instances hold at once.
     for size in ALL.iter().filter(|size| size.key != "instances") {
         let was = noted.and_then(|noted| noted.get(size.key)).filter(|[_, is]| *is == (size.of)(process));
-        words.extend(was.map(|[was, _]| format!("{} {}", (size.shown)(*was), size.word)));
+        descriptions.extend(was.map(|[was, _]| format!("{} {}", (size.shown)(*was), size.word)));
     }
     let was = note.commands.get(&process.guid).filter(|[_, is]| *is == process.command);
-    words.extend(was.map(|[was, _]| format!("command {}", shown(&json!(was)))));
-    (!words.is_empty()).then(|| words.join(", "))
+    descriptions.extend(was.map(|[was, _]| format!("command {}", shown(&json!(was)))));
+    (!descriptions.is_empty()).then(|| descriptions.join(", "))
 }
 
 /// What to do so that a process which is so `now` is again as it was before what the note says; nothing when it is, or when
 /// somebody has changed it since.
 fn difference(note: &Note, now: &Process) -> Option<Changed> {
-    let (mut sizes, mut words, mut flags) = (Map::new(), Vec::new(), String::new());
+    let (mut sizes, mut descriptions, mut flags) = (Map::new(), Vec::new(), String::new());
     if now.kind != "web" {
         flags = format!("-p {} ", now.kind);
     }
@@ -310,7 +310,7 @@ fn difference(note: &Note, now: &Process) -> Option<Changed> {
         let Some([was, is]) = noted.and_then(|noted| noted.get(size.key)) else { continue };
         if was != is && *is == (size.of)(now) {
             sizes.insert(size.key.to_owned(), (*was).into());
-            words.push(format!("{} {} {} → {}", now.kind, size.word, (size.shown)(*is), (size.shown)(*was)));
+            descriptions.push(format!("{} {} {} → {}", now.kind, size.word, (size.shown)(*is), (size.shown)(*was)));
             flags.push_str(&format!("{} {was}{} ", size.flag, size.unit));
         }
     }
@@ -320,7 +320,7 @@ fn difference(note: &Note, now: &Process) -> Option<Changed> {
         });
     let changed = !sizes.is_empty() || command.is_some();
     let flags = flags.trim_end().to_owned();
-    changed.then(|| Changed { guid: now.guid.clone(), kind: now.kind.clone(), sizes, words, flags, command })
+    changed.then(|| Changed { guid: now.guid.clone(), kind: now.kind.clone(), sizes, descriptions, flags, command })
 }
 
 async fn scale(client: &Client, changed: &Changed) -> Result<(), CliError> {
@@ -400,13 +400,13 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_set_back_and_nothing_else() {
+    fn changed_settings_are_restored_and_no_others() {
         let (old, mut applied) = (process("worker", 1, 1536), process("worker", 2, 3000));
         applied.command = Some("./new".to_owned());
         let note = sizes(old.clone(), applied.clone()).note(std::slice::from_ref(&applied));
         let changed = difference(&note, &applied).expect("it differs");
         assert_eq!(Value::Object(changed.sizes), json!({ "instances": 1, "memory_in_mb": 1536 }));
-        assert_eq!(changed.words, ["worker instances 2 → 1", "worker memory 2.9G → 1.5G"]);
+        assert_eq!(changed.descriptions, ["worker instances 2 → 1", "worker memory 2.9G → 1.5G"]);
         assert_eq!(changed.flags, "-p worker -i 1 -m 1536M");
         assert_eq!(changed.command, Some((Value::Null, "worker command ./new → default".to_owned())));
         let scaled_since = difference(&note, &process("worker", 9, 3000)).expect("the memory differs");

@@ -140,7 +140,7 @@ async fn largest(client: &Client) -> Option<String> {
     processes.truncate(3);
     let apps: Vec<&str> = processes.iter().filter_map(Process::app).collect();
     let apps: Vec<App> = client.list_as(&format!("/v3/apps?guids={}", apps.join(","))).await.ok()?;
-    let told: Vec<String> = processes
+    let descriptions: Vec<String> = processes
         .iter()
         .filter_map(|process| {
             let app = apps.iter().find(|app| Some(app.guid.as_str()) == process.app())?;
@@ -148,7 +148,7 @@ async fn largest(client: &Client) -> Option<String> {
             Some(format!("'{}' {} {count}{} MiB", printable(&app.name), process.kind, process.memory_in_mb))
         })
         .collect();
-    (!told.is_empty()).then(|| told.join(", "))
+    (!descriptions.is_empty()).then(|| descriptions.join(", "))
 }
 
 struct Lines<'a> {

@@ -202,7 +202,7 @@ pub(crate) async fn wait_until_running(
     let limit = limit(session, "CF_STARTUP_TIMEOUT", 5);
     let mut slowest = StartTimings::default();
     let mut nowhere_since: Option<Instant> = None;
-    let (mut told, mut spoke) = (String::new(), Instant::now());
+    let (mut shown_state, mut spoke) = (String::new(), Instant::now());
     while !waiting.is_empty() {
         let mut nowhere = None;
         let mut states = Vec::new();
@@ -244,9 +244,9 @@ pub(crate) async fn wait_until_running(
         let state = states.join("; ");
         // Waiting for room is told at once: it may take long, and somebody can do something about it.
         let waits = states.iter().any(|state| state.contains(WAITS));
-        if !state.is_empty() && state != told && (waits || begun.elapsed() > Duration::from_secs(1)) {
+        if !state.is_empty() && state != shown_state && (waits || begun.elapsed() > Duration::from_secs(1)) {
             session.printer.say(&format!("   {state}"));
-            told.clone_from(&state);
+            shown_state.clone_from(&state);
             spoke = Instant::now();
         }
         if spoke.elapsed() > SILENCE {
