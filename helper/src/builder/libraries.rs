@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_must_have_its_libraries_and_the_rest_is_told() {
+    fn missing_libraries_fail_started_programs_and_are_reported_for_others() {
         let home = tempfile::tempdir().unwrap();
         let paths =
             BuildPaths { app: home.path().join("app"), deps: home.path().join("deps"), ..BuildPaths::default() };

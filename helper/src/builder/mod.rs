@@ -33,12 +33,12 @@ pub(crate) fn main(args: &[String]) -> i32 {
     let answer = match args.first().map(String::as_str) {
         Some("detect") => with_request(&request, |request, runner| {
             let plan = detect::run(request, runner)
-                .unwrap_or_else(|problem| BuildPlan { error: Some(told(&problem)), ..BuildPlan::default() });
+                .unwrap_or_else(|problem| BuildPlan { error: Some(report(&problem)), ..BuildPlan::default() });
             files::write_json(&request.paths.output.join(PLAN_FILE), &plan).map(|()| plan.error.is_none())
         }),
         Some("build") => with_request(&request, |request, runner| {
             let outcome = build::run(request, runner)
-                .unwrap_or_else(|problem| BuildOutcome { error: Some(told(&problem)), ..BuildOutcome::default() });
+                .unwrap_or_else(|problem| BuildOutcome { error: Some(report(&problem)), ..BuildOutcome::default() });
             files::write_json(&request.paths.output.join(RESULT_FILE), &outcome).map(|()| outcome.ok)
         }),
         _ => {
@@ -66,9 +66,9 @@ fn with_request(path: &Path, phase: impl FnOnce(&BuildRequest, &Runner) -> io::R
     phase(&request, &runner)
 }
 
-/// Prints a failure among the build's output, and gives it its place in the answer. Whoever pushes sees the answer below the
-/// output: that it is the end is told here, and in one line why. Cloud Foundry's name for it comes last: it says the least.
-fn told(problem: &Problem) -> slipway_buildpacks::contract::BuildError {
+/// Prints a failure in the build's output, as one line with Cloud Foundry's name for it at the end, and returns it for the
+/// build's result, which clients show below the output.
+fn report(problem: &Problem) -> slipway_buildpacks::contract::BuildError {
     let error = problem.to_error();
     println!("-----> Staging failed: {} [{}]", error.text.lines().next().unwrap_or_default(), error.id);
     error

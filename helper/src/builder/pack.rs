@@ -129,12 +129,12 @@ mod tests {
             limits: BuildLimits::default(),
         };
         let runner = Runner::new(Duration::from_secs(60), 0);
-        for (most, name, kept) in [(10_000, "all", true), (2_000, "less", false)] {
+        for (most, name, is_cached) in [(10_000, "all", true), (2_000, "less", false)] {
             let file = cache_within(&request, &runner, most).unwrap().file;
             unpack_droplet(&at("out").join(file), "tar.zst", &at(name), Limits::default(), None).unwrap();
             assert!(at(name).join("mine/npm/fetched").exists());
             for part in ["mine/installed.tar.zst", "mine/installed.json"] {
-                assert_eq!(at(name).join(part).exists(), kept, "{name}/{part}");
+                assert_eq!(at(name).join(part).exists(), is_cached, "{name}/{part}");
             }
         }
         assert!(cache_within(&request, &runner, 500).is_none(), "no cache is better than one without end");

@@ -138,7 +138,7 @@ fn the_same_source_gives_the_same_droplet() {
 }
 
 #[test]
-fn a_changed_file_is_told_by_its_time_in_the_droplet() {
+fn a_changed_file_has_another_time_in_the_droplet() {
     use std::os::unix::fs::MetadataExt as _;
     let times = |word: &str| {
         let app = [("Procfile", "web: ./run\n"), ("run", "#!/bin/sh\n"), ("page.html", word)];
@@ -158,15 +158,15 @@ fn a_changed_file_is_told_by_its_time_in_the_droplet() {
 }
 
 #[test]
-fn what_becomes_of_process_types_is_told() {
-    let told = |procfile: &str| {
+fn process_types_are_listed_after_a_build() {
+    let announced = |procfile: &str| {
         let mut staging = Staging::new(&[("Procfile", procfile), ("run", "#!/bin/sh\n")], binary());
         staging.request.skip_detect = true;
         assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
         staging.outcome().process_types.into_iter().map(|process| process.kind).collect::<Vec<_>>()
     };
-    assert_eq!(told("worker: ./run\nrelease: ./migrate\n"), ["worker", "release"]);
-    assert_eq!(told("worker: ./run\nweb: ./run\n"), ["web", "worker"]);
+    assert_eq!(announced("worker: ./run\nrelease: ./migrate\n"), ["worker", "release"]);
+    assert_eq!(announced("worker: ./run\nweb: ./run\n"), ["web", "worker"]);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn failures_carry_their_name_and_say_what_to_do() {
 }
 
 #[test]
-fn a_buildpack_that_was_named_is_told_by_its_own_name() {
+fn a_requested_buildpack_is_reported_by_its_own_name() {
     let says = "mkdir -p $3/$4; printf 'name: words\\nversion: 1.2\\n' > $3/$4/config.yml";
     let scripts = [
         ("detect", "echo detected"),
@@ -293,7 +293,7 @@ fn a_buildpack_that_was_named_is_told_by_its_own_name() {
         ("finalize", "true"),
         ("release", "echo 'default_process_types: {web: ./mine}'"),
     ];
-    let told = |request: fn(&mut Staging)| {
+    let detected = |request: fn(&mut Staging)| {
         let mut staging = foreign(&[("run", "")], &scripts);
         request(&mut staging);
         assert_eq!((staging.phase("detect"), staging.phase("build")), (0, 0));
@@ -301,15 +301,15 @@ fn a_buildpack_that_was_named_is_told_by_its_own_name() {
         used.into_iter().map(|pack| (pack.detect_output, pack.buildpack_name)).collect::<Vec<_>>()
     };
     let pair = |detected: &str, name: &str| (detected.to_owned(), name.to_owned());
-    assert_eq!(told(|_| ()), [pair("detected", "words")]);
-    assert_eq!(told(|staging| staging.request.skip_detect = true), [pair("words", "words")]);
+    assert_eq!(detected(|_| ()), [pair("detected", "words")]);
+    assert_eq!(detected(|staging| staging.request.skip_detect = true), [pair("words", "words")]);
     // Of several, only the last one speaks.
     let before = |staging: &mut Staging| {
         staging.request.skip_detect = true;
         let mine = staging.request.buildpacks[0].clone();
         staging.request.buildpacks.push(mine);
     };
-    assert_eq!(told(before), [pair("", "words"), pair("words", "words")]);
+    assert_eq!(detected(before), [pair("", "words"), pair("words", "words")]);
 }
 
 #[test]
@@ -379,11 +379,11 @@ fn without_a_request_there_is_no_answer() {
 }
 
 #[test]
-fn a_full_disk_is_told_as_such() {
+fn a_full_disk_is_reported_as_such() {
     let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
     let error = slipway_layers::ArchiveError::NoSpace { path: "x".into(), source: full };
-    let told = super::platform("the package could not be unpacked", error).to_error();
-    assert!(told.text.contains("disk quota"), "{}", told.text);
+    let error = super::platform("the package could not be unpacked", error).to_error();
+    assert!(error.text.contains("disk quota"), "{}", error.text);
     let other = super::platform("a step", std::io::Error::other("strange")).to_error();
     assert!(other.text.contains("strange"), "{}", other.text);
 }

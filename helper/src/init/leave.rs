@@ -36,7 +36,7 @@ impl Reaped {
 /// Who was asked to end, and what the sandbox's end will be.
 #[derive(Debug, Default)]
 pub(super) struct Leave {
-    told: BTreeSet<Pid>,
+    signalled: BTreeSet<Pid>,
     /// Children when the leave began: what a program has put into the background, which is nobody's orphan.
     daemons: BTreeSet<Pid>,
     /// Some program fell by the signal: what it started is asked in its place.
@@ -64,7 +64,7 @@ impl Leave {
 
     /// Asks a process to end, if it was not asked before.
     fn tell(&mut self, pid: Pid, terminate: impl FnOnce(Pid)) {
-        if self.told.insert(pid) {
+        if self.signalled.insert(pid) {
             terminate(pid);
         }
     }
@@ -83,11 +83,11 @@ impl Leave {
             Some(signal) => signal == TERMINATED.0,
             None => code == TERMINATED.1,
         };
-        let was_told = |one: &&Reaped| self.told.contains(&one.pid);
-        self.fallen |= reaped.iter().filter(was_told).any(|one| fell((one.code, one.signal)));
+        let was_signalled = |one: &&Reaped| self.signalled.contains(&one.pid);
+        self.fallen |= reaped.iter().filter(was_signalled).any(|one| fell((one.code, one.signal)));
         for one in reaped {
             // The number may be given to another process.
-            self.told.remove(&one.pid);
+            self.signalled.remove(&one.pid);
             self.daemons.remove(&one.pid);
         }
         if self.killed || ended.is_some_and(|(_, code, signal)| !fell((code, signal))) {
@@ -129,7 +129,7 @@ mod tests {
 
     struct World {
         leave: Leave,
-        told: RefCell<Vec<i32>>,
+        signalled: RefCell<Vec<i32>>,
     }
 
     impl World {
@@ -139,18 +139,24 @@ mod tests {
         }
 
         fn with_daemons(daemons: &[i32]) -> Self {
-            let mut world = Self { leave: Leave::default(), told: RefCell::default() };
+            let mut world = Self { leave: Leave::default(), signalled: RefCell::default() };
             let children = PROGRAMS.into_iter().chain(daemons.iter().map(|number| pid(*number))).collect();
-            let told = &world.told;
-            world.leave.begin(&PROGRAMS, || Some(children), |pid| told.borrow_mut().push(pid.as_raw()));
+            let signalled = &world.signalled;
+            world.leave.begin(&PROGRAMS, || Some(children), |pid| signalled.borrow_mut().push(pid.as_raw()));
             world
         }
 
         fn reaped(&mut self, reaped: &[Reaped], children: &[i32]) -> Option<End> {
             let ended = reaped.iter().find(|one| one.pid == COMMAND).and_then(|one| one.end(&PROGRAMS));
             let children = children.iter().map(|number| pid(*number)).collect();
-            let told = &self.told;
-            self.leave.reaped(reaped, ended, &PROGRAMS, || Some(children), |pid| told.borrow_mut().push(pid.as_raw()))
+            let signalled = &self.signalled;
+            self.leave.reaped(
+                reaped,
+                ended,
+                &PROGRAMS,
+                || Some(children),
+                |pid| signalled.borrow_mut().push(pid.as_raw()),
+            )
         }
     }
 
@@ -159,54 +165,54 @@ mod tests {
         let mut world = World::ending();
         let end = world.reaped(&[Reaped { pid: COMMAND, code: 0, signal: None }], &[3, 7, 8]);
         assert_eq!(end, Some((0, 0, None)));
-        assert_eq!(*world.told.borrow(), [2, 3], "workers are the command's business");
+        assert_eq!(*world.signalled.borrow(), [2, 3], "workers are the command's business");
     }
 
     #[test]
-    fn what_a_fallen_shell_leaves_is_asked_once_and_waited_for() {
+    fn processes_left_by_a_killed_shell_are_signalled_once_and_awaited() {
         let mut world = World::ending();
         // The shell falls; a master, whose workers are its own children, is left.
         assert_eq!(world.reaped(&[by_signal(COMMAND)], &[3, 7]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 7]);
+        assert_eq!(*world.signalled.borrow(), [2, 3, 7]);
         // Something else that had been adopted ends: nobody is asked twice.
         assert_eq!(world.reaped(&[Reaped { pid: pid(9), code: 0, signal: None }], &[3, 7]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 7]);
+        assert_eq!(*world.signalled.borrow(), [2, 3, 7]);
         // The master has finished; the companion's slowness does not matter.
         let end = world.reaped(&[Reaped { pid: pid(7), code: 0, signal: None }], &[3]);
         assert_eq!(end, Some((0, 143, Some(15))), "the end of the sandbox is that of its command");
     }
 
     #[test]
-    fn a_chain_of_shells_passes_it_on_link_by_link() {
+    fn a_chain_of_shells_passes_the_signal_on() {
         let mut world = World::ending();
         assert_eq!(world.reaped(&[by_signal(COMMAND)], &[3, 7]), None);
         assert_eq!(world.reaped(&[by_signal(pid(7))], &[3, 8]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 7, 8]);
+        assert_eq!(*world.signalled.borrow(), [2, 3, 7, 8]);
         assert_eq!(world.reaped(&[by_signal(pid(8))], &[3]), Some((0, 143, Some(15))));
     }
 
     #[test]
-    fn a_companion_that_falls_hands_on_while_the_command_goes_on() {
+    fn processes_left_by_a_killed_companion_are_signalled_while_the_command_runs() {
         let mut world = World::ending();
         assert_eq!(world.reaped(&[by_signal(COMPANION)], &[2, 9]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 9]);
+        assert_eq!(*world.signalled.borrow(), [2, 3, 9]);
         let end = world.reaped(&[Reaped { pid: COMMAND, code: 5, signal: None }], &[9]);
         assert_eq!(end, Some((0, 5, None)));
     }
 
     #[test]
-    fn what_runs_in_the_background_is_asked_when_the_command_has_fallen() {
+    fn background_processes_are_signalled_when_the_command_was_killed() {
         let mut world = World::with_daemons(&[5]);
-        assert_eq!(*world.told.borrow(), [2, 3]);
+        assert_eq!(*world.signalled.borrow(), [2, 3]);
         assert_eq!(world.reaped(&[by_signal(COMPANION)], &[2, 5, 9]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 9], "the command may still need it");
+        assert_eq!(*world.signalled.borrow(), [2, 3, 9], "the command may still need it");
         assert_eq!(world.reaped(&[by_signal(COMMAND), by_signal(pid(9))], &[5]), None);
-        assert_eq!(*world.told.borrow(), [2, 3, 9, 5]);
+        assert_eq!(*world.signalled.borrow(), [2, 3, 9, 5]);
         assert_eq!(world.reaped(&[by_signal(pid(5))], &[]), Some((0, 143, Some(15))));
     }
 
     #[test]
-    fn the_end_of_the_grace_is_the_end() {
+    fn the_end_of_the_grace_period_ends_the_sandbox() {
         let mut world = World::ending();
         assert_eq!(world.reaped(&[by_signal(COMMAND)], &[3, 7]), None);
         world.leave.killed = true;
@@ -215,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_of_children_a_fallen_command_is_the_end() {
+    fn without_a_list_of_children_a_killed_command_ends_the_sandbox() {
         let mut world = World::ending();
         let reaped = [by_signal(COMMAND)];
         let end = world.leave.reaped(&reaped, reaped[0].end(&PROGRAMS), &PROGRAMS, || None, |_| {});

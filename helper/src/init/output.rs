@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_split_cut_and_the_rest_is_kept() {
+    fn lines_are_split_truncated_and_the_rest_is_buffered() {
         let home = tempfile::tempdir().unwrap();
         let mut log = Log::new(Writer::open(home.path(), 1 << 20).unwrap(), 0);
         let (read, write) = nix::unistd::pipe().unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_refused_last_is_told_at_the_end() {
+    fn lines_that_the_disk_refused_last_are_reported_at_the_end() {
         let home = tempfile::tempdir().unwrap();
         let ring = home.path().join("ring");
         let mut log = Log::new(Writer::open(&ring, 1).unwrap(), 0);

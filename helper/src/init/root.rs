@@ -316,8 +316,8 @@ fn unneeded(proc: &OwnedFd) -> Result<Vec<(std::ffi::CString, FileType)>, Errno>
         let (name, kind) = (entry.file_name(), entry.file_type());
         let text = name.to_bytes();
         let process = text.iter().all(u8::is_ascii_digit);
-        let kept = KEPT.iter().any(|kept| kept.as_bytes() == text) || matches!(text, b"." | b"..");
-        if !process && !kept && kind != FileType::Symlink {
+        let needed = KEPT.iter().any(|needed| needed.as_bytes() == text) || matches!(text, b"." | b"..");
+        if !process && !needed && kind != FileType::Symlink {
             found.push((name.to_owned(), kind));
         }
     }

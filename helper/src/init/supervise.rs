@@ -262,10 +262,10 @@ fn give_up_privileges() -> Result<(), Failure> {
         invalid: false,
     };
     nix::sys::prctl::set_no_new_privs().map_err(at("forbid new privileges"))?;
-    let kept = [Capability::CAP_KILL].into_iter().collect();
+    let retained = [Capability::CAP_KILL].into_iter().collect();
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
-    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(failed)
+    caps::set(None, CapSet::Effective, &retained).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &retained).map_err(failed)
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_closed_and_unconfirmed_counts() {
+    fn only_closed_and_unconfirmed_calls_count() {
         let table = |state: &str| {
             format!(
                 "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \

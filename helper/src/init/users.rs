@@ -22,23 +22,23 @@ const BOUNDS: [(&str, u32); 2] =
 /// Makes the user namespace of the order, whose ids begin at its base on the host. A child that does nothing holds it until it is opened.
 pub(super) fn create(spec: &InitSpec) -> Result<OwnedFd, Failure> {
     let bounds: &[_] = if spec.guards.hold(Guard::Inotify) { &BOUNDS } else { &[] };
-    let (mut told, tell) = io::pipe().map_err(at("make a pipe"))?;
+    let (mut reader, writer) = io::pipe().map_err(at("make a pipe"))?;
     // SAFETY: a plain fork with one more namespace; the child only sets bounds and waits to be killed.
     let child =
         unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0usize, 0usize, 0usize, 0usize) };
     let child = match nix::errno::Errno::result(child).map_err(at("make a user namespace"))? {
         0 => {
-            drop(told);
-            set_bounds(bounds, tell);
+            drop(reader);
+            set_bounds(bounds, writer);
             loop {
                 nix::unistd::pause();
             }
         }
         child => Pid::from_raw(i32::try_from(child).unwrap_or(i32::MAX)),
     };
-    drop(tell);
+    drop(writer);
     let mut answer = [0; 4];
-    let opened = match told.read_exact(&mut answer).map(|()| i32::from_ne_bytes(answer)) {
+    let opened = match reader.read_exact(&mut answer).map(|()| i32::from_ne_bytes(answer)) {
         Ok(0) => open(child, spec.id_base),
         Ok(errno) => Err(at("bound what a user namespace may take")(io::Error::from_raw_os_error(errno))),
         Err(error) => Err(at("bound what a user namespace may take")(error)),
@@ -49,7 +49,7 @@ pub(super) fn create(spec: &InitSpec) -> Result<OwnedFd, Failure> {
 }
 
 /// In the new namespace: these files are those of the namespace of whoever opens them. Tells the number of the error.
-fn set_bounds(bounds: &[(&str, u32)], mut tell: io::PipeWriter) {
+fn set_bounds(bounds: &[(&str, u32)], mut writer: io::PipeWriter) {
     let mut errno = 0;
     for (name, most) in bounds {
         match std::fs::write(format!("/proc/sys/user/{name}"), most.to_string()) {
@@ -59,7 +59,7 @@ fn set_bounds(bounds: &[(&str, u32)], mut tell: io::PipeWriter) {
         }
     }
     // If nobody hears it, whoever waits sees the end of the pipe.
-    let _ = tell.write_all(&errno.to_ne_bytes());
+    let _ = writer.write_all(&errno.to_ne_bytes());
 }
 
 fn open(child: Pid, base: u32) -> Result<OwnedFd, Failure> {

@@ -64,8 +64,8 @@ pub(super) fn all() -> Vec<Line> {
 /// From the host: whether root without any power over processes can look into this one.
 pub(super) fn peer(process: &str) -> String {
     // What the other has is kept: having less would be reason enough for a refusal.
-    let kept = std::iter::once(Capability::CAP_KILL).collect();
-    let dropped = [CapSet::Effective, CapSet::Permitted].map(|set| caps::set(None, set, &kept).is_ok());
+    let retained = std::iter::once(Capability::CAP_KILL).collect();
+    let dropped = [CapSet::Effective, CapSet::Permitted].map(|set| caps::set(None, set, &retained).is_ok());
     if dropped != [true; 2] {
         return "capabilities were not given up".to_owned();
     }
