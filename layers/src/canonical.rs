@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_takes_its_content_along() {
+    fn an_excluded_directory_excludes_its_content() {
         let source = tempfile::tempdir().unwrap();
         let out = tempfile::tempdir().unwrap();
         tree(source.path(), false);

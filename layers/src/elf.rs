@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_none() {
+    fn other_files_are_not_elf() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for content in [&b""[..], b"#!/bin/sh\n", b"\x7fELF\x02\x01", &[0x7f; 4096]] {
             std::fs::write(file.path(), content).unwrap();

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_is_read_back_and_damage_is_told() {
+    fn an_index_is_read_back_and_damage_is_reported() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(LayerIndex::read(directory.path()).unwrap(), LayerIndex::default());
         let meta = LayerMeta {

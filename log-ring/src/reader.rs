@@ -96,7 +96,7 @@ impl Reader {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(RingError::at(path))?;
             let records = record::decode_all(&bytes).0;
-            found.extend(records.iter().filter(|record| record.seq >= seq).map(record::Found::record));
+            found.extend(records.iter().filter(|record| record.seq >= seq).map(record::SegmentLine::record));
             if found.len() >= limit {
                 break;
             }

@@ -22,16 +22,16 @@ impl Record {
     }
 }
 
-/// A line within the bytes of its segment.
+/// A line of a segment, borrowed from the segment's bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct SegmentLine<'a> {
     pub(crate) seq: u64,
     pub(crate) unix_ns: i64,
     flags: u8,
     text: &'a [u8],
 }
 
-impl Found<'_> {
+impl SegmentLine<'_> {
     pub(crate) fn record(&self) -> Record {
         Record { seq: self.seq, unix_ns: self.unix_ns, flags: self.flags, text: self.text.to_vec() }
     }
@@ -57,7 +57,7 @@ pub(crate) fn encode(bytes: &mut Vec<u8>, seq: u64, unix_ns: i64, flags: u8, tex
 
 /// Decodes the record at the start of `bytes`; returns it with its length on disk. `None` at the end, in a torn tail
 /// and in damage: what follows cannot be trusted.
-fn decode(bytes: &[u8]) -> Option<(Found<'_>, usize)> {
+fn decode(bytes: &[u8]) -> Option<(SegmentLine<'_>, usize)> {
     let body = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let crc = u32::from_le_bytes(bytes.get(4..HEADER)?.try_into().ok()?);
     if !(FIXED..=FIXED + crate::MAX_TEXT).contains(&body) {
@@ -67,7 +67,7 @@ fn decode(bytes: &[u8]) -> Option<(Found<'_>, usize)> {
     if crc32fast::hash(content) != crc {
         return None;
     }
-    let found = Found {
+    let found = SegmentLine {
         seq: u64::from_le_bytes(content[..8].try_into().ok()?),
         unix_ns: i64::from_le_bytes(content[8..16].try_into().ok()?),
         flags: content[16],
@@ -77,7 +77,7 @@ fn decode(bytes: &[u8]) -> Option<(Found<'_>, usize)> {
 }
 
 /// All good records from the start of a segment, and how many bytes they take.
-pub(crate) fn decode_all(bytes: &[u8]) -> (Vec<Found<'_>>, usize) {
+pub(crate) fn decode_all(bytes: &[u8]) -> (Vec<SegmentLine<'_>>, usize) {
     let mut records = Vec::new();
     let mut at = 0;
     while let Some((record, length)) = decode(&bytes[at..]) {

@@ -64,7 +64,7 @@ fn many_lines_at_once_are_the_same_as_one_by_one() {
 }
 
 #[test]
-fn what_is_missing_is_told_where_it_is_missing() {
+fn missing_lines_are_reported_at_their_position() {
     let directory = tempfile::tempdir().expect("tempdir");
     let mut writer = Writer::open(directory.path(), 64 * 1024).expect("open");
     for number in 1..=5_000_i64 {
@@ -87,7 +87,7 @@ fn what_is_missing_is_told_where_it_is_missing() {
 }
 
 #[test]
-fn what_the_disk_refused_is_told_as_well() {
+fn lines_that_the_disk_refused_are_reported_as_well() {
     let directory = tempfile::tempdir().expect("tempdir");
     let mut writer = Writer::open(directory.path(), 1 << 20).expect("open");
     writer.append(1, 0, b"first").expect("append");

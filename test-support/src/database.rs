@@ -172,13 +172,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_database_is_replaced_and_the_rest_kept() {
+    fn the_database_is_replaced_and_the_rest_unchanged() {
         assert_eq!(with_database("postgres:///postgres?host=/tmp", "x"), "postgres:///x?host=/tmp");
         assert_eq!(with_database("postgres://u@h:1/db", "x"), "postgres://u@h:1/x");
     }
 
     #[tokio::test]
-    async fn a_database_is_migrated_and_goes_away() {
+    async fn a_database_is_migrated_and_dropped() {
         let database = TestDatabase::create().await;
         let count: i64 =
             sqlx::query_scalar("select count(*) from app").fetch_one(&database.pool).await.expect("migrated");

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_on_a_disk_is_counted_in_blocks() {
+    fn disk_usage_is_counted_in_blocks() {
         let mut budget = Budget::new(Limits::default());
         for bytes in [0, 1, 4096, 4097] {
             budget.entry().expect("room");
