@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn the_reference_in_the_handbook_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/handbook/commands.md");
-        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
         let now = program::reference(&program::dressed(Program::command()));
         // The first difference says more than two long texts.
-        let differs = kept.lines().zip(now.lines()).find(|(kept, now)| kept != now);
-        assert!(kept == now, "run `slipway reference > docs/handbook/commands.md`: {differs:?}");
+        let differs = committed.lines().zip(now.lines()).find(|(committed, now)| committed != now);
+        assert!(committed == now, "run `slipway reference > docs/handbook/commands.md`: {differs:?}");
     }
 }

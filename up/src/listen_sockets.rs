@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_cannot_be_started_is_told() {
+    async fn a_program_that_cannot_be_started_is_reported() {
         let mut listen_sockets = listen_sockets(2, 40);
         listen_sockets.open().expect("open");
         let mut command = Command::new("/nonexistent/program");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_nobody_accepts_waits_and_is_refused_once_closed() {
+    async fn clients_wait_while_nobody_accepts_and_are_refused_once_closed() {
         let mut listen_sockets = listen_sockets(3, 2);
         listen_sockets.open().expect("open");
         listen_sockets.open().expect("open already");

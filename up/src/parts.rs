@@ -57,7 +57,7 @@ pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
     for (part, key) in [("controller", "drain_networks"), (ROUTER, "route_service_networks")] {
         let router = router_config(layout).ok().and_then(|config| config.http_listen.first().copied());
         let router = router.map(|listen| IpNet::from(crate::settings::reached_at(listen.ip())));
-        for text in kept::<Vec<String>>(&layout.config(part), key, "list of networks")?.unwrap_or_default() {
+        for text in stored_value::<Vec<String>>(&layout.config(part), key, "list of networks")?.unwrap_or_default() {
             let Ok(network) = text.parse::<IpNet>() else { continue };
             if !BEFORE.contains(&text.as_str()) && Some(network) != router && !found.contains(&network) {
                 found.push(network);
@@ -73,7 +73,7 @@ pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
 /// # Errors
 /// When the configuration of the cell is damaged.
 pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
-    Ok(kept(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
+    Ok(stored_value(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
 }
 
 /// The operator's file of registries, and the port at which builds reach them: what an earlier start, or the operator, has noted.
@@ -81,7 +81,7 @@ pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
 /// # Errors
 /// When the configuration of the cell is damaged.
 pub(crate) fn registries(layout: &Layout) -> Result<Option<RegistryDoor>, UpError> {
-    kept(&layout.config("cell"), "registries", "table with `file` and `port`")
+    stored_value(&layout.config("cell"), "registries", "table with `file` and `port`")
 }
 
 /// Variables with credentials that the operator's file of registries names. Where it cannot be read, the cell says why.
@@ -91,8 +91,8 @@ pub(crate) fn registry_variables(layout: &Layout) -> Vec<String> {
     file.map(|file| file.variables()).unwrap_or_default()
 }
 
-/// What a configuration holds that was written at an earlier start; `what` says what it must be.
-fn kept<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
+/// A value of a configuration that an earlier start wrote; `what` describes it in errors.
+fn stored_value<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
     let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -151,7 +151,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         limits: Limits {
             memory_overcommit_percent: settings.memory_overcommit,
             disk_overcommit_percent: settings.disk_overcommit,
-            ..kept(&layout.config("controller"), "limits", "table of limits")?.unwrap_or_default()
+            ..stored_value(&layout.config("controller"), "limits", "table of limits")?.unwrap_or_default()
         },
     };
     let path = layout.config("controller");
@@ -181,7 +181,7 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         staging_uses_host_settings: settings.host_settings,
         log_ring_bytes: 4 << 20,
         cache_mb: 20 * 1024,
-        shares: kept(&layout.config("cell"), "shares", "table of shares")?.unwrap_or_default(),
+        shares: stored_value(&layout.config("cell"), "shares", "table of shares")?.unwrap_or_default(),
         registries: settings.registries.clone(),
         ready_file: Some(layout.ready("cell")),
     };
@@ -207,11 +207,12 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
         max_header_bytes: 1 << 20,
         response_timeout_s: 900,
         client_stall_timeout_s: 60,
-        tunnel_idle_timeout_s: kept(&own, "tunnel_idle_timeout_s", "number")?.unwrap_or(3600),
-        max_connections: kept(&own, "max_connections", "number")?.unwrap_or(0),
-        max_connections_per_endpoint: kept(&own, "max_connections_per_endpoint", "number")?.unwrap_or(500),
-        trusted_proxies: kept(&own, "trusted_proxies", "list of networks")?,
-        force_forwarded_proto_https: kept(&own, "force_forwarded_proto_https", "true or false")?.unwrap_or(false),
+        tunnel_idle_timeout_s: stored_value(&own, "tunnel_idle_timeout_s", "number")?.unwrap_or(3600),
+        max_connections: stored_value(&own, "max_connections", "number")?.unwrap_or(0),
+        max_connections_per_endpoint: stored_value(&own, "max_connections_per_endpoint", "number")?.unwrap_or(500),
+        trusted_proxies: stored_value(&own, "trusted_proxies", "list of networks")?,
+        force_forwarded_proto_https: stored_value(&own, "force_forwarded_proto_https", "true or false")?
+            .unwrap_or(false),
         // No load balancer is in front that would have to notice first.
         drain_delay_ms: 0,
         drain_timeout_s: 10,
@@ -375,15 +376,15 @@ mod tests {
         change(ROUTER, "route_service_networks", &["10.9.0.0/16", "10.8.0.0/16", "127.0.0.1/32"]);
         let found = allowed_before(&layout).expect("read");
         assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.8.0.0/16", "10.9.0.0/16"]);
-        for (text, told) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
+        for (text, message) in [("drain_networks = 5", "no list of networks"), ("drain_networks = [", "TOML")] {
             std::fs::write(layout.config("controller"), text).expect("written");
             let refused = allowed_before(&layout).expect_err(text).to_string();
-            assert!(refused.contains(told) && refused.contains("controller.toml"), "{refused}");
+            assert!(refused.contains(message) && refused.contains("controller.toml"), "{refused}");
         }
     }
 
     #[test]
-    fn whether_builds_use_the_hosts_settings_is_kept() {
+    fn whether_builds_use_the_hosts_settings_is_remembered() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout::new(directory.path());
         let settings = crate::settings::tests::example();
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_registries_stays_until_another_word() {
+    fn the_registries_file_stays_until_another_is_given() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
         let file = |name: &str, text: &str| {
@@ -442,8 +443,8 @@ mod tests {
             ("bad.toml", "[npm]\nupstream = \"nowhere\"\n", "npm.upstream"),
             ("no-token.toml", "[npm]\ntoken_file = \"/nonexistent/token\"\n", "/nonexistent/token"),
         ] {
-            let told = start(Some(file(name, text))).expect_err(name);
-            assert!(told.contains(name) && told.contains(words) && told.contains("--registries none"), "{told}");
+            let error = start(Some(file(name, text))).expect_err(name);
+            assert!(error.contains(name) && error.contains(words) && error.contains("--registries none"), "{error}");
         }
         assert_eq!(start(None).expect("kept").map(|door| door.file), Some(good.clone()), "a refusal changes nothing");
         std::fs::remove_file(&good).expect("removed");

@@ -14,15 +14,15 @@ const TRIES: usize = 64;
 const WIDTH: u16 = 12_000;
 
 /// A port for the resolver, free for UDP and TCP.
-pub(crate) fn pick_dns(address: IpAddr, asked: Option<u16>, kept: Option<u16>) -> Result<u16, UpError> {
+pub(crate) fn pick_dns(address: IpAddr, requested: Option<u16>, previous: Option<u16>) -> Result<u16, UpError> {
     // A moment may pass between the two looks; the resolver itself tells when it is too late.
     let both = |port: u16| -> std::io::Result<u16> {
         let port = usable(address, port, &[])?;
         UdpSocket::bind(SocketAddr::new(address, port)).map(|_| port)
     };
-    let candidates: Vec<u16> = match asked {
+    let candidates: Vec<u16> = match requested {
         Some(port) => vec![port],
-        None => kept.into_iter().chain([53, 5300, 0]).collect(),
+        None => previous.into_iter().chain([53, 5300, 0]).collect(),
     };
     let mut last = None;
     for port in candidates {
@@ -35,12 +35,12 @@ pub(crate) fn pick_dns(address: IpAddr, asked: Option<u16>, kept: Option<u16>) -
     Err(UpError::Port { address, port, flag: "--dns=PORT", source })
 }
 
-/// A port for end users: as asked for (0 = any that is not among `chosen`), as kept if still free, the standard one, the
+/// A port for end users: as requested (0 = any that is not among `chosen`), the previous one if still free, the standard one, the
 /// high one, any. What the platform's own router holds (`held`), which is going to be replaced, is as good as free.
 pub(crate) fn pick(
     address: IpAddr,
-    asked: Option<u16>,
-    kept: Option<u16>,
+    requested: Option<u16>,
+    previous: Option<u16>,
     usual: [u16; 2],
     flag: &'static str,
     chosen: &[u16],
@@ -50,11 +50,11 @@ pub(crate) fn pick(
         true => Ok(port),
         false => usable(address, port, chosen),
     };
-    if let Some(port) = asked {
+    if let Some(port) = requested {
         return usable(address, port).map_err(|source| UpError::Port { address, port, flag, source });
     }
     let mut last = None;
-    for port in kept.into_iter().chain(usual).chain([0]) {
+    for port in previous.into_iter().chain(usual).chain([0]) {
         match usable(address, port) {
             Ok(port) => return Ok(port),
             Err(source) => last = Some((port, source)),
@@ -64,10 +64,10 @@ pub(crate) fn pick(
     Err(UpError::Port { address, port, flag, source })
 }
 
-/// A port for the parts among themselves: as kept if still free, else any that is not among `chosen`.
-pub(crate) fn internal(kept: Option<u16>, chosen: &[u16]) -> Result<u16, UpError> {
+/// A port for the parts among themselves: the previous one if still free, else any that is not among `chosen`.
+pub(crate) fn internal(previous: Option<u16>, chosen: &[u16]) -> Result<u16, UpError> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    match kept {
+    match previous {
         Some(port) if usable(loopback, port, chosen).is_ok() => Ok(port),
         _ => usable(loopback, 0, chosen).map_err(|source| UpError::NoPort(loopback, source)),
     }
@@ -119,10 +119,10 @@ mod tests {
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         let picked = pick(address, None, Some(taken), [taken; 2], "--http PORT", &[], &[]).expect("any other");
         assert_ne!(picked, taken);
-        let asked = |held: &[SocketAddr]| pick(address, Some(taken), None, [80, 8080], "--http PORT", &[], held);
-        assert!(matches!(asked(&[]), Err(UpError::Port { .. })));
-        assert!(matches!(asked(&[SocketAddr::new(address, picked)]), Err(UpError::Port { .. })), "another is held");
-        assert_eq!(asked(&[SocketAddr::new(address, taken)]).expect("held by the platform's own router"), taken);
+        let requested = |held: &[SocketAddr]| pick(address, Some(taken), None, [80, 8080], "--http PORT", &[], held);
+        assert!(matches!(requested(&[]), Err(UpError::Port { .. })));
+        assert!(matches!(requested(&[SocketAddr::new(address, picked)]), Err(UpError::Port { .. })), "another is held");
+        assert_eq!(requested(&[SocketAddr::new(address, taken)]).expect("held by the platform's own router"), taken);
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_not_kept_and_no_port_is_chosen_twice() {
+    fn a_port_in_use_is_not_reused_and_no_port_is_chosen_twice() {
         let holder = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let taken = holder.local_addr().expect("address").port();
         let chosen: Vec<u16> = own_ports().step_by(2).collect();

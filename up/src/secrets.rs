@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lost_the_authority_gets_certificates_that_fit_the_new_one() {
+    fn a_new_authority_issues_new_certificates() {
         let directory = tempfile::tempdir().expect("a directory");
         let layout = Layout::new(directory.path());
         let settings = crate::settings::tests::example();

@@ -100,7 +100,7 @@ impl Settings {
     /// When the file is damaged, or a port that was asked for is taken.
     pub fn load_or_decide(layout: &Layout, options: &UpOptions) -> Result<Self, UpError> {
         let path = layout.state("settings.json");
-        let kept: Option<Self> = match std::fs::read(&path) {
+        let previous: Option<Self> = match std::fs::read(&path) {
             Ok(bytes) => Some(
                 serde_json::from_slice(&bytes)
                     .map_err(|error| UpError::Damaged { path: path.clone(), detail: error.to_string() })?,
@@ -109,39 +109,43 @@ impl Settings {
             Err(source) => return Err(UpError::File { path, source }),
         };
         let allow_networks =
-            match (&*options.allow_networks, kept.as_ref().and_then(|kept| kept.allow_networks.clone())) {
-                ([], Some(kept)) => kept,
+            match (&*options.allow_networks, previous.as_ref().and_then(|previous| previous.allow_networks.clone())) {
+                ([], Some(previous)) => previous,
                 ([], None) => parts::allowed_before(layout)?,
                 (given, _) => given.iter().filter_map(|given| given.0).collect(),
             };
         let domain = options
             .domain
             .clone()
-            .or_else(|| kept.as_ref().map(|kept| kept.domain.clone()))
+            .or_else(|| previous.as_ref().map(|previous| previous.domain.clone()))
             .unwrap_or_else(|| "slipway.localhost".to_owned());
-        let listen = options.listen.or_else(|| kept.as_ref().map(|kept| kept.listen)).unwrap_or_else(|| {
-            // A *.localhost name leads to this machine only, so nobody else need be let in.
-            if domain.ends_with("localhost") { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-        });
-        let (http, https) = (kept.as_ref().map(|kept| kept.http_port), kept.as_ref().map(|kept| kept.https_port));
+        let listen =
+            options.listen.or_else(|| previous.as_ref().map(|previous| previous.listen)).unwrap_or_else(|| {
+                // A *.localhost name leads to this machine only, so nobody else need be let in.
+                if domain.ends_with("localhost") { Ipv4Addr::LOCALHOST.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+            });
+        let (http, https) = (
+            previous.as_ref().map(|previous| previous.http_port),
+            previous.as_ref().map(|previous| previous.https_port),
+        );
         let held = parts::held_by_router(layout);
         let http_port = pick(listen, options.http_port, http, [80, 8080], "--http PORT", &[], &held)?;
         let https_port = pick(listen, options.https_port, https, [443, 8443], "--https PORT", &[http_port], &held)?;
         // All of them are different, although none is held after the look.
         let mut chosen = vec![http_port, https_port];
-        let mut internal = |kept_port: Option<u16>| -> Result<u16, UpError> {
-            let port = ports::internal(kept_port, &chosen)?;
+        let mut internal = |previous_port: Option<u16>| -> Result<u16, UpError> {
+            let port = ports::internal(previous_port, &chosen)?;
             chosen.push(port);
             Ok(port)
         };
         let resolver_at = reached_at(listen);
-        let kept_dns = kept.as_ref().and_then(|kept| kept.dns_port);
+        let previous_dns = previous.as_ref().and_then(|previous| previous.dns_port);
         // As with the router: a resolver that was left behind holds its port for its successor.
-        let held_dns = kept_dns.filter(|_| {
+        let held_dns = previous_dns.filter(|_| {
             ChildRecord::load(&layout.pid(parts::DNS)).is_some()
-                && kept.as_ref().is_some_and(|kept| kept.listen == listen)
+                && previous.as_ref().is_some_and(|previous| previous.listen == listen)
         });
-        let dns_port = match (options.dns.or(kept_dns.map(DnsPort::Like)), held_dns) {
+        let dns_port = match (options.dns.or(previous_dns.map(DnsPort::Like)), held_dns) {
             (None | Some(DnsPort::Off), _) => None,
             (Some(DnsPort::Standard), Some(held)) => Some(held),
             (Some(DnsPort::Like(port) | DnsPort::Exactly(port)), Some(held)) if port == held => Some(held),
@@ -168,12 +172,12 @@ impl Settings {
             http_port,
             https_port,
             dns_port,
-            memory_overcommit: options
-                .memory_overcommit
-                .unwrap_or_else(|| kept.as_ref().map_or_else(memory_overcommit, |kept| kept.memory_overcommit)),
+            memory_overcommit: options.memory_overcommit.unwrap_or_else(|| {
+                previous.as_ref().map_or_else(memory_overcommit, |previous| previous.memory_overcommit)
+            }),
             disk_overcommit: options
                 .disk_overcommit
-                .unwrap_or_else(|| kept.as_ref().map_or_else(disk_overcommit, |kept| kept.disk_overcommit)),
+                .unwrap_or_else(|| previous.as_ref().map_or_else(disk_overcommit, |previous| previous.disk_overcommit)),
             stacks: Some(options.stack_directory()),
             allow_networks: Some(allow_networks),
             host_settings: match options.host_settings {
@@ -197,65 +201,67 @@ impl Settings {
     /// What these options ask for and a platform that runs with these settings does not have; one sentence each.
     #[must_use]
     pub fn differing(&self, options: &UpOptions) -> Vec<String> {
-        let told = |flag: &str, asked: &dyn Display, kept: &dyn Display| {
-            format!("{flag} {asked} is not in force, it runs with {kept}")
+        let describe = |flag: &str, asked: &dyn Display, current: &dyn Display| {
+            format!("{flag} {asked} is not in force, it runs with {current}")
         };
         let mut found = Vec::new();
         if let Some(asked) = options.domain.as_ref().filter(|asked| **asked != self.domain) {
-            found.push(told("--domain", asked, &self.domain));
+            found.push(describe("--domain", asked, &self.domain));
         }
         if let Some(asked) = options.listen.filter(|asked| *asked != self.listen) {
-            found.push(told("--listen", &asked, &self.listen));
+            found.push(describe("--listen", &asked, &self.listen));
         }
-        for (flag, asked, kept) in
+        for (flag, asked, current) in
             [("--http", options.http_port, self.http_port), ("--https", options.https_port, self.https_port)]
         {
             // 0 asks for any.
-            if let Some(asked) = asked.filter(|asked| *asked != 0 && *asked != kept) {
-                found.push(told(flag, &asked, &kept));
+            if let Some(asked) = asked.filter(|asked| *asked != 0 && *asked != current) {
+                found.push(describe(flag, &asked, &current));
             }
         }
-        for (flag, asked, kept) in [
+        for (flag, asked, current) in [
             ("--memory-overcommit", options.memory_overcommit, self.memory_overcommit),
             ("--disk-overcommit", options.disk_overcommit, self.disk_overcommit),
         ] {
-            if let Some(asked) = asked.filter(|asked| *asked != kept) {
-                found.push(told(flag, &asked, &kept));
+            if let Some(asked) = asked.filter(|asked| *asked != current) {
+                found.push(describe(flag, &asked, &current));
             }
         }
         let resolver = self.dns_port.map_or_else(|| "no resolver".to_owned(), |port| format!("port {port}"));
         match (options.dns, self.dns_port) {
             (Some(DnsPort::Off), Some(_)) => found.push(format!("--dns=off is not in force, it runs with {resolver}")),
             (Some(DnsPort::Standard), None) => found.push(format!("--dns is not in force, it runs with {resolver}")),
-            (Some(DnsPort::Exactly(asked)), kept) if kept.is_none_or(|kept| asked != 0 && asked != kept) => {
+            (Some(DnsPort::Exactly(asked)), current)
+                if current.is_none_or(|current| asked != 0 && asked != current) =>
+            {
                 found.push(format!("--dns={asked} is not in force, it runs with {resolver}"));
             }
             _ => {}
         }
         let asked: Vec<IpNet> = options.allow_networks.iter().filter_map(|given| given.0).collect();
-        let kept = self.allow_networks.as_deref().unwrap_or_default();
-        if !options.allow_networks.is_empty() && asked != kept {
+        let current = self.allow_networks.as_deref().unwrap_or_default();
+        if !options.allow_networks.is_empty() && asked != current {
             let list = |networks: &[IpNet]| match networks {
                 [] => "none".to_owned(),
                 some => some.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             };
-            found.push(told("--allow-network", &list(&asked), &list(kept)));
+            found.push(describe("--allow-network", &list(&asked), &list(current)));
         }
-        if let (Some(asked), Some(kept)) = (&options.stacks, &self.stacks)
-            && asked != kept
+        if let (Some(asked), Some(current)) = (&options.stacks, &self.stacks)
+            && asked != current
         {
-            found.push(told("--stacks", &asked.display(), &kept.display()));
+            found.push(describe("--stacks", &asked.display(), &current.display()));
         }
         if let Some(asked) = options.host_settings.filter(|asked| *asked != self.host_settings) {
             let word = |on: bool| if on { "on" } else { "off" };
-            found.push(told("--host-settings", &word(asked), &word(self.host_settings)));
+            found.push(describe("--host-settings", &word(asked), &word(self.host_settings)));
         }
         let none = PathBuf::from("none");
-        let kept = self.registries.as_ref().map_or(&none, |door| &door.file);
+        let current = self.registries.as_ref().map_or(&none, |door| &door.file);
         if let Some(asked) = options.registries.as_ref().and_then(|asked| asked_file(asked).ok())
-            && asked != *kept
+            && asked != *current
         {
-            found.push(told("--registries", &asked.display(), &kept.display()));
+            found.push(describe("--registries", &asked.display(), &current.display()));
         }
         found
     }
@@ -295,12 +301,12 @@ fn asked_file(asked: &Path) -> std::io::Result<PathBuf> {
 
 /// What `--registries` says, or else what was kept; only a file that can be used.
 fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryDoor>, UpError> {
-    let kept = parts::registries(layout)?;
+    let previous = parts::registries(layout)?;
     let door = match &options.registries {
-        None => kept,
+        None => previous,
         Some(asked) => {
             let file = asked_file(asked).map_err(UpError::file(asked))?;
-            let port = kept.map_or_else(|| RegistryDoor::new(PathBuf::new()).port, |kept| kept.port);
+            let port = previous.map_or_else(|| RegistryDoor::new(PathBuf::new()).port, |previous| previous.port);
             (file != Path::new("none")).then_some(RegistryDoor { file, port })
         }
     };
@@ -536,7 +542,7 @@ pub(crate) mod tests {
         ];
         let mut all: Vec<&str> = other.concat();
         all.extend(["--dns=53", "--allow-network", "10.8.0.0/16"]);
-        let told = settings.differing(&parsed(&all).expect("options"));
+        let differing = settings.differing(&parsed(&all).expect("options"));
         let expected = [
             "--domain x.test is not in force, it runs with slipway.localhost",
             "--listen 0.0.0.0 is not in force, it runs with 127.0.0.1",
@@ -549,7 +555,7 @@ pub(crate) mod tests {
             "--host-settings off is not in force, it runs with on",
             "--registries /etc/registries.toml is not in force, it runs with none",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(differing, expected);
     }
 
     #[test]
@@ -579,7 +585,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_the_platform_itself_holds_is_kept_by_the_next_start() {
+    fn ports_that_the_platform_itself_holds_are_reused_by_the_next_start() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
         let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");

@@ -174,9 +174,9 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     closed::mask();
     closed::tighten(&layout)?;
     if supervisor::running(&layout).is_some() {
-        let kept = kept_settings(&layout)?;
-        wait_until_ready(&layout, &kept, progress, None)?;
-        return Ok(Running { ignored: kept.differing(options), ..running(&layout, &kept, false) });
+        let current = stored_settings(&layout)?;
+        wait_until_ready(&layout, &current, progress, None)?;
+        return Ok(Running { ignored: current.differing(options), ..running(&layout, &current, false) });
     }
     // Held only until here: the supervisor takes it itself. Two `up` at once meet there.
     drop(supervisor::lock(&layout)?);
@@ -197,7 +197,7 @@ pub fn up(options: &UpOptions, progress: bool) -> Result<Running, UpError> {
     Ok(found)
 }
 
-fn kept_settings(layout: &Layout) -> Result<Settings, UpError> {
+fn stored_settings(layout: &Layout) -> Result<Settings, UpError> {
     let path = layout.state("settings.json");
     let bytes = std::fs::read(&path).map_err(UpError::file(&path))?;
     serde_json::from_slice(&bytes).map_err(|error| UpError::Damaged { path, detail: error.to_string() })

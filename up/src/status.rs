@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_reserved_and_used_is_told() {
+    fn reserved_and_used_memory_is_shown() {
         let usage = CellUsage {
             workloads: 12,
             memory_mb: 18 * 1024,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cell_nothing_is_told() {
+    fn without_a_cell_no_usage_is_shown() {
         let directory = tempfile::tempdir().expect("directory");
         assert!(cell_room(&Layout { state: directory.path().into(), run: directory.path().into() }).is_empty());
     }

@@ -175,7 +175,7 @@ async fn hostile_clients_do_not_end_it() {
 }
 
 #[tokio::test]
-async fn a_taken_port_and_a_domain_that_is_none_are_told() {
+async fn reports_port_in_use_and_invalid_domain() {
     let holder = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
     let config = |domain: &str| DnsConfig {
         domain: domain.to_owned(),
