@@ -143,7 +143,7 @@ pub(crate) async fn output_and_time_of_a_build_are_limited(platform: &mut Platfo
     Ok(())
 }
 
-pub(crate) async fn source_larger_than_the_staging_disk_is_told(platform: &mut Platform) -> anyhow::Result<()> {
+pub(crate) async fn source_larger_than_the_staging_disk_is_reported(platform: &mut Platform) -> anyhow::Result<()> {
     neighbour::push(platform)?;
     let api = Api::admin(platform).await?;
     let before = left_on_the_cell(platform);

@@ -81,9 +81,9 @@ pub(crate) async fn uploads_that_are_refused(platform: &mut Platform) -> anyhow:
     ensure!(status == 400 && body["errors"][0]["title"] == "CF-PackageBitsAlreadyUploaded", "{status} {body}");
     let incoming = platform.layout().state("blobs/incoming");
     Platform::eventually("no half upload is kept", std::time::Duration::from_secs(120), || {
-        let kept = std::fs::read_dir(&incoming).map(|entries| entries.count()).unwrap_or(0);
+        let uploads = std::fs::read_dir(&incoming).map(|entries| entries.count()).unwrap_or(0);
         async move {
-            ensure!(kept == 0, "{kept} directories of uploads");
+            ensure!(uploads == 0, "{uploads} directories of uploads");
             Ok(())
         }
     })

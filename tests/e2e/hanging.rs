@@ -13,7 +13,7 @@ use crate::neighbour;
 const STAGING: i32 = 7;
 
 /// What waits for the cell says so, a build ends with the reason, what runs goes on, and all is well once it is back.
-pub(crate) async fn a_cell_that_hangs_is_told_and_comes_back(platform: &mut Platform) -> anyhow::Result<()> {
+pub(crate) async fn a_cell_that_hangs_is_reported_and_comes_back(platform: &mut Platform) -> anyhow::Result<()> {
     neighbour::push(platform)?;
     let limited = neighbour::Limits::set(platform, &[("cell_lost_after_s", "4"), ("unplaced_timeout_s", "5")]).await?;
     let api = Api::admin(platform).await?;
@@ -47,8 +47,8 @@ async fn while_it_hangs(platform: &Platform, api: &Api, app: &str) -> anyhow::Re
     for reason in ["has not answered for", "has no connection to the controller"] {
         Platform::eventually("the second instance tells what it waits for", Duration::from_secs(120), || async {
             let (_, stats) = api.send(Method::GET, &format!("/v3/apps/{app}/processes/web/stats"), "").await?;
-            let told = |row: &Value| row["details"].as_str().is_some_and(|text| text.contains(reason));
-            ensure!(stats["resources"].as_array().into_iter().flatten().any(told), "{stats}");
+            let names_reason = |row: &Value| row["details"].as_str().is_some_and(|text| text.contains(reason));
+            ensure!(stats["resources"].as_array().into_iter().flatten().any(names_reason), "{stats}");
             Ok(())
         })
         .await?;

@@ -249,8 +249,8 @@ async fn scenario(platform: &Platform, registry: &mut Registry) -> anyhow::Resul
     platform.ok(&["down"])?;
     platform.fails(&["up", "--registries", &path], "token_fiel")?;
     std::fs::write(&file, online)?;
-    let told = platform.ok(&["up", "--registries", &path])?;
-    ensure!(told.all().contains("chmod 600"), "files that all may read are told: {}", told.all());
+    let started = platform.ok(&["up", "--registries", &path])?;
+    ensure!(started.all().contains("chmod 600"), "files that all may read are told: {}", started.all());
 
     let settings = std::fs::read_to_string(platform.layout().state("settings.json"))?;
     let settings: slipway_up::settings::Settings = serde_json::from_str(&settings)?;

@@ -18,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use self::flood::Flood;
-use self::steady::Seen;
+use self::steady::RequestOutcomes;
 use self::tenants::Ground;
 use super::Table;
 use crate::Platform;
@@ -71,7 +71,7 @@ pub fn run(names: &[String]) -> anyhow::Result<()> {
             ensure!(counts.get(*what).is_some_and(|count| *count > 0), "{}: no {what}: {counts:?}", flood.name());
         }
         let [app, api, login] = &seen;
-        let mut row = vec![flood.name().to_owned(), told(&counts)];
+        let mut row = vec![flood.name().to_owned(), rendered(&counts)];
         row.extend(app.cells(app.p99_ms));
         row.extend(api.cells(api.p99_ms));
         row.extend(login.cells(login.slowest_ms));
@@ -88,8 +88,8 @@ pub fn run(names: &[String]) -> anyhow::Result<()> {
     table.finish(&json!({ "seconds": SPAN.as_secs(), "floods": Value::Array(raw) }))
 }
 
-/// The counts in words, the largest first.
-fn told(counts: &Counts) -> String {
+/// The counts as text, the largest first.
+fn rendered(counts: &Counts) -> String {
     if counts.is_empty() {
         return "nothing".to_owned();
     }
@@ -98,7 +98,7 @@ fn told(counts: &Counts) -> String {
     sorted.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-impl Seen {
+impl RequestOutcomes {
     fn cells(&self, worst: f64) -> [String; 3] {
         [format!("{:.1}", self.p50_ms), format!("{worst:.1}"), format!("{} of {}", self.failed, self.asked)]
     }
@@ -109,10 +109,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_done_is_told_with_the_most_first() {
+    fn counts_are_rendered_largest_first() {
         let counts = [("answered 429", 3), ("answered 401", 20), ("lost", 0)];
         let counts: Counts = counts.into_iter().map(|(what, count)| (what.to_owned(), count)).collect();
-        assert_eq!(told(&counts), "20 answered 401, 3 answered 429");
-        assert_eq!(told(&Counts::new()), "nothing");
+        assert_eq!(rendered(&counts), "20 answered 401, 3 answered 429");
+        assert_eq!(rendered(&Counts::new()), "nothing");
     }
 }

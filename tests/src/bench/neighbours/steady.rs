@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of one kind of request. Times are of those that succeeded.
 #[derive(Clone, Debug, Default, serde::Serialize)]
-pub(super) struct Seen {
+pub(super) struct RequestOutcomes {
     pub(super) asked: usize,
     pub(super) failed: usize,
     pub(super) p50_ms: f64,
@@ -29,7 +29,10 @@ pub(super) struct Seen {
 }
 
 /// Asks for so long, in a thread of its own that waits for no other. Gives what app, API and login did.
-pub(super) fn start(ground: &Ground, span: Duration) -> anyhow::Result<JoinHandle<anyhow::Result<[Seen; 3]>>> {
+pub(super) fn start(
+    ground: &Ground,
+    span: Duration,
+) -> anyhow::Result<JoinHandle<anyhow::Result<[RequestOutcomes; 3]>>> {
     let ground = ground.clone();
     let thread = std::thread::Builder::new().name("neighbour".to_owned()).spawn(move || {
         clients::set_priority(-10);
@@ -56,7 +59,7 @@ pub(super) fn start(ground: &Ground, span: Duration) -> anyhow::Result<JoinHandl
     Ok(thread)
 }
 
-async fn ask<F, Fut>(apart: Duration, span: Duration, request: F) -> Seen
+async fn ask<F, Fut>(apart: Duration, span: Duration, request: F) -> RequestOutcomes
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<(), String>> + Send + 'static,
@@ -77,8 +80,8 @@ where
     summed(under_way.join_all().await)
 }
 
-fn summed(outcomes: Vec<Result<Duration, String>>) -> Seen {
-    let mut seen = Seen { asked: outcomes.len(), ..Seen::default() };
+fn summed(outcomes: Vec<Result<Duration, String>>) -> RequestOutcomes {
+    let mut seen = RequestOutcomes { asked: outcomes.len(), ..RequestOutcomes::default() };
     let mut times = Vec::new();
     for outcome in outcomes {
         match outcome {
