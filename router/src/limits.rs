@@ -38,21 +38,21 @@ pub(crate) struct Holder(AtomicUsize);
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     used: Arc<AtomicUsize>,
-    held: Option<Held>,
+    held: Option<HeldConnection>,
 }
 
 /// One piece on a holder's account.
 #[derive(Debug)]
-pub(crate) struct Held(Arc<Holder>);
+pub(crate) struct HeldConnection(Arc<Holder>);
 
-impl Held {
+impl HeldConnection {
     pub(crate) fn new(holder: &Arc<Holder>) -> Self {
         holder.0.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(holder))
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldConnection {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -85,10 +85,10 @@ impl Descriptors {
 
     /// On a holder's account, whatever it has.
     pub(crate) fn hold(&self, holder: &Arc<Holder>) -> Descriptor {
-        self.count(Some(Held::new(holder)))
+        self.count(Some(HeldConnection::new(holder)))
     }
 
-    fn count(&self, held: Option<Held>) -> Descriptor {
+    fn count(&self, held: Option<HeldConnection>) -> Descriptor {
         self.used.fetch_add(1, Ordering::Relaxed);
         Descriptor { used: Arc::clone(&self.used), held }
     }

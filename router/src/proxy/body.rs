@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::cut::Cut;
 use super::endpoint::EndpointLease;
 use super::exchange::Exchange;
-use super::patience::{Patience, Word};
+use super::expect_continue::{ContinueDecision, ContinueWait};
 use super::phase::Phase;
 use super::streams::StreamPermit;
 use super::upstream::Sender;
@@ -36,7 +36,7 @@ pub(crate) struct BodyReturn {
     waited: Cell<Duration>,
     mark: Cell<u64>,
     /// What the app has said of it, when the client asks that first.
-    word: Option<Arc<Word>>,
+    decision: Option<Arc<ContinueDecision>>,
     /// The client that it comes from.
     phase: Arc<Phase>,
 }
@@ -53,19 +53,19 @@ impl BodyReturn {
             unsent,
             waited: Cell::default(),
             mark: Cell::new(0),
-            word: asks.then(Arc::default),
+            decision: asks.then(Arc::default),
             phase,
         }
     }
 
     /// Where the app's word about the body belongs, when it is asked for.
-    pub(crate) fn word(&self) -> Option<&Arc<Word>> {
-        self.word.as_ref()
+    pub(crate) fn decision(&self) -> Option<&Arc<ContinueDecision>> {
+        self.decision.as_ref()
     }
 
     /// The client asked whether its body is wanted, and was not told so.
     pub(crate) fn is_unwanted(&self) -> bool {
-        self.word.is_some() && !self.touched.get()
+        self.decision.is_some() && !self.touched.get()
     }
 
     /// Nothing of it was taken, and it is here.
@@ -80,8 +80,8 @@ impl BodyReturn {
             return None;
         }
         let body = self.body.borrow_mut().take()?;
-        let patience = self.word.as_ref().filter(|_| !at_once).map(Patience::new);
-        Some(RequestBody { body: Some((body, Rc::clone(self))), patience, _permit: None, cut: None })
+        let continue_wait = self.decision.as_ref().filter(|_| !at_once).map(ContinueWait::new);
+        Some(RequestBody { body: Some((body, Rc::clone(self))), continue_wait, _permit: None, cut: None })
     }
 
     fn waits(&self, pending: bool) {
@@ -140,7 +140,7 @@ impl Drop for BodyReturn {
 pub(crate) struct RequestBody {
     body: Option<(Incoming, Rc<BodyReturn>)>,
     /// Until the app wants it.
-    patience: Option<Patience>,
+    continue_wait: Option<ContinueWait>,
     /// By HTTP/2. It is not free before the body has gone, even if the answer came long ago.
     _permit: Option<Rc<StreamPermit>>,
     /// By HTTP/1.1. What does not come to its end cuts the connection, even if the answer came long ago.
@@ -149,7 +149,7 @@ pub(crate) struct RequestBody {
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
-        Self { body: None, patience: None, _permit: None, cut: None }
+        Self { body: None, continue_wait: None, _permit: None, cut: None }
     }
 
     pub(super) fn cutting(mut self, cut: Cut) -> Self {
@@ -170,13 +170,13 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let Some((body, body_return)) = &mut this.body else { return Poll::Ready(None) };
-        if let Some(patience) = &mut this.patience {
-            if !ready!(patience.poll(cx)) {
+        if let Some(continue_wait) = &mut this.continue_wait {
+            if !ready!(continue_wait.poll(cx)) {
                 this.cut.iter().for_each(Cut::set);
                 // Less than was announced ends the connection to the app, which has answered.
                 return Poll::Ready(None);
             }
-            this.patience = None;
+            this.continue_wait = None;
         }
         let polled = Pin::new(body).poll_frame(cx);
         // Asked for only while the endpoint takes more, so that a pause here is the client's.
@@ -304,8 +304,8 @@ impl Body for ProxyBody {
 
 impl Streaming {
     fn give_back(&mut self) {
-        if let Some(word) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.word()) {
-            word.refused();
+        if let Some(decision) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.decision()) {
+            decision.refused();
         }
         let Some(mut sender) = self.sender.take() else { return };
         sender.exchange_ended();
@@ -320,8 +320,9 @@ impl Drop for Streaming {
         // A body of known length is not polled again after its last byte, and one without bytes never.
         if self.body.is_end_stream() {
             self.give_back();
-        } else if let Some(word) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.word()) {
-            word.refused();
+        } else if let Some(decision) = self.exchange.body_return.as_ref().and_then(|body_return| body_return.decision())
+        {
+            decision.refused();
         }
     }
 }

@@ -20,7 +20,7 @@ use super::fair::{Flow, InFlow};
 use super::forwarding::Trust;
 use super::phase::{MonitoredStream, Phase};
 use super::service;
-use crate::limits::{Descriptor, Descriptors, Held, Holder, client_key};
+use crate::limits::{Descriptor, Descriptors, HeldConnection, Holder, client_key};
 
 /// Requests at a time on one connection by HTTP/2, as Cloud Foundry's router has it.
 const MAX_STREAMS: u32 = 250;
@@ -79,9 +79,9 @@ impl Client {
     }
 
     /// A place for one more of the many requests that one connection may bring; each needs a connection to its endpoint.
-    pub(crate) fn place(&self, all: &Descriptors) -> Option<Held> {
+    pub(crate) fn place(&self, all: &Descriptors) -> Option<HeldConnection> {
         let has = if self.trust == Trust::Proxy { !all.scarce() } else { all.has_share(&self.holder) };
-        has.then(|| Held::new(&self.holder))
+        has.then(|| HeldConnection::new(&self.holder))
     }
 }
 

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::fair::Flow;
 use crate::access_log::Line;
 use crate::heads::{HeadRoom, SMALL};
-use crate::limits::{Held, Holder};
+use crate::limits::{HeldConnection, Holder};
 use crate::table::Endpoint;
 
 /// Status of a request whose client went away before it was answered, as in other proxies' logs.
@@ -31,7 +31,7 @@ pub(crate) struct Exchange {
     /// Why the router answers instead of an app.
     pub(crate) router_error: Option<&'static str>,
     /// Its place among its client's, by HTTP/2.
-    pub(crate) place: Option<Held>,
+    pub(crate) place: Option<HeldConnection>,
     /// Room that its large head takes, or that of its answer.
     room: Option<HeadRoom>,
     /// Request body, when there is one.

@@ -29,16 +29,16 @@ thread_local! {
 }
 
 /// A turn, which ends with this also when its task panics.
-struct Turn;
+struct TurnGuard;
 
-impl Turn {
+impl TurnGuard {
     fn until(end: Instant) -> Self {
         TURN_ENDS.set(Some(end));
         Self
     }
 }
 
-impl Drop for Turn {
+impl Drop for TurnGuard {
     fn drop(&mut self) {
         TURN_ENDS.set(None);
     }
@@ -229,7 +229,7 @@ impl<F: Future> Future for Fair<F> {
             return Poll::Pending;
         }
         let begun = Instant::now();
-        let turn = Turn::until(begun + left.max(LEAST));
+        let turn = TurnGuard::until(begun + left.max(LEAST));
         let polled = this.inner.as_mut().poll(cx);
         drop(turn);
         flow.used.set(flow.used.get() + begun.elapsed());

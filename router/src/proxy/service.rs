@@ -337,12 +337,13 @@ impl ProxyRequest<'_> {
             headers::for_http2(&mut head).map_err(SendFailure::Final)?;
         }
         let mut request = Request::from_parts(head, body);
-        if let Some(word) = exchange.body_return.as_ref().and_then(|body_return| body_return.word()).filter(|_| !http2)
+        if let Some(decision) =
+            exchange.body_return.as_ref().and_then(|body_return| body_return.decision()).filter(|_| !http2)
         {
-            let word = Arc::clone(word);
+            let decision = Arc::clone(decision);
             hyper::ext::on_informational(&mut request, move |answer| {
                 if answer.status() == StatusCode::CONTINUE {
-                    word.wanted();
+                    decision.wanted();
                 }
             });
         }

@@ -70,10 +70,10 @@ pub enum InheritedError {
 
 /// Listening sockets that were open before this process and outlive it.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<Passed>);
+pub struct Inherited(Vec<PassedSocket>);
 
 #[derive(Debug)]
-struct Passed {
+struct PassedSocket {
     name: String,
     address: SocketAddr,
     listener: TcpListener,
@@ -115,7 +115,7 @@ impl Inherited {
         let pass = |listener: TcpListener| {
             let address = listener.local_addr()?;
             listener.set_nonblocking(true)?;
-            Ok(Passed { name: "unknown".to_owned(), address, listener })
+            Ok(PassedSocket { name: "unknown".to_owned(), address, listener })
         };
         listeners.into_iter().map(pass).collect::<std::io::Result<_>>().map(Self)
     }
@@ -131,7 +131,7 @@ impl Inherited {
     /// When a socket is left.
     pub(crate) fn finish(mut self) -> Result<(), InheritedError> {
         match self.0.pop() {
-            Some(Passed { name, address, .. }) => Err(InheritedError::Unknown { name, address }),
+            Some(PassedSocket { name, address, .. }) => Err(InheritedError::Unknown { name, address }),
             None => Ok(()),
         }
     }
@@ -193,7 +193,7 @@ fn number(text: &OsStr) -> Option<u32> {
 }
 
 /// Makes a passed descriptor this process's own, once it has turned out to be what it should be.
-fn adopt(descriptor: RawFd, name: String) -> Result<Passed, InheritedError> {
+fn adopt(descriptor: RawFd, name: String) -> Result<PassedSocket, InheritedError> {
     let bad = |what: String| InheritedError::Descriptor { descriptor, name: name.clone(), what };
     let failed = |error: std::io::Error| bad(error.to_string());
     // SAFETY: only looked at; a number that is not open makes the calls fail.
@@ -208,7 +208,7 @@ fn adopt(descriptor: RawFd, name: String) -> Result<Passed, InheritedError> {
     // SAFETY: it is open, a listening TCP socket, and passed to this process, which takes it once (`TAKEN`). A program
     // has opened no such socket of its own when it takes what it was passed, so nobody else owns this one.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    Ok(Passed { name, address, listener: Socket::from(owned).into() })
+    Ok(PassedSocket { name, address, listener: Socket::from(owned).into() })
 }
 
 #[cfg(test)]

@@ -20,50 +20,50 @@ const REFUSED: u8 = 2;
 
 /// What the app has said of a body. Shared with the app's connection, which hyper wants to be `Send`.
 #[derive(Debug, Default)]
-pub(super) struct Word {
-    said: AtomicU8,
+pub(super) struct ContinueDecision {
+    decided: AtomicU8,
     waker: AtomicWaker,
 }
 
-impl Word {
-    fn say(&self, word: u8) {
+impl ContinueDecision {
+    fn decide(&self, decision: u8) {
         // The first word counts.
-        if self.said.compare_exchange(WAITS, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if self.decided.compare_exchange(WAITS, decision, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.waker.wake();
         }
     }
 
     /// The app said 100.
     pub(super) fn wanted(&self) {
-        self.say(WANTED);
+        self.decide(WANTED);
     }
 
     /// The app has answered without it.
     pub(super) fn refused(&self) {
-        self.say(REFUSED);
+        self.decide(REFUSED);
     }
 }
 
 /// A body's side of it.
-pub(super) struct Patience {
-    word: Arc<Word>,
+pub(super) struct ContinueWait {
+    decision: Arc<ContinueDecision>,
     silence: Pin<Box<Sleep>>,
 }
 
-impl Patience {
-    pub(super) fn new(word: &Arc<Word>) -> Self {
-        Self { word: Arc::clone(word), silence: Box::pin(tokio::time::sleep(SILENCE)) }
+impl ContinueWait {
+    pub(super) fn new(decision: &Arc<ContinueDecision>) -> Self {
+        Self { decision: Arc::clone(decision), silence: Box::pin(tokio::time::sleep(SILENCE)) }
     }
 
     /// Whether the body is to be sent, once that is known.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.word.waker.register(cx.waker());
-        if self.word.said.load(Ordering::Acquire) == WAITS && self.silence.as_mut().poll(cx).is_ready() {
-            self.word.say(WANTED);
+        self.decision.waker.register(cx.waker());
+        if self.decision.decided.load(Ordering::Acquire) == WAITS && self.silence.as_mut().poll(cx).is_ready() {
+            self.decision.decide(WANTED);
         }
-        match self.word.said.load(Ordering::Acquire) {
+        match self.decision.decided.load(Ordering::Acquire) {
             WAITS => Poll::Pending,
-            word => Poll::Ready(word == WANTED),
+            decision => Poll::Ready(decision == WANTED),
         }
     }
 }
@@ -76,15 +76,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_answer_decides_whether_a_body_is_sent_and_silence_means_yes() {
-        let word = Arc::<Word>::default();
-        let mut patience = Patience::new(&word);
-        assert!(futures::poll!(poll_fn(|cx| patience.poll(cx))).is_pending());
-        word.refused();
-        word.wanted();
-        assert!(!poll_fn(|cx| patience.poll(cx)).await);
+        let decision = Arc::<ContinueDecision>::default();
+        let mut wait = ContinueWait::new(&decision);
+        assert!(futures::poll!(poll_fn(|cx| wait.poll(cx))).is_pending());
+        decision.refused();
+        decision.wanted();
+        assert!(!poll_fn(|cx| wait.poll(cx)).await);
         let begun = tokio::time::Instant::now();
-        let mut patience = Patience::new(&Arc::default());
-        assert!(poll_fn(|cx| patience.poll(cx)).await);
+        let mut wait = ContinueWait::new(&Arc::default());
+        assert!(poll_fn(|cx| wait.poll(cx)).await);
         assert_eq!(begun.elapsed(), SILENCE);
     }
 }
