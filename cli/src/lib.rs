@@ -48,7 +48,7 @@ use printer::Printer;
 use under_way::UnderWay;
 
 /// For how long an interrupted command may tell the platform about it.
-const LAST_WORDS: Duration = Duration::from_secs(15);
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A parser of the commands of this library alone, for programs that have none of their own.
 #[derive(Debug, Parser)]
@@ -156,7 +156,7 @@ where
             under_way::clean_up(unfinished, &session).await
         };
         tokio::select! {
-            reported = tokio::time::timeout(LAST_WORDS, Box::pin(words)) => {
+            reported = tokio::time::timeout(LAST_MESSAGE_TIMEOUT, Box::pin(words)) => {
                 if !matches!(reported, Ok(Ok(()))) {
                     printer.warn("interrupted, and the platform could not be told; what it was doing goes on there");
                 }

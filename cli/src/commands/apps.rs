@@ -12,7 +12,7 @@ use crate::args::{AppsArgs, DeleteArgs, ScaleArgs};
 use crate::client::views::{App, Build, Deployment, Process, Route, Stats, decode};
 use crate::client::{Body, query};
 use crate::error::{CliError, printable};
-use crate::push::{Before, Patience, active_deployment, processes, route_url, still_has, wait_until_running};
+use crate::push::{Before, WaitFor, active_deployment, processes, route_url, still_has, wait_until_running};
 use crate::size::{human, parse_mib};
 use crate::under_way::Unfinished;
 
@@ -139,7 +139,7 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
         .unwrap_or_default();
     let facts = [
         ("name", text(&whole, "/name")),
-        ("state", state_in_words(session, &found, &droplet, &shown).await),
+        ("state", describe_state(session, &found, &droplet, &shown).await),
         ("space", space.name.clone()),
         ("routes", urls.join(", ")),
         ("stack", text(&droplet, "/stack")),
@@ -188,7 +188,7 @@ pub(super) async fn app(session: &Session, name: Option<String>) -> Result<(), C
 }
 
 /// `started`, or why an app is not. `processes` come with their start commands.
-async fn state_in_words(session: &Session, app: &App, droplet: &Value, processes: &[(Value, Value)]) -> String {
+async fn describe_state(session: &Session, app: &App, droplet: &Value, processes: &[(Value, Value)]) -> String {
     if app.is_started() {
         return "started".to_owned();
     }
@@ -348,7 +348,7 @@ pub(super) async fn scale(session: &Session, args: ScaleArgs) -> Result<(), CliE
         client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
     }
     session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
-    wait_until_running(session, &app, &before, Patience::All).await?;
+    wait_until_running(session, &app, &before, WaitFor::All).await?;
     session.under_way.end();
     session.printer.say(&format!("'{name}' ({kind}) runs with {what}."));
     Ok(())

@@ -10,11 +10,11 @@ use crate::args::{RollbackArgs, Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Process, Revision};
 use crate::client::{Body, ClientError, query};
 use crate::error::CliError;
-use crate::push::{self, Before, Bring, Patience, PushError, Rollout, Sizes, active_deployment, follow};
+use crate::push::{self, Before, NewVersion, PushError, Rollout, Sizes, WaitFor, active_deployment, follow};
 
 /// Guids of revisions, as far as more is known of them than they say themselves.
 #[derive(Debug, Default)]
-struct Fate {
+struct RevisionOutcomes {
     /// They run.
     running: HashSet<String>,
     /// They were to take over, and never did. Of a start, as opposed to a deployment, only the revision itself tells, and
@@ -22,7 +22,7 @@ struct Fate {
     failed: HashSet<String>,
 }
 
-impl Fate {
+impl RevisionOutcomes {
     fn of(list: &[Value], running: &[Value], deployments: &[Value]) -> Self {
         let running: HashSet<String> = running.iter().map(|one| text(one, "/guid")).collect();
         let ended = |as_it_should: bool| {
@@ -41,7 +41,7 @@ impl Fate {
 }
 
 /// The revisions of an app, newest first, and what became of them.
-async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, Fate), CliError> {
+async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, RevisionOutcomes), CliError> {
     let client = session.client()?;
     let path = format!("/v3/apps/{}/revisions", app.guid);
     let newest_first = query(&path, &[("order_by", "-created_at"), ("per_page", "200")]);
@@ -52,31 +52,31 @@ async fn all(session: &Session, app: &App) -> Result<(Vec<Value>, Fate), CliErro
         client.list(&deployments),
     )
     .await?;
-    let fate = Fate::of(&list, &running, &deployments);
-    Ok((list, fate))
+    let outcomes = RevisionOutcomes::of(&list, &running, &deployments);
+    Ok((list, outcomes))
 }
 
 /// What changed, without Cloud Foundry's word for what a build makes.
-fn in_words(description: &str) -> String {
+fn describe(description: &str) -> String {
     description.replace("New droplet deployed.", "New build deployed.")
 }
 
 pub(super) async fn revisions(session: &Session, name: Option<String>) -> Result<(), CliError> {
     let app = session.app_or_default(name).await?;
-    let (list, fate) = all(session, &app).await?;
+    let (list, outcomes) = all(session, &app).await?;
     let row = |revision: &Value| {
         let guid = text(revision, "/guid");
         let state = match () {
             () if text(revision, "/deployable") == "false" => "files deleted",
-            () if fate.running.contains(&guid) => "runs",
-            () if fate.failed.contains(&guid) => "did not take over",
+            () if outcomes.running.contains(&guid) => "runs",
+            () if outcomes.failed.contains(&guid) => "did not take over",
             () => "",
         };
         vec![
             text(revision, "/version"),
             state.to_owned(),
             text(revision, "/created_at"),
-            in_words(&text(revision, "/description")),
+            describe(&text(revision, "/description")),
         ]
     };
     session.show(list, &["revision", "state", "created", "what changed"], row, "There are no revisions of it yet.")
@@ -96,27 +96,27 @@ fn no_number(error: CliError) -> CliError {
 pub(super) async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), CliError> {
     push::check(&args.how)?;
     let app = session.app_or_default(args.name).await.map_err(no_number)?;
-    let (list, mut fate) = all(session, &app).await?;
+    let (list, mut outcomes) = all(session, &app).await?;
     let list: Vec<Revision> =
         list.into_iter().map(|one| crate::client::views::decode(one, "revisions")).collect::<Result<_, _>>()?;
     loop {
-        let revision = find(&app, &list, &fate, args.revision)?;
-        match bring_back(session, &app, revision, &fate, args.how.clone()).await {
+        let revision = find(&app, &list, &outcomes, args.revision)?;
+        match bring_back(session, &app, revision, &outcomes, args.how.clone()).await {
             // A restart makes a revision as well: nothing differs between the two. The platform compares with the newest one.
-            Err(error) if args.revision.is_none() && newest_runs(&list, &fate) && is_the_same(&error) => {
+            Err(error) if args.revision.is_none() && newest_runs(&list, &outcomes) && is_the_same(&error) => {
                 session.printer.say(&format!(
                     "Revision {} is the same as what runs: going to the one before it.",
                     revision.version
                 ));
-                fate.failed.insert(revision.guid.clone());
+                outcomes.failed.insert(revision.guid.clone());
             }
             other => return other,
         }
     }
 }
 
-fn newest_runs(list: &[Revision], fate: &Fate) -> bool {
-    list.iter().max_by_key(|one| one.version).is_some_and(|newest| fate.running.contains(&newest.guid))
+fn newest_runs(list: &[Revision], outcomes: &RevisionOutcomes) -> bool {
+    list.iter().max_by_key(|one| one.version).is_some_and(|newest| outcomes.running.contains(&newest.guid))
 }
 
 /// Whether the platform refuses a rollback because nothing would change.
@@ -129,10 +129,10 @@ async fn bring_back(
     session: &Session,
     app: &App,
     revision: &Revision,
-    fate: &Fate,
+    outcomes: &RevisionOutcomes,
     mut how: StrategyArgs,
 ) -> Result<(), CliError> {
-    if fate.failed.contains(&revision.guid) {
+    if outcomes.failed.contains(&revision.guid) {
         session.printer.warn(&format!("revision {} did not take over when it was pushed", revision.version));
     }
     let before = Before::of(session.client()?, app).await?;
@@ -140,16 +140,16 @@ async fn bring_back(
     let strategy = how.strategy.filter(|strategy| *strategy != Strategy::Recreate).unwrap_or(Strategy::Rolling);
     how.strategy = Some(strategy);
     let what =
-        if revision.description.is_empty() { String::new() } else { format!(" ({})", in_words(&revision.description)) };
+        if revision.description.is_empty() { String::new() } else { format!(" ({})", describe(&revision.description)) };
     session.printer.say(&format!(
         "Bringing revision {} of '{}' back{what}, with the environment variables that it had.",
         revision.version, app.name
     ));
-    let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
+    let rollout = Rollout { strategy, how: &how, wanted: before.web_wanted(), wait_for: WaitFor::All, sizes: None };
     if app.is_started() {
-        return lifecycle::replace(session, app, Bring::Revision(&revision.guid), &before, &rollout).await;
+        return lifecycle::replace(session, app, NewVersion::Revision(&revision.guid), &before, &rollout).await;
     }
-    push::deploy(session, app, Bring::Revision(&revision.guid), &rollout).await?;
+    push::deploy(session, app, NewVersion::Revision(&revision.guid), &rollout).await?;
     lifecycle::settle(session, &session.app(&app.name).await?, &before).await
 }
 
@@ -165,16 +165,21 @@ fn origin(list: &[Revision], version: u64) -> u64 {
 
 /// The revision that is meant: the one with this number, else the newest one before those that run of which nobody knows
 /// that it failed.
-fn find<'a>(app: &App, list: &'a [Revision], fate: &Fate, wanted: Option<u64>) -> Result<&'a Revision, PushError> {
+fn find<'a>(
+    app: &App,
+    list: &'a [Revision],
+    outcomes: &RevisionOutcomes,
+    wanted: Option<u64>,
+) -> Result<&'a Revision, PushError> {
     let missing = |what: String| PushError::NoRevision { app: app.name.clone(), what };
     let Some(wanted) = wanted else {
-        let newest = list.iter().filter(|one| fate.running.contains(&one.guid)).map(|one| one.version).max();
+        let newest = list.iter().filter(|one| outcomes.running.contains(&one.guid)).map(|one| one.version).max();
         // Of an app that never ran, the newest one is what the next start brings.
         let newest = newest.or_else(|| list.iter().map(|one| one.version).max()).unwrap_or_default();
         let newest = origin(list, newest);
         let earlier = list.iter().filter(|one| one.version < newest && one.deployable);
         return earlier
-            .filter(|one| !fate.failed.contains(&one.guid))
+            .filter(|one| !outcomes.failed.contains(&one.guid))
             .max_by_key(|one| one.version)
             .ok_or_else(|| missing("no earlier version that served and could be brought back".to_owned()));
     };
@@ -221,7 +226,7 @@ pub(super) async fn proceed(session: &Session, name: Option<String>) -> Result<(
     if let Some(sizes) = Sizes::noted(client, &app, &now).await? {
         session.under_way.expects_of(sizes);
     }
-    let done = follow(session, &app, now, wanted, Patience::All).await;
+    let done = follow(session, &app, now, wanted, WaitFor::All).await;
     if done.is_err() {
         session.under_way.set_back(session).await;
     }
@@ -249,10 +254,11 @@ mod tests {
     #[test]
     fn the_platform_is_asked_what_equals_the_newest_only_while_that_one_runs() {
         let list = [revision(5, true), revision(4, true)];
-        let running = |guid: &str| Fate { running: HashSet::from([guid.to_owned()]), ..Fate::default() };
+        let running =
+            |guid: &str| RevisionOutcomes { running: HashSet::from([guid.to_owned()]), ..RevisionOutcomes::default() };
         assert!(newest_runs(&list, &running("r-5")));
         assert!(!newest_runs(&list, &running("r-4")), "what equals 5 may be what to go back to");
-        assert!(!newest_runs(&list, &Fate::default()) && !newest_runs(&[], &running("r-5")));
+        assert!(!newest_runs(&list, &RevisionOutcomes::default()) && !newest_runs(&[], &running("r-5")));
     }
 
     #[test]
@@ -260,14 +266,18 @@ mod tests {
         let app: App =
             serde_json::from_value(serde_json::json!({ "guid": "a", "name": "web", "state": "STARTED" })).expect("app");
         let list = [revision(5, true), revision(4, true), revision(3, false), revision(2, true), revision(1, true)];
-        let running = |guid: &str| Fate { running: HashSet::from([guid.to_owned()]), ..Fate::default() };
-        let version = |fate: &Fate, wanted| find(&app, &list, fate, wanted).map(|found| found.version);
+        let running =
+            |guid: &str| RevisionOutcomes { running: HashSet::from([guid.to_owned()]), ..RevisionOutcomes::default() };
+        let version =
+            |outcomes: &RevisionOutcomes, wanted| find(&app, &list, outcomes, wanted).map(|found| found.version);
         assert_eq!(version(&running("r-5"), None).expect("found"), 4);
         assert_eq!(version(&running("r-4"), None).expect("found"), 2, "3 cannot be brought back");
-        assert_eq!(version(&Fate::default(), None).expect("found"), 4);
+        assert_eq!(version(&RevisionOutcomes::default(), None).expect("found"), 4);
         assert_eq!(version(&running("r-5"), Some(1)).expect("found"), 1);
-        let failed =
-            |guids: &[&str]| Fate { failed: guids.iter().map(|guid| (*guid).to_owned()).collect(), ..running("r-5") };
+        let failed = |guids: &[&str]| RevisionOutcomes {
+            failed: guids.iter().map(|guid| (*guid).to_owned()).collect(),
+            ..running("r-5")
+        };
         assert_eq!(version(&failed(&["r-4"]), None).expect("found"), 2, "4 never served");
         assert_eq!(version(&failed(&["r-4"]), Some(4)).expect("found"), 4, "it is asked for");
         let back = |version, to| Revision {
@@ -320,7 +330,7 @@ mod tests {
             serde_json::json!({ "guid": "nobody knows" }),
         ];
         let running = ["restarted since", "starts now"].map(|guid| serde_json::json!({ "guid": guid }));
-        let fate = Fate::of(&list, &running, &deployments);
-        assert_eq!(fate.failed, HashSet::from(["bad", "crashed at every start"].map(str::to_owned)));
+        let outcomes = RevisionOutcomes::of(&list, &running, &deployments);
+        assert_eq!(outcomes.failed, HashSet::from(["bad", "crashed at every start"].map(str::to_owned)));
     }
 }

@@ -76,8 +76,8 @@ pub(super) async fn restart(session: &Session, args: RestartArgs) -> Result<(), 
     }
     let strategy = choose(session, &app, &args.how, Strategy::Recreate, &before);
     let rollout =
-        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
-    replace(session, &app, Bring::Current, &before, &rollout).await
+        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), wait_for: WaitFor::All, sizes: None };
+    replace(session, &app, NewVersion::Current, &before, &rollout).await
 }
 
 pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), CliError> {
@@ -95,11 +95,11 @@ pub(super) async fn restage(session: &Session, args: RestartArgs) -> Result<(), 
     let before = Before::of(client, &app).await?;
     let strategy = choose(session, &app, &args.how, Strategy::Rolling, &before);
     let rollout =
-        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), patience: Patience::All, sizes: None };
+        Rollout { strategy, how: &args.how, wanted: before.web_wanted(), wait_for: WaitFor::All, sizes: None };
     if strategy == Strategy::Recreate {
         assign_droplet(client, &app, &droplet).await?;
     }
-    replace(session, &app, Bring::Droplet(&droplet), &before, &rollout).await
+    replace(session, &app, NewVersion::Droplet(&droplet), &before, &rollout).await
 }
 
 async fn build(session: &Session, app: &App, package: &str) -> Result<String, CliError> {
@@ -113,7 +113,7 @@ async fn build(session: &Session, app: &App, package: &str) -> Result<String, Cl
 pub(super) async fn replace(
     session: &Session,
     app: &App,
-    bring: Bring<'_>,
+    bring: NewVersion<'_>,
     before: &Before,
     rollout: &Rollout<'_>,
 ) -> Result<(), CliError> {
@@ -126,9 +126,9 @@ pub(super) async fn replace(
     let place = "instance by instance; the old version serves meanwhile";
     session.printer.say(&format!("Replacing '{}' {place} …", app.name));
     let runs = match bring {
-        Bring::Current => "runs with its current settings",
-        Bring::Droplet(_) => NEW_VERSION,
-        Bring::Revision(_) => "runs that version again",
+        NewVersion::Current => "runs with its current settings",
+        NewVersion::Droplet(_) => NEW_VERSION,
+        NewVersion::Revision(_) => "runs that version again",
     };
     let done = deploy(session, app, bring, rollout).await;
     if done.is_err() {
@@ -190,7 +190,7 @@ async fn newest(session: &Session, path: &str) -> Result<Option<Package>, CliErr
 /// Waits until it runs and prints where.
 pub(super) async fn settle(session: &Session, app: &App, before: &Before) -> Result<(), CliError> {
     session.under_way.begin(Unfinished::Starting { app: app.clone(), first: false });
-    wait_until_running(session, app, before, Patience::All).await?;
+    wait_until_running(session, app, before, WaitFor::All).await?;
     session.under_way.end();
     let client = session.client()?;
     let (urls, processes) = (urls(client, app).await?, processes(client, app).await?);

@@ -46,7 +46,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// is asked for.
 #[must_use]
 pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
-    let text = in_words(error, command, args);
+    let text = describe(error, command, args);
     let wants_json = args.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     if !error.use_stderr() || !wants_json {
         return text;
@@ -56,7 +56,7 @@ pub fn explain(error: &clap::Error, command: &Command, args: &[OsString]) -> Str
     format!("{}\n", crate::printer::failure_json(message, hint.trim(), Exit::Usage))
 }
 
-fn in_words(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
+fn describe(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg)
     {
@@ -187,7 +187,7 @@ fn wrong_number(error: &clap::Error) -> Option<String> {
     let name = flag.split_once(' ').map_or(flag.as_str(), |(name, _)| name);
     // `invalid digit found in string`, or `0 is not in 1..=100`
     let range = match source.rsplit_once(" is not in ") {
-        Some((_, range)) => range_in_words(range)?,
+        Some((_, range)) => describe_range(range)?,
         None if source.contains("digit") => String::new(),
         None => return None,
     };
@@ -195,7 +195,7 @@ fn wrong_number(error: &clap::Error) -> Option<String> {
 }
 
 /// ` from 1 to 100` of `1..=100`, ` from 1 on` of one that ends with its type.
-fn range_in_words(range: &str) -> Option<String> {
+fn describe_range(range: &str) -> Option<String> {
     let (least, most) = range.split_once("..")?;
     let most = most.trim_start_matches('=');
     let endless = most.is_empty() || [u64::from(u32::MAX), u64::MAX].iter().any(|end| end.to_string() == most);

@@ -9,7 +9,7 @@ use super::files::Entry;
 
 /// What is said about the files of an app.
 #[derive(Debug, Default)]
-pub(super) struct Remarks {
+pub(super) struct FileWarnings {
     /// What is neither file, directory nor link.
     pub(super) skipped: Vec<String>,
     /// What git ignores, and is therefore left out.
@@ -20,7 +20,7 @@ pub(super) struct Remarks {
     pub(super) doubtful: Vec<(String, &'static str)>,
 }
 
-impl Remarks {
+impl FileWarnings {
     /// What git ignores, in one line.
     pub(super) fn left_out(&self) -> Option<String> {
         const SHOWN: usize = 4;

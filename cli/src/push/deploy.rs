@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::last_lines::show_last_lines;
-use super::start::{Before, NO_ROOM, Patience, SILENCE, StartTimings, stats_of, still_waiting, summary};
+use super::start::{Before, NO_ROOM, SILENCE, StartTimings, WaitFor, stats_of, still_waiting, summary};
 use super::{PushError, Sizes, elapsed, limit, old_version};
 use crate::args::{Strategy, StrategyArgs};
 use crate::client::views::{App, Deployment, Stats};
@@ -24,13 +24,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 const EAGER: Duration = Duration::from_secs(3);
 /// How long a crashed instance may hold up others that run, before the new version counts as broken: a single one may have
 /// died of its machine and come back.
-const CRASH_PATIENCE: Duration = Duration::from_secs(20);
+const CRASH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a cancelled deployment is waited for. Its old instances serve all the while.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(30);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What takes over.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Bring<'a> {
+pub(crate) enum NewVersion<'a> {
     /// The app's droplet with its current settings.
     Current,
     /// A droplet.
@@ -49,7 +49,7 @@ pub(crate) struct Rollout<'a> {
     /// Web instances that are wanted.
     pub(crate) wanted: u32,
     /// What is waited for.
-    pub(crate) patience: Patience,
+    pub(crate) wait_for: WaitFor,
     /// What a manifest has made of the app's sizes, for whoever gives the deployment up.
     pub(crate) sizes: Option<&'a Sizes>,
 }
@@ -107,19 +107,19 @@ pub(crate) fn choose(session: &Session, app: &App, how: &StrategyArgs, default: 
 pub(crate) async fn deploy(
     session: &Session,
     app: &App,
-    bring: Bring<'_>,
+    bring: NewVersion<'_>,
     rollout: &Rollout<'_>,
 ) -> Result<Deployed, CliError> {
-    let Rollout { strategy, how, wanted, patience, sizes } = *rollout;
+    let Rollout { strategy, how, wanted, wait_for, sizes } = *rollout;
     let client = session.client()?;
     let mut body = json!({
         "strategy": strategy.word().unwrap_or("rolling"),
         "relationships": { "app": { "data": { "guid": app.guid } } },
     });
     match bring {
-        Bring::Current => {}
-        Bring::Droplet(guid) => body["droplet"] = json!({ "guid": guid }),
-        Bring::Revision(guid) => body["revision"] = json!({ "guid": guid }),
+        NewVersion::Current => {}
+        NewVersion::Droplet(guid) => body["droplet"] = json!({ "guid": guid }),
+        NewVersion::Revision(guid) => body["revision"] = json!({ "guid": guid }),
     }
     if let Some(count) = how.max_in_flight {
         body["options"]["max_in_flight"] = count.into();
@@ -140,7 +140,7 @@ pub(crate) async fn deploy(
         (sizes, None) => sizes.cloned(),
     };
     if let Some(sizes) = &sizes {
-        if matches!(bring, Bring::Revision(_)) {
+        if matches!(bring, NewVersion::Revision(_)) {
             for (key, value) in sizes.rolled_back(session).await? {
                 body["options"][key] = value;
             }
@@ -154,7 +154,7 @@ pub(crate) async fn deploy(
     if let Some(sizes) = sizes {
         session.under_way.expects_of(sizes);
     }
-    follow(session, app, deployment, wanted, patience).await
+    follow(session, app, deployment, wanted, wait_for).await
 }
 
 /// Waits for a deployment that is under way.
@@ -163,7 +163,7 @@ pub(crate) async fn follow(
     app: &App,
     mut deployment: Deployment,
     wanted: u32,
-    patience: Patience,
+    wait_for: WaitFor,
 ) -> Result<Deployed, CliError> {
     let client = session.client()?;
     session.under_way.begin(Unfinished::Deploying { app: app.clone(), begun: true });
@@ -202,7 +202,7 @@ pub(crate) async fn follow(
         }
         let rows = rows(client, &deployment).await?;
         timings.note(&rows, wanted, &Before::default(), elapsed(begun));
-        if patience == Patience::FirstOfWeb && rows.iter().any(|row| row.state == "RUNNING") {
+        if wait_for == WaitFor::FirstOfWeb && rows.iter().any(|row| row.state == "RUNNING") {
             session.under_way.end();
             timings.ends(elapsed(begun));
             return Ok(Deployed::Wholly(timings));
@@ -249,7 +249,7 @@ fn progress(rows: &[Stats], wanted: u32) -> String {
 
 /// Tells a deployment that goes on from one that will not end by itself.
 struct Watch {
-    patience: Duration,
+    wait_for: Duration,
     running: usize,
     moved: Instant,
     crashed_since: Option<Instant>,
@@ -257,8 +257,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(patience: Duration) -> Self {
-        Self { patience, running: 0, moved: Instant::now(), crashed_since: None, nowhere_since: None }
+    fn new(wait_for: Duration) -> Self {
+        Self { wait_for, running: 0, moved: Instant::now(), crashed_since: None, nowhere_since: None }
     }
 
     /// Why it must be given up, if so.
@@ -276,7 +276,7 @@ impl Watch {
         }
         if crashed > 0 {
             let since = *self.crashed_since.get_or_insert(now);
-            if running == 0 || now - since > CRASH_PATIENCE {
+            if running == 0 || now - since > CRASH_TIMEOUT {
                 return Some(format!("it crashed: {}", reason(Stats::has_crashed)));
             }
         }
@@ -296,8 +296,8 @@ impl Watch {
         } else {
             self.nowhere_since = None;
         }
-        (now - self.moved > self.patience).then(|| {
-            let minutes = self.patience.as_secs().div_ceil(60);
+        (now - self.moved > self.wait_for).then(|| {
+            let minutes = self.wait_for.as_secs().div_ceil(60);
             format!("no new instance got ready within {minutes} minutes ({})", summary(rows))
         })
     }
@@ -324,7 +324,7 @@ pub(crate) async fn cancel(session: &Session, deployment: &Deployment) -> Result
     let path = format!("/v3/deployments/{}", deployment.guid);
     client.send(Method::POST, &format!("{path}/actions/cancel"), Body::None).await?;
     let begun = Instant::now();
-    while begun.elapsed() < CANCEL_PATIENCE {
+    while begun.elapsed() < CANCEL_TIMEOUT {
         let now: Deployment = client.get(&path).await?;
         if now.status.value == "FINALIZED" {
             return Ok(());

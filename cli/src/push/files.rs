@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use sha1::{Digest, Sha1};
 use walkdir::WalkDir;
 
-use super::checkout::{Checkout, Remarks, doubtful};
+use super::checkout::{Checkout, FileWarnings, doubtful};
 use crate::error::CliError;
 use crate::printer::Printer;
 use crate::size::human;
@@ -173,11 +173,11 @@ impl Source {
         Ok(source)
     }
 
-    fn read(path: &Path) -> Result<(Self, Remarks), FilesError> {
+    fn read(path: &Path) -> Result<(Self, FileWarnings), FilesError> {
         check_path(path)?;
         let data = std::fs::metadata(path).map_err(|source| FilesError::Read { path: path.into(), source })?;
         if !data.is_dir() {
-            return Ok((Self::Archive { file: path.into(), size: data.len() }, Remarks::default()));
+            return Ok((Self::Archive { file: path.into(), size: data.len() }, FileWarnings::default()));
         }
         let (mut entries, remarks) = scan(path)?;
         if entries.is_empty() {
@@ -199,7 +199,7 @@ impl Entry {
 }
 
 /// Finds the entries below a directory, in the order of their names, without their hashes.
-fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
+fn scan(root: &Path) -> Result<(Vec<Entry>, FileWarnings), FilesError> {
     let (ignored, has_cfignore) = patterns(root)?;
     let mut git = if has_cfignore { None } else { Checkout::around(root) };
     let mut by_git = Vec::new();
@@ -265,7 +265,7 @@ fn scan(root: &Path) -> Result<(Vec<Entry>, Remarks), FilesError> {
     let empty = directories.into_iter().filter(|(path, _)| !occupied.contains(path));
     entries.extend(empty.map(|(path, mode)| Entry { path, mode, kind: Kind::EmptyDirectory }));
     let doubtful = if has_cfignore { Vec::new() } else { doubtful(root, &entries) };
-    let remarks = Remarks { skipped, by_git, asks_git: git.is_some(), doubtful };
+    let remarks = FileWarnings { skipped, by_git, asks_git: git.is_some(), doubtful };
     Ok((entries, remarks))
 }
 

@@ -22,14 +22,14 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use deploy::{Bring, Deployed, Rollout, active_deployment, cancel, check, choose, deploy, follow};
+pub(crate) use deploy::{Deployed, NewVersion, Rollout, active_deployment, cancel, check, choose, deploy, follow};
 pub use files::FilesError;
 pub(crate) use files::check_path;
 pub(crate) use old_version::old_version;
 pub(crate) use restore::{DEPLOYING, Sizes, still_has};
 pub(crate) use stage::{STAGING_IN_PROGRESS, cancel_build, stage};
 use start::StartTimings;
-pub(crate) use start::{Before, Patience, processes, wait_until_running};
+pub(crate) use start::{Before, WaitFor, processes, wait_until_running};
 pub(crate) use upload::Zip;
 
 use crate::args::{PushArgs, Strategy};
@@ -418,7 +418,7 @@ async fn push_one(
         let starting = Instant::now();
         let before = Before::of(client, app).await?;
         let strategy = choose(session, app, &flags.how, Strategy::Rolling, &before);
-        let patience = if flags.no_wait { Patience::FirstOfWeb } else { Patience::All };
+        let wait_for = if flags.no_wait { WaitFor::FirstOfWeb } else { WaitFor::All };
         let (phases, asked) = match strategy {
             Strategy::Recreate => {
                 pushed.strategy = Some("recreate");
@@ -428,15 +428,15 @@ async fn push_one(
                 client.send(Method::POST, &format!("/v3/apps/{}/actions/restart", app.guid), Body::None).await?;
                 session.under_way.begin(Unfinished::Starting { app: app.clone(), first });
                 let restarted = elapsed(starting);
-                (wait_until_running(session, app, &before, patience).await?, restarted)
+                (wait_until_running(session, app, &before, wait_for).await?, restarted)
             }
             Strategy::Rolling | Strategy::Canary => {
                 pushed.strategy = strategy.word();
                 printer
                     .say(&format!("Replacing '{}' instance by instance; the old version serves meanwhile …", app.name));
                 let asked = elapsed(starting);
-                let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), patience, sizes };
-                match deploy(session, app, Bring::Droplet(&droplet), &rollout).await? {
+                let rollout = Rollout { strategy, how: &flags.how, wanted: before.web_wanted(), wait_for, sizes };
+                match deploy(session, app, NewVersion::Droplet(&droplet), &rollout).await? {
                     Deployed::Wholly(phases) => (phases, asked),
                     Deployed::AtStep(step, steps) => {
                         pushed.canary_step = Some((step, steps));

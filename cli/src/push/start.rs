@@ -28,7 +28,7 @@ const STEADY_S: f64 = 5.0;
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum WaitFor {
     /// Every instance of every process.
     All,
     /// One instance of the web process.
@@ -156,7 +156,7 @@ fn is_unsteady(process: &Process, row: &Stats) -> bool {
 }
 
 /// Judges the rows of one process.
-fn judge(process: &Process, rows: &[Stats], before: &Before, patience: Patience) -> Verdict {
+fn verdict_of(process: &Process, rows: &[Stats], before: &Before, wait_for: WaitFor) -> Verdict {
     let rows: Vec<&Stats> = rows.iter().filter(|row| before.is_new(row)).collect();
     let wanted = process.instances as usize;
     if wanted == 0 {
@@ -170,7 +170,7 @@ fn judge(process: &Process, rows: &[Stats], before: &Before, patience: Patience)
         let details = rows.iter().filter(|row| is(row)).find_map(|row| row.details.clone());
         printable(&details.unwrap_or_else(|| "the platform gave no reason".to_owned()))
     };
-    if steady >= wanted || (patience == Patience::FirstOfWeb && running > 0) {
+    if steady >= wanted || (wait_for == WaitFor::FirstOfWeb && running > 0) {
         Verdict::Runs(Vec::new())
     } else if rows.len() >= wanted && crashed == rows.len() {
         Verdict::Crashed(reason(Stats::has_crashed))
@@ -191,12 +191,12 @@ pub(crate) async fn wait_until_running(
     session: &Session,
     app: &App,
     before: &Before,
-    patience: Patience,
+    wait_for: WaitFor,
 ) -> Result<StartTimings, CliError> {
     let client = session.client()?;
     let begun = Instant::now();
     let mut waiting = processes(client, app).await?;
-    waiting.retain(|process| process.instances > 0 && (patience == Patience::All || process.kind == "web"));
+    waiting.retain(|process| process.instances > 0 && (wait_for == WaitFor::All || process.kind == "web"));
     let mut waiting: Vec<(Process, StartTimings)> =
         waiting.into_iter().map(|process| (process, StartTimings::default())).collect();
     let limit = limit(session, "CF_STARTUP_TIMEOUT", 5);
@@ -210,7 +210,7 @@ pub(crate) async fn wait_until_running(
         for (process, mut timings) in waiting {
             let rows = stats(client, &process).await?;
             timings.note(&rows, process.instances, before, elapsed(begun));
-            match judge(&process, &rows, before, patience) {
+            match verdict_of(&process, &rows, before, wait_for) {
                 Verdict::Runs(problems) => {
                     for problem in problems {
                         session.printer.warn(&format!("{} {problem}", process.kind));
@@ -318,11 +318,11 @@ mod tests {
 
     #[test]
     fn rows_are_judged() {
-        use Patience::{All, FirstOfWeb};
+        use WaitFor::{All, FirstOfWeb};
         // It starts again so soon that nobody sees it crashed.
         let again = Stats { crashes: 1, ..row("STARTING", "a", Some("exit 3")) };
         let runs = |text: &[&str]| Verdict::Runs(text.iter().map(|&t| t.to_owned()).collect());
-        for (rows, wanted, patience, verdict) in [
+        for (rows, wanted, wait_for, verdict) in [
             (vec![], 1, All, Verdict::Waits),
             (vec![], 0, All, runs(&[])),
             (vec![row("RUNNING", "a", None)], 1, All, runs(&[])),
@@ -342,23 +342,23 @@ mod tests {
             (vec![row("DOWN", "a", Some("no room"))], 1, All, Verdict::Nowhere("no room".into())),
         ] {
             let before = Before { guids: HashSet::from(["old".to_owned()]), ..Before::default() };
-            assert_eq!(judge(&process("port", wanted), &rows, &before, patience), verdict, "{rows:?}");
+            assert_eq!(verdict_of(&process("port", wanted), &rows, &before, wait_for), verdict, "{rows:?}");
         }
     }
 
     #[test]
     fn a_program_that_only_just_runs_is_not_trusted_when_nothing_else_is_checked() {
         let runs = |uptime: f64| Stats { uptime: Some(uptime), ..row("RUNNING", "a", None) };
-        let verdict = |kind: &str, rows: &[Stats], patience| {
-            judge(&process(kind, rows.len() as u32), rows, &Before::default(), patience)
+        let verdict = |kind: &str, rows: &[Stats], wait_for| {
+            verdict_of(&process(kind, rows.len() as u32), rows, &Before::default(), wait_for)
         };
         let good = Verdict::Runs(Vec::new());
-        assert_eq!(verdict("process", &[runs(4.0)], Patience::All), Verdict::Waits);
-        assert_eq!(verdict("process", &[runs(5.0)], Patience::All), good);
-        assert_eq!(verdict("process", &[runs(5.0), runs(1.0)], Patience::All), Verdict::Waits);
-        assert_eq!(verdict("process", &[row("CRASHED", "b", None), runs(1.0)], Patience::All), Verdict::Waits);
-        assert_eq!(verdict("port", &[runs(0.0)], Patience::All), good);
-        assert_eq!(verdict("process", &[runs(0.0)], Patience::FirstOfWeb), good, "nothing is waited for");
+        assert_eq!(verdict("process", &[runs(4.0)], WaitFor::All), Verdict::Waits);
+        assert_eq!(verdict("process", &[runs(5.0)], WaitFor::All), good);
+        assert_eq!(verdict("process", &[runs(5.0), runs(1.0)], WaitFor::All), Verdict::Waits);
+        assert_eq!(verdict("process", &[row("CRASHED", "b", None), runs(1.0)], WaitFor::All), Verdict::Waits);
+        assert_eq!(verdict("port", &[runs(0.0)], WaitFor::All), good);
+        assert_eq!(verdict("process", &[runs(0.0)], WaitFor::FirstOfWeb), good, "nothing is waited for");
     }
 
     #[test]
