@@ -6,21 +6,21 @@ use crate::source::Source;
 struct Kind {
     name: &'static str,
     marks: &'static [&'static str],
-    way: Way,
+    remedy: Remedy,
 }
 
-enum Way {
+enum Remedy {
     /// A program that can be compiled at home.
     Compile,
     /// It needs a runtime, which a buildpack brings.
     Buildpack,
     /// In words.
-    Say(&'static str),
+    Text(&'static str),
 }
 
 const KINDS: [Kind; 14] = [
-    Kind { name: "Go", marks: &["go.mod", "Gopkg.lock", "*.go"], way: Way::Compile },
-    Kind { name: "Rust", marks: &["Cargo.toml"], way: Way::Compile },
+    Kind { name: "Go", marks: &["go.mod", "Gopkg.lock", "*.go"], remedy: Remedy::Compile },
+    Kind { name: "Rust", marks: &["Cargo.toml"], remedy: Remedy::Compile },
     Kind {
         name: "Java",
         marks: &[
@@ -33,30 +33,30 @@ const KINDS: [Kind; 14] = [
             "*.war",
             "WEB-INF/",
         ],
-        way: Way::Buildpack,
+        remedy: Remedy::Buildpack,
     },
-    Kind { name: "Scala", marks: &["build.sbt"], way: Way::Buildpack },
-    Kind { name: "Clojure", marks: &["project.clj", "deps.edn"], way: Way::Buildpack },
-    Kind { name: "Ruby", marks: &["Gemfile", "config.ru", "*.rb"], way: Way::Buildpack },
-    Kind { name: "PHP", marks: &["composer.json", "*.php"], way: Way::Buildpack },
-    Kind { name: ".NET", marks: &["*.csproj", "*.fsproj", "*.sln", "*.slnx"], way: Way::Buildpack },
-    Kind { name: "Elixir", marks: &["mix.exs"], way: Way::Buildpack },
-    Kind { name: "Deno", marks: &["deno.json", "deno.jsonc"], way: Way::Buildpack },
-    Kind { name: "Perl", marks: &["cpanfile", "Makefile.PL", "*.pl"], way: Way::Buildpack },
+    Kind { name: "Scala", marks: &["build.sbt"], remedy: Remedy::Buildpack },
+    Kind { name: "Clojure", marks: &["project.clj", "deps.edn"], remedy: Remedy::Buildpack },
+    Kind { name: "Ruby", marks: &["Gemfile", "config.ru", "*.rb"], remedy: Remedy::Buildpack },
+    Kind { name: "PHP", marks: &["composer.json", "*.php"], remedy: Remedy::Buildpack },
+    Kind { name: ".NET", marks: &["*.csproj", "*.fsproj", "*.sln", "*.slnx"], remedy: Remedy::Buildpack },
+    Kind { name: "Elixir", marks: &["mix.exs"], remedy: Remedy::Buildpack },
+    Kind { name: "Deno", marks: &["deno.json", "deno.jsonc"], remedy: Remedy::Buildpack },
+    Kind { name: "Perl", marks: &["cpanfile", "Makefile.PL", "*.pl"], remedy: Remedy::Buildpack },
     Kind {
         name: "Python",
         marks: &["*.py"],
-        way: Way::Say("Add a requirements.txt, which may be empty, and it is taken as Python."),
+        remedy: Remedy::Text("Add a requirements.txt, which may be empty, and it is taken as Python."),
     },
     Kind {
         name: "Node.js",
         marks: &["*.js", "*.mjs", "*.ts"],
-        way: Way::Say("Add a package.json (`npm init -y`), and it is taken as Node.js."),
+        remedy: Remedy::Text("Add a package.json (`npm init -y`), and it is taken as Node.js."),
     },
     Kind {
         name: "a container image",
         marks: &["Dockerfile", "Containerfile", "docker-compose.yml", "compose.yaml"],
-        way: Way::Say("Images are not built here: push the app's source to a buildpack (option -b)."),
+        remedy: Remedy::Text("Images are not built here: push the app's source to a buildpack (option -b)."),
     },
 ];
 
@@ -101,13 +101,13 @@ fn language(names: &[String]) -> Option<String> {
     KINDS.iter().find_map(|kind| {
         let found = kind.marks.iter().find_map(|mark| names.iter().find(|name| marks(mark, name)))?;
         let name = kind.name;
-        Some(match kind.way {
-            Way::Say(words) => format!("This looks like {name} ({found}). {words}"),
-            Way::Compile => format!(
+        Some(match kind.remedy {
+            Remedy::Text(words) => format!("This looks like {name} ({found}). {words}"),
+            Remedy::Compile => format!(
                 "This looks like {name} ({found}). There is no {name} buildpack here: compile it for Linux and push the \
                  program with -b binary_buildpack -c ./PROGRAM, or name a buildpack by its address (-b)."
             ),
-            Way::Buildpack => format!(
+            Remedy::Buildpack => format!(
                 "This looks like {name} ({found}). There is no {name} buildpack here: name one by its address (-b), or ask \
                  the operator to install one."
             ),

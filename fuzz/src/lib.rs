@@ -42,7 +42,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// Nothing may lie outside of the tree, and no more in it than was allowed.
-fn judge(parent: &Path) {
+fn check(parent: &Path) {
     let names: Vec<_> =
         std::fs::read_dir(parent).expect("readable").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(names.len(), 2, "something was written beside the tree: {names:?}");
@@ -57,7 +57,7 @@ pub fn tar(data: &[u8]) {
     if let Ok(made) = unpack_droplet(&file, "tar.zst", &tree, LIMITS, None) {
         assert!(made.bytes <= LIMITS.max_bytes, "{} bytes were unpacked", made.bytes);
     }
-    judge(parent.path());
+    check(parent.path());
 }
 
 /// Packages.
@@ -69,7 +69,7 @@ pub fn zip(data: &[u8]) {
     if let Ok(made) = unpack_zip(&file, &tree, LIMITS, LinkPolicy::Inside, None) {
         assert!(made.bytes <= LIMITS.max_bytes, "{} bytes were unpacked", made.bytes);
     }
-    judge(parent.path());
+    check(parent.path());
 }
 
 /// Programs and libraries of a droplet, read for the names of the libraries that they need.

@@ -29,7 +29,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildPlan, 
             }
             other => Problem::BadPackage(other.to_string()),
         })?;
-    runner.headline(&unpacked_words(unpacked.entries, unpacked.bytes));
+    runner.headline(&unpacked_summary(unpacked.entries, unpacked.bytes));
     let mut ask = |index: usize| {
         let directory = foreign(request, index, runner)?;
         let app = staging_path(app);
@@ -47,7 +47,7 @@ pub(super) fn run(request: &BuildRequest, runner: &Runner) -> Result<BuildPlan, 
 }
 
 /// What was unpacked, in words.
-fn unpacked_words(entries: u64, bytes: u64) -> String {
+fn unpacked_summary(entries: u64, bytes: u64) -> String {
     let files = if entries == 1 { "file" } else { "files" };
     let size = if bytes < 1 << 10 { format!("{bytes} bytes") } else { format!("{} kB", bytes >> 10) };
     format!("Unpacked {entries} {files}, {size}")
@@ -137,11 +137,11 @@ fn clone(url: &str, target: &Path, name: &str, runner: &Runner) -> Result<(), Pr
 
 #[cfg(test)]
 mod tests {
-    use super::unpacked_words;
+    use super::unpacked_summary;
 
     #[test]
     fn small_apps_have_a_size_too() {
-        assert_eq!(unpacked_words(1, 120), "Unpacked 1 file, 120 bytes");
-        assert_eq!(unpacked_words(3, 4096), "Unpacked 3 files, 4 kB");
+        assert_eq!(unpacked_summary(1, 120), "Unpacked 1 file, 120 bytes");
+        assert_eq!(unpacked_summary(3, 4096), "Unpacked 3 files, 4 kB");
     }
 }

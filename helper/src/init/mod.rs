@@ -8,11 +8,11 @@
 
 mod app;
 mod files;
-mod leave;
 mod network;
 mod output;
 mod root;
 mod supervise;
+mod termination;
 mod unsent;
 mod users;
 

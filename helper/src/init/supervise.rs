@@ -20,8 +20,8 @@ use slipway_helper::spec::{EXIT_FILE, ExitRecord, Failure, InitSpec, KILL_SIGNAL
 
 use super::app::Pipes;
 use super::at;
-use super::leave::{End, Leave, Reaped};
 use super::output::{Log, Stream};
+use super::termination::{End, Reaped, Termination};
 use super::unsent;
 
 const EVERYBODY: Pid = Pid::from_raw(-1);
@@ -37,7 +37,7 @@ pub(super) struct Supervisor {
     log: Option<Log>,
     /// The sandbox was asked to end.
     ending: bool,
-    leave: Leave,
+    termination: Termination,
 }
 
 impl Supervisor {
@@ -61,7 +61,7 @@ impl Supervisor {
             streams: Vec::new(),
             log: None,
             ending: false,
-            leave: Leave::default(),
+            termination: Termination::default(),
         })
     }
 
@@ -122,13 +122,13 @@ impl Supervisor {
         loop {
             while let Ok(Some(event)) = self.signals.read_signal() {
                 match i32::try_from(event.ssi_signo).unwrap_or_default() {
-                    KILL_SIGNAL => self.leave.killed = true,
+                    KILL_SIGNAL => self.termination.killed = true,
                     libc::SIGCHLD => {}
                     _ => self.ending = true,
                 }
             }
             let most = if self.ending { unsent::IN_A_STOP } else { unsent::AFTER_AN_END };
-            if self.leave.killed || begun.elapsed() > most || !unsent::is_there() {
+            if self.termination.killed || begun.elapsed() > most || !unsent::is_there() {
                 return;
             }
             // A signal ends the pause.
@@ -161,16 +161,16 @@ impl Supervisor {
                 let ends = reaped.iter().filter_map(|one| one.end(programs));
                 ended = choose(ended.into_iter().chain(ends), self.ending);
                 if self.ending {
-                    ended = self.leave.reaped(&reaped, ended, programs, children, terminate);
+                    ended = self.termination.reaped(&reaped, ended, programs, children, terminate);
                 }
             } else if number == KILL_SIGNAL {
                 self.ending = true;
-                self.leave.killed = true;
+                self.termination.killed = true;
                 let _ = kill(EVERYBODY, Signal::SIGKILL);
             } else if !self.ending {
                 // Once, and to the programs alone: a server with workers decides itself what they finish.
                 self.ending = true;
-                self.leave.begin(programs, children, terminate);
+                self.termination.begin(programs, children, terminate);
             }
         }
         ended

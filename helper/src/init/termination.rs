@@ -35,7 +35,7 @@ impl Reaped {
 
 /// Who was asked to end, and what the sandbox's end will be.
 #[derive(Debug, Default)]
-pub(super) struct Leave {
+pub(super) struct Termination {
     signalled: BTreeSet<Pid>,
     /// Children when the leave began: what a program has put into the background, which is nobody's orphan.
     daemons: BTreeSet<Pid>,
@@ -47,7 +47,7 @@ pub(super) struct Leave {
     pub(super) killed: bool,
 }
 
-impl Leave {
+impl Termination {
     /// Asks the programs to end.
     pub(super) fn begin(
         &mut self,
@@ -128,7 +128,7 @@ mod tests {
     }
 
     struct World {
-        leave: Leave,
+        termination: Termination,
         signalled: RefCell<Vec<i32>>,
     }
 
@@ -139,10 +139,10 @@ mod tests {
         }
 
         fn with_daemons(daemons: &[i32]) -> Self {
-            let mut world = Self { leave: Leave::default(), signalled: RefCell::default() };
+            let mut world = Self { termination: Termination::default(), signalled: RefCell::default() };
             let children = PROGRAMS.into_iter().chain(daemons.iter().map(|number| pid(*number))).collect();
             let signalled = &world.signalled;
-            world.leave.begin(&PROGRAMS, || Some(children), |pid| signalled.borrow_mut().push(pid.as_raw()));
+            world.termination.begin(&PROGRAMS, || Some(children), |pid| signalled.borrow_mut().push(pid.as_raw()));
             world
         }
 
@@ -150,7 +150,7 @@ mod tests {
             let ended = reaped.iter().find(|one| one.pid == COMMAND).and_then(|one| one.end(&PROGRAMS));
             let children = children.iter().map(|number| pid(*number)).collect();
             let signalled = &self.signalled;
-            self.leave.reaped(
+            self.termination.reaped(
                 reaped,
                 ended,
                 &PROGRAMS,
@@ -215,7 +215,7 @@ mod tests {
     fn the_end_of_the_grace_period_ends_the_sandbox() {
         let mut world = World::ending();
         assert_eq!(world.reaped(&[by_signal(COMMAND)], &[3, 7]), None);
-        world.leave.killed = true;
+        world.termination.killed = true;
         let killed = Reaped { pid: pid(7), code: 137, signal: Some(9) };
         assert_eq!(world.reaped(&[killed], &[]), Some((0, 143, Some(15))));
     }
@@ -224,7 +224,7 @@ mod tests {
     fn without_a_list_of_children_a_killed_command_ends_the_sandbox() {
         let mut world = World::ending();
         let reaped = [by_signal(COMMAND)];
-        let end = world.leave.reaped(&reaped, reaped[0].end(&PROGRAMS), &PROGRAMS, || None, |_| {});
+        let end = world.termination.reaped(&reaped, reaped[0].end(&PROGRAMS), &PROGRAMS, || None, |_| {});
         assert_eq!(end, Some((0, 143, Some(15))));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Line, call, line, result};
 
 /// More than an answer of this kernel takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const CROWD: usize = 64;
 
 /// Name, family, type, protocol.
@@ -68,7 +68,7 @@ pub(super) fn all() -> Vec<Line> {
         let answer = match name.split(':').next() {
             Some("udp") => result(ask(address)),
             Some("crowd") => crowd(address).to_owned(),
-            _ => result(TcpStream::connect_timeout(&address, PATIENCE)),
+            _ => result(TcpStream::connect_timeout(&address, TIMEOUT)),
         };
         lines.push(line(name, answer));
     }
@@ -78,7 +78,7 @@ pub(super) fn all() -> Vec<Line> {
 /// Whether more connections can be held open than the test's cell allows. The first refusal ends it: word of it comes once a
 /// second.
 fn crowd(address: SocketAddr) -> &'static str {
-    let opened: Result<Vec<_>, Error> = (0..CROWD).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect();
+    let opened: Result<Vec<_>, Error> = (0..CROWD).map(|_| TcpStream::connect_timeout(&address, TIMEOUT)).collect();
     if opened.is_ok() { "as many as it likes" } else { "bounded" }
 }
 
