@@ -28,7 +28,7 @@ use crate::instance::state::FoundSandbox;
 use crate::logs::{Logs, QueryService};
 use crate::members;
 use crate::policies::PolicyBook;
-use crate::reconciler::{Action, Event, Held, Reconciler};
+use crate::reconciler::{Action, Event, HeldAssignment, Reconciler};
 use crate::registries::{Registries, RegistriesError};
 use crate::sandbox::{Adopted, SandboxError, SandboxRuntime};
 use crate::services::{LiveTable, Services};
@@ -256,7 +256,7 @@ impl Agent {
             if loaded.problems.is_empty() { (version, digest) } else { (Version::new(version.epoch, 0), Vec::new()) };
         let held = loaded.entries.iter().filter_map(|entry| {
             let id = entry.assignment.id.parse().ok()?;
-            let held = Held {
+            let held = HeldAssignment {
                 assignment: Some(entry.assignment.clone()),
                 slot: entry.assignment.slot,
                 settled: entry.life.is_settled(),

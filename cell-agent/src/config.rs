@@ -43,7 +43,7 @@ impl Default for Shares {
 /// Where builds reach the cell's proxy for registries, see [`crate::registries`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RegistryDoor {
+pub struct RegistryProxyConfig {
     /// The operator's file, which names registries and where their credentials are.
     pub file: PathBuf,
     /// On the bridge's own address.
@@ -51,7 +51,7 @@ pub struct RegistryDoor {
     pub port: u16,
 }
 
-impl RegistryDoor {
+impl RegistryProxyConfig {
     /// With the usual port.
     #[must_use]
     pub fn new(file: PathBuf) -> Self {

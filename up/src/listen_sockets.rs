@@ -23,7 +23,7 @@ const MAX_PER_ADDRESS: usize = 64;
 /// A socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for the router")]
-pub(crate) struct DoorError {
+pub(crate) struct ListenError {
     address: SocketAddr,
     #[source]
     source: std::io::Error,
@@ -49,14 +49,14 @@ impl ListenSockets {
     ///
     /// # Errors
     /// When one cannot be opened; then none is.
-    pub(crate) fn open(&mut self) -> Result<(), DoorError> {
+    pub(crate) fn open(&mut self) -> Result<(), ListenError> {
         if !self.open.is_empty() {
             return Ok(());
         }
         let mut open = Vec::new();
         for &(name, address) in &self.addresses {
             let (_, listeners) =
-                sockets::bind(address, self.for_each).map_err(|source| DoorError { address, source })?;
+                sockets::bind(address, self.for_each).map_err(|source| ListenError { address, source })?;
             open.extend(listeners.into_iter().map(|listener| (name, listener.into())));
         }
         self.open = open;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slipway_cell_agent::config::{Advertise, CellConfig, RegistryDoor};
+use slipway_cell_agent::config::{Advertise, CellConfig, RegistryProxyConfig};
 use slipway_cell_agent::registries::RegistriesFile;
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
@@ -43,7 +43,7 @@ fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
     }
     let ports = [settings.http_port, settings.https_port];
     let listen_sockets = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
-    let listen_sockets = listen_sockets.flatten().map(|door| door.to_string());
+    let listen_sockets = listen_sockets.flatten().map(|registry_proxy| registry_proxy.to_string());
     listen_sockets.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
 }
 
@@ -80,14 +80,14 @@ pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
 ///
 /// # Errors
 /// When the configuration of the cell is damaged.
-pub(crate) fn registries(layout: &Layout) -> Result<Option<RegistryDoor>, UpError> {
+pub(crate) fn registries(layout: &Layout) -> Result<Option<RegistryProxyConfig>, UpError> {
     stored_value(&layout.config("cell"), "registries", "table with `file` and `port`")
 }
 
 /// Variables with credentials that the operator's file of registries names. Where it cannot be read, the cell says why.
 pub(crate) fn registry_variables(layout: &Layout) -> Vec<String> {
-    let door = registries(layout).ok().flatten();
-    let file = door.and_then(|door| RegistriesFile::read(&door.file).ok());
+    let registry_proxy = registries(layout).ok().flatten();
+    let file = registry_proxy.and_then(|registry_proxy| RegistriesFile::read(&registry_proxy.file).ok());
     file.map(|file| file.variables()).unwrap_or_default()
 }
 
@@ -432,13 +432,16 @@ mod tests {
         };
         assert_eq!(start(None), Ok(None));
         let good = file("good.toml", "[npm]\ntoken_env = \"PATH\"\n");
-        let door = start(Some(good.clone())).expect("taken").expect("a door");
-        assert_eq!((&door.file, door.port), (&good, 4873));
+        let registry_proxy = start(Some(good.clone())).expect("taken").expect("a door");
+        assert_eq!((&registry_proxy.file, registry_proxy.port), (&good, 4873));
         assert_eq!(registry_variables(&layout), ["PATH"]);
         let path = layout.config("cell");
         let text = std::fs::read_to_string(&path).expect("read").replace("port = 4873", "port = 5000");
         std::fs::write(&path, text).expect("written");
-        assert_eq!(start(None).expect("kept").map(|door| (door.file, door.port)), Some((good.clone(), 5000)));
+        assert_eq!(
+            start(None).expect("kept").map(|registry_proxy| (registry_proxy.file, registry_proxy.port)),
+            Some((good.clone(), 5000))
+        );
         for (name, text, words) in [
             ("bad.toml", "[npm]\nupstream = \"nowhere\"\n", "npm.upstream"),
             ("no-token.toml", "[npm]\ntoken_file = \"/nonexistent/token\"\n", "/nonexistent/token"),
@@ -446,7 +449,11 @@ mod tests {
             let error = start(Some(file(name, text))).expect_err(name);
             assert!(error.contains(name) && error.contains(words) && error.contains("--registries none"), "{error}");
         }
-        assert_eq!(start(None).expect("kept").map(|door| door.file), Some(good.clone()), "a refusal changes nothing");
+        assert_eq!(
+            start(None).expect("kept").map(|registry_proxy| registry_proxy.file),
+            Some(good.clone()),
+            "a refusal changes nothing"
+        );
         std::fs::remove_file(&good).expect("removed");
         assert!(start(None).expect_err("it is gone").contains("good.toml"));
         assert_eq!(start(Some("none".into())), Ok(None));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use slipway_cell_agent::config::RegistryDoor;
+use slipway_cell_agent::config::RegistryProxyConfig;
 use slipway_cell_agent::registries::RegistriesFile;
 use slipway_chassis::chain;
 use slipway_chassis::files::{self, Durability};
@@ -75,7 +75,7 @@ pub struct Settings {
     pub host_settings: bool,
     /// By which builds reach registries; `None` = by themselves.
     #[serde(default)]
-    pub registries: Option<RegistryDoor>,
+    pub registries: Option<RegistryProxyConfig>,
 }
 
 fn yes() -> bool {
@@ -257,7 +257,7 @@ impl Settings {
             found.push(describe("--host-settings", &word(asked), &word(self.host_settings)));
         }
         let none = PathBuf::from("none");
-        let current = self.registries.as_ref().map_or(&none, |door| &door.file);
+        let current = self.registries.as_ref().map_or(&none, |registry_proxy| &registry_proxy.file);
         if let Some(asked) = options.registries.as_ref().and_then(|asked| asked_file(asked).ok())
             && asked != *current
         {
@@ -269,8 +269,9 @@ impl Settings {
     /// Files of the registries' credentials that all accounts of this machine may read.
     #[must_use]
     pub fn open_files(&self) -> Vec<PathBuf> {
-        let door = self.registries.as_ref();
-        let file = door.and_then(|door| Some((&door.file, RegistriesFile::read(&door.file).ok()?)));
+        let registry_proxy = self.registries.as_ref();
+        let file = registry_proxy
+            .and_then(|registry_proxy| Some((&registry_proxy.file, RegistriesFile::read(&registry_proxy.file).ok()?)));
         file.map(|(path, file)| file.open_files(path)).unwrap_or_default()
     }
 
@@ -300,25 +301,25 @@ fn asked_file(asked: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// What `--registries` says, or else what was kept; only a file that can be used.
-fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryDoor>, UpError> {
+fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryProxyConfig>, UpError> {
     let previous = parts::registries(layout)?;
-    let door = match &options.registries {
+    let registry_proxy = match &options.registries {
         None => previous,
         Some(asked) => {
             let file = asked_file(asked).map_err(UpError::file(asked))?;
-            let port = previous.map_or_else(|| RegistryDoor::new(PathBuf::new()).port, |previous| previous.port);
-            (file != Path::new("none")).then_some(RegistryDoor { file, port })
+            let port = previous.map_or_else(|| RegistryProxyConfig::new(PathBuf::new()).port, |previous| previous.port);
+            (file != Path::new("none")).then_some(RegistryProxyConfig { file, port })
         }
     };
-    if let Some(door) = &door {
-        let refused = |detail: String| UpError::Registries { path: door.file.clone(), detail };
-        let file = RegistriesFile::read(&door.file).map_err(|error| refused(chain(&error).to_string()))?;
+    if let Some(registry_proxy) = &registry_proxy {
+        let refused = |detail: String| UpError::Registries { path: registry_proxy.file.clone(), detail };
+        let file = RegistriesFile::read(&registry_proxy.file).map_err(|error| refused(chain(&error).to_string()))?;
         let unusable = file.unusable();
         if !unusable.is_empty() {
             return Err(refused(unusable.join("; ")));
         }
     }
-    Ok(door)
+    Ok(registry_proxy)
 }
 
 /// The address itself, or the one from which this machine reaches others when it means all addresses.

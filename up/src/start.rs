@@ -321,10 +321,10 @@ fn api_answers(settings: &Settings) -> bool {
         address => address,
     };
     let ask = || -> std::io::Result<bool> {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, settings.http_port), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        const PAUSE_LIMIT: Duration = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, settings.http_port), PAUSE_LIMIT)?;
+        stream.set_read_timeout(Some(PAUSE_LIMIT))?;
+        stream.set_write_timeout(Some(PAUSE_LIMIT))?;
         write!(stream, "GET / HTTP/1.1\r\nhost: api.{}\r\nconnection: close\r\n\r\n", settings.domain)?;
         let mut begin = [0; 12];
         stream.read_exact(&mut begin)?;

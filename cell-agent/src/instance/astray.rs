@@ -18,14 +18,14 @@ const ENDED_AFTER: Duration = Duration::from_secs(10);
 
 /// Where an app listens instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Astray {
+pub(super) enum UnreachableListener {
     /// On the port, where nobody but itself reaches it.
     Loopback(IpAddr),
     /// On another port only.
     Elsewhere(SocketAddr),
 }
 
-impl Astray {
+impl UnreachableListener {
     /// Of an app that should listen on `port`; `None` when it does, or listens nowhere.
     pub(super) fn of(listeners: &[SocketAddr], port: u16) -> Option<Self> {
         let mut on_port = listeners.iter().filter(|address| address.port() == port).peekable();
@@ -71,15 +71,15 @@ pub(super) enum Verdict {
 /// Watches one start.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    seen: Option<(Astray, Duration)>,
-    reported: Option<Astray>,
+    seen: Option<(UnreachableListener, Duration)>,
+    reported: Option<UnreachableListener>,
     reported_silence: bool,
 }
 
 impl Watch {
     /// Takes in where the app listens, so long after its start.
     pub(super) fn look(&mut self, listeners: &[SocketAddr], port: u16, at: Duration) -> Verdict {
-        let now = Astray::of(listeners, port);
+        let now = UnreachableListener::of(listeners, port);
         let since = match (self.seen, now) {
             (Some((before, since)), Some(now)) if before == now => since,
             (_, Some(now)) => {
@@ -101,15 +101,15 @@ impl Watch {
         };
         let Some(astray) = now else { return Verdict::Wait };
         let stood = at.saturating_sub(since);
-        if matches!(astray, Astray::Loopback(_)) && stood >= ENDED_AFTER {
+        if matches!(astray, UnreachableListener::Loopback(_)) && stood >= ENDED_AFTER {
             let seconds = at.as_secs();
             return Verdict::End(format!("{} within {seconds} s: {}", astray.fault(port), astray.advice()));
         }
         if stood >= REPORTED_AFTER && self.reported != Some(astray) {
             self.reported = Some(astray);
             let fault = match astray {
-                Astray::Loopback(_) => "cannot be reached",
-                Astray::Elsewhere(_) => "does not listen",
+                UnreachableListener::Loopback(_) => "cannot be reached",
+                UnreachableListener::Elsewhere(_) => "does not listen",
             };
             return Verdict::Tell(format!("{fault} on port {port} yet: {}", astray.advice()));
         }
@@ -132,14 +132,24 @@ mod tests {
     #[test]
     fn only_unreachable_listeners_are_astray() {
         let (loopback, open, other) = (at("127.0.0.1:8080"), at("0.0.0.0:8080"), at("0.0.0.0:3000"));
-        assert_eq!(Astray::of(&[], 8080), None);
-        assert_eq!(Astray::of(&[loopback, open], 8080), None);
-        assert_eq!(Astray::of(&[loopback, other], 8080), Some(Astray::Loopback(loopback.ip())));
-        assert_eq!(Astray::of(&[at("127.0.0.1:9000"), other], 8080), Some(Astray::Elsewhere(other)));
+        assert_eq!(UnreachableListener::of(&[], 8080), None);
+        assert_eq!(UnreachableListener::of(&[loopback, open], 8080), None);
+        assert_eq!(
+            UnreachableListener::of(&[loopback, other], 8080),
+            Some(UnreachableListener::Loopback(loopback.ip()))
+        );
+        assert_eq!(
+            UnreachableListener::of(&[at("127.0.0.1:9000"), other], 8080),
+            Some(UnreachableListener::Elsewhere(other))
+        );
         let hidden = at("127.0.0.1:9000");
-        assert_eq!(Astray::of(&[hidden], 8080), Some(Astray::Elsewhere(hidden)));
+        assert_eq!(UnreachableListener::of(&[hidden], 8080), Some(UnreachableListener::Elsewhere(hidden)));
         let both = "it listens on 127.0.0.1:9000 only; listen on 0.0.0.0 and the port in $PORT";
-        assert_eq!(Astray::Elsewhere(hidden).advice(), both, "whoever mends the one only comes back with the other");
+        assert_eq!(
+            UnreachableListener::Elsewhere(hidden).advice(),
+            both,
+            "whoever mends the one only comes back with the other"
+        );
     }
 
     #[test]

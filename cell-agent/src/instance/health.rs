@@ -9,7 +9,7 @@ use slipway_protocol::v1::{CheckKind, HealthCheck, WorkloadSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::astray::{Astray, Verdict, Watch};
+use super::astray::{UnreachableListener, Verdict, Watch};
 use super::runner::Signal;
 use super::state::Event;
 use crate::env;
@@ -191,7 +191,7 @@ impl HealthMonitor {
         let seconds = check.start_timeout.as_secs_f64();
         let port = self.port();
         let listeners = self.runtime.listeners(self.id).await;
-        match Astray::of(&listeners, port) {
+        match UnreachableListener::of(&listeners, port) {
             Some(astray) => format!("{} within {seconds} s: {}", astray.fault(port), astray.advice()),
             None if listeners.is_empty() => format!("did not listen on port {port} within {seconds} s"),
             None => format!("was not healthy within {seconds} s: {seen}"),
@@ -238,20 +238,20 @@ impl HealthMonitor {
         let fallback = if self.spec.ports.is_empty() { CheckKind::Process } else { CheckKind::Port };
         let health = Check::of(self.spec.health.as_ref(), fallback);
         let readiness = Check::of(self.spec.readiness.as_ref(), CheckKind::Process);
-        let judged = readiness.kind != CheckKind::Process;
+        let has_readiness_check = readiness.kind != CheckKind::Process;
         if !self.healthy {
             if let Err(reason) = self.start(&health, &send).await {
                 send.send(self.signal(Event::Unhealthy(reason))).ok();
                 return;
             }
-            send.send(self.signal(Event::Healthy { ready: !judged })).ok();
-        } else if !self.ready && !judged {
+            send.send(self.signal(Event::Healthy { ready: !has_readiness_check })).ok();
+        } else if !self.ready && !has_readiness_check {
             send.send(self.signal(Event::Readiness(true))).ok();
         }
         // Dropping the readiness loop with the instance is right: it holds nothing.
         let reason = tokio::select! {
             reason = self.stay(&health) => reason,
-            () = self.readiness(&readiness, self.ready, &send), if judged => return,
+            () = self.readiness(&readiness, self.ready, &send), if has_readiness_check => return,
         };
         send.send(self.signal(Event::Unhealthy(reason))).ok();
     }

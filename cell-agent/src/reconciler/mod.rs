@@ -19,12 +19,12 @@ pub struct Reconciler {
     version: Version,
     digest: Bytes,
     slots: u32,
-    held: BTreeMap<Uuid, Held>,
+    held: BTreeMap<Uuid, HeldAssignment>,
 }
 
 /// One assignment that the cell holds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
+pub struct HeldAssignment {
     /// As last received; `None` for a sandbox that was found and not yet named by a set.
     pub assignment: Option<Assignment>,
     /// The slot it takes while it is not settled.
@@ -48,9 +48,9 @@ pub enum Event {
     Changed {
         /// Which one.
         id: Uuid,
-        /// See [`Held::settled`].
+        /// See [`HeldAssignment::settled`].
         settled: bool,
-        /// See [`Held::unacked`].
+        /// See [`HeldAssignment::unacked`].
         unacked: bool,
     },
     /// An instance has removed every trace of itself.
@@ -81,19 +81,19 @@ pub enum Action {
 impl Reconciler {
     /// From the journal's header and entries.
     #[must_use]
-    pub fn new(version: Version, digest: Bytes, slots: u32, held: BTreeMap<Uuid, Held>) -> Self {
+    pub fn new(version: Version, digest: Bytes, slots: u32, held: BTreeMap<Uuid, HeldAssignment>) -> Self {
         Self { version, digest, slots, held }
     }
 
     /// Something was found on the host, or in a damaged file, that no set has named yet.
     pub fn found(&mut self, id: Uuid, slot: u32) {
-        let held = Held { assignment: None, slot, settled: false, unacked: true, named: false };
+        let held = HeldAssignment { assignment: None, slot, settled: false, unacked: true, named: false };
         self.held.insert(id, held);
     }
 
     /// What is held.
     #[must_use]
-    pub fn held(&self) -> &BTreeMap<Uuid, Held> {
+    pub fn held(&self) -> &BTreeMap<Uuid, HeldAssignment> {
         &self.held
     }
 
@@ -183,7 +183,7 @@ impl Reconciler {
         } else {
             None
         };
-        let held = Held {
+        let held = HeldAssignment {
             assignment: Some(assignment.clone()),
             slot: assignment.slot,
             settled: refusal.is_some(),

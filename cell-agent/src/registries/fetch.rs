@@ -190,7 +190,7 @@ impl Fetcher {
         }
         let (fetcher, order) = (Arc::clone(self), order.clone());
         tokio::spawn(async move {
-            let landing = Landing { fetcher: &fetcher, name: &name };
+            let landing = FlightGuard { fetcher: &fetcher, name: &name };
             let done = fetcher.fly(&order, &turn.share, &send).await;
             // Whoever comes from here on finds what is kept, and begins anew what is not.
             drop(landing);
@@ -201,11 +201,11 @@ impl Fetcher {
     }
 
     /// First its own build's turn: one that asks for much waits for itself.
-    async fn turn(&self, share: &Arc<Share>) -> Result<Turn, Fault> {
+    async fn turn(&self, share: &Arc<Share>) -> Result<FetchPermit, Fault> {
         let all = Arc::clone(&self.turns);
         let turns = async { (Arc::clone(&share.fetches).acquire_owned().await, all.acquire_owned().await) };
         let Ok((Ok(own), Ok(all))) = tokio::time::timeout(TURN, turns).await else { return Err(Fault::busy()) };
-        Ok(Turn { share: Arc::clone(share), _own: own, _all: all })
+        Ok(FetchPermit { share: Arc::clone(share), _own: own, _all: all })
     }
 
     async fn fly(
@@ -348,19 +348,19 @@ async fn begun(progress: &mut watch::Receiver<Progress>) -> Result<Progress, wat
 }
 
 /// Held while something is fetched. The build's share with it: its next phase has what is left.
-struct Turn {
+struct FetchPermit {
     share: Arc<Share>,
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }
 
 /// Takes a fetch off the list, also when it panics.
-struct Landing<'a> {
+struct FlightGuard<'a> {
     fetcher: &'a Fetcher,
     name: &'a str,
 }
 
-impl Drop for Landing<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         self.fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::server::Say;
+use super::server::ReportLine;
 
 /// Connections of one build. npm opens fifteen.
 const CONNECTIONS: usize = 64;
@@ -37,7 +37,7 @@ impl Share {
 /// One phase of a build, for as long as it may ask.
 pub(super) struct Guest {
     pub(super) build: Uuid,
-    say: Say,
+    say: ReportLine,
     /// Its connections end with it: the next one at its address is somebody else.
     pub(super) ended: CancellationToken,
     pub(super) connections: Arc<Semaphore>,
@@ -46,7 +46,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(build: Uuid, share: Arc<Share>, say: Say) -> Self {
+    pub(super) fn new(build: Uuid, share: Arc<Share>, say: ReportLine) -> Self {
         Self {
             build,
             say,
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Guest {
 /// All of them.
 pub(super) struct Guests {
     inner: Mutex<Inner>,
-    say: Say,
+    say: ReportLine,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ impl std::fmt::Debug for Guests {
 }
 
 impl Guests {
-    pub(super) fn new(say: Say) -> Self {
+    pub(super) fn new(say: ReportLine) -> Self {
         Self { inner: Mutex::default(), say }
     }
 

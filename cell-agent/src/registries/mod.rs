@@ -41,12 +41,12 @@ use self::guests::Guests;
 use self::handler::RequestHandler;
 use self::npm::Npm;
 use self::pypi::Pypi;
-pub use self::server::Say;
+pub use self::server::ReportLine;
 use self::store::Store;
 use self::upstream::{Registry, Upstream};
 use crate::config::CellConfig;
 use crate::logs::Logs;
-use crate::staging::host_settings::{ProxyAddresses, WayOut};
+use crate::staging::host_settings::{OutgoingSettings, ProxyAddresses};
 
 /// Where the cache is, below the state directory.
 const CACHE: &str = "registries";
@@ -102,9 +102,9 @@ pub struct Setup<'a> {
     /// The cell's state directory.
     pub state: &'a Path,
     /// How this host reaches registries.
-    pub way_out: &'a WayOut,
+    pub way_out: &'a OutgoingSettings,
     /// Says a line to a build, in its log.
-    pub say: Say,
+    pub say: ReportLine,
 }
 
 impl Registries {
@@ -120,7 +120,7 @@ impl Registries {
             file: &door.file,
             address: SocketAddrV4::new(gateway, door.port),
             state: &config.state_directory,
-            way_out: &WayOut::collect(),
+            way_out: &OutgoingSettings::collect(),
             say: Arc::new(move |build, line| logs.say(build, line)),
         };
         Self::start(setup, shutdown).await.map(Some)

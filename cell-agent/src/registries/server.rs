@@ -23,7 +23,7 @@ const CONNECTIONS: usize = 1024;
 const HEAD: Duration = Duration::from_secs(60);
 
 /// Says a line to a build.
-pub type Say = Arc<dyn Fn(uuid::Uuid, &str) + Send + Sync>;
+pub type ReportLine = Arc<dyn Fn(uuid::Uuid, &str) + Send + Sync>;
 
 /// Serves builds until shutdown.
 pub(super) async fn serve(

@@ -13,11 +13,11 @@ use url::{Host, Url};
 use super::credential::Credential;
 use super::fault::Fault;
 use super::file::is_loopback;
-use crate::staging::host_settings::WayOut;
+use crate::staging::host_settings::OutgoingSettings;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Without a byte.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
 /// Tries at a connection.
 const TRIES: usize = 2;
@@ -62,7 +62,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(way_out: &WayOut, registries: &[Arc<Registry>]) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(way_out: &OutgoingSettings, registries: &[Arc<Registry>]) -> Result<Self, reqwest::Error> {
         // Another part of the same program may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let hosts = registries.iter().flat_map(|registry| {
@@ -75,7 +75,7 @@ impl Upstream {
             let client = Client::builder()
                 .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT)
-                .read_timeout(PATIENCE)
+                .read_timeout(RESPONSE_TIMEOUT)
                 .dns_resolver(Resolver { named: Arc::new(named) })
                 // Each step is looked at here: a credential is for its own registry.
                 .redirect(redirect::Policy::none());
@@ -289,7 +289,8 @@ mod tests {
     fn a_named_host_is_trusted_at_its_own_ports_and_by_its_own_registry() {
         let corp = Arc::new(registry("https://corp.example:8443/npm/", &["files.corp.example"]));
         let other = Arc::new(registry("https://other.example/", &[]));
-        let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(&corp), Arc::clone(&other)]).expect("clients");
+        let upstream =
+            Upstream::new(&OutgoingSettings::default(), &[Arc::clone(&corp), Arc::clone(&other)]).expect("clients");
         for (registry, url, named) in [
             (&corp, "https://corp.example:8443/x", true),
             (&corp, "https://corp.example/x", false),
@@ -318,7 +319,11 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("an answer");
             }
         }));
-        let way_out = WayOut { configured_proxy: Some(proxy.clone()), proxies: vec![proxy], ..WayOut::default() };
+        let way_out = OutgoingSettings {
+            configured_proxy: Some(proxy.clone()),
+            proxies: vec![proxy],
+            ..OutgoingSettings::default()
+        };
         let own = Arc::new(own);
         let upstream = Upstream::new(&way_out, &[Arc::clone(&own)]).expect("clients");
         let answer = upstream.get(&own, &own.base, "*/*", None).await.expect("past a proxy that is not there");

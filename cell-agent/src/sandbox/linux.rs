@@ -59,13 +59,13 @@ pub struct LinuxRuntime {
     known: Mutex<BTreeMap<SandboxId, KnownSandbox>>,
     /// Whose gate, rules and interface a slot has: the sandbox that was started there last. What is left of an earlier one
     /// goes without touching them.
-    tenants: Arc<Tenants>,
+    tenants: Arc<SlotTenants>,
 }
 
 #[derive(Default)]
-struct Tenants(Mutex<BTreeMap<u32, SandboxId>>);
+struct SlotTenants(Mutex<BTreeMap<u32, SandboxId>>);
 
-impl Tenants {
+impl SlotTenants {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, SandboxId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

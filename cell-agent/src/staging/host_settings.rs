@@ -20,7 +20,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-pub use proxy_addresses::{ProxyAddresses, WayOut};
+pub use proxy_addresses::{OutgoingSettings, ProxyAddresses};
 
 /// Where the files are inside.
 pub const INSIDE: &str = "/etc/slipway/registry";

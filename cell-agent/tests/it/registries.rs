@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use slipway_cell_agent::registries::{Admission, Registries, Setup};
-use slipway_cell_agent::staging::host_settings::WayOut;
+use slipway_cell_agent::staging::host_settings::OutgoingSettings;
 use slipway_chassis::Shutdown;
 use slipway_protocol::ClusterAuthority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,15 +27,15 @@ struct Proxy {
     base: String,
     shutdown: Shutdown,
     said: Arc<Mutex<Vec<String>>>,
-    way_out: WayOut,
+    way_out: OutgoingSettings,
 }
 
 impl Proxy {
     async fn new(file: &str) -> Self {
-        Self::trusting(file, WayOut::default()).await
+        Self::trusting(file, OutgoingSettings::default()).await
     }
 
-    async fn trusting(file: &str, way_out: WayOut) -> Self {
+    async fn trusting(file: &str, way_out: OutgoingSettings) -> Self {
         let home = tempfile::tempdir().expect("directory");
         let secret = TOKEN.strip_prefix("Bearer ").expect("a token");
         std::fs::write(home.path().join("token"), format!("{secret}\n")).expect("written");
@@ -484,7 +484,7 @@ async fn the_credential_goes_to_its_own_registry_alone() {
         named.address.port()
     );
     let bundle = authority.certificate_pem().as_bytes().to_vec();
-    let proxy = Proxy::trusting(&file, WayOut { bundle, ..WayOut::default() }).await;
+    let proxy = Proxy::trusting(&file, OutgoingSettings { bundle, ..OutgoingSettings::default() }).await;
     let _build = proxy.admit();
     let get = async |name: &str| proxy.get(&format!("/npm/{name}/-/{name}-1.0.0.tgz")).await;
     assert_eq!(get("a").await, (200, "elsewhere".to_owned()));

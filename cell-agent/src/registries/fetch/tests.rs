@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::super::credential::Credential;
 use super::super::upstream::Registry;
 use super::*;
-use crate::staging::host_settings::WayOut;
+use crate::staging::host_settings::OutgoingSettings;
 
 /// A registry that writes these pieces, with a moment between them, to whoever connects; the last of them without end.
 async fn registry(pieces: &'static [&'static str]) -> (Arc<Registry>, AbortOnDropHandle<()>) {
@@ -52,7 +52,7 @@ fn order(registry: &Arc<Registry>) -> Order {
 
 fn fetcher(home: &std::path::Path, registry: &Arc<Registry>) -> Fetcher {
     let store = Arc::new(Store::open(home, 64 << 20, false).expect("a store"));
-    let upstream = Upstream::new(&WayOut::default(), &[Arc::clone(registry)]).expect("clients");
+    let upstream = Upstream::new(&OutgoingSettings::default(), &[Arc::clone(registry)]).expect("clients");
     Fetcher::new(store, upstream, false)
 }
 

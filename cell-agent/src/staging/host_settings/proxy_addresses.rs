@@ -71,7 +71,7 @@ fn with(list: &str, host: &str) -> String {
 
 /// How this host itself reaches registries; with credentials, and for the agent alone.
 #[derive(Clone, Default)]
-pub struct WayOut {
+pub struct OutgoingSettings {
     /// Certificates of authorities beside the system's.
     pub bundle: Vec<u8>,
     /// The proxy of npm's or pip's settings, where the environment names none.
@@ -82,7 +82,7 @@ pub struct WayOut {
     pub proxies: Vec<String>,
 }
 
-impl WayOut {
+impl OutgoingSettings {
     /// From the settings of this host.
     #[must_use]
     pub fn collect() -> Self {
@@ -103,7 +103,7 @@ impl WayOut {
     }
 }
 
-impl std::fmt::Debug for WayOut {
+impl std::fmt::Debug for OutgoingSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Addresses of proxies may have passwords in them.
         f.debug_struct("WayOut").field("bundle", &self.bundle.len()).field("proxies", &self.proxies.len()).finish()
@@ -169,12 +169,12 @@ mod tests {
         assert_eq!((&*env["no_proxy"], &*env["NO_PROXY"]), ("a.example,10.62.0.1", "a.example,10.62.0.1"));
         assert!(!format!("{pip}{npm}{env:?}").contains("MARK"));
         // The agent itself reaches registries with all that this host has.
-        let way_out = WayOut::from_host(&host);
+        let way_out = OutgoingSettings::from_host(&host);
         assert_eq!(
             (way_out.configured_proxy, way_out.proxies),
             (None, vec!["http://u:MARK@proxy.example:3128".to_owned()])
         );
-        assert!(!format!("{:?}", WayOut::from_host(&host)).contains("MARK"));
+        assert!(!format!("{:?}", OutgoingSettings::from_host(&host)).contains("MARK"));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn the_proxy_of_a_package_manager_counts_where_the_environment_names_none() {
         let root = tempfile::tempdir().expect("directory");
-        let proxy = |env: &[(&str, &str)]| WayOut::from_host(&host(root.path(), env)).configured_proxy;
+        let proxy = |env: &[(&str, &str)]| OutgoingSettings::from_host(&host(root.path(), env)).configured_proxy;
         let npm = ("npm_config_https_proxy", "http://npm.example:1");
         let pip = ("PIP_PROXY", "http://pip.example:2");
         assert_eq!(proxy(&[npm, pip]).as_deref(), Some("http://npm.example:1"));
@@ -204,7 +204,7 @@ mod tests {
             let host = host(root.path(), env);
             let settings = HostSettings::from_host(&host, None);
             assert!(!settings.files.values().any(|text| String::from_utf8_lossy(text).contains("MARK")));
-            let way_out = WayOut::from_host(&host);
+            let way_out = OutgoingSettings::from_host(&host);
             (way_out.configured_proxy.unwrap_or_default(), way_out.past_configured_proxy)
         };
         let npm = [
