@@ -23,9 +23,9 @@ const RETRY_AFTER_S: u32 = 10;
 pub struct Uploads {
     most: usize,
     most_of_one: usize,
-    patience: Duration,
+    timeout: Duration,
     state: Mutex<State>,
-    judging: Arc<Semaphore>,
+    checking: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub struct UploadPermit {
 
 /// A permit to check an upload; given back when dropped.
 #[derive(Debug)]
-pub struct Judging {
+pub struct CheckPermit {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -62,9 +62,9 @@ impl Uploads {
         Arc::new(Self {
             most: number(limits.uploads_at_once),
             most_of_one: number(limits.uploads_at_once_per_organization),
-            patience: Duration::from_secs(limits.upload_wait_s),
+            timeout: Duration::from_secs(limits.upload_wait_s),
             state: Mutex::default(),
-            judging: Arc::new(Semaphore::new(number(limits.uploads_judged_at_once).min(Semaphore::MAX_PERMITS))),
+            checking: Arc::new(Semaphore::new(number(limits.uploads_judged_at_once).min(Semaphore::MAX_PERMITS))),
         })
     }
 
@@ -96,7 +96,7 @@ impl Uploads {
             state.waiting.push_back(Waiting { org, turn });
             waiting
         };
-        match tokio::time::timeout(self.patience, turn).await {
+        match tokio::time::timeout(self.timeout, turn).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => {
                 let mut state = self.state();
@@ -112,10 +112,10 @@ impl Uploads {
     ///
     /// # Errors
     /// Never in practice: nobody closes the semaphore.
-    pub async fn judging(&self) -> DomainResult<Judging> {
-        let permit = Arc::clone(&self.judging).acquire_owned().await;
+    pub async fn checking(&self) -> DomainResult<CheckPermit> {
+        let permit = Arc::clone(&self.checking).acquire_owned().await;
         permit
-            .map(|permit| Judging { _permit: permit })
+            .map(|permit| CheckPermit { _permit: permit })
             .map_err(|error| DomainError::internal("judging uploads", error))
     }
 
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_free_place_goes_to_who_holds_fewest() {
+    async fn a_free_permit_goes_to_the_organization_that_holds_fewest() {
         let uploads = uploads(3, 3);
         let (greedy, modest) = (Uuid::new_v4(), Uuid::new_v4());
         let mut held = Vec::new();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_organization_cannot_take_all_places() {
+    async fn one_organization_cannot_take_all_permits() {
         let uploads = uploads(4, 2);
         let (greedy, other) = (Uuid::new_v4(), Uuid::new_v4());
         let held = [uploads.permit(greedy).await.expect("a place"), uploads.permit(greedy).await.expect("a place")];
@@ -250,10 +250,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn few_are_judged_at_a_time() {
+    async fn few_uploads_are_checked_at_a_time() {
         let uploads = Uploads::new(&Limits { uploads_judged_at_once: 1, ..Limits::default() });
-        let one = uploads.judging().await.expect("a place");
-        let mut two = Box::pin(uploads.judging());
+        let one = uploads.checking().await.expect("a place");
+        let mut two = Box::pin(uploads.checking());
         assert!(futures::poll!(&mut two).is_pending());
         drop(one);
         two.await.expect("the next");

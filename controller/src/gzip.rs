@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_packed_comes_out_however_it_is_cut() {
+    async fn compressed_data_is_decoded_however_it_is_chunked() {
         let content = [noise(300_000), vec![7; 3_000_000], b"end".to_vec()].concat();
         let one = zstd::encode_all(&content[..], 3).expect("packed");
         let two = [
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn little_that_says_much_does_not_fill_the_memory() {
+    async fn a_decompression_bomb_does_not_fill_the_memory() {
         // One megabyte that gzip's window is too small for, a hundred times.
         let content = noise(1 << 20).repeat(100);
         let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("encoder");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cut_off_or_no_zstandard_ends_in_an_error() {
+    async fn truncated_or_other_data_than_zstandard_is_an_error() {
         let packed = zstd::encode_all(&noise(100_000)[..], 3).expect("packed");
         for bad in [&packed[..packed.len() - 1], &packed[..10], b"no frame at all"] {
             assert!(passed(bad, 4096).await.is_err());

@@ -47,10 +47,10 @@ impl Reserve {
     /// [`ReserveReached`] with the figures. A file system that does not answer refuses nothing: writing will tell.
     pub fn check(&self, more: u64) -> Result<(), ReserveReached> {
         let Ok(found) = rustix::fs::statvfs(&self.directory) else { return Ok(()) };
-        self.judge(&found, more)
+        self.compare(&found, more)
     }
 
-    fn judge(&self, found: &rustix::fs::StatVfs, more: u64) -> Result<(), ReserveReached> {
+    fn compare(&self, found: &rustix::fs::StatVfs, more: u64) -> Result<(), ReserveReached> {
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         let (total, free) = (bytes(found.f_blocks), bytes(found.f_bavail));
         let reserved = self.share(total).max(self.least_bytes);
@@ -122,12 +122,12 @@ impl From<ReserveReached> for io::Error {
 mod tests {
     use super::*;
 
-    fn judged(reserve: &Reserve, change: impl Fn(&mut rustix::fs::StatVfs), more: u64) -> Option<String> {
+    fn compared(reserve: &Reserve, change: impl Fn(&mut rustix::fs::StatVfs), more: u64) -> Option<String> {
         let mut found = rustix::fs::statvfs("/").expect("a file system");
         (found.f_frsize, found.f_blocks, found.f_bavail) = (4096, 25 << 20, 25 << 20);
         (found.f_files, found.f_favail) = (1000, 1000);
         change(&mut found);
-        reserve.judge(&found, more).err().map(|error| error.to_string())
+        reserve.compare(&found, more).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -135,13 +135,13 @@ mod tests {
         // 100 GiB of which 5 % are kept.
         let reserve = Reserve::new(Path::new("/"), 5, 1024);
         let gib = |free: u64| move |found: &mut rustix::fs::StatVfs| found.f_bavail = free << 18;
-        assert_eq!(judged(&reserve, gib(6), 1 << 30), None);
-        let text = judged(&reserve, gib(6), (1 << 30) + 1).expect("one byte too many");
+        assert_eq!(compared(&reserve, gib(6), 1 << 30), None);
+        let text = compared(&reserve, gib(6), (1 << 30) + 1).expect("one byte too many");
         assert!(text.contains("6144 of 102400 MiB are free, and 5120 are kept"), "{text}");
-        assert!(judged(&Reserve::new(Path::new("/"), 5, 8192), gib(7), 0).is_some(), "the least counts");
-        let text = judged(&reserve, |found| found.f_favail = 49, 0).expect("too few inodes");
+        assert!(compared(&Reserve::new(Path::new("/"), 5, 8192), gib(7), 0).is_some(), "the least counts");
+        let text = compared(&reserve, |found| found.f_favail = 49, 0).expect("too few inodes");
         assert!(text.contains("49 of 1000 inodes"), "{text}");
-        assert_eq!(judged(&reserve, |found| (found.f_files, found.f_favail) = (0, 0), 0), None, "as btrfs says it");
+        assert_eq!(compared(&reserve, |found| (found.f_files, found.f_favail) = (0, 0), 0), None, "as btrfs says it");
     }
 
     #[test]

@@ -55,7 +55,7 @@ use crate::{admin, api, auth, cells};
 use slipway_placement::PlacementStore;
 
 /// How long a start waits for Postgres.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long requests and sessions may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// A cell's batch of observations, or a set with thousands of assignments, passes tonic's default of 4 MiB.
@@ -102,7 +102,7 @@ pub enum RunError {
     #[error("database_url cannot be used")]
     DatabaseUrl(#[source] sqlx::Error),
     /// Postgres did not come.
-    #[error("Postgres did not answer within {} s; is it running, and is database_url right?", DATABASE_PATIENCE.as_secs())]
+    #[error("Postgres did not answer within {} s; is it running, and is database_url right?", DATABASE_TIMEOUT.as_secs())]
     Database(#[source] sqlx::Error),
     /// The schema.
     #[error("the database cannot be brought to this version's schema")]
@@ -262,7 +262,7 @@ fn credentials(config: &ControllerConfig) -> Result<Credentials, RunError> {
 
 /// Waits for Postgres and migrates. False when shutdown came first.
 async fn open_database(store: &Store, shutdown: &Shutdown) -> Result<bool, RunError> {
-    let deadline = tokio::time::Instant::now() + DATABASE_PATIENCE;
+    let deadline = tokio::time::Instant::now() + DATABASE_TIMEOUT;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         match sqlx::query("select 1").execute(store.pool()).await {

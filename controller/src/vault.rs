@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_only_in_its_place_and_with_its_key() {
+    fn a_sealed_value_opens_only_in_its_place_and_with_its_key() {
         let vault = Vault::new(&[7; 32]);
         let sealed = vault.seal("app/1", b"secret").expect("seal");
         assert_eq!(vault.open("app/1", &sealed).expect("open"), b"secret");

@@ -75,7 +75,7 @@ mod tests {
     use crate::identity::{CLUSTER_DNS_NAME, ClusterAuthority, Role};
 
     #[tokio::test]
-    async fn tells_who_a_member_is_and_what_it_wants() {
+    async fn the_member_and_its_protocol_are_reported() {
         let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let issue = |role, id| authority.issue(role, id, &[]).expect("credentials");
         let acceptor =
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_are_not_let_in() {
+    async fn peers_without_a_member_s_certificate_are_refused() {
         let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let (other, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let own = authority.issue(Role::Controller, Uuid::new_v4(), &[]).expect("credentials");

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_member_that_is_meant_is_spoken_to() {
+    async fn only_the_expected_member_is_dialled() {
         let (cluster, id) = (Uuid::new_v4(), Uuid::new_v4());
         let (authority, _) = ClusterAuthority::generate(cluster).expect("authority");
         let issue = |role, id| authority.issue(role, id, &["127.0.0.1".to_owned()]).expect("credentials");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_of_another_cluster_and_the_web_are_nobody() {
+    async fn certificates_of_another_cluster_or_of_the_web_are_refused() {
         let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let (other, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let own = authority.issue(Role::Cell, Uuid::new_v4(), &[]).expect("credentials");

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn order_does_not_matter_and_removal_undoes() {
+    fn a_digest_ignores_order_and_removal_undoes_addition() {
         let (a, b) = (route("a"), route("b"));
         let both = SetDigest::of_table([&a, &b], []);
         assert_eq!(both, SetDigest::of_table([&b, &a], []));

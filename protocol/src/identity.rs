@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_web_certificate_is_nobody() {
+    fn a_web_certificate_identifies_no_member() {
         use rustls_pki_types::pem::PemObject as _;
         let (authority, _) = ClusterAuthority::generate(Uuid::new_v4()).expect("authority");
         let (pem, _) = authority.issue_web(&["*.example.test".to_owned()]).expect("web");

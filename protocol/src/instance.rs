@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_start_has_its_own_and_it_stays_what_it_is() {
+    fn each_start_has_a_stable_guid_of_its_own() {
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_ne!(instance_guid(one, 1), instance_guid(one, 2));
         assert_ne!(instance_guid(one, 1), instance_guid(other, 1));

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn it_speaks_for_its_domain_and_for_nothing_else() {
+    fn the_web_authority_signs_for_its_domain_only() {
         let (authority, _) = WebAuthority::generate("slipway.test").expect("made");
         assert!(accepted(&authority, "slipway.test", "slipway.test"));
         assert!(accepted(&authority, "*.slipway.test", "app.slipway.test"));

@@ -63,7 +63,7 @@ mod tests {
     const WHOLE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
     #[test]
-    fn files_that_are_no_certificates_are_named() {
+    fn files_without_certificates_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("roots.pem");
         std::fs::write(&path, BROKEN).expect("write");

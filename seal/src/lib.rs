@@ -26,7 +26,7 @@ pub struct TooLarge;
 /// Sealed with another key or for another place, or damaged; which of them cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it was sealed with another key or for another place, or is damaged")]
-pub struct Unopened;
+pub struct UnsealError;
 
 /// These bytes are no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -117,9 +117,9 @@ impl SealKey {
     ///
     /// # Errors
     /// When another key or another place sealed it, or it is damaged.
-    pub fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
-        let (nonce, body) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Unopened)?;
-        self.0.decrypt(&Nonce::from(*nonce), Payload { msg: body, aad: place }).map_err(|_| Unopened)
+    pub fn open(&self, place: &[u8], sealed: &[u8]) -> Result<Vec<u8>, UnsealError> {
+        let (nonce, body) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(UnsealError)?;
+        self.0.decrypt(&Nonce::from(*nonce), Payload { msg: body, aad: place }).map_err(|_| UnsealError)
     }
 }
 
@@ -128,21 +128,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_opens_only_with_its_key_in_its_place_and_whole() {
+    fn sealed_data_opens_only_whole_with_its_key_and_context() {
         let key = SealKey::from(&[7; KEY_BYTES]);
         let sealed = key.seal(b"here", b"secret").expect("sealed");
         assert_eq!(sealed.len(), 6 + OVERHEAD_BYTES);
         assert!(!sealed.windows(6).any(|window| window == b"secret"));
         assert_eq!(key.open(b"here", &sealed).expect("opened"), b"secret");
-        assert_eq!(key.open(b"there", &sealed), Err(Unopened));
-        assert_eq!(SealKey::from(&[8; KEY_BYTES]).open(b"here", &sealed), Err(Unopened));
+        assert_eq!(key.open(b"there", &sealed), Err(UnsealError));
+        assert_eq!(SealKey::from(&[8; KEY_BYTES]).open(b"here", &sealed), Err(UnsealError));
         for length in 0..sealed.len() {
-            assert_eq!(key.open(b"here", &sealed[..length]), Err(Unopened), "{length} bytes");
+            assert_eq!(key.open(b"here", &sealed[..length]), Err(UnsealError), "{length} bytes");
         }
         for at in 0..sealed.len() {
             let mut bad = sealed.clone();
             bad[at] ^= 1;
-            assert_eq!(key.open(b"here", &bad), Err(Unopened), "byte {at}");
+            assert_eq!(key.open(b"here", &bad), Err(UnsealError), "byte {at}");
         }
     }
 

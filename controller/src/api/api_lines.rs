@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_words() {
+    fn every_kind_of_event_has_a_text() {
         let data = json!({ "build_guid": "b", "process_type": "web", "process_index": 2, "request": { "name": "x" } });
         for kind in KINDS {
             let text = text(kind, "a", &data).expect(kind);

@@ -10,7 +10,7 @@ use slipway_api_types::ErrorCode;
 
 use super::error::{ApiError, ApiResult};
 use super::fair;
-use crate::auth::fair::Turn;
+use crate::auth::fair::RequestPermit;
 use crate::auth::tokens;
 use crate::context::Context;
 use crate::domain::audit::AuditSubject;
@@ -53,7 +53,7 @@ pub struct Caller {
     /// The client that got the token: `cf`.
     pub client_id: String,
     /// Held until the request is answered, see [`super::fair`].
-    turn: Option<Arc<Turn>>,
+    turn: Option<Arc<RequestPermit>>,
 }
 
 impl Caller {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_before_the_stack() {
+    fn deep_nesting_is_refused_before_the_stack_overflows() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let error = parse::<serde_json::Value>(deep.as_bytes()).expect_err("too deep");
         assert_eq!(error.entries()[0].code, 1001);

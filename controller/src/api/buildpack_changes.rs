@@ -149,7 +149,7 @@ async fn receive(
     // In a task of its own: a client that hangs up does not free the place of what goes on.
     let actor = caller.actor();
     let work = tokio::spawn(async move {
-        let _judging = context.uploads.judging().await?;
+        let _check_permit = context.uploads.checking().await?;
         let received = received::Received { directory: parts.directory, bits: parts.bits, filename: parts.filename };
         let done = received::finish(&context, &actor, row, received).await?;
         drop(parts.permit);

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_router_is_believed() {
+    fn forwarded_addresses_count_only_from_a_router() {
         let peer = "192.0.2.1".parse().expect("an address");
         let request = http::Request::builder().header("x-forwarded-for", "203.0.113.7");
         let (mut parts, ()) = request.body(()).expect("a request").into_parts();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxies_are_passed_over_and_nobody_else() {
+    fn only_trusted_proxies_are_skipped_in_forwarded_addresses() {
         let balancer = ["192.0.2.0/24"];
         assert_eq!(of("198.51.100.1, 203.0.113.7, 192.0.2.4", &balancer), "203.0.113.7");
         assert_eq!(of("203.0.113.7, 192.0.2.5, 192.0.2.4", &balancer), "203.0.113.7");

@@ -23,17 +23,17 @@ use crate::context::Context;
 const LONGEST: Duration = Duration::from_secs(120);
 const STALL: Duration = Duration::from_secs(10);
 
-type Rest = Arc<Mutex<Option<Body>>>;
+type Leftover = Arc<Mutex<Option<Body>>>;
 
 /// A body that comes back when nobody reads it any more.
-struct Lent {
+struct ReturnedBody {
     body: Option<Body>,
-    rest: Rest,
+    leftover: Leftover,
     /// The client waits to be told that it may send.
     expects: bool,
 }
 
-impl HttpBody for Lent {
+impl HttpBody for ReturnedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -57,11 +57,11 @@ impl HttpBody for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for ReturnedBody {
     fn drop(&mut self) {
         // A client that still waits will not send anything: it has its answer.
         if let Some(body) = self.body.take().filter(|body| !self.expects && !body.is_end_stream()) {
-            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }
@@ -71,11 +71,12 @@ pub(super) async fn drained(State(context): State<Context>, request: Request, ne
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let rest = Rest::default();
+    let leftover = Leftover::default();
     let expects = request.headers().contains_key(EXPECT);
-    let request = request.map(|body| Body::new(Lent { body: Some(body), rest: Arc::clone(&rest), expects }));
+    let request =
+        request.map(|body| Body::new(ReturnedBody { body: Some(body), leftover: Arc::clone(&leftover), expects }));
     let response = next.run(request).await;
-    let left = rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let left = leftover.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(body) = left {
         let most = context.config.limits.max_package_bytes;
         tokio::spawn(tokio::time::timeout(LONGEST, forget(body, most)));

@@ -196,7 +196,7 @@ async fn receive(
     let actor = caller.actor();
     // In a task of its own: a client that hangs up does not free the place of what goes on.
     let work = tokio::spawn(async move {
-        let _judging = context.uploads.judging().await?;
+        let _check_permit = context.uploads.checking().await?;
         let bits = parts.bits.ok_or_else(|| ApiError::unprocessable("A droplet file must be uploaded as 'bits'"))?;
         let name = parts.filename.as_deref().unwrap_or("The file");
         let job = droplets::receive(&context, &actor, &row, &bits, name).await?;

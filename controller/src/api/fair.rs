@@ -14,7 +14,7 @@ use slipway_api_types::ErrorCode;
 
 use super::auth_extract::Caller;
 use super::error::{ApiError, ApiResult};
-use crate::auth::fair::{Standing, Turn, Turns};
+use crate::auth::fair::{RateStatus, RequestPermit, RequestQueues};
 use crate::context::Context;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -27,7 +27,7 @@ const LOGS_AT_ONCE: usize = 4;
 
 /// The caller's rate limit, set once the token has been read, for the headers of the response.
 #[derive(Clone, Default)]
-struct CurrentStanding(Arc<OnceLock<Standing>>);
+struct CurrentStanding(Arc<OnceLock<RateStatus>>);
 
 /// Adds the rate limit's headers to the response.
 pub async fn add_headers(mut request: Request, next: Next) -> Response {
@@ -55,7 +55,7 @@ pub async fn add_headers(mut request: Request, next: Next) -> Response {
 ///
 /// # Errors
 /// 429.
-pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> ApiResult<Option<Arc<Turn>>> {
+pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> ApiResult<Option<Arc<RequestPermit>>> {
     let (path, limits) = (parts.uri.path(), &context.config.limits);
     if path.starts_with("/api/v1/") {
         return turn(&context.guard.log_turns, caller, LOGS_AT_ONCE).await;
@@ -78,7 +78,7 @@ pub(super) async fn enter(context: &Context, parts: &Parts, caller: &Caller) -> 
     turn(&context.guard.turns, caller, limits.requests_at_once).await
 }
 
-async fn turn(turns: &Turns, caller: &Caller, at_once: usize) -> ApiResult<Option<Arc<Turn>>> {
+async fn turn(turns: &RequestQueues, caller: &Caller, at_once: usize) -> ApiResult<Option<Arc<RequestPermit>>> {
     match turns.of(&caller.user_guid, at_once).await {
         Some(turn) => Ok(Some(Arc::new(turn))),
         None => Err(ApiError::new(

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wanted_comes_in_pieces() {
+    async fn a_part_is_read_in_pieces() {
         let (request, taken) = endless("--b\r\nContent-Disposition: form-data; name=\"bits\"; filename=\"x\"\r\n\r\n");
         let mut form = Form::of(request, 1 << 40).await.expect("a form");
         let mut part = form.next().await.expect("a form").expect("a part");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_ends_somewhere() {
+    async fn the_size_of_a_form_is_limited() {
         let (request, taken) = endless("--b\r\nContent-Disposition: form-data; name=\"nonsense\"\r\n\r\n");
         let mut form = Form::of(request, 1 << 20).await.expect("a form");
         let mut part = form.next().await.expect("a form").expect("a part");

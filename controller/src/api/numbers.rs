@@ -19,7 +19,7 @@ where
     T::Err: Display,
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_any(Whole(PhantomData))
+    deserializer.deserialize_any(WholeNumberVisitor(PhantomData))
 }
 
 /// As [`whole`], where absent and null are two things; see [`present`](super::body::present).
@@ -35,9 +35,9 @@ where
     whole(deserializer).map(Some)
 }
 
-struct Whole<T>(PhantomData<T>);
+struct WholeNumberVisitor<T>(PhantomData<T>);
 
-impl<'de, T> Visitor<'de> for Whole<T>
+impl<'de, T> Visitor<'de> for WholeNumberVisitor<T>
 where
     T: Deserialize<'de> + FromStr,
     T::Err: Display,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_number_is_refused() {
+    fn values_other_than_whole_numbers_are_refused() {
         for (text, message) in [
             (r#"{"memory": "1.5"}"#, "invalid value: string \"1.5\", expected a whole number"),
             (r#"{"memory": ""}"#, "invalid value: string \"\", expected a whole number"),

@@ -181,7 +181,7 @@ async fn receive(
     // In a task of its own: a client that hangs up now does not undo what it has sent, nor free the place of what goes on.
     let actor = caller.actor();
     let work = tokio::spawn(async move {
-        let _judging = context.uploads.judging().await?;
+        let _check_permit = context.uploads.checking().await?;
         let resources = parts.resources()?;
         let received = received::Received { directory: parts.directory, bits: parts.bits, resources, readable };
         let row = received::finish(&context, &actor, &row, received).await?;

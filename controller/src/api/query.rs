@@ -63,7 +63,7 @@ mod tests {
     use super::is_text;
 
     #[test]
-    fn bytes_that_are_no_text_are_seen() {
+    fn bytes_that_are_not_utf8_are_detected() {
         for good in ["/v3/apps/x", "names=a%252Cb,%C3%A4", "a=%zz%", "%00"] {
             assert!(is_text(good), "{good}");
         }

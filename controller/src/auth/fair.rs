@@ -16,7 +16,7 @@ const WAITING: usize = 32;
 
 /// How one user stands after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct RateStatus {
     /// Requests in an interval.
     pub limit: u64,
     /// What is left of them.
@@ -33,7 +33,7 @@ pub struct Rates(Mutex<HashMap<String, (u64, DateTime<Utc>)>>);
 
 impl Rates {
     /// Counts a request.
-    pub fn count(&self, user: &str, limit: u64, interval: Duration, now: DateTime<Utc>) -> Standing {
+    pub fn count(&self, user: &str, limit: u64, interval: Duration, now: DateTime<Utc>) -> RateStatus {
         let mut users = lock(&self.0);
         if users.len() >= MANY {
             users.retain(|_, (_, reset)| *reset > now);
@@ -44,13 +44,13 @@ impl Rates {
         }
         entry.0 = entry.0.saturating_add(1);
         let (made, reset) = *entry;
-        Standing { limit, remaining: limit.saturating_sub(made), reset, exceeded: made > limit }
+        RateStatus { limit, remaining: limit.saturating_sub(made), reset, exceeded: made > limit }
     }
 }
 
 /// Turns of each user: some requests are worked on, some wait in the order in which they came, more are refused.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<String, Queue>>);
+pub struct RequestQueues(Mutex<HashMap<String, Queue>>);
 
 #[derive(Clone, Debug)]
 struct Queue {
@@ -60,14 +60,14 @@ struct Queue {
 
 /// A request that is worked on, until it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct RequestPermit {
     _turn: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
 }
 
-impl Turns {
+impl RequestQueues {
     /// Waits for a turn; `None` when too many of this user wait already.
-    pub async fn of(&self, user: &str, at_once: usize) -> Option<Turn> {
+    pub async fn of(&self, user: &str, at_once: usize) -> Option<RequestPermit> {
         let queue = {
             let mut users = lock(&self.0);
             if users.len() >= MANY {
@@ -82,7 +82,7 @@ impl Turns {
         };
         let place = queue.places.try_acquire_owned().ok()?;
         let turn = queue.turns.acquire_owned().await.ok()?;
-        Some(Turn { _turn: turn, _place: place })
+        Some(RequestPermit { _turn: turn, _place: place })
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         let (rates, hour) = (Rates::default(), Duration::from_secs(3600));
         let at = |s: u32| DateTime::from_timestamp(1_800_000_000 + i64::from(s), 0).expect("a time");
         let count = |user: &str, s: u32| rates.count(user, 2, hour, at(s));
-        let standing = |remaining, reset: u32, exceeded| Standing { limit: 2, remaining, reset: at(reset), exceeded };
+        let standing = |remaining, reset: u32, exceeded| RateStatus { limit: 2, remaining, reset: at(reset), exceeded };
         assert_eq!(count("ann", 0), standing(1, 3600, false));
         assert_eq!(count("ann", 10), standing(0, 3600, false));
         assert_eq!(count("ann", 20), standing(0, 3600, true));
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_user_waits_for_itself_and_nobody_else_does() {
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(RequestQueues::default());
         let held = [turns.of("ann", 2).await, turns.of("ann", 2).await];
         assert!(held.iter().all(Option::is_some));
         let waiting: Vec<_> = (0..2 * WAITING - 2)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fair::{Rates, Turns};
+use super::fair::{Rates, RequestQueues};
 use super::guesses::Guesses;
 use super::password::HashQueue;
 
@@ -16,7 +16,7 @@ pub struct Guard {
     /// Requests that each user has made.
     pub rates: Rates,
     /// Requests of each user that are worked on.
-    pub turns: Turns,
+    pub turns: RequestQueues,
     /// Questions of each user for logs: they may wait for cells, which must not hold up the user's other requests.
-    pub log_turns: Turns,
+    pub log_turns: RequestQueues,
 }

@@ -25,9 +25,9 @@ use tokio::time::Instant;
 use super::password::Lane;
 
 /// Who would wait longer is refused: its client would not wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long a network is known from which somebody has logged in.
-const KNOWN: Duration = Duration::from_secs(24 * 3600);
+const NETWORK_KNOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 /// What is counted, at most: some ten megabytes. Each entry costs who makes it the hashing of a password, so nobody gets rid
 /// of its own by making others.
 const MOST: usize = 65_536;
@@ -82,12 +82,12 @@ impl From<IpAddr> for Network {
 
 /// A name that somebody wants to log in with, and from where. Names of any length take the same room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tried {
+pub struct LoginAttempt {
     name: [u8; 32],
     network: Network,
 }
 
-impl Tried {
+impl LoginAttempt {
     /// The name counts in any case of its letters, as it does when accounts are looked for.
     #[must_use]
     pub fn new(kind: &str, name: &str, from: IpAddr) -> Self {
@@ -97,7 +97,7 @@ impl Tried {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
-    Pair(Tried),
+    Pair(LoginAttempt),
     Network(Network),
     Account([u8; 32]),
 }
@@ -134,7 +134,7 @@ impl Count {
 
 /// Leave to try a password, after a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pass {
+pub struct AttemptPermit {
     /// To wait before.
     pub wait: Duration,
     queued: bool,
@@ -158,7 +158,7 @@ impl Guesses {
     }
 
     /// When this may be tried; `None` when it would be too late for whoever waits.
-    pub fn admit(&self, tried: Tried) -> Option<Pass> {
+    pub fn admit(&self, tried: LoginAttempt) -> Option<AttemptPermit> {
         let now = Instant::now();
         let mut counts = self.counts();
         let mut look = |key: Key, rule: &Rule| -> Option<(Count, Duration)> {
@@ -183,7 +183,7 @@ impl Guesses {
             .unwrap_or(now)
             .max(now + account.map_or(Duration::ZERO, |(_, gap)| gap));
         let wait = turn.saturating_duration_since(now);
-        if wait > PATIENCE {
+        if wait > MAX_WAIT {
             return None;
         }
         for (key, found) in queues {
@@ -193,16 +193,16 @@ impl Guesses {
                 count.next = turn + gap;
             }
         }
-        Some(Pass { wait, queued: pair.is_some_and(|(_, gap)| !gap.is_zero()) })
+        Some(AttemptPermit { wait, queued: pair.is_some_and(|(_, gap)| !gap.is_zero()) })
     }
 
     /// Whether the leave still holds. Many that come at once all get it before the first of them has failed.
-    pub fn holds(&self, pass: Pass, tried: Tried) -> bool {
+    pub fn holds(&self, pass: AttemptPermit, tried: LoginAttempt) -> bool {
         pass.queued || self.counts().get(&Key::Pair(tried)).is_none_or(|count| count.failures < PAIR.free)
     }
 
     /// It was wrong.
-    pub fn wrong(&self, tried: Tried) {
+    pub fn wrong(&self, tried: LoginAttempt) {
         let now = Instant::now();
         let mut counts = self.counts();
         make_room(&mut counts, now);
@@ -217,15 +217,15 @@ impl Guesses {
     }
 
     /// It was right: who comes from there is known now, and its slips are forgotten.
-    pub fn right(&self, tried: Tried) {
+    pub fn right(&self, tried: LoginAttempt) {
         let now = Instant::now();
         let mut counts = self.counts();
         make_room(&mut counts, now);
-        counts.insert(Key::Pair(tried), Count { known_until: now + KNOWN, ..Count::new(now) });
+        counts.insert(Key::Pair(tried), Count { known_until: now + NETWORK_KNOWN_FOR, ..Count::new(now) });
     }
 
     /// Where it waits for a password to be checked: who is known waits behind nobody else of its network.
-    pub fn lane(&self, tried: Tried) -> Lane {
+    pub fn lane(&self, tried: LoginAttempt) -> Lane {
         let known = self.counts().get(&Key::Pair(tried)).is_some_and(|count| count.known_until > Instant::now());
         if known { Lane::KnownUser(tried) } else { Lane::Network(tried.network) }
     }
@@ -254,12 +254,12 @@ fn make_room(counts: &mut HashMap<Key, Count>, now: Instant) {
 mod tests {
     use super::*;
 
-    fn tried(name: &str, from: &str) -> Tried {
-        Tried::new("user", name, from.parse().expect(from))
+    fn tried(name: &str, from: &str) -> LoginAttempt {
+        LoginAttempt::new("user", name, from.parse().expect(from))
     }
 
     /// Guesses wrong so often, each when it is let; gives how long that took.
-    async fn guess(guesses: &Guesses, tried: Tried, times: u32) -> Duration {
+    async fn guess(guesses: &Guesses, tried: LoginAttempt, times: u32) -> Duration {
         let began = Instant::now();
         for _ in 0..times {
             let pass = guesses.admit(tried).expect("let in");
@@ -269,7 +269,7 @@ mod tests {
         began.elapsed()
     }
 
-    fn wait(guesses: &Guesses, tried: Tried) -> Option<Duration> {
+    fn wait(guesses: &Guesses, tried: LoginAttempt) -> Option<Duration> {
         guesses.admit(tried).map(|pass| pass.wait)
     }
 
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(tried_out, PAIR.free);
         // The others ask again: they queue, and the queue has an end.
         let waits: Vec<_> = (0..100).map_while(|_| wait(&guesses, ann)).collect();
-        assert!(waits.len() < 100 && waits.is_sorted() && waits.iter().all(|wait| *wait <= PATIENCE), "{waits:?}");
+        assert!(waits.len() < 100 && waits.is_sorted() && waits.iter().all(|wait| *wait <= MAX_WAIT), "{waits:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,17 +349,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_has_a_bound() {
+    async fn remembered_attempts_are_limited_in_number() {
         let guesses = Guesses::default();
         for n in 0..40_000_u32 {
-            guesses.wrong(Tried::new("user", "ann", Ipv6Addr::from_bits(u128::from(n) << 64).into()));
+            guesses.wrong(LoginAttempt::new("user", "ann", Ipv6Addr::from_bits(u128::from(n) << 64).into()));
         }
         let left = guesses.counts().len();
         assert!(left <= MOST && left > MOST / 4, "{left}");
     }
 
     #[test]
-    fn networks_are_what_one_customer_has() {
+    fn networks_are_as_large_as_one_customer_s() {
         let network = |text: &str| Network::from(text.parse::<IpAddr>().expect(text));
         assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.250"));
         assert_ne!(network("192.0.2.1"), network("192.0.3.1"));

@@ -5,14 +5,14 @@
 
 use std::net::IpAddr;
 
-use super::guesses::Tried;
+use super::guesses::LoginAttempt;
 use crate::context::Context;
 use crate::domain::DomainResult;
 use crate::store::users::AccountRow;
 
 /// Whom somebody says to be.
 #[derive(Clone, Copy, Debug)]
-pub enum Who<'a> {
+pub enum ClaimedUser<'a> {
     /// A user of this platform's own, by name.
     User(&'a str),
     /// A client, by id.
@@ -35,14 +35,14 @@ pub enum Refusal {
 /// [`crate::domain::DomainError::Unavailable`] when too many wait for their turn; when the database fails.
 pub async fn attempt(
     context: &Context,
-    who: Who<'_>,
+    who: ClaimedUser<'_>,
     given: &str,
     from: IpAddr,
 ) -> DomainResult<Result<AccountRow, Refusal>> {
     let guard = &context.guard;
     let tried = match who {
-        Who::User(name) => Tried::new("user", name, from),
-        Who::Client(id) => Tried::new("client", id, from),
+        ClaimedUser::User(name) => LoginAttempt::new("user", name, from),
+        ClaimedUser::Client(id) => LoginAttempt::new("client", id, from),
     };
     let turn = loop {
         let Some(pass) = guard.guesses.admit(tried) else { return Ok(Err(Refusal::TooMany)) };
@@ -55,11 +55,11 @@ pub async fn attempt(
         }
     };
     let account = match who {
-        Who::User(name) => {
+        ClaimedUser::User(name) => {
             let accounts = context.store.accounts_named(name, Some("uaa")).await?;
             accounts.into_iter().find(|account| !account.is_client)
         }
-        Who::Client(id) => context.store.account_get(id).await?.filter(|account| account.is_client),
+        ClaimedUser::Client(id) => context.store.account_get(id).await?.filter(|account| account.is_client),
     };
     let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
     if turn.verify(given, hash).await?

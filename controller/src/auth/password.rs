@@ -9,7 +9,7 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::guesses::{Network, Tried};
+use super::guesses::{LoginAttempt, Network};
 use crate::domain::{DomainError, DomainResult};
 
 /// Hashes computed at a time: each takes 19 MiB and about 20 ms of a core. More would let a flood of logins use up the host.
@@ -34,7 +34,7 @@ pub enum Lane {
     /// Clients of a network from which nobody has logged in lately.
     Network(Network),
     /// A user who has logged in from this network lately.
-    KnownUser(Tried),
+    KnownUser(LoginAttempt),
     /// Somebody who is logged in and sets a password.
     Inside,
 }
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_crowd_in_one_lane_keeps_nobody_of_another_waiting() {
+    async fn many_requests_in_one_lane_do_not_delay_another() {
         let hash_queue = Arc::new(HashQueue::new(1, 40));
         let held = hash_queue.turn(lane(0)).await.expect("free");
         #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_all_places_are_taken_the_longest_lane_gives_one() {
+    async fn when_the_queue_is_full_the_longest_lane_loses_an_entry() {
         let hash_queue = Arc::new(HashQueue::new(1, 10));
         let held = hash_queue.turn(lane(0)).await.expect("free");
         #[expect(clippy::disallowed_methods, reason = "a test's few messages")]
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn work_that_nobody_waits_for_counts_until_its_end() {
+    async fn a_hash_that_nobody_waits_for_counts_until_its_end() {
         let hash_queue = Arc::new(HashQueue::new(1, 1));
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (finish, finished) = mpsc::channel::<()>();

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_algorithm_and_no_other_claims() {
+    fn tokens_with_other_algorithms_or_claims_are_refused() {
         let key = CheckingKey::from_pem(PUBLIC).unwrap();
         for algorithm in [Algorithm::RS384, Algorithm::PS256, Algorithm::HS256, Algorithm::EdDSA] {
             let mut other = Validation::new(algorithm);

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_hangs_up_leaves_nobody_waiting() {
+    async fn a_cancelled_query_gives_back_its_permit() {
         let (asking, cells) = (Asking::new(), Cells::default());
         ask(&asking, &cells, 1, 7).await;
         // Gone while it waits for its turn, and while it is read.

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_refused() {
+    fn unknown_values_of_observations_are_refused() {
         assert!(check(&observation()).is_ok());
         for state in [0, 99, -1] {
             let error = check(&v1::Observation { state, ..observation() }).expect_err("refused");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_an_app_cannot_break_the_store() {
+    fn text_of_an_app_cannot_break_the_store() {
         let exit = v1::ExitRecord { reason: "a\0b".into(), fault: 77, at_unix_ms: i64::MAX, ..Default::default() };
         let row = check(&v1::Observation { exit: Some(exit), since_unix_ms: -5, ..observation() }).expect("row");
         let exit = row.exit.expect("exit");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_runs_is_ready() {
+    fn only_running_instances_are_ready() {
         let row = check(&v1::Observation { state: v1::InstanceState::Starting.into(), ..observation() }).expect("row");
         assert!(!row.ready);
     }

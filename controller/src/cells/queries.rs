@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_who_must_answer() {
+    fn a_member_s_name_determines_the_expected_peer() {
         let id = uuid::Uuid::from_u128(7);
         let wanted = |role| Some(ExpectedPeer { role, id: Some(id) });
         assert_eq!(member(&format!("cell {id}")), wanted(slipway_protocol::Role::Cell));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_while_the_list_is_read_stays() {
+    fn members_that_register_while_the_list_is_read_stay() {
         let directory = Directory::default();
         directory.set("cell 1".into(), "a");
         directory.reading();

@@ -211,7 +211,7 @@ fn inspect(
         let target = path.with_extension("tar.zst");
         let encoder =
             slipway_layers::compressor(ReserveWriter::new(File::create(&target).map_err(io)?, reserve)).map_err(io)?;
-        let mut copied = Copied { from: decompress(file, "tar.gz").map_err(refused)?, to: encoder, failed: None };
+        let mut copied = TeeReader { from: decompress(file, "tar.gz").map_err(refused)?, to: encoder, failed: None };
         let found = entries(&mut copied, limits);
         if let Some(error) = copied.failed {
             return Err(storing("packing an uploaded droplet", error));
@@ -229,14 +229,14 @@ fn inspect(
 }
 
 /// Writes what is read from it to another place too.
-struct Copied<R, W> {
+struct TeeReader<R, W> {
     from: R,
     to: W,
     /// Why that place takes no more: no fault of what is read.
     failed: Option<std::io::Error>,
 }
 
-impl<R: Read, W: std::io::Write> Read for Copied<R, W> {
+impl<R: Read, W: std::io::Write> Read for TeeReader<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.from.read(buffer)?;
         if let Err(error) = self.to.write_all(&buffer[..read]) {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_says_of_itself_is_short_and_plain() {
+    fn metadata_of_a_droplet_is_short_and_printable() {
         let long = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
         for name in ["slipway.json", "staging_info.yml"] {
             let error = refusal(&archive(&[(name, &long)]), Limits { max_bytes: 4 << 20, ..LIMITS });

@@ -59,18 +59,18 @@ pub async fn of_processes(context: &Context, processes: &[ProcessRow]) -> Domain
     let unplaced = context.store.unplaced_of(&guids).await?;
     let routed: HashSet<Uuid> = context.store.processes_with_routes(&guids).await?.into_iter().collect();
     let applied = context.routers.applied_by_all();
-    let seen = ByPlace::new(&instances, &unplaced);
+    let seen = ByInstance::new(&instances, &unplaced);
     Ok(processes.iter().map(|process| states(process, &seen, routed.contains(&process.guid), applied)).collect())
 }
 
 /// Rows by process and index, primaries first.
 #[derive(Default)]
-struct ByPlace<'a> {
+struct ByInstance<'a> {
     instances: HashMap<(Uuid, i32), Vec<&'a InstanceRow>>,
     unplaced: HashMap<(Uuid, i32), &'a UnplacedRow>,
 }
 
-impl<'a> ByPlace<'a> {
+impl<'a> ByInstance<'a> {
     fn new(instances: &'a [InstanceRow], unplaced: &'a [UnplacedRow]) -> Self {
         let mut found = Self::default();
         for row in instances {
@@ -81,7 +81,7 @@ impl<'a> ByPlace<'a> {
     }
 }
 
-fn states(process: &ProcessRow, seen: &ByPlace<'_>, routed: bool, applied: Option<Version>) -> Vec<InstanceState> {
+fn states(process: &ProcessRow, seen: &ByInstance<'_>, routed: bool, applied: Option<Version>) -> Vec<InstanceState> {
     let now = Utc::now();
     (0..process.instances)
         .map(|index| {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn state(row: InstanceRow, routed: bool, applied: Option<Version>) -> (&'static str, Option<String>) {
-        let state = states(&process(1), &ByPlace::new(&[row], &[]), routed, applied).remove(0);
+        let state = states(&process(1), &ByInstance::new(&[row], &[]), routed, applied).remove(0);
         (state.state, state.details)
     }
 
@@ -268,7 +268,7 @@ mod tests {
             reason: "no cell is connected".to_owned(),
             since: Utc::now(),
         };
-        let rows = states(&process(2), &ByPlace::new(&[], &[why]), true, None);
+        let rows = states(&process(2), &ByInstance::new(&[], &[why]), true, None);
         assert_eq!((rows[0].state, rows[1].state), ("DOWN", "DOWN"));
         assert_eq!(rows[1].details.as_deref(), Some("no cell is connected"));
     }

@@ -39,7 +39,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Lines of the last moment are left for the next read: another cell may still write one that is older.
 const SETTLE_NS: i64 = 1_000_000_000;
 /// A cell that does not answer is waited for this many reads before its lines are passed over.
-const PATIENCE: u32 = 30;
+const MAX_READS_WAITED: u32 = 30;
 const BATCH: u32 = 1_000;
 
 /// TLS toward drains: authorities that the host trusts.
@@ -203,7 +203,7 @@ async fn follow(context: Context, row: DrainRow, transport: Arc<DrainTransport>)
         };
         let answer = context.cells.read_logs(&asker, query).await;
         silent = if answer.unanswered.is_empty() { 0 } else { silent + 1 };
-        if (1..PATIENCE).contains(&silent) {
+        if (1..MAX_READS_WAITED).contains(&silent) {
             tokio::time::sleep(PERIOD).await;
             continue;
         }

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_of_a_connection_is_seen_behind_what_was_said() {
+    async fn the_end_of_a_connection_is_detected_behind_unread_bytes() {
         let (mut ours, mut theirs) = duplex(4096);
         assert!(!has_ended(&mut ours));
         theirs.write_all(&[b'x'; 200]).await.expect("said");

@@ -125,7 +125,7 @@ impl RouterHub {
             .collect()
     }
 
-    fn judge(&self, version: Version) -> Proof {
+    fn proof_of(&self, version: Version) -> Proof {
         let routers = self.routers();
         if routers.is_empty() {
             return Proof::NoRouter;
@@ -153,7 +153,7 @@ impl RouterProof for RouterHub {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let proof = self.judge(version);
+            let proof = self.proof_of(version);
             let left = deadline.saturating_duration_since(Instant::now());
             if proof == Proof::Applied || left.is_zero() {
                 return proof;

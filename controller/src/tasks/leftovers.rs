@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_goes_and_what_goes_on_stays() {
+    fn finished_resources_are_removed_and_running_ones_stay() {
         let directory = tempfile::tempdir().expect("a directory");
         let blobs = directory.path();
         assert_eq!(remove(blobs, AGE).expect("nothing there"), 0);

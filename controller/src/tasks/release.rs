@@ -33,7 +33,7 @@ pub struct Releasing {
     placement: Arc<dyn PlacementStore>,
     store: Store,
     wake: Arc<TaskNotifiers>,
-    unseen: Unseen,
+    unseen: UnseenRouters,
     swept: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ impl Releasing {
     /// Releases what `placement` holds.
     #[must_use]
     pub fn new(placement: Arc<dyn PlacementStore>, store: Store, wake: Arc<TaskNotifiers>) -> Self {
-        Self { placement, store, wake, unseen: Unseen::default(), swept: None }
+        Self { placement, store, wake, unseen: UnseenRouters::default(), swept: None }
     }
 }
 
@@ -67,9 +67,9 @@ impl BackgroundTask for Releasing {
 
 /// Routers that are not seen, and since when on this controller's own clock.
 #[derive(Default)]
-struct Unseen(BTreeMap<RouterId, Instant>);
+struct UnseenRouters(BTreeMap<RouterId, Instant>);
 
-impl Unseen {
+impl UnseenRouters {
     /// Deregisters those that were found unseen for long enough.
     async fn forget(&mut self, placement: &dyn PlacementStore) -> Result<()> {
         let now = Instant::now();
@@ -122,7 +122,7 @@ mod tests {
         let router = registered(&placement).await;
         // The machine was suspended overnight; the router and its session are as they were.
         placement.advance(Duration::from_secs(8 * 3600));
-        let mut unseen = Unseen::default();
+        let mut unseen = UnseenRouters::default();
         for _ in 0..6 {
             unseen.forget(&placement).await.expect("an answer");
             tokio::time::advance(RELEASE.period).await;
@@ -145,7 +145,7 @@ mod tests {
         let placement = MemoryPlacement::new();
         registered(&placement).await;
         placement.advance(ROUTER_UNSEEN + Duration::from_secs(1));
-        let mut unseen = Unseen::default();
+        let mut unseen = UnseenRouters::default();
         unseen.forget(&placement).await.expect("an answer");
         assert_eq!(placement.routers().await.expect("routers").len(), 1);
         tokio::time::advance(ROUTER_DOUBT).await;

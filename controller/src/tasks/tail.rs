@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_new_is_counted_once() {
+    async fn new_changes_are_counted_once() {
         let (placement, mut tail) = tail_at(0).await;
         for group in 1..4 {
             placement.unwant(Uuid::from_u128(group));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_lost_what_was_read_rises() {
+    async fn a_store_that_lost_changes_that_were_read_raises_its_epoch() {
         let (placement, mut tail) = tail_at(5).await;
         placement.lose(2);
         assert_eq!(tail.step().await.expect("found out"), 1);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_does_one_that_has_put_others_in_their_place_since() {
+    async fn a_store_that_has_other_changes_in_place_of_those_read_raises_its_epoch() {
         let (placement, mut tail) = tail_at(5).await;
         placement.lose(2);
         for group in 10..14 {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_controller_raises_for_all() {
+    async fn one_controller_raises_the_epoch_for_all() {
         let (placement, mut tail) = tail_at(5).await;
         let mut other = Tail::new(Arc::clone(&placement) as _, Arc::default(), Arc::default());
         for _ in 0..2 {

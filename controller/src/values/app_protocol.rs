@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_names_are_protocols_and_nothing_else_is() {
+    fn only_http1_and_http2_are_protocols() {
         for protocol in [AppProtocol::Http1, AppProtocol::Http2] {
             assert_eq!(AppProtocol::read(&json!(protocol.as_str())), Ok(protocol));
         }

@@ -62,7 +62,7 @@ async fn a_damaged_blob_is_stored_again_when_its_content_comes_again() {
 }
 
 #[tokio::test]
-async fn what_was_put_a_moment_ago_is_not_removed_and_garbage_is_later() {
+async fn fresh_blobs_are_not_removed_and_unreferenced_ones_are_later() {
     let controller = TestController::start().await;
     let blobs = &controller.context.blobs;
     let digest = controller.put_blob(b"a droplet").await;

@@ -84,7 +84,7 @@ async fn upload(admin: &TestClient, path: &str, bits: Vec<u8>) -> (Value, Value)
 }
 
 #[tokio::test]
-async fn an_upload_is_judged_by_its_job() {
+async fn an_upload_is_checked_by_its_job() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let mine = made(&admin, "mine", json!({})).await;

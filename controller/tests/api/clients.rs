@@ -72,7 +72,7 @@ async fn a_pipeline_gets_an_account_works_with_its_role_and_loses_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_client_is_refused_with_the_reason() {
+async fn invalid_clients_are_refused_with_the_reason() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     for (body, words) in [

@@ -31,7 +31,7 @@ fn bearer(client: &TestClient) -> String {
 }
 
 #[tokio::test]
-async fn whoever_sends_much_too_early_reads_the_refusal() {
+async fn a_client_that_sends_a_large_body_early_reads_the_refusal() {
     let limits = Limits { max_package_bytes: 16 << 20, ..Limits::default() };
     let controller = TestController::with_limits(limits).await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
@@ -75,7 +75,7 @@ async fn whoever_sends_much_too_early_reads_the_refusal() {
 
 /// A client that asks before it sends is told at once, and not told to go on.
 #[tokio::test]
-async fn whoever_asks_first_sends_nothing_for_nothing() {
+async fn expect_continue_is_answered_before_a_refused_body_is_sent() {
     let controller = TestController::start().await;
     let mut stream = TcpStream::connect(controller.address).await.expect("connect");
     let head = "POST /v3/apps HTTP/1.1\r\nHost: api\r\nExpect: 100-continue\r\nContent-Length: 5000000\r\n\r\n";
@@ -93,7 +93,7 @@ async fn whoever_asks_first_sends_nothing_for_nothing() {
 
 /// One organization has its part of the places, the others have theirs; who waits too long is told when to come again.
 #[tokio::test]
-async fn uploads_take_places_and_give_them_back() {
+async fn uploads_take_permits_and_give_them_back() {
     let limits = Limits {
         uploads_at_once: 2,
         uploads_at_once_per_organization: 1,

@@ -3,7 +3,7 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use slipway_controller::auth::guesses::Tried;
+use slipway_controller::auth::guesses::LoginAttempt;
 
 use crate::support::{PASSWORD, TestController};
 
@@ -20,7 +20,7 @@ async fn login(controller: &TestController, from: &str, user: &str, password: &s
 
 /// Somebody there has guessed for a while, and has so many guesses waiting that no further one would have its turn in time.
 fn guessed(controller: &TestController, kind: &str, name: &str, from: &str) {
-    let tried = Tried::new(kind, name, from.parse().expect("an address"));
+    let tried = LoginAttempt::new(kind, name, from.parse().expect("an address"));
     let guesses = &controller.context.guard.guesses;
     for _ in 0..20 {
         guesses.wrong(tried);
@@ -29,7 +29,7 @@ fn guessed(controller: &TestController, kind: &str, name: &str, from: &str) {
 }
 
 #[tokio::test]
-async fn nobody_is_locked_out_by_a_stranger() {
+async fn wrong_passwords_of_a_stranger_lock_nobody_out() {
     let controller = TestController::start().await;
     controller.user("dora").await;
     for from in [HOLDER, STRANGER] {

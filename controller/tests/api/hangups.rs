@@ -39,7 +39,7 @@ impl TestController {
 }
 
 #[tokio::test]
-async fn half_a_body_changes_nothing() {
+async fn a_truncated_body_changes_nothing() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;
@@ -158,7 +158,7 @@ async fn the_server_goes_on_after_a_client_that_only_listens() {
 /// A caller that is dropped at any moment gives its connection back as it got it. Otherwise what others write on that
 /// connection is acknowledged to them and then taken back with the transaction that nobody knows of.
 #[tokio::test]
-async fn a_transaction_that_begins_for_nobody_is_not_left_to_others() {
+async fn a_cancelled_begin_leaves_no_open_transaction_in_the_pool() {
     let controller = TestController::start().await;
     let store = &controller.context.store;
     for polls in 0..200 {

@@ -42,7 +42,7 @@ async fn neighbour(controller: &TestController, name: &str) -> (TestClient, Uuid
 }
 
 #[tokio::test]
-async fn files_of_others_are_not_there() {
+async fn known_files_of_others_are_not_revealed() {
     let controller = TestController::start().await;
     let owner = controller.user_with("owner@example.com", "space_developer").await;
     let (_, dev) = controller.dev().await;
@@ -96,7 +96,7 @@ async fn org_of(controller: &TestController, space: Uuid) -> String {
 
 /// A row that speaks of another content than its SHA-1 says: whoever wrote it, nobody gets that content for the file.
 #[tokio::test]
-async fn a_known_file_is_what_its_name_says() {
+async fn a_known_file_is_checked_against_its_digest() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let (_, space) = controller.dev().await;

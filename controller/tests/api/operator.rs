@@ -137,7 +137,7 @@ async fn flags_that_are_off_refuse_everybody_but_administrators() {
 }
 
 #[tokio::test]
-async fn a_stack_has_a_life_and_decides_about_builds() {
+async fn a_stack_is_created_and_deleted_and_decides_about_builds() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;

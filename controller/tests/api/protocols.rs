@@ -141,7 +141,7 @@ async fn a_changed_protocol_of_a_destination_reaches_routers() {
 }
 
 #[tokio::test]
-async fn what_is_no_protocol_is_refused_and_changes_nothing() {
+async fn an_unknown_protocol_is_refused_and_changes_nothing() {
     let world = World::build().await;
     let client = &world.client;
     let before = world.destinations().await;
@@ -298,7 +298,7 @@ async fn manifests_name_the_protocol_of_a_route() {
 }
 
 #[tokio::test]
-async fn a_manifest_with_what_is_no_protocol_is_refused() {
+async fn a_manifest_with_an_unknown_protocol_is_refused() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     catalogue(&controller.database.pool).await;

@@ -22,7 +22,7 @@ async fn quota(client: &TestClient, body: Value) -> String {
 }
 
 #[tokio::test]
-async fn an_organization_quota_has_a_life() {
+async fn an_organization_quota_is_created_changed_and_deleted() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, _) = controller.dev().await;
@@ -115,7 +115,7 @@ async fn only_administrators_make_organization_quotas() {
 }
 
 #[tokio::test]
-async fn a_space_quota_has_a_life() {
+async fn a_space_quota_is_created_changed_and_deleted() {
     let controller = TestController::start().await;
     let manager = controller.user_with("boss@example.com", "organization_manager").await;
     let developer = controller.user_with("dev@example.com", "space_developer").await;

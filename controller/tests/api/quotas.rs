@@ -18,7 +18,7 @@ async fn web(client: &TestClient, app: &str) -> (i64, i64, i64) {
 }
 
 #[tokio::test]
-async fn what_exceeds_the_organization_is_refused_with_figures() {
+async fn exceeding_the_organization_quota_is_refused_with_figures() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let first = controller.pushed(&client, "first").await;
@@ -55,7 +55,7 @@ async fn what_exceeds_the_organization_is_refused_with_figures() {
 }
 
 #[tokio::test]
-async fn what_exceeds_the_space_is_refused_with_figures() {
+async fn exceeding_the_space_quota_is_refused_with_figures() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let app = controller.pushed(&client, "web").await;
@@ -81,7 +81,7 @@ async fn what_exceeds_the_space_is_refused_with_figures() {
 }
 
 #[tokio::test]
-async fn what_no_cell_could_hold_is_refused_with_figures() {
+async fn limits_above_every_cell_s_capacity_are_refused_with_figures() {
     let controller = TestController::with_limits(Limits { maximum_app_disk_mb: 1 << 20, ..Limits::default() }).await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let app = controller.pushed(&client, "web").await;
@@ -119,7 +119,7 @@ async fn what_no_cell_could_hold_is_refused_with_figures() {
 
 /// An app that is given less than any cell can run it with would be stopped for nothing.
 #[tokio::test]
-async fn what_no_program_starts_with_is_refused_with_figures() {
+async fn too_small_limits_are_refused_with_figures() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let app = controller.pushed(&client, "web").await;
@@ -219,7 +219,7 @@ async fn one_organization_leaves_room_on_the_cells_for_the_others() {
 
 /// Apps of an isolated space run on the cells of its segment only: the largest of the others says nothing.
 #[tokio::test]
-async fn what_no_cell_of_the_segment_could_hold_is_refused_with_figures() {
+async fn limits_above_every_cell_of_the_segment_are_refused_with_figures() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let admin = controller.admin().await;

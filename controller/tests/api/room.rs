@@ -70,7 +70,7 @@ async fn a_build_waits_for_room_and_says_so() {
 }
 
 #[tokio::test]
-async fn memory_that_nobody_asked_for_follows_the_buildpack() {
+async fn default_memory_depends_on_the_buildpack() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     catalogue(&controller.database.pool).await;

@@ -29,7 +29,7 @@ async fn names(client: &TestClient, path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_group_has_a_life() {
+async fn a_security_group_is_created_changed_and_deleted() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;

@@ -14,7 +14,7 @@ fn one(guid: impl serde::Serialize) -> Value {
 }
 
 #[tokio::test]
-async fn a_segment_has_a_life() {
+async fn an_isolation_segment_is_created_changed_and_deleted() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;

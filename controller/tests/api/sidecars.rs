@@ -37,7 +37,7 @@ async fn a_sidecar_is_made_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn sidecars_that_cannot_be_are_refused() {
+async fn invalid_sidecars_are_refused() {
     let controller = TestController::start().await;
     let client = controller.admin().await;
     let app = controller.pushed(&client, "shop").await;

@@ -116,7 +116,7 @@ async fn bad_bodies_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn organizations_and_spaces_live_and_die() {
+async fn organizations_and_spaces_are_created_changed_and_deleted() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (status, org) = admin.post("/v3/organizations", json!({ "name": "acme", "suspended": false })).await;
@@ -272,7 +272,7 @@ fn body_of(app: Uuid) -> Value {
 }
 
 #[tokio::test]
-async fn roles_decide() {
+async fn roles_decide_what_is_allowed() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;

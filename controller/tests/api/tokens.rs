@@ -84,7 +84,7 @@ async fn wrong_passwords_and_what_is_no_grant_are_refused() {
 }
 
 #[tokio::test]
-async fn nothing_works_once_more_at_the_end_of_its_life() {
+async fn codes_and_tokens_cannot_be_reused_when_they_expire() {
     let controller = TestController::start().await;
     let context = &controller.context;
     // A code is over when it says so: not later, when nobody remembers any more that it was used.

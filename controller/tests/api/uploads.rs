@@ -261,7 +261,7 @@ async fn droplets_and_buildpacks_are_compared_with_the_digest_announced() {
 }
 
 #[tokio::test]
-async fn a_droplet_that_cannot_be_meant_is_refused() {
+async fn an_unusable_droplet_is_refused() {
     let controller = TestController::start().await;
     let client = controller.user_with("dev@example.com", "space_developer").await;
     let (_, space) = controller.dev().await;

@@ -58,7 +58,7 @@ async fn made_guid(admin: &TestClient, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn places_tell_who_is_in_them() {
+async fn spaces_and_organizations_list_their_users() {
     let controller = TestController::start().await;
     let developer = controller.user_with("dev@example.com", "space_developer").await;
     controller.user_with("boss@example.com", "organization_manager").await;

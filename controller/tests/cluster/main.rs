@@ -56,7 +56,7 @@ async fn an_instance_is_placed_routed_drained_stopped_and_its_slot_freed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_says_why_and_is_placed_when_there_is_room() {
+async fn an_instance_without_room_says_why_and_is_placed_when_there_is_some() {
     let harness = Harness::start().await;
     let (_, process) = harness.app("big", 1, 4096).await;
     let reason = || async {

@@ -14,7 +14,7 @@ use crate::sim::{SimCell, SimRouter};
 const LIVE: &str = "select count(*) from assignment where tombstone_at is null";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_quick_orders_only_the_last_one_counts() {
+async fn after_quick_changes_only_the_last_one_counts() {
     let harness = Harness::start().await;
     let router = SimRouter::connect(&harness, Uuid::new_v4()).await;
     let mut cell = SimCell::connect(&harness, Uuid::new_v4(), "z1").await;

@@ -6,7 +6,7 @@ use crate::spec::LISTS;
 use crate::support::{TestController, error};
 
 #[tokio::test]
-async fn what_is_not_understood_is_refused_by_every_list() {
+async fn every_list_refuses_unknown_parameters() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     for list in LISTS {

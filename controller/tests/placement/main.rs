@@ -52,7 +52,7 @@ fn both_stores_do_the_same() {
 }
 
 #[test]
-fn plans_keep_their_promises() {
+fn plans_keep_their_invariants() {
     let operations = prop::collection::vec(op(), 1..80);
     runner(192)
         .run(&operations, |operations| {

@@ -64,7 +64,7 @@ async fn everything(pool: &PgPool) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn half_a_body_of_any_call_changes_nothing() {
+async fn a_truncated_body_of_any_call_changes_nothing() {
     let world = World::build().await;
     let rows = changing();
     let mut requests = Vec::new();

@@ -92,7 +92,7 @@ impl<'a> Capacity<'a> {
     ///
     /// # Errors
     /// With figures, why there is none.
-    pub(super) fn choose(&self, need: &Need<'_>) -> Result<(CellId, u16), NoPlace> {
+    pub(super) fn choose(&self, need: &Need<'_>) -> Result<(CellId, u16), Unplaceable> {
         let wanted = need.wanted;
         let candidates = self.candidates(need)?;
         let none = BTreeMap::new();
@@ -113,13 +113,13 @@ impl<'a> Capacity<'a> {
                 cell.id,
             )
         });
-        let free = best.ok_or_else(|| NoPlace::other("no cell is left"))?;
-        let slot = free.slot().ok_or_else(|| NoPlace::other("no slot is left"))?;
+        let free = best.ok_or_else(|| Unplaceable::other("no cell is left"))?;
+        let slot = free.slot().ok_or_else(|| Unplaceable::other("no slot is left"))?;
         Ok((free.cell.id, slot))
     }
 
     /// Narrows step by step; the step that leaves nothing gives the reason.
-    fn candidates(&self, need: &Need<'_>) -> Result<Vec<&Free<'a>>, NoPlace> {
+    fn candidates(&self, need: &Need<'_>) -> Result<Vec<&Free<'a>>, Unplaceable> {
         let wanted = need.wanted;
         let connected: Vec<&Free<'a>> = self
             .cells
@@ -128,20 +128,20 @@ impl<'a> Capacity<'a> {
             .collect();
         if connected.is_empty() {
             let other = if need.not_on.is_some() { "other " } else { "" };
-            return Err(NoPlace::other(format!("no {other}cell is connected")));
+            return Err(Unplaceable::other(format!("no {other}cell is connected")));
         }
         let open = keep(connected, |free| !free.cell.cordoned)
-            .ok_or_else(|| NoPlace::other("every connected cell is cordoned"))?;
+            .ok_or_else(|| Unplaceable::other("every connected cell is cordoned"))?;
         let tagged = keep(open, |free| wanted.tags.is_subset(&free.cell.tags)).ok_or_else(|| {
             let tags: Vec<&str> = wanted.tags.iter().map(String::as_str).collect();
-            NoPlace::incompatible(&format!("has the tags {}", tags.join(", ")))
+            Unplaceable::incompatible(&format!("has the tags {}", tags.join(", ")))
         })?;
         let segment = |of: &Option<String>| of.as_ref().map(|name| name.to_lowercase());
         let own =
             keep(tagged, |free| segment(&free.cell.segment) == segment(&wanted.segment)).ok_or_else(
                 || match &wanted.segment {
-                    Some(name) => NoPlace::incompatible(&format!("is in the isolation segment {name:?}")),
-                    None => NoPlace::incompatible("is in the shared isolation segment"),
+                    Some(name) => Unplaceable::incompatible(&format!("is in the isolation segment {name:?}")),
+                    None => Unplaceable::incompatible("is in the shared isolation segment"),
                 },
             )?;
         let refused = self.refused.get(&(wanted.group, wanted.spec));
@@ -150,25 +150,25 @@ impl<'a> Capacity<'a> {
             let (cell, reason) = refused
                 .and_then(|cells| cells.iter().next())
                 .map_or(("a cell".to_owned(), ""), |(cell, reason)| (cell_name(*cell), *reason));
-            NoPlace::other(format!("{cell} refused it: {reason}"))
+            Unplaceable::other(format!("{cell} refused it: {reason}"))
         })?;
         // However much is promised: one alone never gets more than is there.
         let fits = fitting(willing, "", wanted.memory_mb, |free| free.memory_mb.min(free.cell.memory_mb))?;
         let fits = fitting(fits, " of disk", wanted.disk_mb, |free| free.disk_mb.min(free.cell.disk_mb))?;
         let slots = fits.len();
         keep(fits, |free| free.slot().is_some())
-            .ok_or_else(|| NoPlace::room(&format!("no slot is free on any of the {slots} cell(s) with room")))
+            .ok_or_else(|| Unplaceable::room(&format!("no slot is free on any of the {slots} cell(s) with room")))
     }
 }
 
 /// Why there is no place, with words for people.
 #[derive(Clone, Debug)]
-pub(super) struct NoPlace {
+pub(super) struct Unplaceable {
     pub(super) reason: UnplacedReason,
     pub(super) details: String,
 }
 
-impl NoPlace {
+impl Unplaceable {
     fn other(details: impl Into<String>) -> Self {
         Self { reason: UnplacedReason::Other, details: details.into() }
     }
@@ -194,12 +194,12 @@ fn fitting<'f, 'a>(
     what: &str,
     need: u64,
     free: impl Fn(&Free<'a>) -> u64,
-) -> Result<Vec<&'f Free<'a>>, NoPlace> {
+) -> Result<Vec<&'f Free<'a>>, Unplaceable> {
     let largest = cells.iter().max_by_key(|cell| (free(cell), std::cmp::Reverse(cell.cell.id))).copied();
     keep(cells, |cell| free(cell) >= need).ok_or_else(|| {
         let (mb, on) =
             largest.map_or((0, String::new()), |cell| (free(cell), format!(" on {}", cell_name(cell.cell.id))));
-        NoPlace::room(&format!("needs {need} MiB{what}; the largest free is {mb} MiB{on}"))
+        Unplaceable::room(&format!("needs {need} MiB{what}; the largest free is {mb} MiB{on}"))
     })
 }
 

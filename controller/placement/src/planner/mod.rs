@@ -20,7 +20,7 @@ use crate::{
     CellState, Fault, Intent, Kind, Observed, Placed, Placement, PlanChanges, Role, Snapshot, Unplaced, UnplacedReason,
     Wanted,
 };
-use capacity::{Capacity, Need, NoPlace};
+use capacity::{Capacity, Need, Unplaceable};
 
 /// How long a draining instance waits for routers before it is stopped anyway. Longer holds memory behind a router
 /// that hangs; shorter cuts requests when routers are only slow.
@@ -316,7 +316,7 @@ impl<'a> Round<'a> {
         let reason = |(key, leaves): (&(Uuid, u32), &Option<CellId>)| {
             let (group, index) = *key;
             let need = Need { wanted: self.wanted.get(&group).copied()?, not_on: *leaves };
-            let NoPlace { reason, details } = self.capacity.choose(&need).err()?;
+            let Unplaceable { reason, details } = self.capacity.choose(&need).err()?;
             Some(match leaves {
                 // It runs: nobody waits for it.
                 Some(cell) => Unplaced {

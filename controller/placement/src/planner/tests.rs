@@ -101,7 +101,7 @@ fn instances_spread_over_zones_then_cells() {
 }
 
 #[test]
-fn more_is_promised_than_there_is_but_to_none_alone() {
+fn overcommit_is_for_all_together_and_not_for_one_instance() {
     let placed = |instances, each, overcommit| {
         super::plan(&snapshot(vec![Cell { slots: 100, ..cell(1, "a") }], wanted(instances, each)), overcommit, ids())
     };

@@ -89,13 +89,13 @@ pub struct State {
     pub new: Side,
     /// The developer wants the old ones back.
     pub cancelling: bool,
-    /// The old ones have had their time to come back, see [`CANCEL_PATIENCE_S`].
+    /// The old ones have had their time to come back, see [`CANCEL_TIMEOUT_S`].
     pub cancel_overdue: bool,
 }
 
 /// For how long a cancelled deployment waits for old instances that neither serve nor crash. Longer keeps a client
 /// waiting for a cell that has no room; shorter takes new instances away from requests before old ones serve.
-pub const CANCEL_PATIENCE_S: i64 = 300;
+pub const CANCEL_TIMEOUT_S: i64 = 300;
 
 /// What a step wants.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_client_is_refused() {
+    fn invalid_clients_are_refused() {
         assert!(!refused("ci-pipeline_1.x@acme", &AUTHORITIES, &[GRANT]));
         for id in ["", "a b", "a:b", "a/b", "a%2Fb", "é", &"x".repeat(256), &uuid::Uuid::new_v4().to_string()] {
             assert!(refused(id, &[], &[]), "{id}");

@@ -19,7 +19,7 @@ use super::session::USER;
 use crate::api::auth_extract::{SCOPE_ADMIN, SCOPE_READ, SCOPE_WRITE, is_right};
 use crate::api::body;
 use crate::api::client_address::ClientAddress;
-use crate::auth::login::{self, Refusal, Who};
+use crate::auth::login::{self, ClaimedUser, Refusal};
 use crate::auth::tokens::{self, Subject, SubjectUser};
 use crate::context::Context;
 use crate::store::users::{AccountRow, NewSession};
@@ -101,7 +101,7 @@ async fn authenticate_client(
         let row = row.ok_or_else(UaaError::bad_client)?;
         return Ok(Client { id, generation: row.generation, scopes: None });
     }
-    match login::attempt(context, Who::Client(&id), &secret, from).await? {
+    match login::attempt(context, ClaimedUser::Client(&id), &secret, from).await? {
         Ok(row) => Ok(Client { id, generation: row.generation, scopes: Some(row.scopes) }),
         Err(Refusal::Wrong) => Err(UaaError::bad_client()),
         Err(Refusal::TooMany) => Err(UaaError::new(StatusCode::UNAUTHORIZED, "invalid_client", LOCKED)),
@@ -163,7 +163,7 @@ pub(super) async fn verified(
     given: &str,
     from: IpAddr,
 ) -> Result<AccountRow, UaaError> {
-    login::attempt(context, Who::User(username), given, from).await?.map_err(|refusal| match refusal {
+    login::attempt(context, ClaimedUser::User(username), given, from).await?.map_err(|refusal| match refusal {
         Refusal::Wrong => UaaError::bad_credentials(),
         Refusal::TooMany => UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", LOCKED),
     })

@@ -16,7 +16,7 @@ use crate::api::auth_extract::{Caller, SCOPE_ADMIN};
 use crate::api::body::JsonBody;
 use crate::api::client_address::ClientAddress;
 use crate::api::query::Query;
-use crate::auth::login::{self, Refusal, Who};
+use crate::auth::login::{self, ClaimedUser, Refusal};
 use crate::auth::password::{self, MAX_PASSWORD, MIN_PASSWORD};
 use crate::context::Context;
 use crate::domain::DomainError;
@@ -247,7 +247,7 @@ pub(super) async fn set_password(
     // An admin may set another's password without knowing it, never his own.
     if caller.user_guid == guid {
         let refused = |text| Err(UaaError::new(StatusCode::UNAUTHORIZED, "unauthorized", text));
-        let who = Who::User(row.username.as_deref().unwrap_or_default());
+        let who = ClaimedUser::User(row.username.as_deref().unwrap_or_default());
         match login::attempt(&context, who, change.old.as_deref().unwrap_or_default(), from).await? {
             Ok(_) if change.old.as_ref() == Some(&change.password) => {
                 let text = "Your new password cannot be the same as the old password.";

@@ -189,13 +189,13 @@ async fn start(
 
 /// What an active deployment leaves to the one that supersedes it.
 #[derive(Default)]
-struct Superseded {
+struct SupersededDeployment {
     lanes: BTreeMap<String, Lane>,
     abandoned: Vec<Uuid>,
     previous_droplet: Option<Uuid>,
 }
 
-impl Superseded {
+impl SupersededDeployment {
     async fn end(tx: &mut PgConnection, app: Uuid) -> DomainResult<Option<Self>> {
         let Some(active) = deployment_active_tx(tx, app).await? else { return Ok(None) };
         let before = DeploymentSnapshot::of(&active)?;
@@ -217,7 +217,7 @@ async fn begin(
 ) -> DomainResult<(DeploymentRow, Vec<ProcessRow>)> {
     let mut processes = processes_with_interim_tx(tx, app.guid).await?;
     let guid = Uuid::new_v4();
-    let superseded = Superseded::end(tx, app.guid).await?;
+    let superseded = SupersededDeployment::end(tx, app.guid).await?;
     // What a cancellation brings back is still what ran before all of them.
     let previous_droplet = superseded.as_ref().map_or(target.previous_droplet, |before| before.previous_droplet);
     let superseded = superseded.unwrap_or_default();

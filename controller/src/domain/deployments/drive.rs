@@ -19,7 +19,7 @@ use crate::store::deployments::{
 use crate::store::placement::hold_term;
 use crate::store::processes::{ProcessRow, process_desire_tx, process_update_tx, processes_of_app_tx};
 use crate::store::revisions::{processes_revision_tx, revision_of_app_tx, revision_served_tx};
-use slipway_placement::rollout::{CANCEL_PATIENCE_S, Side, State, Step, step};
+use slipway_placement::rollout::{CANCEL_TIMEOUT_S, Side, State, Step, step};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
 /// up for it, and before its revision counts as one that has served. Longer makes deployments of workers slower; shorter
@@ -40,7 +40,7 @@ pub enum Driven {
 }
 
 /// A lane with the processes of its type: the app's own first, the new one last.
-struct Standing {
+struct LaneState {
     lane: Lane,
     processes: Vec<ProcessRow>,
 }
@@ -104,7 +104,7 @@ pub async fn drive(context: &Context, term: i64, app: Uuid) -> DomainResult<Driv
 }
 
 /// The lanes with their processes; `None` when there is nothing to deploy any more.
-fn standing(app: &AppRow, snapshot: &DeploymentSnapshot, processes: &[ProcessRow]) -> Option<Vec<Standing>> {
+fn standing(app: &AppRow, snapshot: &DeploymentSnapshot, processes: &[ProcessRow]) -> Option<Vec<LaneState>> {
     if app.deleting || !app.is_started() {
         return None;
     }
@@ -115,7 +115,7 @@ fn standing(app: &AppRow, snapshot: &DeploymentSnapshot, processes: &[ProcessRow
         let complete = own.len() >= 2
             && own.last().is_some_and(|process| process.guid == lane.process)
             && own.first().is_some_and(|process| process.deployment_guid.is_none());
-        complete.then_some(Standing { lane, processes: own })
+        complete.then_some(LaneState { lane, processes: own })
     });
     lanes.collect()
 }
@@ -125,7 +125,7 @@ fn decide(
     active: &DeploymentRow,
     snapshot: &DeploymentSnapshot,
     progress: &Progress,
-    standing: &[Standing],
+    standing: &[LaneState],
     instances: &[DeployedInstance],
 ) -> (Vec<State>, Vec<Step>) {
     let mut sides = sides(instances);
@@ -165,7 +165,7 @@ fn sides(instances: &[DeployedInstance]) -> BTreeMap<Uuid, Side> {
 fn state(
     active: &DeploymentRow,
     snapshot: &DeploymentSnapshot,
-    standing: &Standing,
+    standing: &LaneState,
     sides: &mut BTreeMap<Uuid, Side>,
 ) -> State {
     let mut old: Vec<Side> = standing
@@ -190,12 +190,12 @@ fn state(
         canary: None,
         paused: active.status_reason == "PAUSED",
         cancelling,
-        cancel_overdue: cancelling && (Utc::now() - active.status_changed_at).num_seconds() > CANCEL_PATIENCE_S,
+        cancel_overdue: cancelling && (Utc::now() - active.status_changed_at).num_seconds() > CANCEL_TIMEOUT_S,
     }
 }
 
 /// Writes what a lane wants; gives the processes that changed.
-async fn scale(tx: &mut PgConnection, standing: Standing, step: &Step) -> DomainResult<Vec<ProcessRow>> {
+async fn scale(tx: &mut PgConnection, standing: LaneState, step: &Step) -> DomainResult<Vec<ProcessRow>> {
     let counts: Vec<u32> = match step {
         Step::Scale { old, new } => old.iter().copied().chain([*new]).collect(),
         // This lane is back before the others are.
@@ -223,7 +223,7 @@ async fn take_over(
     app: &AppRow,
     active: &DeploymentRow,
     snapshot: &DeploymentSnapshot,
-    standing: &[Standing],
+    standing: &[LaneState],
 ) -> DomainResult<()> {
     for one in standing {
         process_instances_tx(tx, one.lane.process, one.lane.wanted).await?;

@@ -232,7 +232,7 @@ sidecars: [{name: s, process_types: [web], command: ./s}]
 ";
 
     #[test]
-    fn what_stays_is_not_a_change_however_it_is_written() {
+    fn an_equal_value_is_no_change_however_it_is_written() {
         let same = "
 name: a
 env: {N: 5}

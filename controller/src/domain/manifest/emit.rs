@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_as_ruby_writes_it() {
+    fn manifests_look_as_ruby_writes_them() {
         let value = json!({ "applications": [
             { "name": "web", "env": { "NO": "no", "y": "1" }, "routes": [{ "route": "a.example.com" }], "list": [[1, [2]], "x"] },
         ] });

@@ -121,7 +121,7 @@ impl Scratch<'_> {
 
 /// What judging a package gave.
 #[derive(Debug, Default)]
-pub struct Judged {
+pub struct CheckedPackage {
     /// Files to be remembered, in `scratch`.
     pub remembered: Vec<Remembered>,
     /// A new archive was written ([`Scratch::complete`]); otherwise the upload is the package.
@@ -133,13 +133,13 @@ pub struct Judged {
 ///
 /// # Errors
 /// When the archive is refused, or a local file fails.
-pub fn judge(
+pub fn check_package(
     upload: Option<&Path>,
     known: &[KnownFile],
     limits: ArchiveLimits,
     scratch: Scratch<'_>,
-) -> Result<Judged, ArchiveError> {
-    let mut judged = Judged::default();
+) -> Result<CheckedPackage, ArchiveError> {
+    let mut checked = CheckedPackage::default();
     let mut names: HashMap<String, EntryKind> = HashMap::new();
     let mut total = 0_u64;
     let left_out = known.len() as u64;
@@ -153,7 +153,7 @@ pub fn judge(
         None => None,
     };
     if let Some(archive) = archive.as_mut() {
-        judge_entries(archive, limits, scratch, &mut names, &mut total, &mut judged)?;
+        check_package_entries(archive, limits, scratch, &mut names, &mut total, &mut checked)?;
     }
     for file in known {
         let name = clean_name(&file.path)?;
@@ -166,9 +166,9 @@ pub fn judge(
     no_entry_below_a_link(&names)?;
     if archive.is_none() || !known.is_empty() {
         write_complete(archive, known, scratch)?;
-        judged.rewritten = true;
+        checked.rewritten = true;
     }
-    Ok(judged)
+    Ok(checked)
 }
 
 /// Checks the files that a client left out, by their sizes, before anything is copied for them.
@@ -214,13 +214,13 @@ pub(super) fn not_zip(error: zip::result::ZipError) -> ArchiveError {
     }
 }
 
-fn judge_entries(
+fn check_package_entries(
     archive: &mut ZipArchive<Metered>,
     limits: ArchiveLimits,
     scratch: Scratch<'_>,
     names: &mut HashMap<String, EntryKind>,
     total: &mut u64,
-    judged: &mut Judged,
+    checked: &mut CheckedPackage,
 ) -> Result<(), ArchiveError> {
     let mut remembered_bytes = 0_u64;
     let mut seen = HashSet::new();
@@ -248,7 +248,7 @@ fn judge_entries(
         }
         let remember = scratch.remember
             && entry.size() >= REMEMBERED_FROM
-            && judged.remembered.len() < REMEMBERED_FILES
+            && checked.remembered.len() < REMEMBERED_FILES
             && remembered_bytes.saturating_add(entry.size()) <= REMEMBERED_BYTES;
         let mut copy = match remember {
             true => Some((Sha1::new(), scratch.directory.join(format!("file-{index}")))),
@@ -284,7 +284,7 @@ fn judge_entries(
             let sha1 = <[u8; 20]>::from(*sha1.hash());
             if size >= REMEMBERED_FROM && !collides && seen.insert(sha1) {
                 remembered_bytes = remembered_bytes.saturating_add(size);
-                judged.remembered.push(Remembered { sha1, size, local });
+                checked.remembered.push(Remembered { sha1, size, local });
             } else {
                 std::fs::remove_file(&local)?;
             }
@@ -441,16 +441,19 @@ mod tests {
         Scratch { directory: directory.path(), remember: true, reserve: None }
     }
 
-    fn judged(entries: &[Entry<'_>], known: &[KnownFile]) -> Result<(Judged, tempfile::TempDir), ArchiveError> {
+    fn checked(
+        entries: &[Entry<'_>],
+        known: &[KnownFile],
+    ) -> Result<(CheckedPackage, tempfile::TempDir), ArchiveError> {
         let directory = tempfile::tempdir().expect("tempdir");
         let upload = directory.path().join("upload.zip");
         zip_of(&upload, entries);
-        let judged = judge(Some(&upload), known, LIMITS, scratch(&directory))?;
-        Ok((judged, directory))
+        let checked = check_package(Some(&upload), known, LIMITS, scratch(&directory))?;
+        Ok((checked, directory))
     }
 
     fn refused(entries: &[Entry<'_>]) -> String {
-        judged(entries, &[]).map(|_| ()).expect_err("refused").to_string()
+        checked(entries, &[]).map(|_| ()).expect_err("refused").to_string()
     }
 
     #[test]
@@ -467,7 +470,7 @@ mod tests {
         }
         let text = refused(&[Entry::Link("l", "a"), Entry::File("l/x", b"x".to_vec())]);
         assert!(text.contains("below a file or a link"), "{text}");
-        assert!(judged(&[Entry::Link("a/l", "../b"), Entry::File("b", b"x".to_vec())], &[]).is_ok());
+        assert!(checked(&[Entry::Link("a/l", "../b"), Entry::File("b", b"x".to_vec())], &[]).is_ok());
     }
 
     #[test]
@@ -497,7 +500,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let upload = directory.path().join("upload.zip");
         std::fs::write(&upload, b"not a zip at all").expect("write");
-        let error = judge(Some(&upload), &[], LIMITS, scratch(&directory)).expect_err("refused");
+        let error = check_package(Some(&upload), &[], LIMITS, scratch(&directory)).expect_err("refused");
         assert!(matches!(error, ArchiveError::NotZip(_)), "{error}");
     }
 
@@ -527,8 +530,8 @@ mod tests {
         let sha1 = |bytes: &[u8]| <sha1::Sha1 as sha1::Digest>::digest(bytes);
         assert!(pair[0] != pair[1] && sha1(&pair[0]) == sha1(&pair[1]), "they are a pair");
         for file in pair {
-            let (judged, _) = judged(&[Entry::File("a.pdf", file)], &[]).expect("a package may hold it");
-            assert!(judged.remembered.is_empty());
+            let (checked, _) = checked(&[Entry::File("a.pdf", file)], &[]).expect("a package may hold it");
+            assert!(checked.remembered.is_empty());
         }
     }
 
@@ -539,12 +542,12 @@ mod tests {
         std::fs::write(&local, b"known content").expect("write");
         let known = [KnownFile { path: "lib/known.txt".to_owned(), mode: 0o755, size: 13, local }];
         let large = vec![7_u8; 70_000];
-        let (judged, place) =
-            judged(&[Entry::File("big.bin", large.clone()), Entry::File("small", b"s".to_vec())], &known)
+        let (checked, place) =
+            checked(&[Entry::File("big.bin", large.clone()), Entry::File("small", b"s".to_vec())], &known)
                 .expect("judged");
-        assert!(judged.rewritten);
-        assert_eq!(judged.remembered.len(), 1);
-        assert_eq!(judged.remembered[0].sha1[..], <sha1::Sha1 as sha1::Digest>::digest(&large)[..]);
+        assert!(checked.rewritten);
+        assert_eq!(checked.remembered.len(), 1);
+        assert_eq!(checked.remembered[0].sha1[..], <sha1::Sha1 as sha1::Digest>::digest(&large)[..]);
         let mut archive = ZipArchive::new(File::open(place.path().join("complete.zip")).expect("open")).expect("zip");
         let mut text = String::new();
         let mut entry = archive.by_name("lib/known.txt").expect("known");

@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    fn judged(files: &[(&str, &str)]) -> Result<BuildpackFacts, BuildpackArchiveError> {
+    fn facts_of(files: &[(&str, &str)]) -> Result<BuildpackFacts, BuildpackArchiveError> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("b.zip");
         let mut zip = zip::ZipWriter::new(File::create(&path).expect("a file"));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_stack_comes_from_the_manifest() {
-        let stack = |files| judged(files).expect("a buildpack").stack;
+        let stack = |files| facts_of(files).expect("a buildpack").stack;
         assert_eq!(
             stack(&[("bin/compile", ""), ("manifest.yml", "---\nstack: cflinuxfs4\n")]).as_deref(),
             Some("cflinuxfs4")
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn an_unreadable_archive_is_reported() {
-        let bad = judged(&[("bin/compile", ""), ("manifest.yml", "a: [")]);
+        let bad = facts_of(&[("bin/compile", ""), ("manifest.yml", "a: [")]);
         assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(_))));
         let long = format!("# {}", "x".repeat(4 << 20));
-        let bad = judged(&[("bin/compile", ""), ("manifest.yml", &long)]);
+        let bad = facts_of(&[("bin/compile", ""), ("manifest.yml", &long)]);
         assert!(matches!(bad, Err(BuildpackArchiveError::Manifest(text)) if text.contains("more than 4194304 bytes")));
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::write(directory.path().join("x"), "no zip").expect("a file");

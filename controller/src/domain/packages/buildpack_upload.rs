@@ -51,12 +51,12 @@ pub(crate) async fn finish(
     let limits = &context.config.limits;
     let limits = ArchiveLimits { unpacked_bytes: limits.max_package_unpacked_bytes, files: limits.max_package_files };
     let (path, scratch) = (bits.clone(), received.directory.path().to_owned());
-    let judged = tokio::task::spawn_blocking(move || judge(&path, limits, &scratch))
+    let checked = tokio::task::spawn_blocking(move || check_package(&path, limits, &scratch))
         .await
         .map_err(|error| DomainError::internal("judging a buildpack", error))?;
     let filename = received.filename.unwrap_or_else(|| "buildpack.zip".to_owned());
     let work = Uploaded { bits: &bits, filename: &filename };
-    match judged {
+    match checked {
         Ok(facts) => keep(context, actor, &row, work, facts).await,
         Err(refusal) => refused(context, actor, row, refusal).await,
     }
@@ -74,15 +74,14 @@ struct Uploaded<'a> {
 }
 
 /// Whether an upload is a buildpack. Blocking.
-fn judge(path: &Path, limits: ArchiveLimits, scratch: &Path) -> Result<BuildpackFacts, Refusal> {
-    archive::judge(Some(path), &[], limits, Scratch { directory: scratch, remember: false, reserve: None }).map_err(
-        |error| match error {
+fn check_package(path: &Path, limits: ArchiveLimits, scratch: &Path) -> Result<BuildpackFacts, Refusal> {
+    archive::check_package(Some(path), &[], limits, Scratch { directory: scratch, remember: false, reserve: None })
+        .map_err(|error| match error {
             ArchiveError::NotZip(text) => {
                 Refusal { code: ErrorCode::BuildpackZipError, detail: format!("Buildpack zip error: {text}") }
             }
             error => Refusal { code: ErrorCode::BuildpackInvalid, detail: format!("Buildpack is invalid: {error}") },
-        },
-    )?;
+        })?;
     buildpack_archive::facts(path, limits.files).map_err(|error| match error {
         BuildpackArchiveError::Unreadable(text) => {
             Refusal { code: ErrorCode::BuildpackZipError, detail: format!("Buildpack zip error: {text}") }

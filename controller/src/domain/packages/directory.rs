@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_record_at_the_end_must_be_bearable() {
+    fn end_records_of_an_archive_are_limited() {
         // The last one is harmless but broken, the one before it is what a reader would go back to.
         let mut hidden = headers(1000, 1000);
         hidden.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0\xff\0\0\0\xff\xff\xff\x7f\0\0");

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
-use super::archive::{self, ArchiveError, ArchiveLimits, Judged, KnownFile, Remembered, Scratch};
+use super::archive::{self, ArchiveError, ArchiveLimits, CheckedPackage, KnownFile, Remembered, Scratch};
 use crate::blobs::{BlobDigest, BlobError, storing};
 use crate::context::Context;
 use crate::domain::audit::AuditSubject;
@@ -84,21 +84,21 @@ pub async fn finish(
     let known = known_files(context, &received).await?;
     let (directory, bits) = (received.directory.path().to_owned(), received.bits.clone());
     let reserve = context.blobs.reserve().cloned();
-    let judging = tokio::task::spawn_blocking(move || {
+    let checking = tokio::task::spawn_blocking(move || {
         let scratch = Scratch { directory: &directory, remember: true, reserve: reserve.as_ref() };
-        let judged = archive::judge(bits.as_deref(), &known.files, limits, scratch)?;
-        let source = match (judged.rewritten, bits) {
+        let checked = archive::check_package(bits.as_deref(), &known.files, limits, scratch)?;
+        let source = match (checked.rewritten, bits) {
             (false, Some(bits)) => bits,
             _ => scratch.complete(),
         };
-        Ok((judged, source, known.rows))
+        Ok((checked, source, known.rows))
     });
-    let (judged, source, rows) =
-        judging.await.map_err(|error| DomainError::internal("judging an upload", error))?.map_err(refusal)?;
+    let (checked, source, rows) =
+        checking.await.map_err(|error| DomainError::internal("judging an upload", error))?.map_err(refusal)?;
     let file = context.blobs.digest(&source).await.map_err(blob)?;
     stored::charge(context, package.app_guid, &file).await?;
     context.blobs.put_digested(&file).await.map_err(blob)?;
-    remember(context, package.app_guid, &judged, rows).await?;
+    remember(context, package.app_guid, &checked, rows).await?;
 
     let mut tx = context.store.begin().await?;
     let (digest, size) = (file.digest, i64::try_from(file.size).unwrap_or(i64::MAX));
@@ -212,8 +212,8 @@ async fn copy_out(context: &Context, digest: &BlobDigest, path: &Path, row: &Fil
     Ok(!sha1.has_collision() && sha1.hash()[..] == row.sha1[..] && i64::try_from(size) == Ok(row.size))
 }
 
-async fn remember(context: &Context, app: Uuid, judged: &Judged, mut rows: Vec<FileRow>) -> DomainResult<()> {
-    let puts: Vec<_> = judged.remembered.iter().map(|file| put_known(context, file)).collect();
+async fn remember(context: &Context, app: Uuid, checked: &CheckedPackage, mut rows: Vec<FileRow>) -> DomainResult<()> {
+    let puts: Vec<_> = checked.remembered.iter().map(|file| put_known(context, file)).collect();
     let new: Vec<FileRow> = futures::stream::iter(puts).buffered(PUT_AT_ONCE).try_collect().await?;
     rows.extend(new);
     if let Some(app) = context.store.app_get(app).await?.filter(|_| !rows.is_empty()) {

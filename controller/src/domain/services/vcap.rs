@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_files_is_refused_by_name() {
+    fn credentials_that_cannot_be_files_are_refused_by_name() {
         let refusal = |service: BoundService| files(&[service], Delivery::Directories).expect_err("refused");
         assert_eq!(refusal(bound("My_DB", json!({}))), BindingsError::Name("My_DB".to_owned()));
         assert_eq!(refusal(bound("..", json!({}))), BindingsError::Name("..".to_owned()));

@@ -4,7 +4,7 @@ use super::*;
 use crate::errors::{Cases, expected, unprocessable};
 
 #[tokio::test]
-async fn what_would_disturb_a_deployment_is_refused() {
+async fn changes_that_disturb_a_deployment_are_refused() {
     let site = Site::running().await;
     let (_, deployment) = site.deploy(json!({ "droplet": { "guid": site.droplets[1] } })).await;
     let new = deployment["new_processes"][0]["guid"].as_str().expect("guid").to_owned();
@@ -47,7 +47,7 @@ async fn what_would_disturb_a_deployment_is_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_deployed_is_refused() {
+async fn deployments_that_cannot_start_are_refused() {
     let site = Site::new().await;
     let deployment = |more: Value| {
         let mut body = more;

@@ -10,7 +10,7 @@ use crate::support::TestController;
 use crate::support::apps::app_of;
 
 #[tokio::test]
-async fn who_is_not_let_in() {
+async fn missing_or_invalid_credentials() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;
@@ -51,7 +51,7 @@ async fn who_is_not_let_in() {
 }
 
 #[tokio::test]
-async fn what_is_switched_off() {
+async fn disabled_features() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;

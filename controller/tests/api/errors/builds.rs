@@ -21,7 +21,7 @@ async fn to_build(controller: &TestController) -> (TestClient, Uuid, String) {
 }
 
 #[tokio::test]
-async fn what_is_not_the_time_for_it() {
+async fn actions_in_the_wrong_state() {
     let controller = TestController::start().await;
     let (admin, space, app) = to_build(&controller).await;
     let empty = package(&admin, &app).await;

@@ -36,7 +36,7 @@ async fn bodies_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn paths_and_queries_that_cannot_be_meant() {
+async fn invalid_paths_and_queries() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let mut cases = Cases::default();

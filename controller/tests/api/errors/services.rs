@@ -9,7 +9,7 @@ use crate::services::{bind, create, instance};
 use crate::support::TestController;
 
 #[tokio::test]
-async fn what_is_bound_or_taken_already() {
+async fn duplicate_bindings_and_names() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;
@@ -47,7 +47,7 @@ async fn what_is_bound_or_taken_already() {
 }
 
 #[tokio::test]
-async fn what_has_no_parameters_says_so() {
+async fn services_without_parameters() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;
@@ -97,7 +97,7 @@ async fn one_operation_at_a_time() {
 
 /// `cf share-service` takes it as done.
 #[tokio::test]
-async fn what_is_shared_already() {
+async fn duplicate_shares() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;

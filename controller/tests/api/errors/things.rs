@@ -8,7 +8,7 @@ use crate::support::TestController;
 use crate::support::apps::app_of;
 
 #[tokio::test]
-async fn what_is_not_there() {
+async fn missing_resources() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (_, space) = controller.dev().await;
@@ -61,7 +61,7 @@ async fn what_is_not_there() {
 }
 
 #[tokio::test]
-async fn what_is_there_already() {
+async fn duplicate_resources() {
     let controller = TestController::start().await;
     let admin = controller.admin().await;
     let (org, space) = controller.dev().await;
