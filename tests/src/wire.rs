@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 /// An answer that takes longer is a failure.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that was not answered with 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ impl WireClient {
     /// # Errors
     /// What happened.
     pub(crate) async fn get(&mut self, path: &str) -> Result<(), Failure> {
-        tokio::time::timeout(PATIENCE, self.exchange(path))
+        tokio::time::timeout(TIMEOUT, self.exchange(path))
             .await
-            .unwrap_or_else(|_| Err(Failure { refused: false, what: format!("no answer in {} s", PATIENCE.as_secs()) }))
+            .unwrap_or_else(|_| Err(Failure { refused: false, what: format!("no answer in {} s", TIMEOUT.as_secs()) }))
     }
 
     async fn exchange(&mut self, path: &str) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ const VISITS: Duration = Duration::from_millis(20);
 const QUESTIONS: Duration = Duration::from_millis(100);
 const LOGINS: Duration = Duration::from_millis(500);
 /// What takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What came of one kind of request. Times are of those that succeeded.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -73,7 +73,7 @@ where
         let request = request();
         under_way.spawn(async move {
             let begun = Instant::now();
-            let outcome = tokio::time::timeout(PATIENCE, request).await;
+            let outcome = tokio::time::timeout(TIMEOUT, request).await;
             outcome.unwrap_or_else(|_| Err("no answer in 10 s".to_owned())).map(|()| begun.elapsed())
         });
     }

@@ -19,7 +19,7 @@ use super::{REPORT, write};
 /// The host that is asked for.
 pub(super) const HOST: &str = "app.bench.test";
 /// For a program to serve.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One proxy that serves.
 pub(super) struct Contestant {
@@ -37,7 +37,7 @@ impl Contestant {
     }
 
     /// What it printed last, for errors.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn last_output(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         text.lines().rev().take(5).collect::<Vec<_>>().join("\n")
     }
@@ -238,7 +238,7 @@ async fn within<T>(log: &Path, mut attempt: impl FnMut() -> anyhow::Result<T>) -
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) if begun.elapsed() > PATIENCE => {
+            Err(error) if begun.elapsed() > TIMEOUT => {
                 let output = std::fs::read_to_string(log).unwrap_or_default();
                 return Err(error.context(format!("a proxy did not come up:\n{output}")));
             }
@@ -254,7 +254,7 @@ fn serves(port: u16, log: &Path) -> anyhow::Result<()> {
     loop {
         match get(SocketAddr::from(([127, 0, 0, 1], port)), "/") {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
-            other if begun.elapsed() > PATIENCE => {
+            other if begun.elapsed() > TIMEOUT => {
                 let output = std::fs::read_to_string(log).unwrap_or_default();
                 anyhow::bail!("a proxy did not come up: {other:?}\n{output}");
             }

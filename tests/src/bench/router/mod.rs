@@ -108,7 +108,7 @@ fn load(ground: &Ground, contestant: &Contestant, duration: &str) -> anyhow::Res
     let report: Value = serde_json::from_str(report.with_context(|| format!("wrk gave no figures: {text}"))?)?;
     let number = |name: &str| report[name].as_f64().with_context(|| format!("no {name} in {report}"));
     let (requests, failed) = (number("requests")?, number("failed")?);
-    ensure!(requests > 0.0, "{} answered no request: {}", contestant.name, contestant.last_words());
+    ensure!(requests > 0.0, "{} answered no request: {}", contestant.name, contestant.last_output());
     Ok(Run {
         cpu_us: cpu * 1e6 / requests,
         p50_us: number("p50_us")?,
