@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_build_is_sent_to_the_buildpack_for_it() {
+    fn sources_that_need_no_build_are_pointed_to_their_buildpack() {
         let advice = |files: &[(&str, &str)]| looks_like(&Listing::of(files)).unwrap_or_default();
         let found = advice(&[("Procfile", "web: ./run.sh"), ("run.sh", "#!/bin/sh\n")]);
         assert!(found.contains("`-b binary_buildpack`,") && found.contains("Procfile"), "{found}");

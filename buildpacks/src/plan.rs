@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_seems_to_start_an_app_is_planned_when_nobody_says_it() {
+    fn a_start_command_is_guessed_when_none_is_given() {
         let files = [("requirements.txt", "flask"), ("app.py", "app = Flask(__name__)"), ("package.json", "{}")];
         let source = Listing::of(&files);
         let start = |request: &BuildRequest| plan(request, &source, &mut |_| Ok(None)).unwrap().plan.start;

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_rule_is_left_out() {
+    fn invalid_rules_are_left_out() {
         let range = |host: &str, first, last| PortRange { host: host.into(), first, last };
         let members = Members {
             closed: vec![

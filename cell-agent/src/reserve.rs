@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reserve_stays_of_bytes_and_files() {
+    fn a_reserve_of_bytes_and_files_is_left_free() {
         let small = less_reserve(100 << 20, 200 << 20, 50, 1000);
         assert_eq!(small, FreeSpace { bytes: 36 << 20, files: Some(0) });
         let large = less_reserve(500 << 30, 1 << 40, 900, 1000);

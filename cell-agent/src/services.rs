@@ -1,4 +1,4 @@
-//! What every instance of a cell shares.
+//! State that all instances of a cell share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_no_assignment_names_is_not_asked_for_any_more() {
+    async fn specs_that_no_assignment_names_are_not_requested_any_more() {
         let state = tempfile::tempdir().expect("directory");
         let book = SpecBook::new(Arc::new(Journal::open(state.path()).expect("journal")));
         let (lost, needed) = (Bytes::from(vec![1; 32]), Bytes::from(vec![2; 32]));

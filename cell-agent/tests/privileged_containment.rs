@@ -98,7 +98,7 @@ async fn nothing_runs_as_root_of_a_sandbox() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_kernel_counts_for_all_is_bounded_for_each() {
+async fn shared_kernel_resources_are_limited_for_each_sandbox() {
     let cell = Cell::new().await;
     let mut spec = cell.script(
         0,

@@ -78,7 +78,7 @@ async fn a_request_under_way_is_answered_while_its_server_ends() {
 
 /// A program that has written the whole of its answer is done; its visitor has only begun to read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_written_arrives_though_its_program_has_ended() {
+async fn output_arrives_after_its_program_has_ended() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     /// Fits into the kernel's buffer of the program, and not into the visitor's.
     const SIZE: usize = 24 << 10;

@@ -313,7 +313,7 @@ impl Drop for Obstacle {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_left_of_an_earlier_tenant_goes_without_touching_the_next() {
+async fn leftovers_of_an_earlier_tenant_are_removed_without_touching_the_next() {
     let cell = Cell::new().await;
     for restart in [false, true] {
         let (old, new) = (cell.script(3, "sleep 1000"), cell.script(3, "echo up; sleep 1000"));

@@ -388,7 +388,7 @@ async fn open_connections_of_one_are_bounded_and_the_neighbour_has_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_that_are_begun_too_fast_wait_and_what_has_ended_is_forgotten_soon() {
+async fn connections_that_begin_too_fast_wait_and_ended_ones_are_forgotten_soon() {
     let cell = Cell::with_shares(Shares { connections: 0, connections_per_s: 1, ..Shares::default() }).await;
     let world = World::new();
     let address = world.address;

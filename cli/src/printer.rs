@@ -1,5 +1,5 @@
-//! Everything that a command says. Data to stdout, talk to stderr; `--quiet`, `--verbose`, `--no-progress` and `--json`
-//! are handled here and nowhere else. Nothing depends on colour.
+//! Everything that a command prints. Data goes to stdout, the rest to stderr; `--quiet`, `--verbose`, `--no-progress` and
+//! `--json` are handled here and nowhere else. Nothing depends on colour.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, PoisonError};

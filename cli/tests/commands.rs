@@ -163,7 +163,7 @@ async fn a_route_of_another_app_is_said_to_lead_to_both() {
 }
 
 #[tokio::test]
-async fn what_was_most_likely_meant_is_named() {
+async fn the_likely_meaning_is_suggested() {
     let platform = Platform::logged_in().await;
     let nothing = || Instead::Status(200, "application/json", json!({ "resources": [] }).to_string());
     platform.instead("/v3/organizations", [nothing()]);
@@ -186,7 +186,7 @@ async fn what_was_most_likely_meant_is_named() {
 }
 
 #[tokio::test]
-async fn what_has_no_effect_is_not_taken_without_a_word() {
+async fn arguments_without_effect_are_reported() {
     let platform = Platform::logged_in().await;
     platform.lock().app_exists = true;
     let ran = platform.run(&["set-env", "web", "BAD NAME=1", "1X=2", "GOOD=3"]).await;

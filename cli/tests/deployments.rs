@@ -403,7 +403,7 @@ async fn a_push_takes_the_place_of_a_build_that_goes_on() {
 }
 
 #[tokio::test]
-async fn what_a_first_push_leaves_behind_is_said_when_it_fails() {
+async fn leftovers_of_a_failed_first_push_are_reported() {
     let platform = Platform::logged_in().await;
     platform.write("index.js", "console.log('hello')");
     platform.lock().build_error = Some("NoAppDetectedError - nothing fits".into());

@@ -243,7 +243,7 @@ async fn an_app_that_nothing_says_how_to_start_is_not_sent_to_start() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_says_so_and_does_not_ask() {
+async fn commands_that_change_nothing_say_so_and_do_not_ask() {
     let platform = furnished().await;
     platform.lock().app_runs = true;
     for (args, said) in [

@@ -46,7 +46,7 @@ async fn a_push_goes_all_the_way() {
 }
 
 #[tokio::test]
-async fn what_a_manifest_undoes_is_said_before_it_does() {
+async fn settings_that_a_manifest_reverts_are_shown_before_it_is_applied() {
     let platform = Platform::logged_in().await;
     platform.write("app.js", "1\n");
     platform.write("manifest.yml", "applications:\n- name: web\n  instances: 1\n  env: {TOKEN: secret-value}\n");

@@ -81,7 +81,7 @@ fn the_end_of_a_failed_build_says_first_what_failed() {
 }
 
 #[test]
-fn what_seems_to_start_an_app_is_said_before_and_after_the_build() {
+fn the_guessed_start_command_is_shown_before_and_after_the_build() {
     let begins = "  echo 'web: gunicorn app:app' > Procfile\n       or push with -c 'gunicorn app:app'";
     let app = [("requirements.txt", "flask\n"), ("app.py", "app = Flask(__name__)\n"), ("runtime.txt", "python-3.11")];
     let layer =

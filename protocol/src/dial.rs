@@ -1,6 +1,6 @@
-//! Dialling members of the cluster. The authority's signature says "a member"; the name in the certificate says which one,
-//! and whoever dials says whom it means: a cell that was broken into cannot pose as a controller, nor as another cell.
-//! The other end is judged during the handshake, before the own certificate is shown and before anything is sent.
+//! Dials members of the cluster. The authority's signature says that the peer is a member, the name in the certificate says
+//! which one, and the caller says which one it expects: a cell that was broken into cannot pose as a controller or as another
+//! cell. The peer is checked during the handshake, before the own certificate is shown and before anything is sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

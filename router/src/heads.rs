@@ -1,4 +1,5 @@
-//! Room for large heads. One may be as large as `max_header_bytes`; that all are, on all connections, there is no memory for.
+//! Memory for large heads. One head may be as large as `max_header_bytes`, but there is not enough memory for that many on
+//! all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

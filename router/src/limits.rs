@@ -1,9 +1,9 @@
-//! How many connections there may be, and whose turn it is to be refused.
+//! How many connections there may be, and who is refused first.
 //!
-//! A process that runs out of descriptors or memory fails in every place at once, so connections are refused before. Whoever
-//! holds many is refused first: one app, or one client, may hold as many as are still free, and not more. One that takes
-//! all it can gets half of them and leaves the other half; two get a third each. A neighbour who holds few finds room
-//! whatever they do, and no list has to be searched for the largest.
+//! A process that runs out of descriptors or memory fails everywhere at once, so connections are refused before. Whoever
+//! holds many is refused first: one app, or one client, may hold at most as many as are still free. One that takes all it
+//! can gets half of them and leaves the other half; two get a third each. A neighbour with few connections always gets one,
+//! and no list has to be searched for the largest holder.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_gone_is_forgotten() {
+    fn holders_without_connections_are_forgotten() {
         let holders = Holders::default();
         for number in 0..10_000 {
             holders.get(number);

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_earlier_version_left_open_is_closed() {
+    fn files_that_an_earlier_version_left_readable_are_tightened() {
         let directory = tempfile::tempdir().expect("a directory");
         let layout = Layout { state: directory.path().join("state"), run: directory.path().join("run") };
         create_dir(&layout.state).expect("made");

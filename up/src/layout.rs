@@ -1,4 +1,4 @@
-//! Where things lie. One directory holds all that must survive a reboot, another what must not.
+//! Where the platform's files are: one directory for all that must survive a reboot, another for what must not.
 
 use std::path::{Path, PathBuf};
 

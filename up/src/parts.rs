@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_of_an_earlier_version_allowed_is_taken_over() {
+    fn networks_allowed_by_an_earlier_version_are_taken_over() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout::new(directory.path());
         let settings = crate::settings::tests::example();
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_set_of_the_router_stays() {
+    fn router_settings_of_an_operator_stay() {
         let directory = tempfile::tempdir().expect("directory");
         let layout = Layout::new(directory.path());
         let mut settings = crate::settings::tests::example();

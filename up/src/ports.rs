@@ -1,5 +1,5 @@
-//! Ports that a platform chooses for itself. Each is looked at once and bound later, by another process, so what is chosen
-//! must be what nobody else takes meanwhile.
+//! Ports that a platform chooses for itself. Each is checked once and bound later by another process, so only ports are
+//! chosen that nobody else is likely to take meanwhile.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_chosen_is_not_what_connections_get() {
+    fn chosen_ports_are_outside_the_kernel_s_own_range() {
         assert_eq!(below("32768\t60999\n"), 20_768..32_768);
         assert_eq!(below("10000 65535"), 1024..10_000);
         assert_eq!(below("1024 65535"), 1024..u16::MAX);

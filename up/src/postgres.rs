@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_have_been_a_database_is_not_removed() {
+    fn a_directory_that_may_be_a_database_is_not_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let data = directory.path().join("postgres");
         make_way(&data).expect("nothing there");

@@ -1,4 +1,4 @@
-//! What one platform decided for itself and keeps: ids, domain, ports, network.
+//! What a platform has decided for itself and remembers: ids, domain, ports, network.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -513,7 +513,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_running_platform_does_not_take_is_named() {
+    fn options_that_a_running_platform_ignores_are_named() {
         let settings = example();
         let same = [
             "--domain",

@@ -1,4 +1,4 @@
-//! What is in the cache, who uses it, and what may go.
+//! The index of the cache: what it holds, who uses it, and what may be evicted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays_and_the_oldest_goes_first() {
+    fn leased_items_stay_and_the_least_recently_used_are_evicted_first() {
         let root = tempfile::tempdir().expect("directory");
         let index = Index::open(root.path(), 100).expect("open");
         let (used, lease) = put(&index, "used", 60);

@@ -1,9 +1,9 @@
-//! An app that runs and is not heard where it should be: what it does instead, and whether it can still become right.
+//! Detects apps that run but do not listen where they should, and decides whether waiting can still help.
 //!
-//! The reason is told as soon as it has been seen for a while, long before the start has taken too long. The start is
-//! ended early in one case only: something listens on the right port at 127.0.0.1. While it does, nobody can listen on that
-//! port for everybody, so waiting changes nothing. An app that listens on *another* port is told so and gets the time that
-//! its developer gave it: one that offers its metrics first, then waits for its database, looks just the same from here.
+//! The reason is reported once it has been seen for a while, long before the start times out. The start is ended early in
+//! one case only: something listens on the right port at 127.0.0.1. While it does, nobody can listen on that port on all
+//! addresses, so waiting changes nothing. An app that listens on *another* port gets a warning and the time that its
+//! developer gave it: an app that first serves its metrics and then waits for its database looks the same from here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -98,7 +98,7 @@ async fn a_wrong_port_is_reported_long_before_the_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_cannot_become_right_is_ended_early() {
+async fn a_hopeless_start_is_ended_early() {
     let events = deaf_events(vec![loopback(8080)], 180).await;
     let [(_, Event::Trouble(_)), (end, Event::Unhealthy(reason))] = &events[..] else { panic!("{events:?}") };
     assert!(*end < 30, "{events:?}");

@@ -191,7 +191,7 @@ fn running_once(kind: WorkloadKind) -> Life {
 }
 
 #[test]
-fn what_runs_is_adopted_and_keeps_its_traffic() {
+fn running_instances_are_adopted_and_keep_their_traffic() {
     let mut life = running(WorkloadKind::Lrp);
     let actions = step(&mut life, Event::Recovered(FoundSandbox::Running));
     // Followed first: a gate that fails must not keep its end from being noticed.
@@ -368,7 +368,7 @@ fn reread(life: &Life) -> Life {
 }
 
 #[test]
-fn what_is_found_was_started_whatever_the_journal_says() {
+fn a_found_sandbox_counts_as_started_whatever_the_journal_says() {
     for earlier in [vec![], vec![Event::Begin]] {
         let begun = || {
             let mut life = Life::new(wanted(WorkloadKind::Task, Intent::Run));

@@ -100,7 +100,7 @@ fn enum_values_of_a_newer_controller_are_refused() {
 }
 
 #[test]
-fn what_is_settled_acknowledged_and_not_named_is_forgotten() {
+fn settled_and_acknowledged_assignments_outside_the_set_are_forgotten() {
     let mut core = empty();
     core.step(set(1, vec![assignment(1, 0, Intent::Stop)]));
     assert!(core.step(Event::Changed { id: id(1), settled: true, unacked: true }).is_empty());

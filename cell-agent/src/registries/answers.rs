@@ -1,4 +1,4 @@
-//! The forms of answers to builds: from memory, from the disk, and of what is still coming.
+//! Bodies of responses to builds: from memory, from the disk, and from a download that is under way.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;

@@ -1,5 +1,5 @@
-//! How a registry is logged in to. A secret is read anew for each request, so that another one holds without a restart, and
-//! is nowhere else: no value of this module prints it.
+//! Credentials of registries. A secret is read anew for each request, so that a changed one takes effect without a restart,
+//! and is held nowhere else: no value of this module prints it.
 
 use std::path::PathBuf;
 

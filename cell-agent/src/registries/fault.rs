@@ -1,4 +1,4 @@
-//! Why a build does not get what it asks for, as it is told.
+//! Why a build's request is refused: the status and text of the response.
 
 use hyper::StatusCode;
 

@@ -1,6 +1,7 @@
-//! Gets things from the cache, or from their registries into the cache. Who asks for what is being fetched joins in: each is
-//! fetched once, and a large file reaches a build while it comes. What is not what its registry says it is gets no build in
-//! full and is not kept; of what nobody says what it is nothing is kept either.
+//! Serves files from the cache, or downloads them from their registries into the cache.
+//!
+//! Concurrent requests for one file share one download, and a large file is passed on while it is downloaded. A file whose
+//! digest is wrong never reaches a build completely and is not cached; nor is a file for which nobody names a digest.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What the operator says about registries: a file of its own, because it names where credentials are.
+//! The operator's file of registries. It is a file of its own, because it names where credentials are.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

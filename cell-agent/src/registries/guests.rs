@@ -1,4 +1,4 @@
-//! The builds that may ask, by their addresses: for as long as a build's sandbox has its address, and nobody else.
+//! The builds that may use the proxy, known by address: for as long as a build's sandbox has the address.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,4 @@
-//! Answers a build's request: from its path to what it gets.
+//! Handles a build's request: from its path to the response.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Settings of the host that undo a guard of sandboxes, or leave one without the second line behind it. The host is its
-//! operator's: they are told, not changed.
+//! Settings of the host that undo a guard of sandboxes, or remove its second line of defence. The host belongs to its
+//! operator: they are reported, not changed.
 
 /// What to look at below `/proc/sys`, when it is wrong, and what to say.
 type Setting = (&'static str, fn(&str) -> bool, &'static str);

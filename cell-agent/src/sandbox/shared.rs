@@ -1,5 +1,5 @@
-//! What the kernel counts for all sandboxes together, on the account of the host's root: each sandbox has a bound of its
-//! own (in `init`), and the host's must hold all of them.
+//! Kernel resources that all sandboxes share and that count against the host's root. Each sandbox has a limit of its own
+//! (set in `init`), and the host's limit must be large enough for all of them.
 
 use slipway_helper::spec::{INOTIFY_INSTANCES, INOTIFY_WATCHES};
 

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_damage_is_seen() {
+    fn written_files_are_read_back_and_damage_is_detected() {
         let directory = tempfile::tempdir().expect("directory");
         let key = load_or_make_key(&directory.path().join("key")).expect("key");
         let path = directory.path().join("entry");

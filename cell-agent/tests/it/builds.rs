@@ -100,7 +100,7 @@ async fn a_build_runs_both_phases_and_its_droplet_is_cached_and_uploaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_seems_to_start_an_app_goes_from_its_plan_into_the_result() {
+async fn the_guessed_start_command_goes_from_the_plan_into_the_result() {
     let script = |_: &SandboxSpec, volume: &Path, phase: &str| {
         if phase == "detect" {
             let start = json!({ "command": "gunicorn app:app", "missing": "gunicorn" });

@@ -221,7 +221,7 @@ async fn a_damaged_journal_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_controller_does_not_know_is_purged() {
+async fn sandboxes_unknown_to_the_controller_are_purged() {
     let world = World::new(|_, _| Program::Serve).await;
     let (id, spec) = (Uuid::new_v4(), world.web());
     let digest = world.controller.put_spec(&spec);
@@ -261,7 +261,7 @@ async fn the_reason_is_reported_when_an_app_never_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_cell_cannot_run_is_refused_with_the_reason() {
+async fn a_workload_that_the_cell_cannot_run_is_refused_with_the_reason() {
     let world = World::new(|_, _| Program::NoRoom).await;
     let (full, damaged, huge) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     let spec = world.web();

@@ -74,7 +74,7 @@ async fn a_set_that_is_not_in_the_journal_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_written_is_written_when_there_is_room_again() {
+async fn failed_writes_are_repeated_when_there_is_space_again() {
     let mut world = World::new(|_, _| Program::Serve).await;
     let (id, spec) = (Uuid::new_v4(), world.web());
     let digest = world.controller.put_spec(&spec);
@@ -155,7 +155,7 @@ async fn members_are_known_after_a_start_without_a_controller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_keeps_its_layers_although_its_spec_is_lost() {
+async fn running_instances_keep_their_layers_when_their_spec_is_lost() {
     let mut world = World::new(|_, _| Program::Serve).await;
     let (id, spec) = (Uuid::new_v4(), world.web());
     let digest = world.controller.put_spec(&spec);

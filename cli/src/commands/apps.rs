@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_crashed_is_counted_beside_what_runs() {
+    fn crashed_instances_are_counted_beside_running_ones() {
         let rows = |states: &[&str]| -> Process {
             let rows: Vec<Value> = states.iter().map(|state| json!({ "index": 0, "state": state })).collect();
             serde_json::from_value(json!({ "guid": "p", "type": "web", "instances": 3, "process_instances": rows }))

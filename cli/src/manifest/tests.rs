@@ -165,7 +165,7 @@ fn a_wrong_path_is_among_the_mistakes() {
 }
 
 #[test]
-fn what_has_no_effect_or_cannot_be_read_is_a_warning() {
+fn keys_without_effect_or_unreadable_are_warnings() {
     let flags = PushArgs {
         health_check_type: Some(crate::args::HealthCheck::Port),
         endpoint: Some("/x".into()),

@@ -1,5 +1,5 @@
-//! Says what a push changes about apps that exist: a manifest undoes what `scale` and `set-env` did since, and nobody
-//! should find that out later.
+//! Shows what a push changes in existing apps: a manifest undoes what `scale` and `set-env` changed since the last push, and
+//! nobody should find that out later.
 
 use std::collections::HashMap;
 

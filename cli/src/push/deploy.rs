@@ -1,5 +1,5 @@
-//! Another version takes over from the one that runs: instance by instance, or in steps. One that crashes, finds no room or
-//! never gets ready is given up, and the old version serves as if nothing had been tried.
+//! Replaces the running version by another one: instance by instance, or in steps. If the new version crashes, finds no
+//! capacity or never becomes ready, the deployment is cancelled and the old version goes on.
 
 use std::time::{Duration, Instant};
 

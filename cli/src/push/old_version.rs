@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_runs_serves() {
+    fn only_running_instances_serve() {
         let row = |state: &str, crashes: u64, uptime: u64| -> Stats {
             serde_json::from_value(serde_json::json!({ "state": state, "crashes": crashes, "uptime": uptime }))
                 .expect("a row")

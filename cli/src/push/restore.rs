@@ -1,6 +1,6 @@
-//! Sets an app's sizes and start commands back when a push of it fails: the manifest is applied before anything is built, and
-//! an app that goes on with its old version must not get the memory of the new one at its next restart. A canary may be given
-//! up long after its push has ended, by somebody else: its deployment carries a note of them.
+//! Restores an app's sizes and start commands when a push of it fails: the manifest is applied before anything is built, and
+//! an app that goes on with its old version must not get the memory of the new one at its next restart. A canary may be
+//! cancelled by somebody else long after its push has ended, so its deployment carries the previous values as annotations.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

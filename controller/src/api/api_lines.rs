@@ -1,5 +1,5 @@
-//! What the API itself says in an app's logs: its audit events, in the words of Cloud Foundry, which scripts look for. Nothing
-//! is stored for it.
+//! Lines of the API itself in an app's logs: its audit events, in the words of Cloud Foundry, because scripts look for them.
+//! Nothing is stored for it.
 
 use serde_json::Value;
 use slipway_protocol::v1;

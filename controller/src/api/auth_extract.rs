@@ -1,4 +1,4 @@
-//! Who calls: read from `Authorization: bearer <jwt>`.
+//! Extracts the caller from `Authorization: bearer <jwt>`.
 
 use std::sync::Arc;
 

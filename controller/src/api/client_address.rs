@@ -1,9 +1,9 @@
-//! Where a request comes from, as far as that is to be believed.
+//! The address of a client, as far as it can be trusted.
 //!
-//! A router adds the address of whoever connected to it at the end of `X-Forwarded-For`; what stands before it was sent by the
-//! client. So the last entry counts, and only on a connection whose certificate is a router's: whoever reaches the API's own
-//! port is no router and may write what he likes. Where a load balancer stands before the routers, it is the last entry,
-//! and `trusted_proxies` says to look one further.
+//! A router appends the address of its client to `X-Forwarded-For`; the client itself may have sent the entries before. So
+//! the last entry counts, and only on a connection with a router's certificate: other clients of the API's own port may
+//! send anything. With a load balancer in front of the routers, the last entry is the load balancer's, and
+//! `trusted_proxies` makes the entry before it count.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

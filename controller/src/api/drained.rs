@@ -1,8 +1,8 @@
-//! What a handler left of a request's body is read to its end, within bounds.
+//! Reads what a handler left of a request's body, within limits.
 //!
-//! A server that answers before it has read everything and closes makes the client's kernel throw the answer away: the
-//! client sees a broken connection instead of the 401 or 422 that tells what is wrong. So the rest is read and forgotten
-//! while the answer is on its way.
+//! When a server responds before it has read everything and closes, the client's kernel discards the response: the client
+//! sees a broken connection instead of the 401 or 422 that says what is wrong. So the rest is read and dropped while the
+//! response is sent.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What a request costs its user, and how the answer tells: the words and headers of Cloud Foundry's rate limiter.
+//! Rate limits of users, and the response headers of Cloud Foundry's rate limiter.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

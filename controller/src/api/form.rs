@@ -1,9 +1,8 @@
-//! The form of an upload, as a stream whose cost is bounded whatever it holds.
+//! The form of an upload, as a stream whose cost is limited whatever it holds.
 //!
-//! The library that splits forms takes everything into memory that comes before the first part and in the head of a part,
-//! and all that the connection has at the moment. So it is given one piece at a time, and not more than a part's head may
-//! need before it gives something back; and a form has few parts. Whoever sends too slowly is sent away: a place among
-//! those who upload is for who uses it.
+//! The library that splits forms buffers everything before the first part, the head of each part, and all data that the
+//! connection has. So it is given one piece at a time, at most as much as a part's head may need before it returns
+//! something; and the number of parts is limited. A client that sends too slowly is refused, because it holds a permit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Requests that are no requests: a path or a query whose bytes are no text, a parameter that comes twice. All of them
-//! are told as any other error is: a client that gets no JSON shows its user the bare text as of unknown source.
+//! Malformed requests: a path or query that is not UTF-8, a parameter that comes twice. They get the usual JSON error: for
+//! anything else clients show the bare text as of an unknown source.
 
 use axum::extract::{FromRequestParts, Request};
 use axum::middleware::Next;

@@ -1,6 +1,7 @@
-//! No user takes the API from the others: how many requests one has made, and how many are worked on at a time.
+//! Keeps one user from taking the API from the others: how many requests a user has made, and how many are handled at a
+//! time.
 //!
-//! In memory, of this controller alone: with several controllers each has its own count, and a start begins anew.
+//! In memory, for this controller alone: with several controllers each has its own count, and a restart resets it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What keeps one caller from taking this controller from the others. In memory, of this controller alone.
+//! Limits that keep one caller from using up this controller. In memory, for this controller alone.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! One try to log in: when it may be made, and whether that is the password.
+//! One attempt to log in: when it may be made, and whether the password is right.
 //!
-//! The account is looked up last: a flood of guesses that have to wait costs the database little, and takes the same
-//! way whether there is such an account or not.
+//! The account is looked up last: a flood of guesses that have to wait costs the database little, and takes equally long
+//! whether the account exists or not.
 
 use std::net::IpAddr;
 

@@ -1,9 +1,8 @@
-//! How many questions are on their way at a time, and who waits for whom.
+//! Limits and shares queries to cells.
 //!
-//! Clients follow a log by asking again and again, some without a pause. So equal questions share one answer, and are
-//! asked of the cells ten times a second at most; an asker has a few questions at a time, and all askers together a bounded
-//! number, first come, first served. An answer was always read after the question came: who knows that a line was written
-//! finds it.
+//! Clients follow a log by polling, some without a pause. So equal queries share one answer and go to the cells at most ten
+//! times a second; each client has a few queries at a time, and all clients together a limited number, first come, first
+//! served. An answer is always newer than its query: whoever knows that a line was written finds it.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! Where the members of the cluster are, as cells are told: an instance reaches none of their ports, whatever its security
-//! groups say, and only routers reach the ports of instances.
+//! Sends cells the addresses of the cluster's members: an instance reaches none of their ports, whatever its security groups
+//! say, and only routers reach the ports of instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

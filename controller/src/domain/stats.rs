@@ -1,8 +1,8 @@
-//! What the API says of each desired instance.
+//! The state of each desired instance, as the API shows it.
 //!
-//! `RUNNING` is a promise: the cell saw it healthy and ready, and, when routes lead to its process, every live router
-//! has applied the table that holds it. Anything less reads `STARTING`; what is not there at all reads `DOWN`, with the
-//! reason. One row per desired index, always: clients take an empty list for success.
+//! `RUNNING` means: the cell saw it healthy and ready, and, when routes lead to its process, every live router has applied a
+//! table that holds it. Anything less reads `STARTING`; an instance that does not exist reads `DOWN`, with the reason. There
+//! is always one row for each desired index: clients take an empty list for success.
 
 use std::collections::{HashMap, HashSet};
 

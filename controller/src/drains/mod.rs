@@ -1,13 +1,13 @@
-//! Syslog drains: lines of bound apps, and of routers about them, go to where a developer wants them.
+//! Syslog drains: sends the lines of bound apps, and of routers about them, to where a developer wants them.
 //!
-//! The controller that plans does it. It reads from the rings on cells and routers, which are there anyway, and sends
-//! on: so nothing stands between an app and its output, a drain that is slow or away costs memory nowhere, and the
-//! buffer is the ring. What a ring has overwritten before it could be sent is lost; that shows as a hole in the ring's
-//! numbers, is counted, and the drain is told. Where it stands is kept in the database, so that another controller goes
-//! on from there; a line may then arrive twice, never silently not at all.
+//! The controller that plans does this. It reads the log rings of cells and routers and sends the lines on: so nothing stands
+//! between an app and its output, a slow or unavailable drain costs no memory, and the ring is the buffer. Lines that a ring
+//! has overwritten before they were sent are lost; the gap shows in the ring's sequence numbers, is counted and reported to
+//! the drain. The position is stored in the database, so that another controller can go on from there; a line may then
+//! arrive twice, but is never lost silently.
 //!
-//! The price: each drain asks every cell and router once a second. That is right for dozens of drains; for thousands
-//! the cells would have to send by themselves.
+//! The price: each drain queries every cell and router once a second. That is right for dozens of drains; for thousands the
+//! cells would have to send by themselves.
 
 mod destination;
 mod follower;

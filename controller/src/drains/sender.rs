@@ -1,4 +1,4 @@
-//! One connection to a drain, opened when it is needed and again when it is gone.
+//! The connection to one drain, opened when it is needed and reopened when it is lost.
 
 use std::io;
 use std::net::IpAddr;

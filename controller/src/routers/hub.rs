@@ -1,4 +1,4 @@
-//! Which routers have a session, what they have acknowledged, and the proof made of it.
+//! Which routers have a session, what they have acknowledged, and what that proves.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

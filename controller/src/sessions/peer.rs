@@ -1,6 +1,6 @@
-//! Who speaks, and which addresses are believed of it. A member says itself where others reach it; what it says is dialled
-//! by controllers and routers, so it must be an address that the cluster's authority gave it, or the one it comes from:
-//! a host that was broken into cannot send the others anywhere else.
+//! Who the peer of a session is, and which of its announced addresses are accepted. Controllers and routers dial the address
+//! that a member announces, so it must be one that the cluster's authority certified, or the one that it connects from: a
+//! host that was broken into cannot redirect the others.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

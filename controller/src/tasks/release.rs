@@ -1,4 +1,4 @@
-//! Frees slots of what is gone from its cell and durably gone from every router, and clears what nobody needs.
+//! Frees slots that are gone from their cell and from every router, and removes rows that nobody needs any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! Follows the change log and wakes what depends on it: at once for what this controller wrote (a wake), by adaptive
-//! polling for what others wrote.
+//! Follows the change log and wakes the tasks that depend on it: at once for changes of this controller, by adaptive polling
+//! for those of others.
 //!
-//! A database that fell back under a running controller (a failover that lost commits, a backup put back) must be seen
-//! here: cells and routers show what they hold only when a session begins, and theirs stand. So each read begins with the
-//! last entry that was seen. When that is gone or another, the epoch rises.
+//! A database that lost commits under a running controller (a failover, a restored backup) must be noticed here: cells and
+//! routers show what they hold only when a session begins, and their sessions go on. So each read begins with the last entry
+//! that was seen. If it is gone or another, the epoch is raised.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Files that the platform has already: told to, and taken for, who may read a package that holds them, and nobody else.
+//! Files that the platform has already: revealed to, and accepted from, those who may read a package with them, and nobody
+//! else.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What waits for room says so, and gives up in time; what nobody asked for follows what the app is built with.
+//! Instances that wait for capacity say so and are given up in time; default memory depends on the buildpack.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Several clients at once: one wins, the others are told what they know from Cloud Foundry, and nothing is left double.
+//! Concurrent clients: one wins, the others get Cloud Foundry's errors, and nothing is created twice.
 
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};

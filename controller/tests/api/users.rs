@@ -1,4 +1,4 @@
-//! `/v3/users` and who is in a place.
+//! `/v3/users`, and users of spaces and organizations.
 
 use serde_json::{Value, json};
 

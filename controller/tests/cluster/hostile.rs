@@ -1,4 +1,4 @@
-//! Peers that say what they should not.
+//! Peers that send what they should not.
 
 use bytes::Bytes;
 use slipway_protocol::Role;

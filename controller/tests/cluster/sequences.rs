@@ -1,4 +1,4 @@
-//! Orders that follow each other faster than cells can obey.
+//! Changes that follow each other faster than cells can apply them.
 
 use std::collections::BTreeSet;
 

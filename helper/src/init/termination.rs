@@ -1,11 +1,11 @@
-//! How a sandbox that was asked to end takes its leave.
+//! How a sandbox ends when it is asked to.
 //!
-//! SIGTERM goes once, to the command and to each program beside it, as on Cloud Foundry: a server that has workers stops
-//! taking requests and lets them finish, and one that told its workers itself must not find them gone. A shell that waits
-//! for its child (`a; b`, or a script of npm) does not pass the signal on, it falls by it. Everything it started would be
-//! killed at once, whatever it is answering just then. So what such a program leaves behind, which are this process's own
-//! children from that moment on, is asked in its place, once, and has the rest of the grace. A program that ends by
-//! itself after the signal has decided for all that it started: the sandbox ends with it.
+//! SIGTERM is sent once, to the command and to each program beside it, as on Cloud Foundry: a server with workers stops
+//! taking requests and lets them finish, and a server that signals its workers itself must not find them gone. A shell that
+//! waits for its child (`a; b`, or a script of npm) does not pass the signal on but is killed by it. Everything that it
+//! started would then be killed at once, in the middle of a request. So the processes that such a program leaves behind,
+//! which are children of this process from then on, are signalled in its place, once, and have the rest of the grace
+//! period. A program that ends by itself after the signal has decided for all that it started: the sandbox ends with it.
 
 use std::collections::BTreeSet;
 

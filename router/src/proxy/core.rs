@@ -1,4 +1,4 @@
-//! One core: its thread, its runtime, and the state that only it touches.
+//! One core of the router: its thread, its runtime, and the state that only it uses.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

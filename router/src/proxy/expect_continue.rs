@@ -1,5 +1,5 @@
-//! `Expect: 100-continue`: a client asks whether it shall send its body. The app decides, so the body waits here until the
-//! app says so, has answered, or is silent for too long: many apps know nothing of this, and read.
+//! `Expect: 100-continue`: a client asks whether to send its body. The app decides, so the body waits until the app responds
+//! or a timeout passes: many apps do not know the header, and just read.
 
 use std::future::Future as _;
 use std::pin::Pin;

@@ -152,7 +152,7 @@ async fn a_dropped_task_does_not_block_others() {
 }
 
 #[test]
-fn who_has_gone_is_forgotten() {
+fn flows_of_clients_that_have_gone_are_forgotten() {
     let queue = FairQueue::default();
     let first = queue.flow(client(0));
     for number in 0..10_000_u32 {

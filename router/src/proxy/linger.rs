@@ -1,7 +1,7 @@
-//! The end of a connection whose client is still sending.
+//! Closes a connection whose client is still sending.
 //!
-//! A socket that is closed while something unread is in it answers with a reset, and a reset takes away what the client has
-//! not yet read: the answer that told it why. So the router says that it sends no more, and reads on for a while.
+//! Closing a socket with unread data sends a reset, and a reset discards what the client has not yet read, such as the
+//! response that says why. So the router shuts down its sending side and reads on for a while.
 
 use std::future::Future as _;
 use std::pin::Pin;

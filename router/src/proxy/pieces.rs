@@ -1,7 +1,7 @@
-//! How much is read at once.
+//! Limits how much is read at once.
 //!
-//! hyper doubles what it reads at a time up to the room that a head may take, and a head may be large. A body that nobody
-//! takes would then wait here by the megabyte.
+//! hyper doubles its read size up to the limit of a head, and a head may be large. A body that nobody reads would then take
+//! megabytes here.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

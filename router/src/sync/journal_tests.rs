@@ -46,7 +46,7 @@ fn held(directory: &Path, cluster: Uuid) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn a_table_survives_and_a_torn_tail_costs_the_tail() {
+async fn a_table_survives_a_restart_and_a_torn_tail_loses_only_the_tail() {
     let directory = tempfile::tempdir().expect("directory");
     let (cluster, file) = (Uuid::new_v4(), directory.path().join("table.journal"));
     assert_eq!(held(directory.path(), cluster), None);

@@ -146,7 +146,7 @@ async fn a_body_that_is_not_sent_resets_its_connection() {
 
 /// What was sent arrives, also when nobody waits for its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_app_has_not_read_yet_is_not_lost() {
+async fn data_that_an_app_has_not_read_yet_is_not_lost() {
     // More than the app's kernel takes while the app does not read (its buffer is held small: the kernel would let it grow,
     // and what has arrived may be followed by a reset), and less than the router's does beside that.
     const BODY: usize = 600_000;

@@ -100,7 +100,7 @@ fn the_apps_settings_about_development_hold() {
 }
 
 #[test]
-fn what_the_start_command_needs_stays() {
+fn development_dependencies_that_the_start_command_needs_stay() {
     let lock = r#"{"lockfileVersion":3,"packages":{"":{},
         "node_modules/cross-env":{"version":"7.0.0","dev":true,"bin":{"cross-env":"x.js"}},
         "node_modules/pm2":{"version":"5.0.0","bin":{"pm2":"x.js"}}}}"#;

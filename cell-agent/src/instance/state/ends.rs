@@ -1,4 +1,4 @@
-//! Ends: refused, failed to start, stopped, crashed, completed.
+//! How an instance ends: refused, failed to start, stopped, crashed, completed.
 
 use slipway_protocol::v1::{BuildResult, Fault, InstanceState, Intent, Refusal, WorkloadKind};
 

@@ -1,4 +1,4 @@
-//! What happens to an instance, and what is to be done about it.
+//! Events of an instance, and the actions that they cause.
 
 use slipway_protocol::v1::{BuildResult, Fault, InstanceState, Intent, Refusal, WorkloadKind};
 

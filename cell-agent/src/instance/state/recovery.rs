@@ -1,4 +1,4 @@
-//! What the journal says, held against what is found on the host when the agent comes back.
+//! After a restart of the agent: compares the journal with what is found on the host.
 
 use slipway_protocol::v1::WorkloadKind;
 

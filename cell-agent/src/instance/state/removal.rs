@@ -1,5 +1,5 @@
-//! Taking what is left of an ended sandbox off the host. It comes before anybody is told that the slot is free: while
-//! mounts, rules or an interface of it are there, the next tenant of the slot would lose its own when they go.
+//! Removes an ended sandbox from the host. Only then is the slot reported as free: while mounts, rules or an interface are
+//! left, the next tenant of the slot would lose its own when they are removed.
 
 use slipway_protocol::v1::{InstanceState, WorkloadKind};
 

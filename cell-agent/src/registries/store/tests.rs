@@ -46,7 +46,7 @@ fn complete_files_survive_a_restart_and_partial_ones_are_removed() {
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes_first() {
+fn the_least_recently_used_file_is_evicted_first() {
     let home = tempfile::tempdir().expect("directory");
     let store = opened(home.path(), 8 << 20);
     let large = vec![7; 3 << 20];

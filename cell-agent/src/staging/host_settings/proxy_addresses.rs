@@ -1,5 +1,5 @@
-//! The cell's own proxy for registries, as package managers are told of it. It takes the place of what this host's settings say of the
-//! same registries: the host's own addresses would lead past it.
+//! Settings that point package managers to the cell's own proxy for registries. They replace what this host's settings say
+//! about the same registries: the host's own addresses would bypass the proxy.
 
 use std::net::Ipv4Addr;
 

@@ -1,5 +1,5 @@
-//! What an uploaded buildpack says of itself: for which stack it was made. Whether its programs work is seen at staging,
-//! where the developer is told.
+//! What an uploaded buildpack says about itself: the stack it was made for. Whether its programs work is seen at staging,
+//! where the developer sees the error.
 
 use std::io::Read as _;
 use std::path::Path;

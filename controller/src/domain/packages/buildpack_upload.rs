@@ -1,7 +1,7 @@
 //! From a received upload to a buildpack that builds can use.
 //!
-//! An upload that is no buildpack is no refused request: the request has been accepted, and its job says why it ended
-//! badly.
+//! An upload that is not a buildpack does not fail its request, which has been accepted already: the upload's job fails with
+//! the reason.
 
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,11 @@
-//! Opening a zip whose directory is of a bearable size.
+//! Opens a zip whose directory has a limited size.
 //!
-//! The directory of a zip is read whole before anything can be asked of it, and a header in it takes 46 bytes in the
-//! file but several hundred of memory: an upload of a gigabyte could cost many. So the records at the end, which say how
-//! many entries there are, are read first; and what is read as directory is limited besides, because names and comments
-//! may be long.
+//! The directory of a zip is read into memory completely, and a header takes 46 bytes in the file but several hundred in
+//! memory: an upload of a gigabyte could take many. So the end records, which give the number of entries, are read first;
+//! and the bytes that are read as directory are limited as well, because names and comments may be long.
 //!
-//! A file can hold several things that look like such a record. Which one a reader takes is its own affair: each of them
-//! has to be bearable.
+//! A file can hold several candidates for the end record, and readers differ in which one they take: each of them must be
+//! within the limit.
 
 use std::cell::Cell;
 use std::fs::File;

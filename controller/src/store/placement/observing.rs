@@ -1,4 +1,4 @@
-//! What cells saw, recorded in their own order; one statement for hundreds of rows.
+//! Records observations of cells in their own order, with one statement for hundreds of rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

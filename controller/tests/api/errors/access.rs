@@ -1,4 +1,4 @@
-//! Who is not let in, and what is switched off.
+//! Callers that are refused, and features that are switched off.
 
 use reqwest::StatusCode;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! What is not there, and what is there already.
+//! Resources that are missing, and resources that exist already.
 
 use serde_json::json;
 use uuid::Uuid;
