@@ -25,7 +25,7 @@ struct Sample {
     ring: BTreeMap<PathBuf, u64>,
     oom_kills: u64,
     /// Those of which the instance was told.
-    oom_kills_told: u64,
+    oom_kills_reported: u64,
 }
 
 /// File in the run directory that says how much of the cell is reserved and used, for whoever looks at this host.
@@ -141,7 +141,7 @@ async fn one(services: &Services, live: Live, before: &mut BTreeMap<Uuid, Sample
     let at = Instant::now();
     let ring = services.logs.segments(live.id.assignment);
     let (mut cpu_percent, mut log_rate) = (0.0, 0);
-    let mut oom_kills_told = used.oom_kills;
+    let mut oom_kills_reported = used.oom_kills;
     if let Some(last) = before.get(&live.id.assignment) {
         let elapsed = at.duration_since(last.at);
         #[allow(clippy::cast_precision_loss, reason = "a percentage, and a rate, need no exactness")]
@@ -149,15 +149,15 @@ async fn one(services: &Services, live: Live, before: &mut BTreeMap<Uuid, Sample
         cpu_percent = if nanos > 0.0 { spent / nanos * 100.0 } else { 0.0 };
         let grown: u64 =
             ring.iter().map(|(path, size)| size.saturating_sub(last.ring.get(path).copied().unwrap_or(0))).sum();
-        oom_kills_told = last.oom_kills;
-        if let Some(text) = survived(last.oom_kills.saturating_sub(last.oom_kills_told), live.memory_mb) {
+        oom_kills_reported = last.oom_kills;
+        if let Some(text) = survived(last.oom_kills.saturating_sub(last.oom_kills_reported), live.memory_mb) {
             let (logs, id) = (Arc::clone(&services.logs), live.id.assignment);
             tokio::task::spawn_blocking(move || logs.say(id, &text)).await.ok();
         }
         log_rate = u64::try_from(u128::from(grown) * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
     }
     let (cpu_nanos, oom_kills) = (used.cpu_nanos, used.oom_kills);
-    before.insert(live.id.assignment, Sample { id: live.id, at, cpu_nanos, ring, oom_kills, oom_kills_told });
+    before.insert(live.id.assignment, Sample { id: live.id, at, cpu_nanos, ring, oom_kills, oom_kills_reported });
     Some(Usage {
         assignment_id: live.id.assignment.to_string(),
         cpu_nanos: used.cpu_nanos,

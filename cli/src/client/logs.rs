@@ -210,8 +210,8 @@ impl Tail {
             // A full batch has more behind it. One nanosecond with more lines than fit must not hold us for ever.
             start = if youngest > start { youngest } else { start + 1 };
         }
-        let kept_from = self.newest.saturating_sub(self.overlap.as_nanos() as i64);
-        self.seen.retain(|key| key.0 >= kept_from);
+        let retained_from = self.newest.saturating_sub(self.overlap.as_nanos() as i64);
+        self.seen.retain(|key| key.0 >= retained_from);
         fresh.sort_by_key(|line| line.timestamp);
         Ok(fresh)
     }

@@ -20,7 +20,7 @@ use crate::store::revisions::{
 use crate::store::sidecars::sidecars_of_app_tx;
 
 /// Revisions kept of one app, the newest ones.
-pub const KEPT: i64 = 100;
+pub const MAX_REVISIONS: i64 = 100;
 /// The last version; the counter begins anew after it.
 const LAST_VERSION: i32 = 9_999;
 
@@ -222,7 +222,7 @@ async fn create(
         sidecars: &json!(content.sidecars),
     };
     let row = revision_insert_tx(tx, &new).await?;
-    revisions_prune_tx(tx, app.guid, KEPT).await?;
+    revisions_prune_tx(tx, app.guid, MAX_REVISIONS).await?;
     let data = json!({ "revision_guid": row.guid, "revision_version": row.version });
     record(tx, "audit.app.revision.create", actor, app, data).await?;
     Ok(row)

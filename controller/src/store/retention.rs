@@ -7,7 +7,7 @@ use super::Store;
 
 /// Packages and droplets of an app that keep their bits besides those that are in use: as many as Cloud Foundry keeps. Each
 /// push makes one of either.
-const BITS_KEPT: i64 = 5;
+const PACKAGES_RETAINED: i64 = 5;
 
 /// Expires the older packages and droplets of an app: their rows stay and tell what was, their bits go. Droplets that were
 /// deployed and never took over, or started and never served, go before all others: several bad pushes in a row must not
@@ -46,7 +46,7 @@ pub async fn bits_expire_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<()
          )
          update blob set suspect = true, put_at = now() where digest in (select blob from expired)",
         app,
-        BITS_KEPT
+        PACKAGES_RETAINED
     )
     .execute(&mut *tx)
     .await?;
@@ -63,7 +63,7 @@ pub async fn bits_expire_tx(tx: &mut PgConnection, app: Uuid) -> sqlx::Result<()
          )
          update blob set suspect = true, put_at = now() where digest in (select blob from expired)",
         app,
-        BITS_KEPT
+        PACKAGES_RETAINED
     )
     .execute(tx)
     .await?;

@@ -20,6 +20,7 @@ mod jobs;
 mod known_files;
 mod layers;
 mod manifests;
+mod mapped_routes;
 mod operator;
 mod passcodes;
 mod protocols;

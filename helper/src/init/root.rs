@@ -29,7 +29,7 @@ const ATTR_IDMAP: u64 = 0x0010_0000;
 /// What programs need of `/proc` beside their own processes: who counts processors and memory (node, Java, Python), tells
 /// the load, or looks for a kernel's file systems and groups. All else tells about the host and its other tenants, or steers
 /// them, and is blank: also what later kernels bring.
-const KEPT: [&str; 10] =
+const NEEDED: [&str; 10] =
     ["cgroups", "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "sysvipc", "uptime", "version"];
 
 /// Names on the stage: what a blank file and a blank directory are copies of.
@@ -316,7 +316,7 @@ fn unneeded(proc: &OwnedFd) -> Result<Vec<(std::ffi::CString, FileType)>, Errno>
         let (name, kind) = (entry.file_name(), entry.file_type());
         let text = name.to_bytes();
         let process = text.iter().all(u8::is_ascii_digit);
-        let needed = KEPT.iter().any(|needed| needed.as_bytes() == text) || matches!(text, b"." | b"..");
+        let needed = NEEDED.iter().any(|needed| needed.as_bytes() == text) || matches!(text, b"." | b"..");
         if !process && !needed && kind != FileType::Symlink {
             found.push((name.to_owned(), kind));
         }

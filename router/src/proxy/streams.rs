@@ -44,7 +44,7 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Whoever speaks HTTP/2 begins with its settings (RFC 9113, section 3.4).
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until then a connection allows this many streams: more than settings can say, and none is begun.
-const UNTOLD: usize = 1 << 40;
+const UNANNOUNCED: usize = 1 << 40;
 /// What nobody needs any more has this long to take its leave.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -127,7 +127,7 @@ impl Connection {
         loop {
             let moved = self.link.moved.notified();
             match self.allowed() {
-                Some(UNTOLD) => moved.await,
+                Some(UNANNOUNCED) => moved.await,
                 Some(_) => return Ok(()),
                 None => return Err(OpenError::Ended(None)),
             }
@@ -268,7 +268,7 @@ impl Connections {
         let link = Rc::new(Link { descriptor, moved: Notify::new(), left: Notify::new() });
         let handshake = http2::Builder::new(Tasks(Rc::clone(&link)))
             .timer(TokioTimer::new())
-            .initial_max_send_streams(UNTOLD)
+            .initial_max_send_streams(UNANNOUNCED)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * MAX_STREAMS as u32)
             .max_send_buf_size(SEND_BUFFER)

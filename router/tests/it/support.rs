@@ -436,7 +436,7 @@ impl RawBackend {
                 let (stream, _) = listener.accept().await.expect("accept");
                 let speaking = speak(number, stream);
                 all.spawn(async move {
-                    let _kept = speaking.await;
+                    let _held = speaking.await;
                     std::future::pending::<()>().await;
                 });
             }

@@ -24,7 +24,8 @@ const PAGE: &str = "index.html";
 /// Where the files of a site are put that names no place.
 const PUBLIC: &str = "public";
 /// Stay at the top of the app when its files move to `public`.
-const KEPT: [&str; 7] = [MARK, PASSWORDS, "manifest.yml", "Procfile", ".profile", ".profile.d", "public.slipway"];
+const RETAINED_FILES: [&str; 7] =
+    [MARK, PASSWORDS, "manifest.yml", "Procfile", ".profile", ".profile.d", "public.slipway"];
 /// The system's list of media types.
 const TYPES: &str = "/etc/nginx/mime.types";
 
@@ -85,7 +86,8 @@ fn to_public(app: &Path) -> std::io::Result<()> {
     let configures = app.join("nginx/conf").is_dir();
     for entry in fs::read_dir(app)? {
         let entry = entry?;
-        let stays = KEPT.iter().any(|name| entry.file_name() == *name) || (configures && entry.file_name() == "nginx");
+        let stays = RETAINED_FILES.iter().any(|name| entry.file_name() == *name)
+            || (configures && entry.file_name() == "nginx");
         if !stays {
             fs::rename(entry.path(), public.join(entry.file_name()))?;
         }

@@ -106,7 +106,10 @@ impl OutgoingSettings {
 impl std::fmt::Debug for OutgoingSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Addresses of proxies may have passwords in them.
-        f.debug_struct("WayOut").field("bundle", &self.bundle.len()).field("proxies", &self.proxies.len()).finish()
+        f.debug_struct("OutgoingSettings")
+            .field("bundle", &self.bundle.len())
+            .field("proxies", &self.proxies.len())
+            .finish()
     }
 }
 

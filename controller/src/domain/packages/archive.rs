@@ -1,6 +1,6 @@
-//! Judging an uploaded zip, and adding the files the platform already had.
+//! Checks an uploaded zip, and adds the files that the platform already had.
 //!
-//! A package is unpacked by a cell, in a sandbox. It is judged here all the same, entry by entry and with every byte
+//! A package is unpacked by a cell, in a sandbox. It is checked here all the same, entry by entry and with every byte
 //! really decompressed, because a clear answer at upload is worth more than a failed build: nothing may leave the
 //! directory it is unpacked into (names or links), no name may be said twice, and the sizes that count are the ones
 //! that come out, not the ones that are declared.
