@@ -212,7 +212,7 @@ mod tests {
             let (request, taken) = endless(begin);
             let mut form = Form::of(request, 1 << 40).await.expect("a form");
             let error = form.next().await.expect_err("refused");
-            assert!(text(&error).contains("in the head of one"), "{error:?}");
+            assert!(text(&error).contains("in the header of a part"), "{error:?}");
             assert!(taken.load(Ordering::Relaxed) <= MAX_IN_MEMORY / PIECE as u64 + 2, "{taken:?}");
         }
     }
