@@ -127,7 +127,7 @@ pub struct CellConfig {
     pub shares: Shares,
     /// Builds reach registries by this cell; absent = by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registries: Option<RegistryDoor>,
+    pub registries: Option<RegistryProxyConfig>,
     /// The bound addresses are written here once the agent serves: `{"query": "…", "admin": "…"}`.
     pub ready_file: Option<PathBuf>,
 }

@@ -154,17 +154,19 @@ impl Settings {
             (Some(DnsPort::Exactly(port)), _) => Some(pick_dns(resolver_at, Some(port), None)?),
         };
         let settings = Self {
-            cluster_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.cluster_id),
-            controller_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.controller_id),
-            cell_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.cell_id),
-            router_id: kept.as_ref().map_or_else(Uuid::new_v4, |kept| kept.router_id),
-            cluster_port: internal(kept.as_ref().map(|kept| kept.cluster_port))?,
-            api_port: internal(kept.as_ref().map(|kept| kept.api_port))?,
-            admin_port: internal(kept.as_ref().map(|kept| kept.admin_port))?,
-            controller_admin_port: Some(internal(kept.as_ref().and_then(|kept| kept.controller_admin_port))?),
-            cell_admin_port: Some(internal(kept.as_ref().and_then(|kept| kept.cell_admin_port))?),
-            network: match &kept {
-                Some(kept) => kept.network.clone(),
+            cluster_id: previous.as_ref().map_or_else(Uuid::new_v4, |previous| previous.cluster_id),
+            controller_id: previous.as_ref().map_or_else(Uuid::new_v4, |previous| previous.controller_id),
+            cell_id: previous.as_ref().map_or_else(Uuid::new_v4, |previous| previous.cell_id),
+            router_id: previous.as_ref().map_or_else(Uuid::new_v4, |previous| previous.router_id),
+            cluster_port: internal(previous.as_ref().map(|previous| previous.cluster_port))?,
+            api_port: internal(previous.as_ref().map(|previous| previous.api_port))?,
+            admin_port: internal(previous.as_ref().map(|previous| previous.admin_port))?,
+            controller_admin_port: Some(internal(
+                previous.as_ref().and_then(|previous| previous.controller_admin_port),
+            )?),
+            cell_admin_port: Some(internal(previous.as_ref().and_then(|previous| previous.cell_admin_port))?),
+            network: match &previous {
+                Some(previous) => previous.network.clone(),
                 None => free_network()?,
             },
             domain,

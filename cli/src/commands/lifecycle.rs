@@ -9,8 +9,8 @@ use crate::client::views::{App, Package};
 use crate::client::{Body, query};
 use crate::error::CliError;
 use crate::push::{
-    Before, Bring, Deployed, Patience, PushError, Rollout, active_deployment, assign_droplet, check, choose, deploy,
-    processes, stage, urls, wait_until_running,
+    Before, Deployed, NewVersion, PushError, Rollout, WaitFor, active_deployment, assign_droplet, check, choose,
+    deploy, processes, stage, urls, wait_until_running,
 };
 use crate::under_way::Unfinished;
 
