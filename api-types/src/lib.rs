@@ -8,6 +8,7 @@
 pub mod common;
 pub mod error;
 pub mod ids;
+pub mod manifest_keys;
 pub mod requests;
 pub mod time;
 pub mod views;

@@ -3,53 +3,11 @@
 use std::collections::HashSet;
 
 use serde_norway::{Mapping, Value};
+use slipway_api_types::manifest_keys::{MANIFEST_KEYS, ManifestKey, Place, manifest_key};
 use slipway_chassis::sizes::{LEAST_DISK_MB, LEAST_MEMORY_MB};
 
 use crate::commands::{closest, is_variable, unusual_variable};
 use crate::size::{parse_bytes, parse_mib};
-
-/// Keys of an app that Cloud Foundry knows.
-const APP_KEYS: &[&str] = &[
-    "name",
-    "path",
-    "buildpack",
-    "buildpacks",
-    "stack",
-    "docker",
-    "env",
-    "routes",
-    "no-route",
-    "random-route",
-    "default-route",
-    "services",
-    "sidecars",
-    "processes",
-    "metadata",
-    "lifecycle",
-    "features",
-    "cnb-credentials",
-];
-
-/// Keys that belong to a process, and to the app as its web process.
-const PROCESS_KEYS: &[&str] = &[
-    "type",
-    "command",
-    "instances",
-    "memory",
-    "disk_quota",
-    "disk-quota",
-    "log-rate-limit-per-second",
-    "timeout",
-    "health-check-type",
-    "health-check-http-endpoint",
-    "health-check-invocation-timeout",
-    "health-check-interval",
-    "readiness-health-check-type",
-    "readiness-health-check-http-endpoint",
-    "readiness-health-check-invocation-timeout",
-    "readiness-health-check-interval",
-    "user",
-];
 
 /// Keys of old manifests with what replaced them.
 const OLD_KEYS: &[(&str, &str)] = &[
@@ -148,7 +106,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn app(&mut self, app: &Mapping) {
-        self.keys(app, &[APP_KEYS, PROCESS_KEYS]);
+        self.keys(app, Place::App);
         self.process(app);
         self.text(app, &["path", "stack", "buildpack", "lifecycle"]);
         self.list(app, "buildpacks", |value| value.is_string(), "a list of names or addresses");
@@ -201,7 +159,7 @@ impl Check<'_> {
                             }
                             let place = format!("{}, process '{kind}'", self.place);
                             let mut inner = Check { place, problems: self.problems, warnings: self.warnings };
-                            inner.keys(process, &[PROCESS_KEYS]);
+                            inner.keys(process, Place::Process);
                             inner.process(process);
                         }
                         _ => self.wrong("processes", "must be a list of mappings with a 'type'", item),
@@ -212,13 +170,15 @@ impl Check<'_> {
         }
     }
 
-    fn keys(&mut self, mapping: &Mapping, known: &[&[&str]]) {
+    /// Warns of keys that may not stand here.
+    fn keys(&mut self, mapping: &Mapping, place: Place) {
+        let fits = |key: &&ManifestKey| key.place == place || key.place == Place::Both;
         for key in mapping.keys() {
             let key = key.as_str().map_or_else(|| describe(key), str::to_owned);
             if let Some((_, instead)) = OLD_KEYS.iter().find(|(old, _)| *old == key) {
                 self.warnings.push(format!("{}: the key '{key}' has no effect any more; use {instead}", self.place));
-            } else if !known.iter().any(|keys| keys.contains(&key.as_str())) {
-                let meant = closest(&key, known.iter().flat_map(|keys| keys.iter().copied()));
+            } else if manifest_key(&key).filter(fits).is_none() {
+                let meant = closest(&key, MANIFEST_KEYS.iter().filter(fits).map(|key| key.name));
                 let meant = meant.map(|one| format!("; did you mean '{one}'?")).unwrap_or_default();
                 self.warnings.push(format!("{}: the key '{key}' is unknown and ignored{meant}", self.place));
             }

@@ -2,6 +2,7 @@
 //! when they print the manifest, and do not see one at any other path.
 
 use serde_json::{Map, Value, json};
+use slipway_api_types::manifest_keys::{Comparison, manifest_key};
 use uuid::Uuid;
 
 use super::parse::bytes;
@@ -10,23 +11,6 @@ use crate::context::Context;
 use crate::domain::DomainResult;
 use crate::domain::specs::environment::as_text;
 use crate::store::apps::app_lock_by_name_tx;
-
-/// Keys of an app or a process that are compared as they stand.
-const PLAIN: &[&str] = &[
-    "command",
-    "health_check_http_endpoint",
-    "health_check_interval",
-    "health_check_invocation_timeout",
-    "health_check_type",
-    "instances",
-    "lifecycle",
-    "readiness_health_check_http_endpoint",
-    "readiness_health_check_interval",
-    "readiness_health_check_invocation_timeout",
-    "readiness_health_check_type",
-    "stack",
-    "timeout",
-];
 
 /// `[{"op", "path", "was", "value"}]`, as clients print it, for a manifest that has been found good.
 ///
@@ -100,7 +84,10 @@ impl Changes<'_> {
             // Means the droplet's own, as does none.
             "command" if [json!("null"), json!("default")].contains(value) => self.scalar(at, was, &Value::Null),
             "health_check_type" if value == "none" => self.scalar(at, was, &json!("process")),
-            key if PLAIN.contains(&key) => self.scalar(at, was, value),
+            "command" | "health_check_type" => self.scalar(at, was, value),
+            key if manifest_key(key).is_some_and(|key| key.comparison == Comparison::Plain) => {
+                self.scalar(at, was, value)
+            }
             _ => {}
         }
     }

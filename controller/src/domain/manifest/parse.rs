@@ -13,9 +13,6 @@ use crate::domain::processes::Scale;
 use crate::domain::services::vcap::FEATURES;
 use crate::domain::specs::environment::{as_text, check_variable};
 
-/// Known keys that mean something only to the client, or to other platforms.
-const QUIET: &[&str] = &["path", "cnb_credentials", "lifecycle", "docker", "buildpack"];
-
 /// Reads a manifest.
 ///
 /// # Errors
@@ -130,7 +127,8 @@ impl Reader {
                         .push(format!("the lifecycle {value} is not supported by this platform; use buildpack"));
                 }
                 "docker" => self.problems.push("docker images are not supported by this platform yet".to_owned()),
-                known if QUIET.contains(&known) => {}
+                // For the client, or for other platforms.
+                "path" | "cnb_credentials" | "lifecycle" => {}
                 unknown => self.warnings.push(format!("the key '{unknown}' is not known and was ignored.")),
             }
         }
@@ -470,6 +468,8 @@ fn over(below: ProcessManifest, above: ProcessManifest) -> ProcessManifest {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::yaml;
     use super::*;
 
@@ -489,6 +489,26 @@ mod tests {
         assert_eq!(app.env["N"], "1");
         assert_eq!(app.routes[0].address, "Web.Example.com/Path");
         assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_read() {
+        use slipway_api_types::manifest_keys::{MANIFEST_KEYS, Place};
+        let warnings = |app: Value| {
+            let mut reader = Reader::default();
+            reader.app(app.as_object().expect("a mapping"));
+            reader.warnings
+        };
+        for key in MANIFEST_KEYS {
+            if key.place != Place::Process {
+                assert_eq!(warnings(json!({ key.name: null })), Vec::<String>::new(), "{}", key.name);
+            }
+            if key.place != Place::App {
+                let process = json!({ "processes": [{ "type": "web", key.name: null }] });
+                assert_eq!(warnings(process), Vec::<String>::new(), "{}", key.name);
+            }
+        }
+        assert_eq!(warnings(json!({ "colour": "red", "processes": [{ "colour": "red" }] })).len(), 2);
     }
 
     #[test]
