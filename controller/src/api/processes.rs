@@ -87,7 +87,7 @@ fn view(base: &BaseUrl, row: ProcessRow, command: Option<String>) -> ProcessView
         command,
         user: USER.to_owned(),
         version: row.version.to_string(),
-        instances: row.instances.unsigned_abs(),
+        instances: row.instances.get(),
         memory_in_mb: row.memory_in_mb.unsigned_abs(),
         disk_in_mb: row.disk_in_mb.unsigned_abs(),
         log_rate_limit_in_bytes_per_second: row.log_rate_limit,

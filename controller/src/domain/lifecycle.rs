@@ -19,6 +19,7 @@ use crate::store::processes::{
 };
 use crate::store::revisions::processes_revision_tx;
 use crate::store::specs::{app_place_tx, layers_tx};
+use crate::values::InstanceCount;
 
 /// The process type of every app.
 const WEB: &str = "web";
@@ -105,7 +106,7 @@ pub(super) async fn run(
     for process in processes {
         let version = Uuid::new_v4();
         // A process that nobody runs may lack a command; it is composed once it is scaled up and started again.
-        let spec = match process.instances == 0 && compose::command_of(process, &droplet).is_none() {
+        let spec = match process.instances == InstanceCount::ZERO && compose::command_of(process, &droplet).is_none() {
             true => None,
             false => Some(compose::process_spec(context, tx, &facts, &droplet, process, version, &catalogue).await?),
         };
@@ -132,15 +133,15 @@ async fn settled(
 }
 
 /// [`web_instances`] of this process with this droplet.
-pub(super) fn web_wanted(process: &ProcessRow, droplet: &DropletRow) -> i32 {
+pub(super) fn web_wanted(process: &ProcessRow, droplet: &DropletRow) -> InstanceCount {
     web_instances(process.instances, compose::command_of(process, droplet).is_some(), droplet_of_others(droplet))
 }
 
 /// How many instances of `web` there are to be. A droplet that brings other process types and no `web` is one of workers: the
 /// one instance that every app begins with is not meant, as on Heroku; Cloud Foundry starts it to see it crash. Who asked
 /// for more is told that there is no command.
-fn web_instances(now: i32, has_command: bool, of_others: bool) -> i32 {
-    if now == 1 && !has_command && of_others { 0 } else { now }
+fn web_instances(now: InstanceCount, has_command: bool, of_others: bool) -> InstanceCount {
+    if now == InstanceCount::ONE && !has_command && of_others { InstanceCount::ZERO } else { now }
 }
 
 /// Whether a droplet brings process types, and `web` is none of them.
@@ -156,7 +157,7 @@ pub fn demands(processes: &[ProcessRow]) -> Vec<Demand> {
         .map(|process| Demand {
             kind: DemandKind::Process,
             what: format!("The process {:?}", process.kind),
-            instances: i64::from(process.instances),
+            instances: process.instances.get().into(),
             memory_mb: process.memory_in_mb,
             disk_mb: process.disk_in_mb,
             log_rate: process.log_rate_limit,
@@ -191,8 +192,8 @@ pub async fn assign_droplet(
     if before.is_some_and(|before| droplet_of_others(&before)) && row.process_types.get(WEB).is_some() {
         // The first droplet with `web` after one of workers alone: the instance that was not meant then is now.
         let web = processes_of_app_tx(&mut tx, guid).await?.into_iter().find(|process| process.kind == WEB);
-        if let Some(web) = web.filter(|web| web.instances == 0) {
-            process_update_tx(&mut tx, &ProcessRow { instances: 1, ..web }).await?;
+        if let Some(web) = web.filter(|web| web.instances == InstanceCount::ZERO) {
+            process_update_tx(&mut tx, &ProcessRow { instances: InstanceCount::ONE, ..web }).await?;
         }
     }
     app.droplet_guid = Some(droplet);
@@ -239,7 +240,7 @@ pub async fn make_process(
     let process = NewProcess {
         app_guid: app.guid,
         kind,
-        instances: i32::from(web),
+        instances: if web { InstanceCount::ONE } else { InstanceCount::ZERO },
         memory_in_mb: i64::try_from(limits.default_memory_mb).unwrap_or(i64::MAX),
         disk_in_mb: i64::try_from(limits.default_disk_mb).unwrap_or(i64::MAX),
         health_check: &health,

@@ -18,9 +18,8 @@ use crate::store::deployments::processes_with_interim_tx;
 use crate::store::instances::instance_restart_tx;
 use crate::store::processes::{ProcessRow, process_update_tx, processes_of_app_tx};
 use crate::store::sidecars::sidecars_of_app_tx;
+use crate::values::InstanceCount;
 
-/// Most instances of one process.
-const MAX_INSTANCES: i64 = 10_000;
 /// Most memory or disk that is understood, MiB.
 const MAX_MB: u64 = 2_147_483_647;
 /// Longest command, characters.
@@ -75,12 +74,9 @@ impl Scale {
     /// [`DomainError::Invalid`] naming the figure.
     pub fn apply(&self, process: &mut ProcessRow) -> DomainResult<()> {
         if let Some(instances) = self.instances {
-            if !(0..=MAX_INSTANCES).contains(&instances) {
-                return Err(DomainError::invalid(format!(
-                    "Instances must be between 0 and {MAX_INSTANCES}, not {instances}"
-                )));
-            }
-            process.instances = i32::try_from(instances).unwrap_or(0);
+            process.instances = InstanceCount::new(instances).ok_or_else(|| {
+                DomainError::invalid(format!("Instances must be between 0 and {}, not {instances}", InstanceCount::MAX))
+            })?;
         }
         if let Some(memory) = self.memory_mb {
             check_memory("Memory", memory)?;

@@ -83,7 +83,7 @@ impl<'a> ByInstance<'a> {
 
 fn states(process: &ProcessRow, seen: &ByInstance<'_>, routed: bool, applied: Option<Version>) -> Vec<InstanceState> {
     let now = Utc::now();
-    (0..process.instances)
+    (0..process.instances.stored())
         .map(|index| {
             let place = (process.guid, index);
             // Primaries come first, so a suspect one only stands in for a missing primary; a running one beats both.
@@ -181,7 +181,7 @@ mod tests {
             app_guid: Uuid::from_u128(1),
             kind: "web".to_owned(),
             command: None,
-            instances,
+            instances: instances.into(),
             memory_in_mb: 64,
             disk_in_mb: 64,
             log_rate_limit: -1,

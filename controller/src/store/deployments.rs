@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Store;
 use super::list::{Listing, Visible};
 use super::processes::ProcessRow;
+use crate::values::InstanceCount;
 use crate::values::list::ListOptions;
 
 /// A deployment as stored.
@@ -214,7 +215,7 @@ pub async fn interim_insert_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
         process.app_guid,
         process.kind,
         process.command,
-        process.instances,
+        process.instances.stored(),
         process.memory_in_mb,
         process.disk_in_mb,
         process.log_rate_limit,
@@ -237,8 +238,8 @@ pub async fn interim_insert_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
 ///
 /// # Errors
 /// When the database fails.
-pub async fn process_instances_tx(tx: &mut PgConnection, process: Uuid, instances: i32) -> sqlx::Result<()> {
-    sqlx::query!("update process set instances = $2, updated_at = now() where guid = $1", process, instances)
+pub async fn process_instances_tx(tx: &mut PgConnection, process: Uuid, instances: InstanceCount) -> sqlx::Result<()> {
+    sqlx::query!("update process set instances = $2, updated_at = now() where guid = $1", process, instances.stored())
         .execute(tx)
         .await?;
     Ok(())

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::list::{Listing, Visible};
+use crate::values::InstanceCount;
 use crate::values::list::ListOptions;
 
 /// A process as stored.
@@ -18,7 +19,8 @@ pub struct ProcessRow {
     #[sqlx(rename = "type")]
     pub kind: String,
     pub command: Option<String>,
-    pub instances: i32,
+    #[sqlx(try_from = "i32")]
+    pub instances: InstanceCount,
     pub memory_in_mb: i64,
     pub disk_in_mb: i64,
     pub log_rate_limit: i64,
@@ -42,7 +44,7 @@ pub struct ProcessRow {
 pub struct NewProcess<'a> {
     pub app_guid: Uuid,
     pub kind: &'a str,
-    pub instances: i32,
+    pub instances: InstanceCount,
     pub memory_in_mb: i64,
     pub disk_in_mb: i64,
     pub health_check: &'a Value,
@@ -60,7 +62,7 @@ pub async fn process_insert_tx(tx: &mut PgConnection, process: &NewProcess<'_>) 
         guid,
         process.app_guid,
         process.kind,
-        process.instances,
+        process.instances.stored(),
         process.memory_in_mb,
         process.disk_in_mb,
         process.health_check,
@@ -98,7 +100,7 @@ pub async fn process_update_tx(tx: &mut PgConnection, process: &ProcessRow) -> s
          where guid = $1",
         process.guid,
         process.command,
-        process.instances,
+        process.instances.stored(),
         process.memory_in_mb,
         process.disk_in_mb,
         process.log_rate_limit,

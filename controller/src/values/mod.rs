@@ -2,5 +2,9 @@
 
 pub mod app_protocol;
 pub mod audit;
+pub mod instance_count;
+pub mod instance_events;
 pub mod list;
 pub mod metadata;
+
+pub use instance_count::InstanceCount;

@@ -24,6 +24,7 @@ use crate::store::processes::{ProcessRow, process_update_tx, processes_of_app_tx
 use crate::store::revisions::{RevisionRow, processes_revision_tx, revision_of_app_tx};
 use crate::store::sidecars::{sidecar_put_tx, sidecars_delete_tx};
 use crate::store::specs::layers_tx;
+use crate::values::InstanceCount;
 
 /// What a deployment brings, settled before anything of the app's processes changes.
 struct Target {
@@ -237,7 +238,7 @@ async fn begin(
         if own.kind == ROLLED {
             new.instances = web_wanted(&new, &target.droplet);
             wish.options.scale.apply(&mut new)?;
-        } else if new.instances == 0 && restore == 0 {
+        } else if new.instances == InstanceCount::ZERO && restore == InstanceCount::ZERO {
             // Nothing of it runs: it gets the new version when the deployment is done.
             continue;
         }
@@ -260,19 +261,18 @@ async fn begin(
         revision_version: target.revision.as_ref().map(|revision| revision.version),
         rollback: target.commands.is_some(),
     };
-    let in_flight = i32::try_from(wish.options.max_in_flight).unwrap_or(i32::MAX);
     let first = match wish.strategy {
         Strategy::Rolling => snapshot.wanted,
         Strategy::Canary => {
-            let (wanted, before) = (snapshot.wanted.unsigned_abs(), snapshot.restore.unsigned_abs());
+            let (wanted, before) = (snapshot.wanted.get(), snapshot.restore.get());
             let step = Options::step(&wish.options.view(), 1, wanted, before);
-            i32::try_from(step.new).unwrap_or(i32::MAX)
+            InstanceCount::at_most(step.new)
         }
     };
     for mut new in new_ones {
-        let runs = new.instances > 0;
+        let runs = new.instances > InstanceCount::ZERO;
         // The other types wait for web.
-        new.instances = if new.kind == ROLLED { first.min(in_flight) } else { 0 };
+        new.instances = if new.kind == ROLLED { first.capped(wish.options.max_in_flight) } else { InstanceCount::ZERO };
         if compose(context, tx, app, &target.droplet, &mut new, runs).await? {
             interim_insert_tx(tx, &new).await?;
             processes.push(new);
@@ -298,7 +298,7 @@ async fn check_room(
     for web in [true, false] {
         let mut asked = demands(now);
         for process in new.iter().filter(|process| (process.kind == ROLLED) == web) {
-            let instances = process.instances.min(i32::try_from(in_flight).unwrap_or(i32::MAX));
+            let instances = process.instances.capped(in_flight);
             asked.extend(demands(&[ProcessRow { instances, ..process.clone() }]));
         }
         quota::check(limits, tx, app.space_guid, app.guid, &asked, true).await?;

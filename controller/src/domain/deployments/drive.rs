@@ -19,6 +19,7 @@ use crate::store::deployments::{
 use crate::store::placement::hold_term;
 use crate::store::processes::{ProcessRow, process_desire_tx, process_update_tx, processes_of_app_tx};
 use crate::store::revisions::{processes_revision_tx, revision_of_app_tx, revision_served_tx};
+use crate::values::InstanceCount;
 use slipway_placement::rollout::{CANCEL_TIMEOUT_S, Side, State, Step, step};
 
 /// For how long an instance whose check only asks whether its program runs must have run before an old one is given
@@ -171,18 +172,15 @@ fn state(
     let mut old: Vec<Side> = standing
         .processes
         .iter()
-        .map(|process| Side {
-            desired: process.instances.unsigned_abs(),
-            ..sides.remove(&process.guid).unwrap_or_default()
-        })
+        .map(|process| Side { desired: process.instances.get(), ..sides.remove(&process.guid).unwrap_or_default() })
         .collect();
     let new = old.pop().unwrap_or_default();
     let cancelling = active.status_reason == "CANCELING";
     let in_flight = active.options.get("max_in_flight").and_then(Value::as_u64).unwrap_or(1);
     let abandoned = standing.processes.iter().filter(|process| snapshot.abandoned.contains(&process.guid)).count();
     State {
-        wanted: standing.lane.wanted.unsigned_abs(),
-        restore: standing.lane.restore.unsigned_abs(),
+        wanted: standing.lane.wanted.get(),
+        restore: standing.lane.restore.get(),
         max_in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
         old,
         new,
@@ -201,13 +199,13 @@ async fn scale(tx: &mut PgConnection, standing: LaneState, step: &Step) -> Domai
         // This lane is back before the others are.
         Step::Cancelled => {
             let others = standing.processes.len().saturating_sub(1);
-            std::iter::once(standing.lane.restore.unsigned_abs()).chain(std::iter::repeat_n(0, others)).collect()
+            std::iter::once(standing.lane.restore.get()).chain(std::iter::repeat_n(0, others)).collect()
         }
         Step::Finish | Step::Pause => return Ok(Vec::new()),
     };
     let mut changed = Vec::new();
     for (process, count) in standing.processes.into_iter().zip(counts) {
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let count = InstanceCount::at_most(count);
         if process.instances != count {
             process_instances_tx(tx, process.guid, count).await?;
             changed.push(process);
@@ -248,7 +246,7 @@ async fn take_over(
         match lifecycle::run(context, tx, app, std::slice::from_ref(&process)).await {
             Err(error @ DomainError::Invalid(_)) => {
                 tracing::warn!(app = %app.guid, process = process.kind, %error, "a process keeps its old droplet");
-                if process.instances == 0 {
+                if process.instances == InstanceCount::ZERO {
                     process_desire_tx(tx, process.guid, None, process.version).await?;
                 }
             }

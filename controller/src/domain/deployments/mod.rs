@@ -31,6 +31,7 @@ use crate::store::deployments::{
     processes_with_interim_tx,
 };
 use crate::store::droplets::droplet_get_tx;
+use crate::values::InstanceCount;
 use slipway_placement::rollout::Canary;
 
 /// The type that is rolled out first, and in canary steps.
@@ -45,9 +46,9 @@ pub struct Lane {
     /// The new process.
     pub process: Uuid,
     /// Instances it is to have.
-    pub wanted: i32,
+    pub wanted: InstanceCount,
     /// Instances that the old process gets back when the deployment is cancelled.
-    pub restore: i32,
+    pub restore: InstanceCount,
 }
 
 /// What a deployment remembers of its beginning.
@@ -56,9 +57,9 @@ pub struct DeploymentSnapshot {
     /// The new process of type `web`.
     pub process: Uuid,
     /// Instances it is to have.
-    pub wanted: i32,
+    pub wanted: InstanceCount,
     /// Instances that the old process gets back when the deployment is cancelled.
-    pub restore: i32,
+    pub restore: InstanceCount,
     /// The other types that roll after it.
     #[serde(default)]
     pub others: Vec<Lane>,
@@ -132,14 +133,7 @@ impl Default for Progress {
 /// The step at which a deployment stops next, or stands; `None` when it goes to its end.
 fn canary(row: &DeploymentRow, snapshot: &DeploymentSnapshot, progress: &Progress) -> Option<Canary> {
     let stops = row.strategy == Strategy::Canary.as_str() && !progress.approved;
-    stops.then(|| {
-        Options::step(
-            &row.options,
-            progress.canary_step,
-            snapshot.wanted.unsigned_abs(),
-            snapshot.restore.unsigned_abs(),
-        )
-    })
+    stops.then(|| Options::step(&row.options, progress.canary_step, snapshot.wanted.get(), snapshot.restore.get()))
 }
 
 /// The deployment, if it is active, and its app; both locked.

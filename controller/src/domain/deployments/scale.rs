@@ -17,6 +17,7 @@ use crate::store::deployments::{
 };
 use crate::store::processes::{ProcessRow, process_update_tx, processes_of_app_tx};
 use crate::store::sidecars::sidecars_of_app_tx;
+use crate::values::InstanceCount;
 use slipway_placement::rollout::rescale;
 
 /// Scales a type other than `web` of an app that is being deployed: what runs of it now, what the deployment brings it
@@ -54,10 +55,10 @@ pub async fn rescale_tx(
     if scale.instances.is_some() {
         let mut asked = rows[0].clone();
         scale.apply(&mut asked)?;
-        let mut counts: Vec<u32> = rows.iter().map(|row| row.instances.unsigned_abs()).collect();
-        rescale(&mut counts, lane.wanted.unsigned_abs(), asked.instances.unsigned_abs());
+        let mut counts: Vec<u32> = rows.iter().map(|row| row.instances.get()).collect();
+        rescale(&mut counts, lane.wanted.get(), asked.instances.get());
         for (row, count) in rows.iter_mut().zip(counts) {
-            row.instances = i32::try_from(count).unwrap_or(i32::MAX);
+            row.instances = InstanceCount::at_most(count);
         }
         (lane.wanted, lane.restore) = (asked.instances, asked.instances);
         deployment_snapshot_tx(tx, active.guid, &json!(snapshot)).await?;
@@ -115,8 +116,8 @@ async fn check_room(
     if let Some(new) = rows.last()
         && let Some(lane) = lanes.iter().find(|lane| lane.process == new.guid)
     {
-        let left = i64::from(lane.wanted.saturating_sub(new.instances).max(0)).min(in_flight);
-        let instances = i32::try_from(left).unwrap_or(i32::MAX);
+        let left = lane.wanted.get().saturating_sub(new.instances.get());
+        let instances = InstanceCount::at_most(left).capped(u32::try_from(in_flight).unwrap_or(u32::MAX));
         asked.extend(demands(&[ProcessRow { instances, ..new.clone() }]));
     }
     quota::check(limits, tx, app.space_guid, app.guid, &asked, true).await

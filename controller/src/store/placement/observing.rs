@@ -10,6 +10,7 @@ use super::Result;
 use super::events;
 use super::{PgPlacement, order, signed, signed32, small};
 use crate::store::change_log::{self, ChangeKind};
+use crate::values::instance_events::{self, InstanceEvent};
 use slipway_placement::{CellBatch, CellRecorded, Kind, ObservationRow, Observed, OneShot, Recorded};
 
 /// A row before the observation, as far as routing and planning look at it.
@@ -34,7 +35,7 @@ impl PgPlacement {
         let latest = latest(&valid);
         let before = write_rows(&mut tx, &latest).await?;
         write_refusals(&mut tx, &valid).await?;
-        let mut new_events = events::crashes(&valid);
+        let mut new_events = instance_events::crashes(&valid);
         new_events.extend(readiness(&before, &latest));
         events::write(&mut tx, &new_events).await?;
         let (one_shots, known) = known(&mut tx, &latest).await?;
@@ -224,7 +225,7 @@ fn changes(before: &[Before], latest: &Latest<'_>) -> (Vec<(ChangeKind, Uuid)>, 
 
 /// Instances that began or ceased to take traffic while they run. One whose check of health failed is about to end, which
 /// its crash tells.
-fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::EventRow> {
+fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<InstanceEvent> {
     let after: BTreeMap<Uuid, (CellId, &ObservationRow)> =
         latest.iter().map(|((cell, id), (_, row))| (id.0, (*cell, *row))).collect();
     let turned = |old: &Before| {
@@ -232,7 +233,7 @@ fn readiness(before: &[Before], latest: &Latest<'_>) -> Vec<events::EventRow> {
         let ready = new.state == Observed::Running && new.ready;
         let turned = (old.observed == Observed::Running.as_str() && old.ready) != ready;
         let goes_on = ready || (new.state == Observed::Running && new.reason.is_empty());
-        (old.lrp && turned && goes_on).then(|| events::EventRow::readiness(*cell, new.assignment, ready))
+        (old.lrp && turned && goes_on).then(|| InstanceEvent::readiness(*cell, new.assignment, ready))
     };
     before.iter().filter_map(turned).collect()
 }
