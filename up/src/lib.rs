@@ -1,18 +1,22 @@
-//! The embedded default: a whole platform on one machine, supervised.
+//! The single-machine platform: all parts of a platform on one machine, supervised.
 //!
 //! `slipway up` prepares a state directory ([`layout`], [`secrets`], [`settings`]), starts a supervisor process
 //! ([`supervisor`]) and waits until the platform answers ([`start`]). The supervisor runs a private Postgres
 //! ([`postgres`]), a controller, a cell and a router as separate processes ([`parts`]), the same programs that a
-//! cluster runs, and on demand a resolver for the platform's names ([`dns`]). `slipway down` ([`stop`]) leaves nothing behind but the state directory.
+//! cluster runs, and on demand a resolver for the platform's names ([`dns`]). `slipway down` ([`stop`]) leaves nothing
+//! behind but the state directory.
 
 mod closed;
 pub mod dns;
 mod environment;
+mod files;
 pub mod layout;
 mod listen_sockets;
+mod options;
 pub mod parts;
 mod ports;
 pub mod postgres;
+mod previous;
 pub mod process;
 pub mod secrets;
 pub mod settings;
@@ -22,7 +26,7 @@ pub mod stop;
 pub mod supervisor;
 
 pub use layout::Layout;
-pub use start::UpOptions;
+pub use options::UpOptions;
 
 use std::path::PathBuf;
 

@@ -3,29 +3,22 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use slipway_cell_agent::config::{Advertise, CellConfig, RegistryProxyConfig};
-use slipway_cell_agent::registries::RegistriesFile;
+use slipway_cell_agent::config::{Advertise, CellConfig};
 use slipway_controller::config::{ControllerConfig, Limits};
 use slipway_router::RouterConfig;
 
 use crate::UpError;
 use crate::closed::WEB_AUTHORITY;
 use crate::dns::DnsConfig;
+use crate::files::write_atomically;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
-use crate::process::ChildRecord;
-use crate::settings::{Settings, write_atomically};
+use crate::previous::{DNS, ROUTER, held_by_router, stored_value};
+use crate::settings::Settings;
 
 /// The parts that are this same program and always run, in the order in which they start.
 const PARTS: [&str; 3] = ["controller", "cell", ROUTER];
-/// The router: the one part whose sockets the supervisor holds.
-pub const ROUTER: &str = "router";
-/// The resolver: it runs when it has a configuration.
-pub const DNS: &str = "dns";
-
 /// The parts of this platform that are this same program, in the order in which they start.
 #[must_use]
 pub fn parts(layout: &Layout) -> Vec<&'static str> {
@@ -43,68 +36,8 @@ fn open_places(settings: &Settings, held: &[SocketAddr]) -> Vec<String> {
     }
     let ports = [settings.http_port, settings.https_port];
     let listen_sockets = addresses.iter().flat_map(|address| ports.map(|port| listeners(*address, port, held)));
-    let listen_sockets = listen_sockets.flatten().map(|registry_proxy| registry_proxy.to_string());
+    let listen_sockets = listen_sockets.flatten().map(|address| address.to_string());
     listen_sockets.chain(settings.allow_networks.iter().flatten().map(ToString::to_string)).collect()
-}
-
-/// What an earlier version wrote by itself, beside the address of the router.
-const BEFORE: [&str; 5] = ["127.0.0.0/8", "::1/128", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
-
-/// Networks that an operator of an earlier version wrote into the configurations of the parts. What that version wrote there
-/// itself is not what he wanted, but what was open.
-pub(crate) fn allowed_before(layout: &Layout) -> Result<Vec<IpNet>, UpError> {
-    let mut found = Vec::new();
-    for (part, key) in [("controller", "drain_networks"), (ROUTER, "route_service_networks")] {
-        let router = router_config(layout).ok().and_then(|config| config.http_listen.first().copied());
-        let router = router.map(|listen| IpNet::from(crate::settings::reached_at(listen.ip())));
-        for text in stored_value::<Vec<String>>(&layout.config(part), key, "list of networks")?.unwrap_or_default() {
-            let Ok(network) = text.parse::<IpNet>() else { continue };
-            if !BEFORE.contains(&text.as_str()) && Some(network) != router && !found.contains(&network) {
-                found.push(network);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Whether builds use this machine's settings of package managers: what the operator has made of it, else yes. They hold no
-/// credentials, and a machine behind a proxy or with certificates of its own reaches no registry without them.
-///
-/// # Errors
-/// When the configuration of the cell is damaged.
-pub(crate) fn host_settings(layout: &Layout) -> Result<bool, UpError> {
-    Ok(stored_value(&layout.config("cell"), "staging_uses_host_settings", "true or false")?.unwrap_or(true))
-}
-
-/// The operator's file of registries, and the port at which builds reach them: what an earlier start, or the operator, has noted.
-///
-/// # Errors
-/// When the configuration of the cell is damaged.
-pub(crate) fn registries(layout: &Layout) -> Result<Option<RegistryProxyConfig>, UpError> {
-    stored_value(&layout.config("cell"), "registries", "table with `file` and `port`")
-}
-
-/// Variables with credentials that the operator's file of registries names. Where it cannot be read, the cell says why.
-pub(crate) fn registry_variables(layout: &Layout) -> Vec<String> {
-    let registry_proxy = registries(layout).ok().flatten();
-    let file = registry_proxy.and_then(|registry_proxy| RegistriesFile::read(&registry_proxy.file).ok());
-    file.map(|file| file.variables()).unwrap_or_default()
-}
-
-/// A value of a configuration that an earlier start wrote; `what` describes it in errors.
-fn stored_value<T: DeserializeOwned>(path: &Path, key: &str, what: &str) -> Result<Option<T>, UpError> {
-    let damaged = |detail: String| UpError::Damaged { path: path.to_owned(), detail };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(UpError::file(path)(error)),
-    };
-    // Written anew, what was meant would be lost.
-    let advice = "mend it, or remove it to begin with the defaults";
-    let mut table: toml::Table = toml::from_str(&text).map_err(|error| damaged(format!("{error}; {advice}")))?;
-    let Some(value) = table.remove(key) else { return Ok(None) };
-    let found = value.clone().try_into::<T>();
-    found.map(Some).map_err(|error| damaged(format!("{key} = {value} is no {what} ({}); {advice}", error.message())))
 }
 
 /// The controller's configuration with those limits only that are not the defaults: what stands there is what an operator
@@ -237,26 +170,6 @@ pub fn write_configs(layout: &Layout, settings: &Settings, stacks: &Path) -> Res
     save(&path, &dns)
 }
 
-/// The router's configuration, as it was written last.
-///
-/// # Errors
-/// When there is none, or it is damaged.
-pub fn router_config(layout: &Layout) -> Result<RouterConfig, UpError> {
-    let path = layout.config(ROUTER);
-    slipway_chassis::config::load(&path)
-        .map_err(|error| UpError::Damaged { path, detail: slipway_chassis::chain(&error).to_string() })
-}
-
-/// Where a router listens that a supervisor has left behind when it was killed. These addresses are taken, but by this
-/// platform: its successor listens there too.
-pub(crate) fn held_by_router(layout: &Layout) -> Vec<SocketAddr> {
-    if ChildRecord::load(&layout.pid(ROUTER)).is_none() {
-        return Vec::new();
-    }
-    let config = router_config(layout);
-    config.map_or_else(|_| Vec::new(), |config| [config.http_listen, config.https_listen].concat())
-}
-
 /// One address, and its sibling on IPv6 loopback where the host has one: `*.localhost` resolves to both.
 fn listeners(address: IpAddr, port: u16, held: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut listeners = vec![SocketAddr::new(address, port)];
@@ -288,7 +201,8 @@ mod tests {
     use slipway_protocol::egress_guard::EgressGuard;
 
     use super::*;
-    use crate::start::UpOptions;
+    use crate::options::UpOptions;
+    use crate::previous::{BEFORE, allowed_before, registry_variables, router_config};
 
     #[test]
     fn the_router_trusts_apps_of_the_same_platform_as_route_services() {

@@ -13,6 +13,20 @@ const TRIES: usize = 64;
 /// How many ports below the kernel's own are chosen from.
 const WIDTH: u16 = 12_000;
 
+/// The address itself, or the one from which this machine reaches others when it means all addresses.
+pub(crate) fn reached_at(listen: IpAddr) -> IpAddr {
+    if !listen.is_unspecified() {
+        return listen;
+    }
+    // Connecting a datagram socket sends nothing; it only asks the routing table. The address is one for documents.
+    let outward = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    outward().unwrap_or(Ipv4Addr::LOCALHOST.into())
+}
+
 /// A port for the resolver, free for UDP and TCP.
 pub(crate) fn pick_dns(address: IpAddr, requested: Option<u16>, previous: Option<u16>) -> Result<u16, UpError> {
     // A moment may pass between the two looks; the resolver itself tells when it is too late.

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use tokio::time::Instant;
 
 use crate::UpError;
-use crate::settings::write_atomically;
+use crate::files::write_atomically;
 
 /// A process that was started by this platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,10 @@ use slipway_protocol::{ClusterAuthority, Role, WebAuthority};
 
 use crate::UpError;
 use crate::closed::WEB_AUTHORITY;
+use crate::files::write_atomically;
 use crate::layout::Layout;
 use crate::postgres::Postgres;
-use crate::settings::{Settings, write_atomically};
+use crate::settings::Settings;
 
 /// Makes what is missing: authority, certificates of the three parts, the web's authority and certificate, the encryption key, the
 /// admin's password. That only for a database that does not exist yet: one that does knows another, which may

@@ -1,7 +1,7 @@
 //! What a platform has decided for itself and remembers: ids, domain, ports, network.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use slipway_cell_agent::config::RegistryProxyConfig;
 use slipway_cell_agent::registries::RegistriesFile;
 use slipway_chassis::chain;
-use slipway_chassis::files::{self, Durability};
 use uuid::Uuid;
 
 use crate::UpError;
+use crate::files::write_atomically;
 use crate::layout::Layout;
-use crate::parts;
-use crate::ports::{self, pick, pick_dns};
+use crate::options::{DnsPort, UpOptions};
+use crate::ports::{self, pick, pick_dns, reached_at};
+use crate::previous;
 use crate::process::ChildRecord;
-use crate::start::UpOptions;
 
 /// Kept in `<state>/settings.json`; ports are looked at again at each start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl Settings {
         let allow_networks =
             match (&*options.allow_networks, previous.as_ref().and_then(|previous| previous.allow_networks.clone())) {
                 ([], Some(previous)) => previous,
-                ([], None) => parts::allowed_before(layout)?,
+                ([], None) => previous::allowed_before(layout)?,
                 (given, _) => given.iter().filter_map(|given| given.0).collect(),
             };
         let domain = options
@@ -128,7 +128,7 @@ impl Settings {
             previous.as_ref().map(|previous| previous.http_port),
             previous.as_ref().map(|previous| previous.https_port),
         );
-        let held = parts::held_by_router(layout);
+        let held = previous::held_by_router(layout);
         let http_port = pick(listen, options.http_port, http, [80, 8080], "--http PORT", &[], &held)?;
         let https_port = pick(listen, options.https_port, https, [443, 8443], "--https PORT", &[http_port], &held)?;
         // All of them are different, although none is held after the look.
@@ -142,7 +142,7 @@ impl Settings {
         let previous_dns = previous.as_ref().and_then(|previous| previous.dns_port);
         // As with the router: a resolver that was left behind holds its port for its successor.
         let held_dns = previous_dns.filter(|_| {
-            ChildRecord::load(&layout.pid(parts::DNS)).is_some()
+            ChildRecord::load(&layout.pid(previous::DNS)).is_some()
                 && previous.as_ref().is_some_and(|previous| previous.listen == listen)
         });
         let dns_port = match (options.dns.or(previous_dns.map(DnsPort::Like)), held_dns) {
@@ -184,7 +184,7 @@ impl Settings {
             allow_networks: Some(allow_networks),
             host_settings: match options.host_settings {
                 Some(asked) => asked,
-                None => parts::host_settings(layout)?,
+                None => previous::host_settings(layout)?,
             },
             registries: registries(layout, options)?,
         };
@@ -304,7 +304,7 @@ fn asked_file(asked: &Path) -> std::io::Result<PathBuf> {
 
 /// What `--registries` says, or else what was kept; only a file that can be used.
 fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryProxyConfig>, UpError> {
-    let previous = parts::registries(layout)?;
+    let previous = previous::registries(layout)?;
     let registry_proxy = match &options.registries {
         None => previous,
         Some(asked) => {
@@ -322,64 +322,6 @@ fn registries(layout: &Layout, options: &UpOptions) -> Result<Option<RegistryPro
         }
     }
     Ok(registry_proxy)
-}
-
-/// The address itself, or the one from which this machine reaches others when it means all addresses.
-pub(crate) fn reached_at(listen: IpAddr) -> IpAddr {
-    if !listen.is_unspecified() {
-        return listen;
-    }
-    // Connecting a datagram socket sends nothing; it only asks the routing table. The address is one for documents.
-    let outward = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    outward().unwrap_or(Ipv4Addr::LOCALHOST.into())
-}
-
-/// What `--allow-network` says: a network, or `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllowNetwork(pub Option<IpNet>);
-
-impl std::str::FromStr for AllowNetwork {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        let network = text.parse::<IpNet>().or_else(|_| address());
-        network
-            .map(|network| Self(Some(network.trunc())))
-            .map_err(|_| "give a network like 10.8.0.0/16, or `none`".to_owned())
-    }
-}
-
-/// What `--dns` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsPort {
-    /// `off`.
-    Off,
-    /// No value: 53, or another when that is taken.
-    Standard,
-    /// The port of the last start, or another when that is taken.
-    Like(u16),
-    /// A number: this port, or any for 0.
-    Exactly(u16),
-}
-
-impl std::str::FromStr for DnsPort {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            "on" => Ok(Self::Standard),
-            text => text.parse().map(Self::Exactly).map_err(|_| "give a port, or `off`".to_owned()),
-        }
-    }
 }
 
 /// A /20 of [`NETWORKS`], then of [`OTHER_NETWORKS`], that no route of this host overlaps. Any of them, not the first: of two
@@ -421,16 +363,9 @@ fn route_network(line: &str) -> Option<ipnet::Ipv4Net> {
     ipnet::Ipv4Net::new(address.into(), u8::try_from(mask.leading_ones()).ok()?).ok()
 }
 
-/// Writes a file of the state directory; a power cut leaves the old or the new content.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<(), UpError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory).map_err(UpError::file(directory))?;
-    files::write(path, bytes, mode, Durability::Whole).map_err(UpError::file(path))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::{SocketAddr, TcpListener, UdpSocket};
 
     use super::*;
 
@@ -599,10 +534,10 @@ pub(crate) mod tests {
         let left = Settings { http_port, https_port, dns_port: Some(dns_port), ..example() };
         let text = serde_json::to_vec(&left).expect("JSON");
         write_atomically(&layout.state("settings.json"), &text, 0o644).expect("written");
-        parts::write_configs(&layout, &left, Path::new("/layers")).expect("written");
+        crate::parts::write_configs(&layout, &left, Path::new("/layers")).expect("written");
         let options = UpOptions::default();
         let own = ChildRecord::of(i32::try_from(std::process::id()).expect("fits")).expect("runs");
-        own.save(&layout.pid(parts::ROUTER)).and_then(|()| own.save(&layout.pid(parts::DNS))).expect("saved");
+        own.save(&layout.pid(previous::ROUTER)).and_then(|()| own.save(&layout.pid(previous::DNS))).expect("saved");
         for _ in 0..2 {
             let next = Settings::load_or_decide(&layout, &options).expect("settings");
             let ports = (next.http_port, next.https_port, next.dns_port);

@@ -11,78 +11,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::UpError;
+use crate::files::write_atomically;
 use crate::layout::Layout;
+use crate::options::UpOptions;
 use crate::parts;
 use crate::postgres::Postgres;
 use crate::process::ChildRecord;
-use crate::settings::{AllowNetwork, DnsPort, Settings, write_atomically};
+use crate::settings::Settings;
 use crate::status::SupervisorStatus;
-use crate::{closed, environment, secrets, supervisor};
-
-fn on_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("write `on` or `off`".to_owned()),
-    }
-}
-
-/// What `slipway up` can be told.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct UpOptions {
-    /// Where everything is kept [default: /var/lib/slipway]
-    #[arg(long, env = "SLIPWAY_STATE")]
-    pub state: Option<PathBuf>,
-    /// Domain of the platform and of its apps [default: slipway.localhost]
-    #[arg(long)]
-    pub domain: Option<String>,
-    /// Address to listen on for apps [default: loopback when the domain ends in .localhost, otherwise all addresses]
-    #[arg(long)]
-    pub listen: Option<IpAddr>,
-    /// Port for HTTP, 0 = any [default: 80, or 8080 when that is taken]
-    #[arg(long = "http")]
-    pub http_port: Option<u16>,
-    /// Port for HTTPS, 0 = any [default: 443, or 8443 when that is taken]
-    #[arg(long = "https")]
-    pub https_port: Option<u16>,
-    /// Answer DNS for the platform's names, on this port [default: 53, or 5300 when that is taken; `off` ends it]
-    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
-    pub dns: Option<DnsPort>,
-    /// Memory that may be reserved for apps, in per cent of what this machine has for them [default: 300]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
-    pub memory_overcommit: Option<u64>,
-    /// Disk that may be reserved for apps, in per cent of what this machine has for them [default: 400]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..=10_000))]
-    pub disk_overcommit: Option<u64>,
-    /// Allow log drains and route services in this network, beside public addresses and the platform's own; may be repeated, and
-    /// is kept for later starts until it is given again [`none` clears it]
-    #[arg(long = "allow-network", value_name = "CIDR")]
-    pub allow_networks: Vec<AllowNetwork>,
-    /// Directory of built layers [default: /var/cache/slipway/stacks]
-    #[arg(long, env = "SLIPWAY_STACK_DIR")]
-    pub stacks: Option<PathBuf>,
-    /// Whether builds use this machine's settings of npm, pip and proxies, in any case without credentials [default: on]
-    #[arg(long, value_name = "on|off", value_parser = on_off)]
-    pub host_settings: Option<bool>,
-    /// File of package registries that builds reach through a proxy on this machine, which adds credentials that builds never
-    /// see; kept for later starts until it is given again [`none` clears it]
-    #[arg(long, value_name = "FILE")]
-    pub registries: Option<PathBuf>,
-}
-
-impl UpOptions {
-    /// The layout that these options mean.
-    #[must_use]
-    pub fn layout(&self) -> Layout {
-        Layout::new(&self.state.clone().unwrap_or_else(Layout::default_state))
-    }
-
-    /// The directory of built layers that these options mean.
-    #[must_use]
-    pub fn stack_directory(&self) -> PathBuf {
-        self.stacks.clone().unwrap_or_else(|| PathBuf::from("/var/cache/slipway/stacks"))
-    }
-}
+use crate::{closed, environment, previous, secrets, supervisor};
 
 /// What a person needs after the start.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -265,7 +202,7 @@ fn spawn_supervisor(layout: &Layout) -> Result<Child, UpError> {
     let mut command = Command::new(parts::program()?);
     command.arg("supervise").arg("--state").arg(&layout.state);
     command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir("/");
-    command.env_clear().envs(environment::of_supervisor(&parts::registry_variables(layout), environment::own()));
+    command.env_clear().envs(environment::of_supervisor(&previous::registry_variables(layout), environment::own()));
     // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
     unsafe {
         command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));

@@ -7,10 +7,11 @@ use slipway_cell_agent::usage::{self, CellUsage};
 use slipway_chassis::clock;
 
 use crate::UpError;
+use crate::files::write_atomically;
 use crate::layout::Layout;
 use crate::parts;
 use crate::process::ChildRecord;
-use crate::settings::{Settings, write_atomically};
+use crate::settings::Settings;
 
 /// Written by the supervisor whenever something changes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use crate::UpError;
 use crate::layout::Layout;
-use crate::parts::{self, DNS, ROUTER};
+use crate::parts;
+use crate::previous::{DNS, ROUTER};
 use crate::process::ChildRecord;
 use crate::supervisor;
 

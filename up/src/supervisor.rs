@@ -24,7 +24,7 @@ use crate::postgres::Postgres;
 use crate::process::ChildRecord;
 use crate::status::SupervisorStatus;
 use crate::stop;
-use crate::{closed, environment};
+use crate::{closed, environment, previous};
 
 /// A log is cut when it has grown beyond this; one older generation is kept.
 const LOG_LIMIT: u64 = 16 << 20;
@@ -61,7 +61,7 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     if let Some(known) = ChildRecord::of(own) {
         known.save(&layout.pid("supervisor"))?;
     }
-    let router = parts::router_config(&layout)?;
+    let router = previous::router_config(&layout)?;
     // Left over from a supervisor that was killed: replaced, because their ends would go unnoticed.
     stop::end_parts(&layout).await;
     let postgres = Postgres::find()?;
@@ -77,7 +77,7 @@ pub async fn run(layout: Layout, shutdown: Shutdown) -> Result<(), UpError> {
     for part in parts::parts(&layout) {
         let config = layout.config(part);
         let program = program.clone();
-        let listen_sockets = if part == parts::ROUTER { Some(replace_router(&layout, &router).await) } else { None };
+        let listen_sockets = if part == previous::ROUTER { Some(replace_router(&layout, &router).await) } else { None };
         tasks.push(tokio::spawn(keep(
             layout.clone(),
             part,
@@ -194,7 +194,7 @@ async fn keep(
 
 /// What a part inherits: of the environment what it needs, and how its files are closed.
 fn prepare(layout: &Layout, part: &str, command: &mut Command) {
-    let credentials = parts::registry_variables(layout);
+    let credentials = previous::registry_variables(layout);
     command.env_clear().envs(environment::of_part(part, &credentials, environment::own()));
     if part == "cell" {
         let open = || {
