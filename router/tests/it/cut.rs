@@ -172,6 +172,12 @@ async fn data_that_an_app_has_not_read_yet_is_not_lost() {
     let head = format!("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: {BODY}\r\n\r\n");
     client.write_all(head.as_bytes()).await.expect("written");
     client.write_all(&vec![0; BODY]).await.expect("written");
+    // A router that hears of the end before it has sent more than the app's kernel takes has nothing left to deliver.
+    eventually("data waits for the app", PATIENCE, async || {
+        let waits = queues_of(backend.address).iter().any(|queues| queues.leads_there && queues.sent > 0);
+        if waits { Ok(()) } else { Err("none yet") }
+    })
+    .await;
     drop(client);
     eventually("an access line", PATIENCE, async || {
         let lines = access_ring(cluster.directory.path(), "app-p");

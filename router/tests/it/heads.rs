@@ -1,5 +1,8 @@
 //! Large heads, in both directions.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -77,13 +80,24 @@ async fn large_heads_have_so_much_room_and_small_ones_need_none() {
     // A megabyte each of heads that do not end: room is for 64 of them.
     let piece = format!("GET / HTTP/1.1\r\nHost: app.test\r\nX-Long: {}", "x".repeat(1000 << 10));
     let (mut held, mut writing) = (Vec::new(), tokio::task::JoinSet::new());
-    for _ in 0..70 {
+    let written = Arc::<AtomicUsize>::default();
+    for number in 0..70 {
+        if number == 64 {
+            // Those that are still growing would be refused in place of the ones that come too late.
+            eventually("64 heads are read", PATIENCE, async || {
+                let waiting = queues_of(router.http).iter().filter(|queues| queues.sent + queues.received > 0).count();
+                let written = written.load(Ordering::Relaxed);
+                if waiting == 0 && written == number { Ok(()) } else { Err((waiting, written)) }
+            })
+            .await;
+        }
         let stream = TcpStream::connect(router.http).await.expect("connect");
         let (reading, mut sending) = stream.into_split();
-        let piece = piece.clone();
+        let (piece, written) = (piece.clone(), Arc::clone(&written));
         writing.spawn(async move {
             // Who is refused cannot send all.
             let _ = sending.write_all(piece.as_bytes()).await;
+            written.fetch_add(1, Ordering::Relaxed);
             sending
         });
         held.push(reading);

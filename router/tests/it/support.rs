@@ -468,3 +468,30 @@ pub(crate) fn access_ring(directory: &Path, app: &str) -> Vec<String> {
     let lines = slipway_log_ring::Reader::new(&directory.join("state/access").join(app)).range(all).expect("read");
     lines.into_iter().map(|line| String::from_utf8(line.text).expect("text")).collect()
 }
+
+/// What the kernel holds of one connection.
+pub(crate) struct Queues {
+    /// Whether this is the end that connected to the address, and not the address's own.
+    pub(crate) leads_there: bool,
+    /// Bytes that were sent, and that the other end has not received.
+    pub(crate) sent: u64,
+    /// Bytes that were received, and that the program has not read.
+    pub(crate) received: u64,
+}
+
+/// The queues of the connections of an address, as /proc/net/tcp has them.
+pub(crate) fn queues_of(address: SocketAddr) -> Vec<Queues> {
+    let end = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    let of_line = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (sent, received) = columns.get(4)?.split_once(':')?;
+        let bytes = |text: &str| u64::from_str_radix(text, 16).ok();
+        let leads_there = columns[2].ends_with(&end);
+        let is_of = leads_there || columns[1].ends_with(&end);
+        // What listens has other numbers there.
+        let listens = columns[3] == "0A";
+        (is_of && !listens).then_some(Queues { leads_there, sent: bytes(sent)?, received: bytes(received)? })
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
